@@ -1,0 +1,2 @@
+//! pgweir-auth
+#![forbid(unsafe_code)]

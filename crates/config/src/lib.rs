@@ -1,0 +1,2 @@
+//! pgweir-config
+#![forbid(unsafe_code)]

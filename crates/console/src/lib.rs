@@ -1,0 +1,2 @@
+//! pgweir-console
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! pgweir-net
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! pgweir-pool
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! pgweir-session
+#![forbid(unsafe_code)]

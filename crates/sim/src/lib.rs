@@ -1,0 +1,2 @@
+//! pgweir-sim
+#![forbid(unsafe_code)]

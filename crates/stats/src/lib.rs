@@ -1,0 +1,2 @@
+//! pgweir-stats
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! pgweir-wire
+#![forbid(unsafe_code)]
