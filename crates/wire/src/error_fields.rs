@@ -1,0 +1,123 @@
+//! ErrorResponse and NoticeResponse: fields, severities and SQLSTATEs.
+
+use std::fmt;
+
+use crate::read::Reader;
+
+/// Five characters that name a class of error (appendix "PostgreSQL Error Codes").
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct SqlState(pub [u8; 5]);
+
+#[allow(missing_docs, reason = "the names are the manual's condition names")]
+impl SqlState {
+    pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
+    pub const CONNECTION_FAILURE: Self = Self(*b"08006");
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: Self = Self(*b"08007");
+    pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
+    pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
+    pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: Self = Self(*b"25P03");
+    pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
+    pub const INVALID_SQL_STATEMENT_NAME: Self = Self(*b"26000");
+    pub const INVALID_AUTHORIZATION_SPECIFICATION: Self = Self(*b"28000");
+    pub const INVALID_PASSWORD: Self = Self(*b"28P01");
+    pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
+    pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
+    pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
+    pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self(*b"53400");
+    pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
+    pub const QUERY_CANCELED: Self = Self(*b"57014");
+    pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
+    pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
+    pub const IDLE_SESSION_TIMEOUT: Self = Self(*b"57P05");
+    pub const CONFIG_FILE_ERROR: Self = Self(*b"F0000");
+    pub const INTERNAL_ERROR: Self = Self(*b"XX000");
+}
+
+impl SqlState {
+    /// The code as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("?????")
+    }
+}
+
+impl fmt::Debug for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How grave an error is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Severity {
+    /// The statement failed, the connection goes on.
+    Error,
+    /// The connection ends.
+    Fatal,
+    /// Nothing failed.
+    Notice,
+}
+
+impl Severity {
+    /// The word as it stands in the `S` field.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+            Self::Notice => "NOTICE",
+        }
+    }
+}
+
+/// The fields of an ErrorResponse or NoticeResponse that a pooler reads, as they lie in the body.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ErrorFields<'a> {
+    /// `S`: the localised severity.
+    pub severity: &'a [u8],
+    /// `C`: the SQLSTATE.
+    pub code: &'a [u8],
+    /// `M`: the primary message.
+    pub message: &'a [u8],
+}
+
+impl<'a> ErrorFields<'a> {
+    /// Reads a message body. Fields that are missing are empty; what follows a malformed field is
+    /// not looked at, because an error should never fail to be reported.
+    pub fn parse(body: &'a [u8]) -> Self {
+        let mut fields = Self::default();
+        let mut reader = Reader::new(body);
+        while let Ok(kind @ 1..) = reader.u8() {
+            let Ok(text) = reader.string() else { break };
+            match kind {
+                b'S' => fields.severity = text,
+                b'C' => fields.code = text,
+                b'M' => fields.message = text,
+                _ => {}
+            }
+        }
+        fields
+    }
+
+    /// The SQLSTATE, if it has the right size.
+    pub fn sqlstate(&self) -> Option<SqlState> {
+        self.code.try_into().ok().map(SqlState)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_severity_code_and_message() {
+        let fields = ErrorFields::parse(b"SFATAL\0VFATAL\0C57P01\0Mgone\0\0");
+        assert_eq!(fields.severity, b"FATAL");
+        assert_eq!(fields.sqlstate(), Some(SqlState::ADMIN_SHUTDOWN));
+        assert_eq!(fields.message, b"gone");
+    }
+
+    #[test]
+    fn a_broken_body_gives_what_was_readable() {
+        assert_eq!(ErrorFields::parse(b"Mtext\0C08P").message, b"text");
+        assert_eq!(ErrorFields::parse(b""), ErrorFields::default());
+    }
+}

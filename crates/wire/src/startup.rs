@@ -1,0 +1,305 @@
+//! The first packet of a connection: StartupMessage, SSLRequest, GSSENCRequest, CancelRequest.
+//!
+//! These have no tag. The texts of [`StartupError`] are PgBouncer's, because tools match them.
+
+use thiserror::Error;
+
+use crate::frame::SizeLimits;
+use crate::read::Reader;
+
+/// Request codes that stand where a version number stands in a StartupMessage.
+pub(crate) mod code {
+    pub(crate) const CANCEL_REQUEST: u32 = 80_877_102;
+    pub(crate) const SSL_REQUEST: u32 = 80_877_103;
+    pub(crate) const GSSENC_REQUEST: u32 = 80_877_104;
+}
+
+/// Major version in the upper half, minor in the lower.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ProtocolVersion(pub u32);
+
+impl ProtocolVersion {
+    /// What every server since 7.4 speaks.
+    pub const V3_0: Self = Self(3 << 16);
+    /// PostgreSQL 18: cancel keys of up to 256 bytes.
+    pub const V3_2: Self = Self(3 << 16 | 2);
+
+    /// The major version.
+    pub fn major(self) -> u32 {
+        self.0 >> 16
+    }
+
+    /// The minor version.
+    pub fn minor(self) -> u32 {
+        self.0 & 0xffff
+    }
+}
+
+/// What BackendKeyData gives and CancelRequest brings back.
+#[derive(Clone, Eq, Hash, PartialEq)]
+pub struct CancelKey {
+    /// The process id that the server (or the pooler) said.
+    pub process_id: i32,
+    /// 4 bytes in protocol 3.0, up to 256 in 3.2.
+    pub secret: Box<[u8]>,
+}
+
+impl std::fmt::Debug for CancelKey {
+    /// Leaves the secret out: whoever reads a log must not be able to cancel with it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CancelKey")
+            .field("process_id", &self.process_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CancelKey {
+    /// Longest secret that the protocol allows.
+    pub const MAX_SECRET: usize = 256;
+
+    /// Reads the body of BackendKeyData, or of a CancelRequest behind its code.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let process_id = reader.i32().ok()?;
+        let secret = reader.rest();
+        (4..=Self::MAX_SECRET)
+            .contains(&secret.len())
+            .then(|| Self {
+                process_id,
+                secret: secret.into(),
+            })
+    }
+}
+
+/// The first packet, understood.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum FirstPacket {
+    /// The client wants TLS.
+    SslRequest,
+    /// The client wants GSSAPI encryption.
+    GssEncRequest,
+    /// The client wants another connection's query to be cancelled.
+    CancelRequest(CancelKey),
+    /// The client wants to log in.
+    Startup(StartupMessage),
+}
+
+impl FirstPacket {
+    /// Reads the packet at the start of `buf`: the packet and its size in bytes, or `None` when
+    /// more bytes are needed.
+    ///
+    /// # Errors
+    /// See [`StartupError`]; the connection cannot go on after one.
+    pub fn parse(buf: &[u8]) -> Result<Option<(Self, usize)>, StartupError> {
+        let Some((&[a, b, c, d, e, f, g, h], _)) = buf.split_first_chunk::<8>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes([a, b, c, d]);
+        let version = u32::from_be_bytes([e, f, g, h]);
+        if !(8..=SizeLimits::STARTUP).contains(&length) {
+            return Err(StartupError::bad_header(buf));
+        }
+        if version == 2 << 16 {
+            return Err(StartupError::Version2);
+        }
+        let known = matches!(
+            version,
+            code::CANCEL_REQUEST | code::SSL_REQUEST | code::GSSENC_REQUEST
+        );
+        if !known && version >> 16 != 3 {
+            return Err(StartupError::bad_header(buf));
+        }
+        let Some(body) = buf.get(8..length as usize) else {
+            return Ok(None);
+        };
+        let packet = match version {
+            code::SSL_REQUEST => Self::SslRequest,
+            code::GSSENC_REQUEST => Self::GssEncRequest,
+            code::CANCEL_REQUEST => Self::CancelRequest(
+                CancelKey::parse(body).ok_or_else(|| StartupError::bad_header(buf))?,
+            ),
+            _ => Self::Startup(StartupMessage::parse(ProtocolVersion(version), body)?),
+        };
+        Ok(Some((packet, length as usize)))
+    }
+}
+
+/// StartupMessage.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StartupMessage {
+    /// The version that the client asks for.
+    pub version: ProtocolVersion,
+    /// Name and value pairs as sent, `user` and `database` among them.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl StartupMessage {
+    fn parse(version: ProtocolVersion, body: &[u8]) -> Result<Self, StartupError> {
+        let mut reader = Reader::new(body);
+        let mut parameters = Vec::new();
+        loop {
+            let name = reader.string().map_err(|_| StartupError::NoTerminator)?;
+            if name.is_empty() {
+                break;
+            }
+            let value = reader.string().map_err(|_| StartupError::NoTerminator)?;
+            parameters.push((text(name)?, text(value)?));
+        }
+        if !reader.rest().is_empty() {
+            return Err(StartupError::NoTerminator);
+        }
+        Ok(Self {
+            version,
+            parameters,
+        })
+    }
+
+    /// The value of a parameter; the last one counts where a name stands twice.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The names of protocol options (`_pq_.`), none of which are spoken.
+    pub fn protocol_options(&self) -> Vec<String> {
+        let is_option = |(name, _): &&(String, String)| name.starts_with("_pq_.");
+        self.parameters
+            .iter()
+            .filter(is_option)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<String, StartupError> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| StartupError::NotUtf8)
+}
+
+/// Why a first packet cannot be answered with a login.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum StartupError {
+    /// Protocol 2 ended with PostgreSQL 14.
+    #[error("old V2 protocol not supported")]
+    Version2,
+    /// A length or version that no PostgreSQL client sends; carries the first bytes in hex.
+    #[error("bad packet header: '{0}'")]
+    BadHeader(String),
+    /// The parameter list does not end with a zero byte.
+    #[error("invalid startup packet layout: expected terminator as last byte")]
+    NoTerminator,
+    /// A name or value is not UTF-8.
+    #[error("invalid startup packet layout: parameters must be UTF-8")]
+    NotUtf8,
+}
+
+impl StartupError {
+    fn bad_header(buf: &[u8]) -> Self {
+        use std::fmt::Write as _;
+        let mut hex = String::with_capacity(16);
+        for byte in buf.iter().take(8) {
+            // Writing into a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Self::BadHeader(hex)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frontend;
+
+    fn startup(parameters: &[(&str, &str)]) -> BytesMut {
+        let mut out = BytesMut::new();
+        frontend::startup(&mut out, ProtocolVersion::V3_0, parameters.iter().copied());
+        out
+    }
+
+    #[test]
+    fn reads_user_and_database() {
+        let packet = startup(&[("user", "bob"), ("database", "p0")]);
+        let Ok(Some((FirstPacket::Startup(message), size))) = FirstPacket::parse(&packet) else {
+            panic!("a startup message");
+        };
+        assert_eq!(size, packet.len());
+        assert_eq!(message.parameter("user"), Some("bob"));
+        assert_eq!(message.parameter("database"), Some("p0"));
+    }
+
+    #[test]
+    fn waits_for_the_whole_packet() {
+        let packet = startup(&[("user", "bob")]);
+        for end in 0..packet.len() {
+            assert_eq!(FirstPacket::parse(&packet[..end]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn names_old_and_unknown_versions() {
+        assert_eq!(
+            FirstPacket::parse(b"\0\0\0\x09\0\x02\0\0\0"),
+            Err(StartupError::Version2)
+        );
+        let error = FirstPacket::parse(b"\0\0\0\x12\0\x04\0\0").unwrap_err();
+        assert_eq!(error.to_string(), "bad packet header: '0000001200040000'");
+    }
+
+    #[test]
+    fn a_missing_terminator_is_named() {
+        let error = FirstPacket::parse(b"\0\0\0\x0d\0\x03\0\0user\0").unwrap_err();
+        assert_eq!(error, StartupError::NoTerminator);
+    }
+
+    #[test]
+    fn a_long_cancel_key_survives_a_round_trip() {
+        let key = CancelKey {
+            process_id: 77,
+            secret: vec![9; 32].into(),
+        };
+        let mut out = BytesMut::new();
+        frontend::cancel_request(&mut out, &key);
+        let size = out.len();
+        assert_eq!(
+            FirstPacket::parse(&out),
+            Ok(Some((FirstPacket::CancelRequest(key), size)))
+        );
+    }
+
+    #[test]
+    fn protocol_options_are_listed() {
+        let packet = startup(&[("_pq_.foo", "1"), ("user", "u")]);
+        let Ok(Some((FirstPacket::Startup(message), _))) = FirstPacket::parse(&packet) else {
+            panic!("a startup message");
+        };
+        assert_eq!(message.protocol_options(), ["_pq_.foo"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = FirstPacket::parse(&bytes);
+        }
+
+        #[test]
+        fn every_startup_message_is_read_back(
+            pairs in proptest::collection::vec(("[a-z_.]{1,12}", "[ -~]{0,20}"), 0..8)
+        ) {
+            let borrowed: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let packet = startup(&borrowed);
+            let parsed = FirstPacket::parse(&packet).unwrap().unwrap().0;
+            prop_assert_eq!(
+                parsed,
+                FirstPacket::Startup(StartupMessage {
+                    version: ProtocolVersion::V3_0,
+                    parameters: pairs,
+                })
+            );
+        }
+    }
+}
