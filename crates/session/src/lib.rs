@@ -1,2 +1,25 @@
-//! pgweir-session
+//! What a client and a server are to each other while one is lent to the other.
+//!
+//! [`Relay`] decides what to do with the next bytes of either side; it forwards by length and looks
+//! into a message only where a pooler must. [`Pipeline`] knows which replies the server still owes.
+//! [`prepared`] maps the names of prepared statements, [`params`] keeps session parameters with
+//! their client, [`deadline`] is the home of every time limit on a client.
+//!
+//! The crate does no I/O, reads no clock and keeps nothing static: bytes and times come in as
+//! arguments, decisions go out as values.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod deadline;
+pub mod gather;
+pub mod params;
+pub mod pipeline;
+pub mod prepared;
+pub mod relay;
+
+pub use deadline::{Clocks, Deadlines, Expiry, Phase};
+pub use gather::Gather;
+pub use params::{Tracked, Values};
+pub use pipeline::Pipeline;
+pub use prepared::{ClientStatements, ServerStatements, StatementTable};
+pub use relay::{Abandon, ClientSide, FromClient, Relay, Rules, Tally, Violation};

@@ -1,0 +1,173 @@
+//! Every time limit on a client, in one place.
+//!
+//! The limits are PgBouncer's keys of the same names; zero there is `None` here. Nothing here
+//! reads a clock: a sweep asks [`Deadlines::expired`] for each client a few times per second.
+
+use std::time::{Duration, Instant};
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Not logged in yet.
+    Login,
+    /// Logged in, holding no server, nothing asked.
+    Idle,
+    /// Waiting for a server.
+    Waiting,
+    /// Holding a server that is working (or, in session mode, between transactions).
+    Active,
+    /// Holding a server that waits for the client in the middle of a transaction.
+    IdleInTransaction,
+}
+
+/// A client's moments.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// Where it is.
+    pub phase: Phase,
+    /// When it came to be there, or in [`Phase::IdleInTransaction`] when the server last spoke.
+    pub since: Instant,
+    /// When the query that is running or waiting was asked.
+    pub query_start: Option<Instant>,
+    /// When the running transaction began.
+    pub transaction_start: Option<Instant>,
+}
+
+/// The limits that hold for a client.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Deadlines {
+    /// `client_login_timeout`
+    pub login: Option<Duration>,
+    /// `client_idle_timeout`
+    pub idle: Option<Duration>,
+    /// `query_wait_timeout`
+    pub query_wait: Option<Duration>,
+    /// `query_timeout`; also limits the wait for a server.
+    pub query: Option<Duration>,
+    /// `transaction_timeout`
+    pub transaction: Option<Duration>,
+    /// `idle_transaction_timeout`
+    pub idle_transaction: Option<Duration>,
+}
+
+/// Which limit has passed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Expiry {
+    /// `client_login_timeout`
+    Login,
+    /// `client_idle_timeout`
+    Idle,
+    /// `query_wait_timeout`
+    QueryWait,
+    /// `query_timeout`, while waiting for a server.
+    QueryWhileWaiting,
+    /// `query_timeout`, while the server works.
+    Query,
+    /// `transaction_timeout`
+    Transaction,
+    /// `idle_transaction_timeout`
+    IdleTransaction,
+}
+
+impl Deadlines {
+    /// The limit that has passed at `now`, if any.
+    pub fn expired(&self, clocks: &Clocks, now: Instant) -> Option<Expiry> {
+        let over = |start: Instant, limit: Option<Duration>| {
+            limit.is_some_and(|limit| now.saturating_duration_since(start) > limit)
+        };
+        let over_since =
+            |start: Option<Instant>, limit| start.is_some_and(|start| over(start, limit));
+        match clocks.phase {
+            Phase::Login => over(clocks.since, self.login).then_some(Expiry::Login),
+            Phase::Idle => over(clocks.since, self.idle).then_some(Expiry::Idle),
+            Phase::Waiting => {
+                let asked = clocks.query_start.unwrap_or(clocks.since);
+                if over(asked, self.query) {
+                    Some(Expiry::QueryWhileWaiting)
+                } else {
+                    over(asked, self.query_wait).then_some(Expiry::QueryWait)
+                }
+            }
+            Phase::Active => {
+                if over_since(clocks.query_start, self.query) {
+                    Some(Expiry::Query)
+                } else {
+                    over_since(clocks.transaction_start, self.transaction)
+                        .then_some(Expiry::Transaction)
+                }
+            }
+            Phase::IdleInTransaction => {
+                if over(clocks.since, self.idle_transaction) {
+                    Some(Expiry::IdleTransaction)
+                } else {
+                    over_since(clocks.transaction_start, self.transaction)
+                        .then_some(Expiry::Transaction)
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn expired(phase: Phase, limits: Deadlines, age: Duration) -> Option<Expiry> {
+        let start = Instant::now();
+        let clocks = Clocks {
+            phase,
+            since: start,
+            query_start: Some(start),
+            transaction_start: Some(start),
+        };
+        limits.expired(&clocks, start + age)
+    }
+
+    #[test]
+    fn no_limit_never_expires() {
+        for phase in [Phase::Login, Phase::Idle, Phase::Waiting, Phase::Active] {
+            assert_eq!(
+                expired(phase, Deadlines::default(), 1_000_000 * SECOND),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_passes_only_after_its_time() {
+        let limits = Deadlines {
+            idle: Some(SECOND),
+            ..Deadlines::default()
+        };
+        assert_eq!(expired(Phase::Idle, limits, SECOND), None);
+        assert_eq!(expired(Phase::Idle, limits, 2 * SECOND), Some(Expiry::Idle));
+        assert_eq!(expired(Phase::Active, limits, 2 * SECOND), None);
+    }
+
+    #[test]
+    fn query_timeout_limits_the_wait_too() {
+        let limits = Deadlines {
+            query: Some(SECOND),
+            ..Deadlines::default()
+        };
+        assert_eq!(
+            expired(Phase::Waiting, limits, 2 * SECOND),
+            Some(Expiry::QueryWhileWaiting)
+        );
+        assert_eq!(
+            expired(Phase::Active, limits, 2 * SECOND),
+            Some(Expiry::Query)
+        );
+    }
+
+    #[test]
+    fn query_timeout_spares_a_client_that_is_idle_in_transaction() {
+        let limits = Deadlines {
+            query: Some(SECOND),
+            ..Deadlines::default()
+        };
+        assert_eq!(expired(Phase::IdleInTransaction, limits, 2 * SECOND), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! Named prepared statements in transaction mode.
+//!
+//! A client names its statements as it likes; on servers each distinct statement has one name,
+//! `PGBOUNCER_n`. [`StatementTable`] gives equal statements one identity, [`ClientStatements`] maps a
+//! client's names to it, [`ServerStatements`] knows what a server has been taught and which of it
+//! was used least recently.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use lru::LruCache;
+
+/// The identity of a statement, for the life of the process.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct StatementId(pub u64);
+
+/// A statement as Parse gave it.
+pub struct Statement {
+    /// Its identity.
+    pub id: StatementId,
+    /// Its name on every server.
+    pub server_name: Box<str>,
+    /// The body of Parse behind the name: query text and parameter types.
+    pub definition: Arc<[u8]>,
+}
+
+impl fmt::Debug for Statement {
+    /// Leaves the query text out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Statement").field(&self.id).finish()
+    }
+}
+
+/// All statements that any client or server still knows, equal ones once.
+#[derive(Debug, Default)]
+pub struct StatementTable {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_definition: HashMap<Arc<[u8]>, Weak<Statement>>,
+    last_id: u64,
+    /// Dead entries are swept when the table has grown to this size.
+    sweep_at: usize,
+}
+
+impl StatementTable {
+    /// The statement with this definition, new or known.
+    pub fn intern(&self, definition: &[u8]) -> Arc<Statement> {
+        // A panic elsewhere cannot leave the map half changed, so a poisoned lock is still good.
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = inner.by_definition.get(definition).and_then(Weak::upgrade) {
+            return statement;
+        }
+        if inner.by_definition.len() >= inner.sweep_at {
+            inner
+                .by_definition
+                .retain(|_, statement| statement.strong_count() > 0);
+            inner.sweep_at = 64.max(inner.by_definition.len() * 2);
+        }
+        inner.last_id += 1;
+        let definition: Arc<[u8]> = definition.into();
+        let statement = Arc::new(Statement {
+            id: StatementId(inner.last_id),
+            server_name: format!("PGBOUNCER_{}", inner.last_id).into(),
+            definition: Arc::clone(&definition),
+        });
+        inner
+            .by_definition
+            .insert(definition, Arc::downgrade(&statement));
+        statement
+    }
+}
+
+/// A client's names.
+#[derive(Debug, Default)]
+pub struct ClientStatements {
+    by_name: HashMap<Box<[u8]>, Arc<Statement>>,
+}
+
+impl ClientStatements {
+    /// What a name stands for.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.by_name.get(name)
+    }
+
+    /// Whether the name is taken.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Gives a statement a name.
+    pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
+        self.by_name.insert(name, statement);
+    }
+
+    /// Takes a name away.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.by_name.remove(name)
+    }
+
+    /// Takes all names away.
+    pub fn clear(&mut self) {
+        self.by_name = HashMap::new();
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}
+
+/// What a server has been taught.
+#[derive(Debug)]
+pub struct ServerStatements {
+    by_use: LruCache<StatementId, Arc<Statement>>,
+}
+
+impl Default for ServerStatements {
+    fn default() -> Self {
+        // The bound is `max_prepared_statements`, which may change at run time: `evict` keeps it.
+        Self {
+            by_use: LruCache::unbounded(),
+        }
+    }
+}
+
+impl ServerStatements {
+    /// Whether the server has the statement; it counts as used now.
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.by_use.get(&id).is_some()
+    }
+
+    /// The server has been, or is being, taught the statement.
+    pub fn insert(&mut self, statement: Arc<Statement>) {
+        self.by_use.put(statement.id, statement);
+    }
+
+    /// The server has not got the statement after all.
+    pub fn remove(&mut self, id: StatementId) {
+        self.by_use.pop(&id);
+    }
+
+    /// The server still has a statement that was to be closed.
+    pub fn restore(&mut self, statement: Arc<Statement>) {
+        let id = statement.id;
+        self.by_use.put(id, statement);
+        self.by_use.demote(&id);
+    }
+
+    /// The least recently used statement, taken out, if more than `max - 1` are there: room for one.
+    pub fn evict(&mut self, max: usize) -> Option<Arc<Statement>> {
+        if self.by_use.len() < max.max(1) {
+            return None;
+        }
+        self.by_use.pop_lru().map(|(_, statement)| statement)
+    }
+
+    /// The server has forgotten everything.
+    pub fn clear(&mut self) {
+        self.by_use.clear();
+    }
+
+    /// How many statements the server has.
+    pub fn len(&self) -> usize {
+        self.by_use.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.by_use.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_statements_have_one_identity() {
+        let table = StatementTable::default();
+        let one = table.intern(b"select 1\0\0\0");
+        let same = table.intern(b"select 1\0\0\0");
+        let other = table.intern(b"select 2\0\0\0");
+        assert_eq!(one.id, same.id);
+        assert_ne!(one.id, other.id);
+        assert_eq!(&*one.server_name, "PGBOUNCER_1");
+    }
+
+    #[test]
+    fn a_name_is_never_used_for_another_statement() {
+        let table = StatementTable::default();
+        let first = table.intern(b"a").id;
+        assert_ne!(table.intern(b"b").id, first);
+        assert_ne!(
+            table.intern(b"a").id,
+            first,
+            "the first one is gone, its name is not reused"
+        );
+    }
+
+    #[test]
+    fn dead_statements_are_swept() {
+        let table = StatementTable::default();
+        for n in 0..10_000_u32 {
+            table.intern(&n.to_be_bytes());
+        }
+        assert!(table.inner.lock().unwrap().by_definition.len() <= 64);
+    }
+
+    #[test]
+    fn the_least_recently_used_statement_makes_room() {
+        let table = StatementTable::default();
+        let (a, b) = (table.intern(b"a"), table.intern(b"b"));
+        let mut server = ServerStatements::default();
+        server.insert(Arc::clone(&a));
+        server.insert(Arc::clone(&b));
+        assert!(server.touch(a.id));
+        assert!(server.evict(3).is_none());
+        assert_eq!(server.evict(2).map(|s| s.id), Some(b.id));
+    }
+
+    #[test]
+    fn a_restored_statement_is_the_next_to_go() {
+        let table = StatementTable::default();
+        let (a, b) = (table.intern(b"a"), table.intern(b"b"));
+        let mut server = ServerStatements::default();
+        server.insert(Arc::clone(&a));
+        server.restore(Arc::clone(&b));
+        assert_eq!(server.evict(1).map(|s| s.id), Some(b.id));
+    }
+}

@@ -1,0 +1,352 @@
+//! From the client to the server.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use pgweir_wire::frontend::{self, Target};
+use pgweir_wire::read::Truncated;
+use pgweir_wire::tag::frontend as tag;
+use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
+
+use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation};
+use crate::gather::Gather;
+use crate::pipeline::{Awaited, Reply, Undo};
+use crate::prepared::Statement;
+
+/// What became of the client's bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FromClient {
+    /// Bytes dealt with; the rest must be offered again together with what follows it.
+    pub consumed: usize,
+    /// The client has said goodbye.
+    pub terminate: bool,
+}
+
+/// What to do with a frame.
+enum Act {
+    /// Forward it as it is.
+    Pass,
+    /// The server must not see it.
+    Drop,
+    /// Wait until more of it is there.
+    More,
+    /// Its first `head` bytes have been replaced; the others follow as they are.
+    Replaced { head: usize },
+    /// The client ends the connection.
+    Terminate,
+}
+
+impl Relay {
+    /// Deals with the client's next bytes: what the server is to get is appended to `to_server`,
+    /// replies of the pooler's own to `to_client`.
+    ///
+    /// # Errors
+    /// The client broke the protocol; neither connection can be trusted after that.
+    pub fn from_client(
+        &mut self,
+        input: &[u8],
+        client: &mut ClientSide,
+        rules: &Rules<'_>,
+        to_server: &mut Gather,
+        to_client: &mut BytesMut,
+    ) -> Result<FromClient, Violation> {
+        debug_assert!(
+            !self.is_asking(),
+            "the client waits for the pooler's own query"
+        );
+        let mut terminate = false;
+        let mut at = self.client_rest.proceed(input, 0, to_server);
+        while self.client_rest.is_done() {
+            let frame = &input[at..];
+            let header = Header::peek(frame, rules.max_message).map_err(Violation::ClientFrame)?;
+            let Some(header) = header else { break };
+            match self.client_frame(header, frame, client, rules, input, to_server)? {
+                Act::Pass => self.client_rest = Rest::Pass(header.frame_len()),
+                Act::Drop => self.client_rest = Rest::Drop(header.frame_len()),
+                Act::Replaced { head } => {
+                    at += head;
+                    self.client_rest = Rest::new(true, header.frame_len() - head);
+                }
+                Act::More => break,
+                Act::Terminate => {
+                    terminate = true;
+                    break;
+                }
+            }
+            at = self.client_rest.proceed(input, at, to_server);
+        }
+        if self.owes_fake() && self.server_rest.is_done() {
+            self.give_fakes(to_client);
+        }
+        Ok(FromClient {
+            consumed: at,
+            terminate,
+        })
+    }
+
+    #[inline]
+    fn client_frame(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        client: &mut ClientSide,
+        rules: &Rules<'_>,
+        input: &[u8],
+        out: &mut Gather,
+    ) -> Result<Act, Violation> {
+        let skipping = self.stream == ClientStream::SkipToSync;
+        if skipping && !matches!(header.tag, tag::SYNC | tag::TERMINATE) {
+            return Ok(Act::Drop);
+        }
+        let awaited = match header.tag {
+            tag::QUERY => Awaited::Query,
+            tag::EXECUTE => Awaited::Execute,
+            tag::FUNCTION_CALL => Awaited::FunctionCall,
+            tag::SYNC => {
+                if self.stream == ClientStream::CopyIn {
+                    return Ok(Act::Pass);
+                }
+                self.stream = ClientStream::Normal;
+                Awaited::Sync
+            }
+            tag::PARSE | tag::BIND | tag::DESCRIBE | tag::CLOSE => {
+                return match rules.max_prepared {
+                    Some(max) => Named {
+                        relay: self,
+                        client,
+                        rules,
+                        max,
+                        input,
+                        out,
+                    }
+                    .act(header, frame),
+                    None => {
+                        self.pipeline.push(extended(header.tag), Reply::Forward);
+                        Ok(Act::Pass)
+                    }
+                };
+            }
+            tag::COPY_DONE | tag::COPY_FAIL => {
+                if self.stream == ClientStream::CopyIn {
+                    self.stream = ClientStream::Normal;
+                } else {
+                    self.pipeline.push_copy_end();
+                }
+                return Ok(Act::Pass);
+            }
+            tag::COPY_DATA | tag::FLUSH => return Ok(Act::Pass),
+            tag::TERMINATE => return Ok(Act::Terminate),
+            other => return Err(Violation::ClientMessage(other)),
+        };
+        self.pipeline.push(awaited, Reply::Forward);
+        Ok(Act::Pass)
+    }
+}
+
+/// Which reply a Parse, Bind, Describe or Close waits for.
+fn extended(tag: u8) -> Awaited {
+    match tag {
+        tag::PARSE => Awaited::Parse,
+        tag::BIND => Awaited::Bind,
+        tag::DESCRIBE => Awaited::Describe,
+        _ => Awaited::Close,
+    }
+}
+
+/// A message that may name a prepared statement, while names are mapped.
+struct Named<'a> {
+    relay: &'a mut Relay,
+    client: &'a mut ClientSide,
+    rules: &'a Rules<'a>,
+    max: usize,
+    input: &'a [u8],
+    out: &'a mut Gather,
+}
+
+impl Named<'_> {
+    fn act(mut self, header: Header, frame: &[u8]) -> Result<Act, Violation> {
+        match header.tag {
+            tag::BIND => self.bind(header, frame),
+            tag::PARSE => self.with_body(header, frame, Self::parse),
+            tag::DESCRIBE => self.with_body(header, frame, Self::describe),
+            _ => self.with_body(header, frame, Self::close),
+        }
+    }
+
+    /// Waits until the whole message is there. Only Bind can be long for other reasons than the
+    /// names and query texts that have to be kept anyway.
+    fn with_body(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        act: fn(&mut Self, &[u8]) -> Result<Act, Truncated>,
+    ) -> Result<Act, Violation> {
+        if header.body_len > SizeLimits::HELD as usize {
+            return Err(Violation::ClientMalformed(header.tag));
+        }
+        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+            return Ok(Act::More);
+        };
+        self.check_name(header.tag, body)?;
+        act(self, body).map_err(|Truncated| Violation::ClientMalformed(header.tag))
+    }
+
+    /// A name must be free for Parse and known for Describe.
+    fn check_name(&self, tag: u8, body: &[u8]) -> Result<(), Violation> {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        match tag {
+            tag::PARSE => match Reader::new(body).string() {
+                Ok(name) if self.client.statements.contains(name) => {
+                    Err(Violation::StatementExists(text(name)))
+                }
+                _ => Ok(()),
+            },
+            tag::DESCRIBE => match Target::parse(body) {
+                Ok(Target::Statement(name))
+                    if !name.is_empty() && !self.client.statements.contains(name) =>
+                {
+                    Err(Violation::StatementMissing(text(name)))
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn parse(&mut self, body: &[u8]) -> Result<Act, Truncated> {
+        let mut reader = Reader::new(body);
+        let name = reader.string()?;
+        let definition = reader.rest();
+        if name.is_empty() {
+            self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+            return Ok(Act::Pass);
+        }
+        self.relay.tally.client_parses += 1;
+        let statement = self.rules.statements.intern(definition);
+        self.client
+            .statements
+            .insert(name.into(), Arc::clone(&statement));
+        let (reply, sent) = if self.relay.statements.touch(statement.id) {
+            (Reply::Fake, None)
+        } else {
+            self.make_room();
+            let out = self.out.inject(self.input);
+            frontend::parse_renamed(out, &statement.server_name, definition);
+            self.learnt(&statement);
+            (Reply::Forward, Some(statement.id))
+        };
+        let undo = Undo::Named {
+            name: name.into(),
+            sent,
+        };
+        self.relay
+            .pipeline
+            .push_undoable(Awaited::Parse, reply, undo);
+        Ok(Act::Replaced {
+            head: HEADER_LEN + body.len(),
+        })
+    }
+
+    /// Only the names at the start have to be there: the values may be long and are passed on.
+    fn bind(&mut self, header: Header, frame: &[u8]) -> Result<Act, Violation> {
+        let there = &frame[HEADER_LEN..frame.len().min(header.frame_len())];
+        let mut reader = Reader::new(there);
+        let (Ok(portal), Ok(name)) = (reader.string(), reader.string()) else {
+            if there.len() == header.body_len || there.len() > SizeLimits::HELD as usize {
+                return Err(Violation::ClientMalformed(header.tag));
+            }
+            return Ok(Act::More);
+        };
+        if name.is_empty() {
+            self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
+            return Ok(Act::Pass);
+        }
+        let Some(statement) = self.client.statements.get(name).map(Arc::clone) else {
+            let name = String::from_utf8_lossy(name).into_owned();
+            return Err(Violation::StatementMissing(name));
+        };
+        self.relay.tally.binds += 1;
+        self.teach(&statement);
+        let head = HEADER_LEN + portal.len() + 1 + name.len() + 1;
+        let out = self.out.inject(self.input);
+        frontend::bind_renamed(
+            out,
+            portal,
+            &statement.server_name,
+            header.frame_len() - head,
+        );
+        self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
+        Ok(Act::Replaced { head })
+    }
+
+    fn describe(&mut self, body: &[u8]) -> Result<Act, Truncated> {
+        if let Target::Statement(name) = Target::parse(body)?
+            && let Some(statement) = self.client.statements.get(name).map(Arc::clone)
+        {
+            self.teach(&statement);
+            let out = self.out.inject(self.input);
+            frontend::describe_statement(out, &statement.server_name);
+            self.relay.pipeline.push(Awaited::Describe, Reply::Forward);
+            return Ok(Act::Replaced {
+                head: HEADER_LEN + body.len(),
+            });
+        }
+        self.relay.pipeline.push(Awaited::Describe, Reply::Forward);
+        Ok(Act::Pass)
+    }
+
+    /// A name is the client's affair: the server keeps the statement for whoever wants it next.
+    fn close(&mut self, body: &[u8]) -> Result<Act, Truncated> {
+        match Target::parse(body)? {
+            Target::Statement(name) if !name.is_empty() => {
+                match self.client.statements.remove(name) {
+                    Some(statement) => {
+                        let undo = Undo::Closed {
+                            name: name.into(),
+                            statement,
+                        };
+                        self.relay
+                            .pipeline
+                            .push_undoable(Awaited::Close, Reply::Fake, undo);
+                    }
+                    None => self.relay.pipeline.push(Awaited::Close, Reply::Fake),
+                }
+                Ok(Act::Drop)
+            }
+            Target::Statement(_) | Target::Portal(_) => {
+                self.relay.pipeline.push(Awaited::Close, Reply::Forward);
+                Ok(Act::Pass)
+            }
+        }
+    }
+
+    /// Sends the server a Parse if it does not have the statement; the client sees nothing of it.
+    fn teach(&mut self, statement: &Arc<Statement>) {
+        if self.relay.statements.touch(statement.id) {
+            return;
+        }
+        self.make_room();
+        let out = self.out.inject(self.input);
+        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
+        let undo = Undo::Taught(statement.id);
+        self.relay
+            .pipeline
+            .push_undoable(Awaited::Parse, Reply::Skip, undo);
+        self.learnt(statement);
+    }
+
+    fn learnt(&mut self, statement: &Arc<Statement>) {
+        self.relay.tally.server_parses += 1;
+        self.relay.statements.insert(Arc::clone(statement));
+    }
+
+    fn make_room(&mut self) {
+        while let Some(old) = self.relay.statements.evict(self.max) {
+            frontend::close_statement(self.out.inject(self.input), &old.server_name);
+            let undo = Undo::Evicted(old);
+            self.relay
+                .pipeline
+                .push_undoable(Awaited::Close, Reply::Skip, undo);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! From the server to the client.
+
+use pgweir_wire::backend::read_parameter_status;
+use pgweir_wire::tag::backend as tag;
+use pgweir_wire::{ErrorFields, HEADER_LEN, Header, TransactionStatus};
+
+use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation};
+use crate::gather::Gather;
+use crate::pipeline::{AfterError, Awaited, CopyIn, Reply, Undo};
+
+impl Relay {
+    /// Deals with the server's next bytes: what the client is to get is appended to `to_client`.
+    /// Returns how many bytes were dealt with; the rest must be offered again with what follows.
+    ///
+    /// # Errors
+    /// The server broke the protocol or our books are wrong; neither connection can be trusted
+    /// after that.
+    pub fn from_server(
+        &mut self,
+        input: &[u8],
+        client: &mut ClientSide,
+        rules: &Rules<'_>,
+        to_client: &mut Gather,
+    ) -> Result<usize, Violation> {
+        let mut at = self.server_rest.proceed(input, 0, to_client);
+        while self.server_rest.is_done() {
+            if self.owes_fake() {
+                self.give_fakes(to_client.inject(input));
+            }
+            let frame = &input[at..];
+            let header = Header::peek(frame, u32::MAX).map_err(Violation::ServerFrame)?;
+            let Some(header) = header else { break };
+            let Some(reply) = self.server_frame(header, frame, client, rules)? else {
+                break;
+            };
+            self.server_rest = Rest::new(reply == Reply::Forward, header.frame_len());
+            at = self.server_rest.proceed(input, at, to_client);
+        }
+        Ok(at)
+    }
+
+    /// Whether the client gets the frame; `None` if more of it must be there first.
+    #[inline]
+    fn server_frame(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        client: &mut ClientSide,
+        rules: &Rules<'_>,
+    ) -> Result<Option<Reply>, Violation> {
+        let unexpected = Violation::ServerMessage(header.tag);
+        let answered = match header.tag {
+            tag::DATA_ROW
+            | tag::COPY_DATA
+            | tag::COPY_DONE
+            | tag::COPY_OUT_RESPONSE
+            | tag::COPY_BOTH_RESPONSE
+            | tag::FUNCTION_CALL_RESPONSE
+            | tag::NOTICE_RESPONSE
+            | tag::PARAMETER_DESCRIPTION => return Ok(Some(self.own_or_forward())),
+            tag::NOTIFICATION_RESPONSE => return Ok(Some(Reply::Forward)),
+            tag::PARSE_COMPLETE => Awaited::Parse,
+            tag::BIND_COMPLETE => Awaited::Bind,
+            tag::CLOSE_COMPLETE => Awaited::Close,
+            tag::NO_DATA => Awaited::Describe,
+            tag::ROW_DESCRIPTION => match self.pipeline.front() {
+                Some((Awaited::Query, reply)) => return Ok(Some(reply)),
+                _ => Awaited::Describe,
+            },
+            tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => match self.pipeline.front() {
+                Some((Awaited::Query, reply)) => return Ok(Some(reply)),
+                _ => Awaited::Execute,
+            },
+            tag::COMMAND_COMPLETE => {
+                if frame.len() < header.frame_len() {
+                    return Ok(None);
+                }
+                self.command_complete(&frame[HEADER_LEN..header.frame_len()], client, rules);
+                match self.pipeline.front() {
+                    Some((Awaited::Query, reply)) => return Ok(Some(reply)),
+                    _ => Awaited::Execute,
+                }
+            }
+            tag::COPY_IN_RESPONSE => match self.pipeline.front() {
+                Some((Awaited::Query | Awaited::Execute, Reply::Forward)) => {
+                    if self.pipeline.copy_in_begun() == CopyIn::Open {
+                        self.stream = ClientStream::CopyIn;
+                    }
+                    return Ok(Some(Reply::Forward));
+                }
+                _ => return Err(unexpected),
+            },
+            tag::READY_FOR_QUERY => {
+                let Some(&status) = frame.get(HEADER_LEN) else {
+                    return Ok(None);
+                };
+                return self.ready(status, client).map(Some);
+            }
+            tag::PARAMETER_STATUS => {
+                let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+                    return Ok(None);
+                };
+                self.parameter_status(body, client, rules)?;
+                return Ok(Some(self.own_or_forward()));
+            }
+            tag::ERROR_RESPONSE => return self.error(header, frame, client),
+            _ => return Err(unexpected),
+        };
+        self.pipeline.answered(answered).map(Some).ok_or(unexpected)
+    }
+
+    #[inline]
+    fn own_or_forward(&self) -> Reply {
+        if self.is_asking() {
+            Reply::Skip
+        } else {
+            Reply::Forward
+        }
+    }
+
+    fn ready(&mut self, status: u8, client: &mut ClientSide) -> Result<Reply, Violation> {
+        let status = TransactionStatus::from_byte(status);
+        self.status = status.ok_or(Violation::ServerMalformed(tag::READY_FOR_QUERY))?;
+        self.stream = ClientStream::Normal;
+        let unexpected = Violation::ServerMessage(tag::READY_FOR_QUERY);
+        let reply = self.pipeline.ready().ok_or(unexpected)?;
+        if reply == Reply::Skip {
+            // The server may spell a value in its own way ("ISO, MDY" for "ISO"): from here on the
+            // client has the server's spelling, so that the same server is not set again.
+            client.values = self.values.clone();
+        }
+        Ok(reply)
+    }
+
+    fn error(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        client: &mut ClientSide,
+    ) -> Result<Option<Reply>, Violation> {
+        if self.is_asking() {
+            let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+                return Ok(None);
+            };
+            let message = String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned();
+            return Err(Violation::OwnQueryFailed(message));
+        }
+        let statements = &mut self.statements;
+        let after = self.pipeline.failed(|undo| match undo {
+            Undo::Named { name, sent } => {
+                client.statements.remove(&name);
+                if let Some(id) = sent {
+                    statements.remove(id);
+                }
+            }
+            Undo::Taught(id) => statements.remove(id),
+            Undo::Closed { name, statement } => client.statements.insert(name, statement),
+            Undo::Evicted(statement) => statements.restore(statement),
+        });
+        self.stream = match after {
+            AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
+            AfterError::SkipToSync => ClientStream::SkipToSync,
+        };
+        Ok(Some(Reply::Forward))
+    }
+
+    /// DEALLOCATE ALL and DISCARD ALL forget the statements that were prepared under our names.
+    #[inline]
+    fn command_complete(&mut self, body: &[u8], client: &mut ClientSide, rules: &Rules<'_>) {
+        if rules.max_prepared.is_some() && matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
+            client.statements.clear();
+            self.statements.clear();
+        }
+    }
+
+    fn parameter_status(
+        &mut self,
+        body: &[u8],
+        client: &mut ClientSide,
+        rules: &Rules<'_>,
+    ) -> Result<(), Violation> {
+        let malformed = Violation::ServerMalformed(tag::PARAMETER_STATUS);
+        let Ok((name, value)) = read_parameter_status(body) else {
+            return Err(malformed);
+        };
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+            return Ok(());
+        };
+        if let Some(index) = rules.tracked.index(name) {
+            self.values.set(index, value);
+            client.values.set(index, value);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! Moves frames between a client and the server it holds: what to do with the next bytes.
+//!
+//! Hot path. Headers are read in place, bodies are skipped by length, and what is forwarded as it
+//! came is never copied. Nothing is allocated per frame except for named prepared statements.
+//!
+//! [`Relay::from_client`] and [`Relay::from_server`] each hold the one `match` on tags of their
+//! direction. A `Relay` belongs to its server: between leases it is quiet.
+
+mod from_client;
+mod from_server;
+
+use bytes::BytesMut;
+use pgweir_wire::{FrameError, TransactionStatus, backend, frontend};
+use thiserror::Error;
+
+pub use from_client::FromClient;
+
+use crate::gather::Gather;
+use crate::params::{Tracked, Values};
+use crate::pipeline::{Awaited, Pipeline, Reply};
+use crate::prepared::{ClientStatements, ServerStatements, StatementTable};
+
+/// What a client keeps between leases.
+#[derive(Debug, Default)]
+pub struct ClientSide {
+    /// Its names for prepared statements.
+    pub statements: ClientStatements,
+    /// Its tracked parameters.
+    pub values: Values,
+}
+
+/// What holds for a lease: read from the configuration when it begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// `max_prepared_statements` per server; `None` where names are forwarded as they are.
+    pub max_prepared: Option<usize>,
+    /// `max_packet_size`
+    pub max_message: u32,
+    /// Which parameters stay with their client.
+    pub tracked: &'a Tracked,
+    /// All statements that are known.
+    pub statements: &'a StatementTable,
+}
+
+/// Counts since they were last taken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tally {
+    /// Named Parse messages from clients.
+    pub client_parses: u64,
+    /// Parse messages sent to servers for named statements.
+    pub server_parses: u64,
+    /// Bind messages of named statements.
+    pub binds: u64,
+}
+
+/// The relay of one server connection.
+#[derive(Debug)]
+pub struct Relay {
+    pipeline: Pipeline,
+    client_rest: Rest,
+    server_rest: Rest,
+    stream: ClientStream,
+    status: TransactionStatus,
+    statements: ServerStatements,
+    values: Values,
+    tally: Tally,
+}
+
+impl Relay {
+    /// For a server that has just logged in and reported `values`.
+    pub fn new(values: Values) -> Self {
+        Self {
+            pipeline: Pipeline::default(),
+            client_rest: Rest::Done,
+            server_rest: Rest::Done,
+            stream: ClientStream::Normal,
+            status: TransactionStatus::Idle,
+            statements: ServerStatements::default(),
+            values,
+            tally: Tally::default(),
+        }
+    }
+
+    /// The server's transaction status as of its last ReadyForQuery.
+    #[inline]
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// Whether the server owes nothing and both sides stand between two frames. Only then does
+    /// [`Self::status`] say what the server is doing now.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.pipeline.is_empty()
+            && self.client_rest.is_done()
+            && self.server_rest.is_done()
+            && self.stream == ClientStream::Normal
+    }
+
+    /// Whether the server can serve another client now: quiet, and in no transaction.
+    #[inline]
+    pub fn may_release(&self) -> bool {
+        self.status == TransactionStatus::Idle && self.is_quiet()
+    }
+
+    /// Whether the server still works on a query of the pooler's own; client bytes must wait.
+    #[inline]
+    pub fn is_asking(&self) -> bool {
+        self.pipeline.front() == Some((Awaited::Query, Reply::Skip))
+    }
+
+    /// How many prepared statements the server has been taught.
+    pub fn statement_count(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// The server's parameters as it last reported them.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Takes the counts.
+    #[inline]
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Brings the server's tracked parameters to the client's. `true` if a query was appended to
+    /// `out`; then the client waits until [`Self::is_asking`] is over.
+    #[inline]
+    pub fn fit(&mut self, client: &mut ClientSide, tracked: &Tracked, out: &mut BytesMut) -> bool {
+        if client.values.same(&self.values) {
+            client.values.share(&self.values);
+            return false;
+        }
+        match client.values.settings_for(&self.values, tracked) {
+            Some(sql) => {
+                self.ask(&sql, out);
+                true
+            }
+            None => {
+                client.values = self.values.clone();
+                false
+            }
+        }
+    }
+
+    /// Appends a query of the pooler's own. The client sees nothing of it; an error in it is a
+    /// [`Violation::OwnQueryFailed`].
+    pub fn ask(&mut self, sql: &str, out: &mut BytesMut) {
+        debug_assert!(
+            self.is_quiet(),
+            "the pooler asks only between two queries of a client"
+        );
+        self.pipeline.push(Awaited::Query, Reply::Skip);
+        frontend::query(out, sql);
+    }
+
+    /// The client is gone. Appends what makes the server quiet again, so that it can be rolled
+    /// back and reused; the replies must be read through [`Self::from_server`] and thrown away.
+    pub fn abandon(&mut self, out: &mut BytesMut) -> Abandon {
+        if !self.client_rest.is_done() {
+            return Abandon::Close;
+        }
+        if self.stream == ClientStream::CopyIn {
+            frontend::copy_fail(out, "client disconnected");
+        }
+        let unfinished = match self.pipeline.last() {
+            Some(last) => !last.ends_with_ready(),
+            None => self.stream == ClientStream::SkipToSync,
+        };
+        if unfinished {
+            frontend::sync(out);
+            self.pipeline.push(Awaited::Sync, Reply::Forward);
+        }
+        self.stream = ClientStream::Normal;
+        Abandon::Drain
+    }
+
+    /// Appends the replies whose turn it is and that the server was not asked for.
+    fn give_fakes(&mut self, out: &mut BytesMut) {
+        while let Some(awaited) = self.pipeline.pop_fake() {
+            out.extend_from_slice(match awaited {
+                Awaited::Parse => &backend::PARSE_COMPLETE,
+                Awaited::Close => &backend::CLOSE_COMPLETE,
+                other => unreachable!("{other:?} is never answered by the pooler"),
+            });
+        }
+    }
+
+    #[inline]
+    fn owes_fake(&self) -> bool {
+        matches!(self.pipeline.front(), Some((_, Reply::Fake)))
+    }
+}
+
+/// What to do with a server whose client is gone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Abandon {
+    /// Read until it is quiet.
+    Drain,
+    /// The client left in the middle of a message: nothing but closing helps.
+    Close,
+}
+
+/// What the client's bytes mean now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ClientStream {
+    /// Messages are requests.
+    Normal,
+    /// The server failed in an extended query and reads on at the next Sync.
+    SkipToSync,
+    /// The server reads copy data until CopyDone or CopyFail.
+    CopyIn,
+}
+
+/// The rest of a frame whose head has been dealt with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Rest {
+    Done,
+    Pass(usize),
+    Drop(usize),
+}
+
+impl Rest {
+    #[inline]
+    fn is_done(self) -> bool {
+        self == Self::Done
+    }
+
+    #[inline]
+    fn new(pass: bool, len: usize) -> Self {
+        match (len, pass) {
+            (0, _) => Self::Done,
+            (_, true) => Self::Pass(len),
+            (_, false) => Self::Drop(len),
+        }
+    }
+
+    /// Deals with as much of the rest as lies in `input` behind `at`; the new position.
+    #[inline]
+    fn proceed(&mut self, input: &[u8], at: usize, gather: &mut Gather) -> usize {
+        let there = input.len() - at;
+        match *self {
+            Self::Done => at,
+            Self::Pass(len) => {
+                let end = at + len.min(there);
+                gather.pass(input, at..end);
+                *self = Self::new(true, len.saturating_sub(there));
+                end
+            }
+            Self::Drop(len) => {
+                *self = Self::new(false, len.saturating_sub(there));
+                at + len.min(there)
+            }
+        }
+    }
+}
+
+/// Why a connection cannot go on.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Violation {
+    /// The client sent a length that no message has, or that is over the limit.
+    #[error("client sent {0}")]
+    ClientFrame(FrameError),
+    /// The client sent a message that does not belong here.
+    #[error("client sent an unexpected message, type {0}")]
+    ClientMessage(u8),
+    /// The client sent a message that ends in the middle of a field.
+    #[error("client sent a malformed message, type {0}")]
+    ClientMalformed(u8),
+    /// The client gave a name to two statements.
+    #[error("prepared statement '{0}' was already prepared")]
+    StatementExists(String),
+    /// The client used a name that stands for nothing.
+    #[error("prepared statement '{0}' did not exist")]
+    StatementMissing(String),
+    /// The server sent a length that no message has.
+    #[error("server sent {0}")]
+    ServerFrame(FrameError),
+    /// The server answered something that it was not asked.
+    #[error("server sent an unexpected message, type {0}")]
+    ServerMessage(u8),
+    /// The server sent a message that ends in the middle of a field.
+    #[error("server sent a malformed message, type {0}")]
+    ServerMalformed(u8),
+    /// The server refused a query of the pooler's own; carries the server's message.
+    #[error("server refused the pooler's own query: {0}")]
+    OwnQueryFailed(String),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,482 @@
+//! Stories of a client, a relay and a server, told in frames.
+
+use bytes::{BufMut as _, BytesMut};
+
+use super::*;
+
+/// A client and a server with a relay between them; both sides' bytes are collected.
+struct Story {
+    relay: Relay,
+    client: ClientSide,
+    tracked: Tracked,
+    table: StatementTable,
+    max_prepared: Option<usize>,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self {
+            relay: Relay::new(Values::default()),
+            client: ClientSide::default(),
+            tracked: Tracked::new([]),
+            table: StatementTable::default(),
+            max_prepared: Some(100),
+        }
+    }
+
+    /// The client sends; what the server gets and what the client is answered at once.
+    fn client(&mut self, frames: &[Vec<u8>]) -> (Vec<u8>, Vec<u8>) {
+        let (server, client, _) = self.try_client(&frames.concat()).expect("no violation");
+        (server, client)
+    }
+
+    fn try_client(&mut self, input: &[u8]) -> Result<(Vec<u8>, Vec<u8>, FromClient), Violation> {
+        let rules = Rules {
+            max_prepared: self.max_prepared,
+            max_message: i32::MAX as u32,
+            tracked: &self.tracked,
+            statements: &self.table,
+        };
+        let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
+        let verdict = self.relay.from_client(
+            input,
+            &mut self.client,
+            &rules,
+            &mut to_server,
+            &mut to_client,
+        )?;
+        Ok((to_server.bytes(input).to_vec(), to_client.to_vec(), verdict))
+    }
+
+    /// The server sends; what the client gets.
+    fn server(&mut self, frames: &[Vec<u8>]) -> Vec<u8> {
+        self.try_server(&frames.concat()).expect("no violation")
+    }
+
+    fn try_server(&mut self, input: &[u8]) -> Result<Vec<u8>, Violation> {
+        let rules = Rules {
+            max_prepared: self.max_prepared,
+            max_message: i32::MAX as u32,
+            tracked: &self.tracked,
+            statements: &self.table,
+        };
+        let mut to_client = Gather::default();
+        let consumed = self
+            .relay
+            .from_server(input, &mut self.client, &rules, &mut to_client)?;
+        assert_eq!(consumed, input.len(), "these stories send whole frames");
+        Ok(to_client.bytes(input).to_vec())
+    }
+}
+
+fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.put_u32(body.len() as u32 + 4);
+    out.put_slice(body);
+    out
+}
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    frame(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
+}
+fn bind(name: &str) -> Vec<u8> {
+    frame(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes())
+}
+fn close(name: &str) -> Vec<u8> {
+    frame(b'C', format!("S{name}\0").as_bytes())
+}
+fn describe(name: &str) -> Vec<u8> {
+    frame(b'D', format!("S{name}\0").as_bytes())
+}
+fn execute() -> Vec<u8> {
+    frame(b'E', b"\0\0\0\0\0")
+}
+fn sync() -> Vec<u8> {
+    frame(b'S', b"")
+}
+fn query(sql: &str) -> Vec<u8> {
+    frame(b'Q', format!("{sql}\0").as_bytes())
+}
+fn ready(status: u8) -> Vec<u8> {
+    frame(b'Z', &[status])
+}
+fn complete(tag: &str) -> Vec<u8> {
+    frame(b'C', format!("{tag}\0").as_bytes())
+}
+fn error() -> Vec<u8> {
+    frame(b'E', b"SERROR\0C42601\0Mno\0\0")
+}
+
+#[test]
+fn a_simple_query_passes_unchanged_and_ends_quiet() {
+    let mut story = Story::new();
+    let sent = [query("select 1")];
+    assert_eq!(story.client(&sent).0, sent.concat());
+    assert!(!story.relay.is_quiet());
+    let answer = [
+        frame(b'T', b"\0\0"),
+        frame(b'D', b"\0\0"),
+        complete("SELECT 1"),
+        ready(b'I'),
+    ];
+    assert_eq!(story.server(&answer), answer.concat());
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_transaction_keeps_its_server() {
+    let mut story = Story::new();
+    story.client(&[query("begin")]);
+    story.server(&[complete("BEGIN"), ready(b'T')]);
+    assert!(story.relay.is_quiet());
+    assert!(!story.relay.may_release());
+}
+
+#[test]
+fn bytes_may_be_cut_anywhere() {
+    let mut story = Story::new();
+    let sent = [parse("s", "select $1"), bind("s"), execute(), sync()].concat();
+    let (mut held, mut seen) = (Vec::new(), Vec::new());
+    for &byte in &sent {
+        held.push(byte);
+        let (server, _, verdict) = story.try_client(&held).unwrap();
+        held.drain(..verdict.consumed);
+        seen.extend(server);
+    }
+    let expected = [
+        parse("PGBOUNCER_1", "select $1"),
+        bind("PGBOUNCER_1"),
+        execute(),
+        sync(),
+    ];
+    assert_eq!(seen, expected.concat());
+}
+
+#[test]
+fn a_known_statement_is_not_parsed_again() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "select 1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story.client.statements.clear();
+    let (server, client) = story.client(&[parse("b", "select 1"), bind("b"), execute(), sync()]);
+    assert_eq!(server, [bind("PGBOUNCER_1"), execute(), sync()].concat());
+    assert_eq!(client, frame(b'1', b""));
+    let answer = [frame(b'2', b""), complete("SELECT 1"), ready(b'I')];
+    assert_eq!(story.server(&answer), answer.concat());
+}
+
+#[test]
+fn another_server_is_taught_without_the_client_noticing() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "select 1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story.relay = Relay::new(Values::default());
+    let (server, _) = story.client(&[bind("a"), execute(), sync()]);
+    let expected = [
+        parse("PGBOUNCER_1", "select 1"),
+        bind("PGBOUNCER_1"),
+        execute(),
+        sync(),
+    ];
+    assert_eq!(server, expected.concat());
+    let seen = story.server(&[
+        frame(b'1', b""),
+        frame(b'2', b""),
+        complete("SELECT 1"),
+        ready(b'I'),
+    ]);
+    assert_eq!(
+        seen,
+        [frame(b'2', b""), complete("SELECT 1"), ready(b'I')].concat()
+    );
+}
+
+#[test]
+fn a_faked_reply_keeps_its_place() {
+    let mut story = Story::new();
+    let (server, client) = story.client(&[query("select 1"), close("nothing"), sync()]);
+    assert_eq!(server, [query("select 1"), sync()].concat());
+    assert_eq!(client, b"");
+    let seen = story.server(&[complete("SELECT 1"), ready(b'I'), ready(b'I')]);
+    let expected = [
+        complete("SELECT 1"),
+        ready(b'I'),
+        frame(b'3', b""),
+        ready(b'I'),
+    ];
+    assert_eq!(seen, expected.concat());
+}
+
+#[test]
+fn an_error_drops_what_was_to_be_faked() {
+    let mut story = Story::new();
+    story.client(&[parse("", "syntax error"), close("x"), sync()]);
+    assert_eq!(
+        story.server(&[error(), ready(b'I')]),
+        [error(), ready(b'I')].concat()
+    );
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_failed_parse_is_forgotten_on_both_sides() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "bad"), sync()]);
+    story.server(&[error(), ready(b'I')]);
+    assert!(story.client.statements.is_empty());
+    assert_eq!(story.relay.statement_count(), 0);
+    let (server, _) = story.client(&[parse("a", "bad"), sync()]);
+    assert_eq!(
+        server,
+        [parse("PGBOUNCER_2", "bad"), sync()].concat(),
+        "it is sent again"
+    );
+}
+
+#[test]
+fn messages_between_an_error_and_sync_are_dropped() {
+    let mut story = Story::new();
+    story.client(&[parse("", "bad"), frame(b'H', b"")]);
+    story.server(&[error()]);
+    let (server, _) = story.client(&[bind(""), execute(), parse("late", "x"), sync()]);
+    assert_eq!(server, sync());
+    assert!(story.client.statements.is_empty());
+    story.server(&[ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn the_least_recently_used_statement_is_closed_to_make_room() {
+    let mut story = Story::new();
+    story.max_prepared = Some(1);
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    let (server, _) = story.client(&[parse("b", "2"), sync()]);
+    assert_eq!(
+        server,
+        [close("PGBOUNCER_1"), parse("PGBOUNCER_2", "2"), sync()].concat()
+    );
+    let seen = story.server(&[frame(b'3', b""), frame(b'1', b""), ready(b'I')]);
+    assert_eq!(seen, [frame(b'1', b""), ready(b'I')].concat());
+    assert_eq!(story.relay.statement_count(), 1);
+}
+
+#[test]
+fn an_eviction_that_the_server_skipped_is_undone() {
+    let mut story = Story::new();
+    story.max_prepared = Some(1);
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story.client(&[parse("", "bad"), parse("b", "2"), sync()]);
+    story.server(&[error(), ready(b'I')]);
+    let (server, _) = story.client(&[bind("a"), sync()]);
+    assert_eq!(
+        server,
+        [bind("PGBOUNCER_1"), sync()].concat(),
+        "the server still has it"
+    );
+}
+
+#[test]
+fn describe_names_the_statement_as_the_server_knows_it() {
+    let mut story = Story::new();
+    let (server, _) = story.client(&[parse("a", "select 1"), describe("a"), sync()]);
+    let expected = [
+        parse("PGBOUNCER_1", "select 1"),
+        describe("PGBOUNCER_1"),
+        sync(),
+    ];
+    assert_eq!(server, expected.concat());
+    story.server(&[
+        frame(b'1', b""),
+        frame(b't', b"\0\0"),
+        frame(b'T', b"\0\0"),
+        ready(b'I'),
+    ]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn an_unknown_statement_ends_the_client() {
+    let mut story = Story::new();
+    for message in [bind("x"), describe("x")] {
+        let violation = story.try_client(&message).unwrap_err();
+        assert_eq!(violation, Violation::StatementMissing("x".into()));
+    }
+}
+
+#[test]
+fn a_name_in_use_ends_the_client() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "1")]);
+    let violation = story.try_client(&parse("a", "1")).unwrap_err();
+    assert_eq!(violation, Violation::StatementExists("a".into()));
+}
+
+#[test]
+fn discard_all_forgets_the_statements() {
+    for tag in ["DISCARD ALL", "DEALLOCATE ALL"] {
+        let mut story = Story::new();
+        story.client(&[parse("a", "1"), sync(), query(tag)]);
+        story.server(&[frame(b'1', b""), ready(b'I'), complete(tag), ready(b'I')]);
+        assert!(story.client.statements.is_empty());
+        assert_eq!(story.relay.statement_count(), 0);
+    }
+}
+
+#[test]
+fn without_tracking_names_pass_as_they_are() {
+    let mut story = Story::new();
+    story.max_prepared = None;
+    let sent = [parse("a", "1"), bind("a"), execute(), close("a"), sync()];
+    assert_eq!(story.client(&sent).0, sent.concat());
+}
+
+#[test]
+fn copy_in_swallows_the_sync_sent_with_execute() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+    story.client(&[frame(b'd', b"row"), frame(b'c', b""), sync()]);
+    story.server(&[complete("COPY 1"), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_copy_error_waits_for_the_sync_behind_it() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    story.server(&[
+        frame(b'1', b""),
+        frame(b'2', b""),
+        frame(b'G', b"\0\0\0"),
+        error(),
+    ]);
+    assert!(!story.relay.is_quiet());
+    let (server, _) = story.client(&[frame(b'd', b"row"), frame(b'c', b""), sync()]);
+    assert_eq!(server, sync());
+    story.server(&[ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_copy_error_in_a_simple_query_is_ready_at_once() {
+    let mut story = Story::new();
+    story.client(&[query("copy t from stdin")]);
+    story.server(&[frame(b'G', b"\0\0\0"), error(), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_reply_that_nobody_asked_for_ends_both() {
+    let mut story = Story::new();
+    assert_eq!(
+        story.try_server(&ready(b'I')),
+        Err(Violation::ServerMessage(b'Z'))
+    );
+    let mut story = Story::new();
+    story.client(&[bind("")]);
+    assert_eq!(
+        story.try_server(&frame(b'1', b"")),
+        Err(Violation::ServerMessage(b'1'))
+    );
+}
+
+#[test]
+fn a_client_cannot_send_what_only_belongs_to_login() {
+    let mut story = Story::new();
+    assert_eq!(
+        story.try_client(&frame(b'p', b"x\0")),
+        Err(Violation::ClientMessage(b'p'))
+    );
+}
+
+#[test]
+fn notices_and_notifications_pass_at_any_time() {
+    let mut story = Story::new();
+    let sent = [frame(b'N', b"\0"), frame(b'A', b"\0\0\0\0a\0b\0")];
+    assert_eq!(story.server(&sent), sent.concat());
+    assert!(story.relay.is_quiet());
+}
+
+#[test]
+fn a_parameter_is_remembered_on_both_sides() {
+    let mut story = Story::new();
+    story.client(&[query("set timezone to utc")]);
+    let answer = [
+        frame(b'S', b"TimeZone\0UTC\0"),
+        complete("SET"),
+        ready(b'I'),
+    ];
+    assert_eq!(story.server(&answer), answer.concat());
+    assert!(story.client.values.same(story.relay.values()));
+}
+
+#[test]
+fn fitting_is_invisible_and_adopts_the_servers_spelling() {
+    let mut story = Story::new();
+    let datestyle = story.tracked.index("DateStyle").unwrap();
+    story.client.values.set(datestyle, "ISO");
+    let mut out = BytesMut::new();
+    assert!(story.relay.fit(&mut story.client, &story.tracked, &mut out));
+    assert_eq!(&out[..], query("SET DateStyle='ISO';"));
+    assert!(story.relay.is_asking());
+    let answer = [
+        frame(b'S', b"DateStyle\0ISO, MDY\0"),
+        complete("SET"),
+        ready(b'I'),
+    ];
+    assert_eq!(story.server(&answer), b"");
+    assert!(story.relay.may_release());
+    assert!(
+        !story
+            .relay
+            .fit(&mut story.client, &story.tracked, &mut BytesMut::new())
+    );
+}
+
+#[test]
+fn a_refused_own_query_ends_both() {
+    let mut story = Story::new();
+    story.relay.ask("SET nonsense=1", &mut BytesMut::new());
+    assert_eq!(
+        story.try_server(&error()),
+        Err(Violation::OwnQueryFailed("no".into()))
+    );
+}
+
+#[test]
+fn an_abandoned_batch_is_finished_with_sync() {
+    let mut story = Story::new();
+    story.client(&[parse("", "select 1"), bind("")]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], sync());
+    story.server(&[frame(b'1', b""), frame(b'2', b""), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn an_abandoned_copy_fails() {
+    let mut story = Story::new();
+    story.client(&[query("copy t from stdin")]);
+    story.server(&[frame(b'G', b"\0\0\0")]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], frame(b'f', b"client disconnected\0"));
+}
+
+#[test]
+fn a_client_that_leaves_inside_a_message_takes_the_server_with_it() {
+    let mut story = Story::new();
+    story.try_client(&query("select 1")[..8]).unwrap();
+    assert_eq!(story.relay.abandon(&mut BytesMut::new()), Abandon::Close);
+}
+
+#[test]
+fn terminate_is_not_forwarded() {
+    let mut story = Story::new();
+    let (server, _, verdict) = story.try_client(&frame(b'X', b"")).unwrap();
+    assert!(verdict.terminate);
+    assert_eq!(server, b"");
+}
