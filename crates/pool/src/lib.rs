@@ -1,2 +1,36 @@
-//! pgweir-pool
+//! The pool manager as a value: which client gets which server, and when one is opened or closed.
+//!
+//! [`Pools`] holds every pool and the [`budget`] they share. It knows no sockets, no tasks and no
+//! clock: a server is an opaque `S`, a waiting client an opaque `W`, and every method that depends
+//! on time takes `now`. What has to be done outside is returned as [`Action`]s.
+//!
+//! Invariants (checked by [`Pools::audit`]):
+//! - Every TCP connection to PostgreSQL has exactly one slot, from before it is opened until
+//!   PostgreSQL has closed it. A slot is the permit: the limits count slots and nothing else.
+//! - A slot is in exactly one state, and every count shown anywhere is a count of slots.
+//! - Nobody waits in a pool that has an idle server, unless the pool is paused.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod audit;
+pub mod budget;
+mod demand;
+mod gate;
+mod lease;
+mod maintain;
+mod pool;
+mod pools;
+mod slot;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use audit::Imbalance;
+pub use budget::{Budget, Scope};
+pub use demand::{Failure, FailureKind, Refusal};
+pub use gate::Gate;
+pub use maintain::Upkeep;
+pub use pool::{PoolLimits, PoolName, Ticket};
+pub use pools::{Action, Actions, Checkout, CloseReason, Greeting, PoolId, Pools};
+pub use slot::{SlotId, SlotState};

@@ -1,0 +1,102 @@
+//! Pause, resume, disable, reconnect: the operator's hand on a database.
+
+use std::time::Instant;
+
+use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
+use crate::slot::SlotState;
+
+/// Whether a pool gives servers out.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Gate {
+    /// It does.
+    #[default]
+    Open,
+    /// Clients wait until it is opened again.
+    Paused,
+}
+
+impl<S, W: Clone> Pools<S, W> {
+    /// Stops giving servers of these pools out, and closes the idle ones.
+    pub fn pause(&mut self, pools: impl Fn(&str) -> bool, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        for id in self.ids_of(pools) {
+            self.pool_mut(id).gate = Gate::Paused;
+            self.close_idle(id, CloseReason::Paused, now, &mut actions, |_| true);
+        }
+        actions
+    }
+
+    /// Gives servers of these pools out again.
+    pub fn resume(&mut self, pools: impl Fn(&str) -> bool, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        for id in self.ids_of(pools) {
+            self.pool_mut(id).gate = Gate::Open;
+            self.serve_waiting(id, now, &mut actions);
+            self.demand(id, now, &mut actions);
+        }
+        actions
+    }
+
+    /// Marks every server of these pools to be closed as soon as nobody holds it; the idle ones are
+    /// closed at once. The next login decides anew what the pool's servers are like.
+    pub fn reconnect(&mut self, pools: impl Fn(&str) -> bool, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        for id in self.ids_of(pools) {
+            self.pool_mut(id).greeted = false;
+            for slot in self.slots.iter_mut().filter(|slot| slot.pool == id) {
+                slot.obsolete = true;
+            }
+            self.close_idle(id, CloseReason::Obsolete, now, &mut actions, |_| true);
+        }
+        actions
+    }
+
+    /// Whether servers that were marked by [`Self::reconnect`] are still lent or opening.
+    pub fn has_obsolete(&self, pools: impl Fn(&str) -> bool) -> bool {
+        let ids = self.ids_of(pools);
+        self.slots
+            .iter()
+            .any(|(_, slot)| slot.obsolete && slot.state.is_open() && ids.contains(&slot.pool))
+    }
+
+    /// Whether a server of these pools is lent to a client or about to be.
+    pub fn is_busy(&self, pools: impl Fn(&str) -> bool) -> bool {
+        let busy = [
+            SlotState::Leased,
+            SlotState::Resetting,
+            SlotState::BeingCanceled,
+        ];
+        self.ids_of(pools)
+            .into_iter()
+            .any(|id| busy.iter().any(|&state| self.pool(id).counts.of(state) > 0))
+    }
+
+    pub(crate) fn ids_of(&self, pools: impl Fn(&str) -> bool) -> Vec<PoolId> {
+        self.iter()
+            .filter(|(_, pool)| pools(&pool.name.database))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// Closes the idle servers of a pool for which `which` holds (given how long they were idle).
+    pub(crate) fn close_idle(
+        &mut self,
+        id: PoolId,
+        reason: CloseReason,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+        mut which: impl FnMut(&mut Self) -> bool,
+    ) {
+        while !self.pool(id).idle.is_empty() && which(self) {
+            let Some((slot, server)) = self.pool_mut(id).idle.pop_front() else {
+                break;
+            };
+            self.set_state(slot, SlotState::Closing, now);
+            actions.push(Action::Close {
+                slot,
+                server,
+                reason,
+            });
+        }
+    }
+}

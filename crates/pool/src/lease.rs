@@ -1,0 +1,196 @@
+//! Lending servers and taking them back.
+
+use std::time::Instant;
+
+use crate::gate::Gate;
+use crate::pools::{Action, Actions, CloseReason, Fresh, PoolId, Pools};
+use crate::slot::{SlotId, SlotState};
+
+impl<S, W: Clone> Pools<S, W> {
+    /// A client gives its server back, ready for the next one.
+    pub fn checkin(&mut self, slot: SlotId, server: S, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        self.settle(slot, server, Fresh::No, now, &mut actions);
+        actions
+    }
+
+    /// The server is between two clients: being reset or drained. It stays lent in every count.
+    pub fn resetting(&mut self, slot: SlotId, now: Instant) {
+        self.set_state(slot, SlotState::Resetting, now);
+    }
+
+    /// The server is being closed by whoever holds it; [`Self::closed`] will follow.
+    pub fn closing(&mut self, slot: SlotId, now: Instant) {
+        self.set_state(slot, SlotState::Closing, now);
+    }
+
+    /// PostgreSQL did not close the connection in time. It stays counted until it does.
+    pub fn quarantined(&mut self, slot: SlotId, now: Instant) {
+        self.set_state(slot, SlotState::Quarantined, now);
+    }
+
+    /// Whether the server is to be closed rather than kept (session mode asks this while it holds
+    /// one: `server_fast_close`).
+    pub fn is_obsolete(&self, slot: SlotId) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.obsolete)
+    }
+
+    /// A CancelRequest for the holder of this server sets out. `false` if nobody holds it: then
+    /// there is nothing to cancel, and the request would hit somebody else.
+    pub fn begin_cancel(&mut self, slot: SlotId) -> bool {
+        match self.slots.get_mut(slot) {
+            Some(slot) if slot.state == SlotState::Leased => {
+                slot.cancels += 1;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The CancelRequest has arrived, or failed to. If the server has been given back meanwhile,
+    /// it was kept from the next client until now.
+    pub fn end_cancel(&mut self, id: SlotId, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        let Some(slot) = self.slots.get_mut(id) else {
+            return actions;
+        };
+        slot.cancels = slot.cancels.saturating_sub(1);
+        if slot.cancels == 0
+            && let Some(server) = slot.parked.take()
+        {
+            self.settle(id, server, Fresh::No, now, &mut actions);
+        }
+        actions
+    }
+
+    /// Finds a returned or new server its place: closed, parked, with the next waiter, or idle.
+    pub(crate) fn settle(
+        &mut self,
+        id: SlotId,
+        server: S,
+        fresh: Fresh,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            debug_assert!(false, "a server without a slot was given back");
+            return;
+        };
+        if slot.cancels > 0 {
+            slot.parked = Some(server);
+            self.set_state(id, SlotState::BeingCanceled, now);
+            return;
+        }
+        let (pool_id, opened_at, obsolete) = (slot.pool, slot.opened_at, slot.obsolete);
+        if let Some(reason) = self.must_close(pool_id, opened_at, obsolete, fresh, now) {
+            self.set_state(id, SlotState::Closing, now);
+            actions.push(Action::Close {
+                slot: id,
+                server,
+                reason,
+            });
+            return;
+        }
+        if !self.starving.is_empty()
+            && let Some(needy) = self.poorer(pool_id)
+        {
+            self.mark_evicted(id, needy, now);
+            actions.push(Action::Close {
+                slot: id,
+                server,
+                reason: CloseReason::Evicted,
+            });
+            return;
+        }
+        let pool = self.pool_mut(pool_id);
+        if pool.gate == Gate::Open
+            && let Some((_, waiting)) = pool.waiting.pop_first()
+        {
+            self.set_state(id, SlotState::Leased, now);
+            let waiter = waiting.waiter;
+            actions.push(Action::Serve {
+                waiter,
+                slot: id,
+                server,
+                stale: false,
+            });
+            return;
+        }
+        self.pool_mut(pool_id).idle.push_back((id, server));
+        self.set_state(id, SlotState::Idle, now);
+    }
+
+    fn must_close(
+        &mut self,
+        id: PoolId,
+        opened_at: Instant,
+        obsolete: bool,
+        fresh: Fresh,
+        now: Instant,
+    ) -> Option<CloseReason> {
+        if obsolete {
+            return Some(CloseReason::Obsolete);
+        }
+        if self.pool(id).gate == Gate::Paused {
+            return Some(CloseReason::Paused);
+        }
+        if fresh == Fresh::No && self.pool(id).lifetime_over(opened_at, now) {
+            self.pool_mut(id).last_lifetime_close = Some(now);
+            return Some(CloseReason::Lifetime);
+        }
+        self.has_surplus(id).then_some(CloseReason::Surplus)
+    }
+
+    /// Whether a limit that the pool's servers count in has been lowered below their number.
+    fn has_surplus(&self, id: PoolId) -> bool {
+        let pool = self.pool(id);
+        let size = pool
+            .limits
+            .size
+            .map_or(u32::MAX, |size| size + pool.limits.reserve);
+        let over = pool.counts.connected() > size
+            || pool.scopes.iter().any(|scope| self.budget.is_over(scope));
+        // The exact sum is looked up only when a cheap look says that something may be over.
+        over && self.excess(id) > 0
+    }
+
+    /// Gives idle servers to those who wait (after a pause).
+    pub(crate) fn serve_waiting(&mut self, id: PoolId, now: Instant, actions: &mut Actions<S, W>) {
+        while !self.pool(id).waiting.is_empty() {
+            let Some((slot, server, stale)) = self.pop_idle(id, now) else {
+                break;
+            };
+            let Some((_, waiting)) = self.pool_mut(id).waiting.pop_first() else {
+                break;
+            };
+            actions.push(Action::Serve {
+                waiter: waiting.waiter,
+                slot,
+                server,
+                stale,
+            });
+        }
+    }
+
+    /// Takes an idle server: the one used last (its caches are warm), or with `round_robin` the
+    /// one idle longest. The third value says that it should be checked before use.
+    pub(crate) fn pop_idle(&mut self, id: PoolId, now: Instant) -> Option<(SlotId, S, bool)> {
+        let pool = self.pool_mut(id);
+        if pool.gate != Gate::Open {
+            return None;
+        }
+        let popped = if pool.limits.round_robin {
+            pool.idle.pop_front()
+        } else {
+            pool.idle.pop_back()
+        };
+        let (slot, server) = popped?;
+        let check_after = pool.limits.check_after;
+        let idle_since = self.slots.get(slot).map_or(now, |slot| slot.since);
+        let stale = check_after.is_some_and(|after| {
+            after.is_zero() || now.saturating_duration_since(idle_since) > after
+        });
+        self.set_state(slot, SlotState::Leased, now);
+        Some((slot, server, stale))
+    }
+}

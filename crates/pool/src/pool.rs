@@ -1,0 +1,159 @@
+//! One pool: the servers and waiting clients of one (database, user).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::budget::Scope;
+use crate::demand::Retry;
+use crate::gate::Gate;
+use crate::slot::{SlotId, StateCounts};
+
+/// A pool is named by its database and its user.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PoolName {
+    /// The database as clients name it.
+    pub database: Arc<str>,
+    /// The user that logs in to the server.
+    pub user: Arc<str>,
+}
+
+/// What the configuration says about a pool. A time of `None` is no limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PoolLimits {
+    /// `pool_size`; `None` is no limit.
+    pub size: Option<u32>,
+    /// `min_pool_size`
+    pub min: u32,
+    /// Whether `min` holds even when no client is there (databases with a forced user).
+    pub min_without_clients: bool,
+    /// `reserve_pool_size`
+    pub reserve: u32,
+    /// `reserve_pool_timeout`; `None` switches the reserve off.
+    pub reserve_after: Option<Duration>,
+    /// `server_lifetime`; zero is one use only.
+    pub lifetime: Option<Duration>,
+    /// `server_idle_timeout`
+    pub idle_timeout: Option<Duration>,
+    /// `server_login_retry`
+    pub login_retry: Duration,
+    /// `server_check_delay`; `None` where there is no check query.
+    pub check_after: Option<Duration>,
+    /// `server_round_robin`: the server that was idle longest goes first.
+    pub round_robin: bool,
+}
+
+/// A place in a queue. Lower tickets are older.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Ticket(pub(crate) u64);
+
+#[derive(Debug)]
+pub(crate) struct Waiting<W> {
+    pub(crate) waiter: W,
+    pub(crate) since: Instant,
+}
+
+/// The books of one pool.
+#[derive(Debug)]
+pub(crate) struct Pool<S, W> {
+    pub(crate) name: PoolName,
+    /// What its servers count in besides the pool itself.
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) limits: PoolLimits,
+    pub(crate) gate: Gate,
+    pub(crate) idle: VecDeque<(SlotId, S)>,
+    pub(crate) waiting: BTreeMap<Ticket, Waiting<W>>,
+    /// Clients in login that wait to learn what this pool's servers are like.
+    pub(crate) greeting: BTreeMap<Ticket, W>,
+    /// Whether a server has logged in since the pool was made or reconnected.
+    pub(crate) greeted: bool,
+    pub(crate) counts: StateCounts,
+    pub(crate) retry: Retry,
+    pub(crate) last_lifetime_close: Option<Instant>,
+    /// Clients of this pool, whatever they do.
+    pub(crate) clients: u32,
+    /// Permits of other pools' servers that are being closed for this one.
+    pub(crate) evictions: u32,
+    pub(crate) last_used: Instant,
+}
+
+impl<S, W> Pool<S, W> {
+    pub(crate) fn new(
+        name: PoolName,
+        scopes: Vec<Scope>,
+        limits: PoolLimits,
+        gate: Gate,
+        now: Instant,
+    ) -> Self {
+        Self {
+            name,
+            scopes,
+            limits,
+            gate,
+            idle: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            greeting: BTreeMap::new(),
+            greeted: false,
+            counts: StateCounts::default(),
+            retry: Retry::default(),
+            last_lifetime_close: None,
+            clients: 0,
+            evictions: 0,
+            last_used: now,
+        }
+    }
+
+    /// When the client that waits longest began to wait.
+    pub(crate) fn oldest_wait(&self) -> Option<Instant> {
+        self.waiting
+            .first_key_value()
+            .map(|(_, waiting)| waiting.since)
+    }
+
+    /// Whether the pool may hold one more server by its own limits, and at the cost of what.
+    pub(crate) fn room(&self, now: Instant) -> Room {
+        let Some(size) = self.limits.size else {
+            return Room::Free;
+        };
+        let total = self.counts.total();
+        if total < size || (!self.greeted && total == 0) {
+            return Room::Free;
+        }
+        let waited_enough = self.limits.reserve_after.is_some_and(|after| {
+            self.oldest_wait()
+                .is_some_and(|since| now.saturating_duration_since(since) >= after)
+        });
+        if waited_enough && total < size + self.limits.reserve {
+            Room::Reserve
+        } else {
+            Room::None
+        }
+    }
+
+    /// Whether a server is over its lifetime at `now`. Ends are spread over the lifetime, so that
+    /// a pool that was opened at once is not closed at once.
+    pub(crate) fn lifetime_over(&self, opened_at: Instant, now: Instant) -> bool {
+        let Some(lifetime) = self.limits.lifetime else {
+            return false;
+        };
+        if lifetime.is_zero() {
+            return true;
+        }
+        let spacing = lifetime / self.limits.size.unwrap_or(1).max(1);
+        now.saturating_duration_since(opened_at) >= lifetime
+            && self
+                .last_lifetime_close
+                .is_none_or(|last| now.saturating_duration_since(last) >= spacing)
+    }
+}
+
+/// Whether a pool may hold one more server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Room {
+    /// Within `pool_size`.
+    Free,
+    /// Within `reserve_pool_size`.
+    Reserve,
+    /// No.
+    None,
+}

@@ -1,0 +1,462 @@
+//! All pools and the budget they share.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use slab::Slab;
+
+use crate::budget::{Budget, Scope};
+use crate::demand::{Failure, FailureKind, Refusal};
+use crate::gate::Gate;
+use crate::pool::{Pool, PoolLimits, PoolName, Ticket, Waiting};
+use crate::slot::{SlotId, SlotState, Slots};
+
+/// The name of a pool for the life of the process: ids are not used twice.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PoolId {
+    pub(crate) index: usize,
+    pub(crate) serial: u64,
+}
+
+/// Something to be done outside.
+#[derive(Debug)]
+pub enum Action<S, W> {
+    /// Connect and log in; then [`Pools::opened`] or [`Pools::open_failed`].
+    Open {
+        /// For this pool.
+        pool: PoolId,
+        /// With this permit.
+        slot: SlotId,
+    },
+    /// The waiter has its server.
+    Serve {
+        /// Who.
+        waiter: W,
+        /// With this permit.
+        slot: SlotId,
+        /// The server.
+        server: S,
+        /// It was idle so long that it should be checked first.
+        stale: bool,
+    },
+    /// The waiter's pool has had a login: it can be greeted.
+    Greet {
+        /// Who.
+        waiter: W,
+    },
+    /// The waiter gets nothing.
+    Refuse {
+        /// Who.
+        waiter: W,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Close the server; then [`Pools::closed`].
+    Close {
+        /// Its permit.
+        slot: SlotId,
+        /// The server.
+        server: S,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The waiter is being served from the reserve pool (PgBouncer logs this).
+    TakingReserve {
+        /// Who has waited.
+        waiter: W,
+    },
+}
+
+/// Why the pool closes a server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CloseReason {
+    /// Reconnect, or its database was changed.
+    Obsolete,
+    /// `server_lifetime`
+    Lifetime,
+    /// `server_idle_timeout`
+    IdleTimeout,
+    /// Another pool needed the permit.
+    Evicted,
+    /// A limit was lowered.
+    Surplus,
+    /// The pool is paused.
+    Paused,
+    /// The pool was removed.
+    Removed,
+}
+
+/// Actions in order. One is kept without allocating, because a checkin mostly causes one.
+#[derive(Debug)]
+pub struct Actions<S, W> {
+    first: Option<Action<S, W>>,
+    more: VecDeque<Action<S, W>>,
+}
+
+impl<S, W> Default for Actions<S, W> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            more: VecDeque::new(),
+        }
+    }
+}
+
+impl<S, W> Actions<S, W> {
+    pub(crate) fn push(&mut self, action: Action<S, W>) {
+        if self.first.is_none() && self.more.is_empty() {
+            self.first = Some(action);
+        } else {
+            self.more.push_back(action);
+        }
+    }
+
+    pub(crate) fn extend(&mut self, actions: impl IntoIterator<Item = Action<S, W>>) {
+        actions.into_iter().for_each(|action| self.push(action));
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none() && self.more.is_empty()
+    }
+}
+
+impl<S, W> Iterator for Actions<S, W> {
+    type Item = Action<S, W>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.first.take().or_else(|| self.more.pop_front())
+    }
+}
+
+/// The answer to a client that wants a server.
+#[derive(Debug)]
+pub enum Checkout<S> {
+    /// Here it is.
+    Ready {
+        /// Its permit.
+        slot: SlotId,
+        /// The server.
+        server: S,
+        /// It was idle so long that it should be checked first.
+        stale: bool,
+    },
+    /// An [`Action::Serve`] or [`Action::Refuse`] will follow.
+    Wait(Ticket),
+    /// It gets none.
+    Refused(Refusal),
+}
+
+/// The answer to a client in login that wants to know what the pool's servers are like.
+#[derive(Debug)]
+pub enum Greeting {
+    /// A server has logged in before.
+    Known,
+    /// An [`Action::Greet`] or [`Action::Refuse`] will follow.
+    Wait(Ticket),
+    /// It learns nothing.
+    Refused(Refusal),
+}
+
+/// All pools. `S` is a server, `W` a waiting client.
+#[derive(Debug)]
+pub struct Pools<S, W> {
+    /// Every count limit.
+    pub budget: Budget,
+    pub(crate) slots: Slots<S>,
+    /// Pools that wait for a permit that others hold, longest first.
+    pub(crate) starving: VecDeque<PoolId>,
+    pools: Slab<(u64, Pool<S, W>)>,
+    by_name: HashMap<PoolName, PoolId>,
+    last_serial: u64,
+    last_ticket: u64,
+}
+
+impl<S, W> Default for Pools<S, W> {
+    fn default() -> Self {
+        Self {
+            budget: Budget::default(),
+            slots: Slots::default(),
+            starving: VecDeque::new(),
+            pools: Slab::new(),
+            by_name: HashMap::new(),
+            last_serial: 0,
+            last_ticket: 0,
+        }
+    }
+}
+
+impl<S, W: Clone> Pools<S, W> {
+    /// The pool of this name, made if it is not there. `scopes` are the shared limits that its
+    /// servers count in.
+    pub fn ensure(
+        &mut self,
+        name: &PoolName,
+        scopes: impl FnOnce() -> Vec<Scope>,
+        limits: PoolLimits,
+        gate: Gate,
+        now: Instant,
+    ) -> PoolId {
+        if let Some(&id) = self.by_name.get(name) {
+            return id;
+        }
+        self.last_serial += 1;
+        let pool = Pool::new(name.clone(), scopes(), limits, gate, now);
+        let index = self.pools.insert((self.last_serial, pool));
+        let id = PoolId {
+            index,
+            serial: self.last_serial,
+        };
+        self.by_name.insert(name.clone(), id);
+        id
+    }
+
+    /// The pool of this name.
+    pub fn find(&self, name: &PoolName) -> Option<PoolId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Takes over what a changed configuration says.
+    pub fn set_limits(&mut self, id: PoolId, limits: PoolLimits) {
+        if self.get(id).is_some() {
+            self.pool_mut(id).limits = limits;
+        }
+    }
+
+    /// A client has logged in to the pool.
+    pub fn client_joined(&mut self, id: PoolId) {
+        if self.get(id).is_some() {
+            self.pool_mut(id).clients += 1;
+        }
+    }
+
+    /// A client of the pool is gone.
+    pub fn client_left(&mut self, id: PoolId, now: Instant) {
+        if self.get(id).is_some() {
+            let pool = self.pool_mut(id);
+            pool.clients = pool.clients.saturating_sub(1);
+            pool.last_used = now;
+        }
+    }
+
+    /// A client wants a server. `waiter` is called if it has to wait.
+    pub fn checkout(
+        &mut self,
+        id: PoolId,
+        now: Instant,
+        waiter: impl FnOnce() -> W,
+        actions: &mut Actions<S, W>,
+    ) -> Checkout<S> {
+        if let Some((slot, server, stale)) = self.pop_idle(id, now) {
+            return Checkout::Ready {
+                slot,
+                server,
+                stale,
+            };
+        }
+        if let Some(failure) = self.failing(id) {
+            // Nobody else may be waiting, so the next attempt has to be ordered here.
+            if !self.must_wait_to_retry(id, now) && self.pool(id).counts.of(SlotState::Opening) == 0
+            {
+                self.open(id, crate::demand::Evict::IfNeeded, now, actions);
+            }
+            return Checkout::Refused(Refusal::Failing(failure));
+        }
+        let ticket = self.next_ticket();
+        let waiting = Waiting {
+            waiter: waiter(),
+            since: now,
+        };
+        self.pool_mut(id).waiting.insert(ticket, waiting);
+        self.demand(id, now, actions);
+        Checkout::Wait(ticket)
+    }
+
+    /// A client in login wants to know what the servers of the pool are like.
+    pub fn greet(
+        &mut self,
+        id: PoolId,
+        now: Instant,
+        waiter: impl FnOnce() -> W,
+        actions: &mut Actions<S, W>,
+    ) -> Greeting {
+        if self.pool(id).greeted {
+            return Greeting::Known;
+        }
+        if let Some(failure) = self.failing(id) {
+            if !self.must_wait_to_retry(id, now) && self.pool(id).counts.of(SlotState::Opening) == 0
+            {
+                self.open(id, crate::demand::Evict::IfNeeded, now, actions);
+            }
+            return Greeting::Refused(Refusal::Failing(failure));
+        }
+        let ticket = self.next_ticket();
+        self.pool_mut(id).greeting.insert(ticket, waiter());
+        self.demand(id, now, actions);
+        Greeting::Wait(ticket)
+    }
+
+    /// A client no longer wants what it was waiting for. `None` if it has been answered already:
+    /// then the answer is on its way, and a server in it must be given back.
+    pub fn leave_queue(&mut self, id: PoolId, ticket: Ticket) -> Option<W> {
+        self.get(id)?;
+        let pool = self.pool_mut(id);
+        let waiting = pool.waiting.remove(&ticket).map(|waiting| waiting.waiter);
+        waiting.or_else(|| pool.greeting.remove(&ticket))
+    }
+
+    /// A server has logged in.
+    pub fn opened(&mut self, slot: SlotId, server: S, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        let Some(id) = self.slots.get(slot).map(|slot| slot.pool) else {
+            debug_assert!(false, "a server without a slot was opened");
+            return actions;
+        };
+        let obsolete = self.slots.get(slot).is_some_and(|slot| slot.obsolete);
+        let pool = self.pool_mut(id);
+        pool.retry.failure = None;
+        if !obsolete {
+            pool.greeted = true;
+            for waiter in std::mem::take(&mut pool.greeting).into_values() {
+                actions.push(Action::Greet { waiter });
+            }
+        }
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.opened_at = now;
+        }
+        self.settle(slot, server, Fresh::Yes, now, &mut actions);
+        self.demand(id, now, &mut actions);
+        actions
+    }
+
+    /// A server could not be had, and no connection is left of the attempt.
+    pub fn open_failed(&mut self, slot: SlotId, failure: Failure, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        let Some(id) = self.slots.get(slot).map(|slot| slot.pool) else {
+            return actions;
+        };
+        let pool = self.pool_mut(id);
+        let usable = pool.counts.connected() > 0 && pool.greeted;
+        if failure.kind == FailureKind::Login && !usable {
+            let waiting = std::mem::take(&mut pool.waiting).into_values();
+            let greeting = std::mem::take(&mut pool.greeting).into_values();
+            for waiter in waiting.map(|waiting| waiting.waiter).chain(greeting) {
+                actions.push(Action::Refuse {
+                    waiter,
+                    refusal: Refusal::Login(failure.clone()),
+                });
+            }
+        }
+        pool.retry.failure = Some(failure);
+        self.free(slot, now, &mut actions);
+        actions
+    }
+
+    /// PostgreSQL has closed the connection: the permit comes back.
+    pub fn closed(&mut self, slot: SlotId, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        self.free(slot, now, &mut actions);
+        actions
+    }
+
+    /// The failure that new clients are refused with: the last login failed and no server is left.
+    fn failing(&self, id: PoolId) -> Option<Failure> {
+        let pool = self.pool(id);
+        let others = pool.counts.total() - pool.counts.of(SlotState::Opening);
+        if others > 0 {
+            None
+        } else {
+            pool.retry.failure.clone()
+        }
+    }
+
+    fn free(&mut self, slot: SlotId, now: Instant, actions: &mut Actions<S, W>) {
+        let Some(ended) = self.slots.remove(slot) else {
+            debug_assert!(false, "a slot was freed twice");
+            return;
+        };
+        let pool = self.pool_mut(ended.pool);
+        pool.counts.remove(ended.state);
+        let scopes = std::mem::take(&mut pool.scopes);
+        self.budget.give_back(&scopes);
+        self.pool_mut(ended.pool).scopes = scopes;
+        if let Some(needy) = ended.evicted_for
+            && self.get(needy).is_some()
+        {
+            let pool = self.pool_mut(needy);
+            pool.evictions = pool.evictions.saturating_sub(1);
+            self.demand(needy, now, actions);
+        }
+        self.feed_starving(now, actions);
+        if self.get(ended.pool).is_some() {
+            self.demand(ended.pool, now, actions);
+        }
+    }
+
+    pub(crate) fn set_state(&mut self, id: SlotId, state: SlotState, now: Instant) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            debug_assert!(false, "a slot that has ended cannot change");
+            return;
+        };
+        let (old, pool) = (slot.state, slot.pool);
+        slot.state = state;
+        slot.since = now;
+        let counts = &mut self.pool_mut(pool).counts;
+        counts.remove(old);
+        counts.add(state);
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PoolId, &Pool<S, W>)> {
+        self.pools.iter().map(|(index, (serial, pool))| {
+            (
+                PoolId {
+                    index,
+                    serial: *serial,
+                },
+                pool,
+            )
+        })
+    }
+
+    pub(crate) fn get(&self, id: PoolId) -> Option<&Pool<S, W>> {
+        self.pools
+            .get(id.index)
+            .filter(|(serial, _)| *serial == id.serial)
+            .map(|(_, pool)| pool)
+    }
+
+    /// A pool that is known to be there: it has clients or slots, and so is never removed.
+    pub(crate) fn pool(&self, id: PoolId) -> &Pool<S, W> {
+        self.get(id)
+            .expect("a pool with clients or servers is not removed")
+    }
+
+    pub(crate) fn pool_mut(&mut self, id: PoolId) -> &mut Pool<S, W> {
+        let pool = self
+            .pools
+            .get_mut(id.index)
+            .filter(|(serial, _)| *serial == id.serial);
+        &mut pool
+            .expect("a pool with clients or servers is not removed")
+            .1
+    }
+
+    pub(crate) fn remove_pool(&mut self, id: PoolId) {
+        if self.get(id).is_some() {
+            let (_, pool) = self.pools.remove(id.index);
+            self.by_name.remove(&pool.name);
+        }
+    }
+}
+
+/// Whether a server comes from its login or from a client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fresh {
+    Yes,
+    No,
+}

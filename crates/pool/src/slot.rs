@@ -1,0 +1,176 @@
+//! Slots: one per TCP connection to PostgreSQL, from before it is opened until it is closed.
+
+use std::time::Instant;
+
+use slab::Slab;
+
+use crate::pools::PoolId;
+
+/// The name of a slot. A slot that has ended keeps no name: an old one finds nothing.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SlotId {
+    index: usize,
+    serial: u64,
+}
+
+impl SlotId {
+    /// A number that no other slot of this process ever has.
+    pub fn serial(self) -> u64 {
+        self.serial
+    }
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SlotState {
+    /// Connecting or logging in.
+    Opening,
+    /// In the pool, free.
+    Idle,
+    /// Lent to a client.
+    Leased,
+    /// Between two clients: being reset or drained.
+    Resetting,
+    /// Returned, but a CancelRequest for it is still on its way.
+    BeingCanceled,
+    /// Told to end; PostgreSQL has not closed the socket yet.
+    Closing,
+    /// Told to end, and PostgreSQL did not close in time. Still counted.
+    Quarantined,
+}
+
+impl SlotState {
+    /// How many states there are.
+    pub(crate) const COUNT: usize = 7;
+
+    /// Whether a client may still get this server: it is neither ending nor ended.
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::Opening | Self::Idle | Self::Leased | Self::Resetting | Self::BeingCanceled => {
+                true
+            }
+            Self::Closing | Self::Quarantined => false,
+        }
+    }
+}
+
+/// A slot's books. `S` is here only while the server is parked for a cancel request.
+#[derive(Debug)]
+pub(crate) struct Slot<S> {
+    serial: u64,
+    pub(crate) pool: PoolId,
+    pub(crate) state: SlotState,
+    pub(crate) since: Instant,
+    pub(crate) opened_at: Instant,
+    /// CancelRequests on their way to this server.
+    pub(crate) cancels: u32,
+    /// To be closed at the next chance (reconnect, changed configuration).
+    pub(crate) obsolete: bool,
+    /// The pool that waits for the permit of this slot, if it was evicted for one.
+    pub(crate) evicted_for: Option<PoolId>,
+    pub(crate) parked: Option<S>,
+}
+
+/// All slots, and how many are in each state.
+#[derive(Debug)]
+pub(crate) struct Slots<S> {
+    slab: Slab<Slot<S>>,
+    last_serial: u64,
+}
+
+impl<S> Default for Slots<S> {
+    fn default() -> Self {
+        Self {
+            slab: Slab::new(),
+            last_serial: 0,
+        }
+    }
+}
+
+impl<S> Slots<S> {
+    /// A new slot, in state [`SlotState::Opening`].
+    pub(crate) fn insert(&mut self, pool: PoolId, now: Instant) -> SlotId {
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        let index = self.slab.insert(Slot {
+            serial,
+            pool,
+            state: SlotState::Opening,
+            since: now,
+            opened_at: now,
+            cancels: 0,
+            obsolete: false,
+            evicted_for: None,
+            parked: None,
+        });
+        SlotId { index, serial }
+    }
+
+    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot<S>> {
+        self.slab
+            .get(id.index)
+            .filter(|slot| slot.serial == id.serial)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot<S>> {
+        self.slab
+            .get_mut(id.index)
+            .filter(|slot| slot.serial == id.serial)
+    }
+
+    pub(crate) fn remove(&mut self, id: SlotId) -> Option<Slot<S>> {
+        self.get(id)?;
+        Some(self.slab.remove(id.index))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot<S>)> {
+        self.slab.iter().map(|(index, slot)| {
+            (
+                SlotId {
+                    index,
+                    serial: slot.serial,
+                },
+                slot,
+            )
+        })
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<S>> {
+        self.slab.iter_mut().map(|(_, slot)| slot)
+    }
+}
+
+/// How many slots of a pool are in each state.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct StateCounts([u32; SlotState::COUNT]);
+
+impl StateCounts {
+    pub(crate) fn of(&self, state: SlotState) -> u32 {
+        self.0[state as usize]
+    }
+
+    pub(crate) fn add(&mut self, state: SlotState) {
+        self.0[state as usize] += 1;
+    }
+
+    pub(crate) fn remove(&mut self, state: SlotState) {
+        debug_assert!(
+            self.of(state) > 0,
+            "a slot left a state in which there was none"
+        );
+        self.0[state as usize] = self.0[state as usize].saturating_sub(1);
+    }
+
+    /// Every connection that PostgreSQL may still count.
+    pub(crate) fn total(&self) -> u32 {
+        self.0.iter().sum()
+    }
+
+    /// Connections that are logged in and not ending.
+    pub(crate) fn connected(&self) -> u32 {
+        self.of(SlotState::Idle)
+            + self.of(SlotState::Leased)
+            + self.of(SlotState::Resetting)
+            + self.of(SlotState::BeingCanceled)
+    }
+}

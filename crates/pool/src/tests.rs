@@ -1,0 +1,586 @@
+//! The laws of the pool: stories of single rules, and random life with the books audited after
+//! every step.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limits(size: u32) -> PoolLimits {
+    PoolLimits {
+        size: Some(size),
+        min: 0,
+        min_without_clients: false,
+        reserve: 0,
+        reserve_after: Some(5 * SECOND),
+        lifetime: Some(3600 * SECOND),
+        idle_timeout: Some(600 * SECOND),
+        login_retry: 15 * SECOND,
+        check_after: None,
+        round_robin: false,
+    }
+}
+
+/// A world with opaque servers (numbers) and waiters (numbers) that carries out actions at once
+/// or keeps them, as the story wants.
+struct World {
+    pools: Pools<u32, u32>,
+    now: Instant,
+    opening: Vec<SlotId>,
+    closing: Vec<SlotId>,
+    leased: BTreeMap<u32, (SlotId, u32)>,
+    tickets: BTreeMap<u32, (PoolId, Ticket)>,
+    refused: Vec<(u32, Refusal)>,
+    closed_because: Vec<CloseReason>,
+    next: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            pools: Pools::default(),
+            now: Instant::now(),
+            opening: Vec::new(),
+            closing: Vec::new(),
+            leased: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            refused: Vec::new(),
+            closed_because: Vec::new(),
+            next: 0,
+        }
+    }
+
+    fn pool(&mut self, database: &str, user: &str, limits: PoolLimits) -> PoolId {
+        let name = PoolName {
+            database: database.into(),
+            user: user.into(),
+        };
+        let scopes = vec![
+            Scope::DatabaseServers(name.database.clone()),
+            Scope::UserServers(name.user.clone()),
+        ];
+        self.pools
+            .ensure(&name, || scopes, limits, Gate::Open, self.now)
+    }
+
+    fn limit_database(&mut self, database: &str, limit: u32) {
+        self.pools
+            .budget
+            .set_limit(Scope::DatabaseServers(database.into()), Some(limit));
+    }
+
+    /// A new client asks for a server; its number.
+    fn ask(&mut self, pool: PoolId) -> u32 {
+        self.next += 1;
+        let client = self.next;
+        let mut actions = Actions::default();
+        match self.pools.checkout(pool, self.now, || client, &mut actions) {
+            Checkout::Ready { slot, server, .. } => {
+                self.leased.insert(client, (slot, server));
+            }
+            Checkout::Wait(ticket) => {
+                self.tickets.insert(client, (pool, ticket));
+            }
+            Checkout::Refused(refusal) => self.refused.push((client, refusal)),
+        }
+        self.carry_out(actions);
+        client
+    }
+
+    fn carry_out(&mut self, actions: Actions<u32, u32>) {
+        for action in actions {
+            match action {
+                Action::Open { slot, .. } => self.opening.push(slot),
+                Action::Serve {
+                    waiter,
+                    slot,
+                    server,
+                    ..
+                } => {
+                    assert!(
+                        self.tickets.remove(&waiter).is_some(),
+                        "served, but did not wait"
+                    );
+                    self.leased.insert(waiter, (slot, server));
+                }
+                Action::Refuse { waiter, refusal } => {
+                    self.tickets.remove(&waiter);
+                    self.refused.push((waiter, refusal));
+                }
+                Action::Close { slot, reason, .. } => {
+                    self.closing.push(slot);
+                    self.closed_because.push(reason);
+                }
+                Action::Greet { .. } | Action::TakingReserve { .. } => {}
+            }
+        }
+        assert_eq!(self.pools.audit(), Ok(()));
+    }
+
+    fn finish_open(&mut self) -> bool {
+        let Some(slot) = self.opening.pop() else {
+            return false;
+        };
+        self.next += 1;
+        let actions = self.pools.opened(slot, self.next, self.now);
+        self.carry_out(actions);
+        true
+    }
+
+    fn fail_open(&mut self, kind: FailureKind) -> bool {
+        let Some(slot) = self.opening.pop() else {
+            return false;
+        };
+        let failure = Failure {
+            message: "no".into(),
+            sqlstate: None,
+            kind,
+        };
+        let actions = self.pools.open_failed(slot, failure, self.now);
+        self.carry_out(actions);
+        true
+    }
+
+    fn finish_close(&mut self) -> bool {
+        let Some(slot) = self.closing.pop() else {
+            return false;
+        };
+        let actions = self.pools.closed(slot, self.now);
+        self.carry_out(actions);
+        true
+    }
+
+    fn give_back(&mut self, client: u32) {
+        let (slot, server) = self.leased.remove(&client).expect("it holds a server");
+        let actions = self.pools.checkin(slot, server, self.now);
+        self.carry_out(actions);
+    }
+
+    fn give_up(&mut self, client: u32) {
+        let (pool, ticket) = self.tickets.remove(&client).expect("it waits");
+        assert_eq!(self.pools.leave_queue(pool, ticket), Some(client));
+        assert_eq!(self.pools.audit(), Ok(()));
+    }
+
+    fn tick(&mut self) {
+        let upkeep = self.pools.tick(self.now, None, |_| false);
+        self.carry_out(upkeep.actions);
+    }
+
+    /// Lets everything that is under way happen until nothing is.
+    fn settle(&mut self) {
+        while self.finish_open() || self.finish_close() {}
+    }
+}
+
+#[test]
+fn a_returned_server_goes_to_whoever_waits_longest() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    let first = world.ask(pool);
+    world.settle();
+    let (second, third) = (world.ask(pool), world.ask(pool));
+    world.give_back(first);
+    assert!(world.leased.contains_key(&second));
+    assert!(world.tickets.contains_key(&third));
+}
+
+#[test]
+fn the_pool_size_holds_while_servers_are_being_closed() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    let first = world.ask(pool);
+    world.settle();
+    let (slot, _) = world.leased.remove(&first).unwrap();
+    world.pools.closing(slot, world.now);
+    world.ask(pool);
+    assert_eq!(world.opening.len(), 0, "PostgreSQL still has the old one");
+    let actions = world.pools.closed(slot, world.now);
+    world.carry_out(actions);
+    assert_eq!(world.opening.len(), 1);
+}
+
+#[test]
+fn one_login_is_tried_until_one_has_worked() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(10));
+    for _ in 0..8 {
+        world.ask(pool);
+    }
+    assert_eq!(world.opening.len(), 1);
+    world.finish_open();
+    assert_eq!(world.opening.len(), 4);
+}
+
+#[test]
+fn a_refused_login_ends_all_who_wait() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(10));
+    for _ in 0..3 {
+        world.ask(pool);
+    }
+    world.fail_open(FailureKind::Login);
+    assert_eq!(world.refused.len(), 3);
+    world.ask(pool);
+    assert!(matches!(world.refused[3].1, Refusal::Failing(_)));
+}
+
+#[test]
+fn an_unreachable_server_lets_clients_wait_for_the_retry() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(10));
+    let client = world.ask(pool);
+    world.fail_open(FailureKind::Connect);
+    assert!(world.tickets.contains_key(&client));
+    world.tick();
+    assert!(
+        world.opening.is_empty(),
+        "server_login_retry has not passed"
+    );
+    world.now += 15 * SECOND;
+    world.tick();
+    world.settle();
+    assert!(world.leased.contains_key(&client));
+}
+
+#[test]
+fn the_reserve_opens_after_its_timeout() {
+    let mut world = World::new();
+    let pool = world.pool(
+        "p",
+        "u",
+        PoolLimits {
+            reserve: 1,
+            ..limits(1)
+        },
+    );
+    world.ask(pool);
+    world.settle();
+    let (second, third) = (world.ask(pool), world.ask(pool));
+    world.tick();
+    assert!(world.opening.is_empty());
+    world.now += 5 * SECOND;
+    world.tick();
+    world.settle();
+    assert!(world.leased.contains_key(&second));
+    assert!(world.tickets.contains_key(&third));
+}
+
+#[test]
+fn an_idle_server_of_another_user_makes_room() {
+    let mut world = World::new();
+    world.limit_database("p", 1);
+    let (rich, poor) = (
+        world.pool("p", "a", limits(5)),
+        world.pool("p", "b", limits(5)),
+    );
+    let first = world.ask(rich);
+    world.settle();
+    world.give_back(first);
+    let second = world.ask(poor);
+    assert_eq!(world.closed_because, [CloseReason::Evicted]);
+    assert!(
+        world.opening.is_empty(),
+        "the permit comes back when PostgreSQL has closed"
+    );
+    world.settle();
+    assert!(world.leased.contains_key(&second));
+}
+
+#[test]
+fn a_busy_pool_shares_the_limit_with_one_that_waits() {
+    let mut world = World::new();
+    world.limit_database("p", 4);
+    let (rich, poor) = (
+        world.pool("p", "a", limits(9)),
+        world.pool("p", "b", limits(9)),
+    );
+    let mut busy: Vec<_> = (0..12).map(|_| world.ask(rich)).collect();
+    world.settle();
+    let waiting: Vec<_> = (0..4).map(|_| world.ask(poor)).collect();
+    for _ in 0..8 {
+        let Some(at) = busy
+            .iter()
+            .position(|client| world.leased.contains_key(client))
+        else {
+            break;
+        };
+        let client = busy.remove(at);
+        world.give_back(client);
+        world.settle();
+        busy.push(world.ask(rich));
+    }
+    let served = waiting
+        .iter()
+        .filter(|client| world.leased.contains_key(client))
+        .count();
+    assert_eq!(served, 2, "half of the limit each");
+}
+
+#[test]
+fn keeping_a_minimum_costs_no_other_pool_a_server() {
+    let mut world = World::new();
+    world.limit_database("p", 1);
+    let a = world.pool("p", "a", limits(5));
+    let first = world.ask(a);
+    world.settle();
+    world.give_back(first);
+    world.pool(
+        "p",
+        "b",
+        PoolLimits {
+            min: 1,
+            min_without_clients: true,
+            ..limits(5)
+        },
+    );
+    world.tick();
+    assert!(world.closed_because.is_empty());
+}
+
+#[test]
+fn a_server_with_a_cancel_on_its_way_waits_for_it() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    let first = world.ask(pool);
+    world.settle();
+    let (slot, _) = world.leased[&first];
+    assert!(world.pools.begin_cancel(slot));
+    world.give_back(first);
+    let second = world.ask(pool);
+    assert!(
+        world.tickets.contains_key(&second),
+        "the cancel could hit the second client"
+    );
+    assert!(!world.pools.begin_cancel(slot), "nobody holds it now");
+    let actions = world.pools.end_cancel(slot, world.now);
+    world.carry_out(actions);
+    assert!(world.leased.contains_key(&second));
+}
+
+#[test]
+fn a_paused_pool_serves_again_when_resumed() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    let actions = world.pools.pause(|_| true, world.now);
+    world.carry_out(actions);
+    let client = world.ask(pool);
+    assert!(world.opening.is_empty());
+    let actions = world.pools.resume(|_| true, world.now);
+    world.carry_out(actions);
+    world.settle();
+    assert!(world.leased.contains_key(&client));
+}
+
+#[test]
+fn a_reconnect_replaces_every_server() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(2));
+    let (busy, idle) = (world.ask(pool), world.ask(pool));
+    world.settle();
+    world.give_back(idle);
+    let actions = world.pools.reconnect(|_| true, world.now);
+    world.carry_out(actions);
+    assert_eq!(world.closed_because, [CloseReason::Obsolete]);
+    assert!(world.pools.has_obsolete(|_| true));
+    world.give_back(busy);
+    assert_eq!(world.closed_because.len(), 2);
+    assert!(!world.pools.has_obsolete(|_| true));
+}
+
+#[test]
+fn lifetimes_end_one_after_the_other() {
+    let mut world = World::new();
+    let pool = world.pool(
+        "p",
+        "u",
+        PoolLimits {
+            lifetime: Some(10 * SECOND),
+            ..limits(2)
+        },
+    );
+    let clients = [world.ask(pool), world.ask(pool)];
+    world.settle();
+    clients
+        .into_iter()
+        .for_each(|client| world.give_back(client));
+    world.now += 10 * SECOND;
+    world.tick();
+    assert_eq!(world.closed_because.len(), 1);
+    world.now += 5 * SECOND;
+    world.tick();
+    assert_eq!(world.closed_because.len(), 2);
+}
+
+#[test]
+fn a_lowered_pool_size_drains_the_surplus() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(3));
+    let clients = [world.ask(pool), world.ask(pool), world.ask(pool)];
+    world.settle();
+    world.pools.set_limits(pool, limits(1));
+    clients
+        .into_iter()
+        .for_each(|client| world.give_back(client));
+    assert_eq!(
+        world.closed_because,
+        [CloseReason::Surplus, CloseReason::Surplus]
+    );
+}
+
+#[test]
+fn an_idle_server_that_postgres_closed_is_not_lent() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(3));
+    let client = world.ask(pool);
+    world.settle();
+    world.give_back(client);
+    let upkeep = world.pools.tick(world.now, None, |_| true);
+    world.carry_out(upkeep.actions);
+    assert_eq!(world.closing.len(), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(u8),
+    GiveBack(u8),
+    GiveUp(u8),
+    Vanish(u8),
+    Opened,
+    OpenFailed(bool),
+    Closed,
+    Cancel(u8),
+    CancelDone,
+    Wait(u8),
+    Reconnect,
+    Pause,
+    Resume,
+    Resize(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => any::<u8>().prop_map(Step::Ask),
+        5 => any::<u8>().prop_map(Step::GiveBack),
+        1 => any::<u8>().prop_map(Step::GiveUp),
+        2 => any::<u8>().prop_map(Step::Vanish),
+        6 => Just(Step::Opened),
+        1 => any::<bool>().prop_map(Step::OpenFailed),
+        5 => Just(Step::Closed),
+        1 => any::<u8>().prop_map(Step::Cancel),
+        2 => Just(Step::CancelDone),
+        2 => any::<u8>().prop_map(Step::Wait),
+        1 => Just(Step::Reconnect),
+        1 => Just(Step::Pause),
+        1 => Just(Step::Resume),
+        1 => (0..4_u8).prop_map(Step::Resize),
+    ]
+}
+
+fn nth<K: Copy + Ord, V>(map: &BTreeMap<K, V>, n: u8) -> Option<K> {
+    let len = map.len();
+    (len > 0).then(|| {
+        *map.keys()
+            .nth(usize::from(n) % len)
+            .expect("n is below len")
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever happens: the books balance, no limit is passed, and when life calms down everybody
+    /// who waits is served.
+    #[test]
+    fn no_life_unbalances_the_books(steps in proptest::collection::vec(step(), 1..200)) {
+        let mut world = World::new();
+        world.limit_database("p", 4);
+        let ids = [
+            world.pool("p", "a", limits(3)),
+            world.pool("p", "b", PoolLimits { reserve: 1, min: 1, ..limits(2) }),
+            world.pool("q", "a", limits(2)),
+        ];
+        let mut canceling = Vec::new();
+        for step in steps {
+            match step {
+                Step::Ask(pool) => { world.ask(ids[usize::from(pool) % ids.len()]); }
+                Step::GiveBack(n) => if let Some(client) = nth(&world.leased, n) {
+                    world.give_back(client);
+                },
+                Step::GiveUp(n) => if let Some(client) = nth(&world.tickets, n) {
+                    world.give_up(client);
+                },
+                Step::Vanish(n) => if let Some(client) = nth(&world.leased, n) {
+                    let (slot, _) = world.leased.remove(&client).unwrap();
+                    world.pools.closing(slot, world.now);
+                    world.closing.push(slot);
+                },
+                Step::Opened => { world.finish_open(); }
+                Step::OpenFailed(login) => {
+                    world.fail_open(if login { FailureKind::Login } else { FailureKind::Connect });
+                }
+                Step::Closed => { world.finish_close(); }
+                Step::Cancel(n) => if let Some(client) = nth(&world.leased, n) {
+                    let (slot, _) = world.leased[&client];
+                    prop_assert!(world.pools.begin_cancel(slot));
+                    canceling.push(slot);
+                },
+                Step::CancelDone => if let Some(slot) = canceling.pop() {
+                    let actions = world.pools.end_cancel(slot, world.now);
+                    world.carry_out(actions);
+                },
+                Step::Wait(seconds) => {
+                    world.now += u32::from(seconds) * SECOND;
+                    world.tick();
+                }
+                Step::Reconnect => {
+                    let actions = world.pools.reconnect(|name| name == "p", world.now);
+                    world.carry_out(actions);
+                }
+                Step::Pause => {
+                    let actions = world.pools.pause(|name| name == "p", world.now);
+                    world.carry_out(actions);
+                }
+                Step::Resume => {
+                    let actions = world.pools.resume(|_| true, world.now);
+                    world.carry_out(actions);
+                }
+                Step::Resize(size) => {
+                    world.pools.set_limits(ids[2], limits(u32::from(size)));
+                }
+            }
+            prop_assert_eq!(world.pools.audit(), Ok(()));
+            let database = world.pools.budget.gauge(&Scope::DatabaseServers("p".into()));
+            prop_assert!(database.used <= 4);
+            for view in world.pools.view() {
+                let total = view.opening + view.idle + view.leased + view.resetting
+                    + view.being_canceled + view.closing + view.quarantined;
+                prop_assert!(total <= 3, "{view:?}");
+            }
+        }
+        // Calm: cancels arrive, pauses end, limits are sane, everybody gives back what he gets.
+        world.pools.set_limits(ids[2], limits(2));
+        for slot in canceling {
+            let actions = world.pools.end_cancel(slot, world.now);
+            world.carry_out(actions);
+        }
+        let actions = world.pools.resume(|_| true, world.now);
+        world.carry_out(actions);
+        for _ in 0..1000 {
+            if world.tickets.is_empty() && world.leased.is_empty() {
+                break;
+            }
+            world.settle();
+            while let Some(client) = nth(&world.leased, 0) {
+                world.give_back(client);
+            }
+            world.now += 20 * SECOND;
+            world.tick();
+        }
+        prop_assert!(world.tickets.is_empty(), "{} are never served", world.tickets.len());
+    }
+}

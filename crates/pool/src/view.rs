@@ -1,0 +1,97 @@
+//! Snapshots for the console.
+
+use std::time::Instant;
+
+use crate::pool::PoolName;
+use crate::pools::{PoolId, Pools};
+use crate::slot::{SlotId, SlotState};
+
+/// One pool, counted.
+#[derive(Clone, Debug)]
+pub struct PoolView {
+    /// Which one.
+    pub id: PoolId,
+    /// Its database and user.
+    pub name: PoolName,
+    /// Clients that are logged in.
+    pub clients: u32,
+    /// Clients that wait for a server, in login or after it.
+    pub waiting: u32,
+    /// When the one that waits longest began to.
+    pub oldest_wait: Option<Instant>,
+    /// Slots in [`SlotState::Opening`].
+    pub opening: u32,
+    /// Slots in [`SlotState::Idle`].
+    pub idle: u32,
+    /// Slots in [`SlotState::Leased`].
+    pub leased: u32,
+    /// Slots in [`SlotState::Resetting`].
+    pub resetting: u32,
+    /// Slots in [`SlotState::BeingCanceled`].
+    pub being_canceled: u32,
+    /// Slots in [`SlotState::Closing`].
+    pub closing: u32,
+    /// Slots in [`SlotState::Quarantined`].
+    pub quarantined: u32,
+}
+
+/// One slot.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotView {
+    /// Which one.
+    pub id: SlotId,
+    /// Its pool.
+    pub pool: PoolId,
+    /// What it is doing.
+    pub state: SlotState,
+    /// Since when.
+    pub since: Instant,
+    /// Whether it is to be closed at the next chance.
+    pub obsolete: bool,
+}
+
+impl<S, W: Clone> Pools<S, W> {
+    /// All pools, by database and user.
+    pub fn view(&self) -> Vec<PoolView> {
+        let mut views: Vec<_> = self
+            .iter()
+            .map(|(id, pool)| PoolView {
+                id,
+                name: pool.name.clone(),
+                clients: pool.clients,
+                waiting: (pool.waiting.len() + pool.greeting.len()) as u32,
+                oldest_wait: pool.oldest_wait(),
+                opening: pool.counts.of(SlotState::Opening),
+                idle: pool.counts.of(SlotState::Idle),
+                leased: pool.counts.of(SlotState::Leased),
+                resetting: pool.counts.of(SlotState::Resetting),
+                being_canceled: pool.counts.of(SlotState::BeingCanceled),
+                closing: pool.counts.of(SlotState::Closing),
+                quarantined: pool.counts.of(SlotState::Quarantined),
+            })
+            .collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    /// All slots.
+    pub fn slots(&self) -> impl Iterator<Item = SlotView> {
+        self.slots.iter().map(|(id, slot)| SlotView {
+            id,
+            pool: slot.pool,
+            state: slot.state,
+            since: slot.since,
+            obsolete: slot.obsolete,
+        })
+    }
+
+    /// Every waiter, of all pools.
+    pub fn waiters(&self) -> Vec<W> {
+        self.iter()
+            .flat_map(|(_, pool)| {
+                let waiting = pool.waiting.values().map(|waiting| waiting.waiter.clone());
+                waiting.chain(pool.greeting.values().cloned())
+            })
+            .collect()
+    }
+}
