@@ -51,7 +51,7 @@ pub enum Command {
     Reconnect(Option<String>),
     /// Drop clients and servers at once, and leave the database paused.
     Kill(Option<String>),
-    /// Disconnect the client that SHOW CLIENTS shows with this id.
+    /// Disconnect the client that SHOW CLIENTS shows with this id, see [`crate::tables::shown_id`].
     KillClient(u64),
     /// Wait until all servers that RECONNECT or RELOAD marked are closed.
     WaitClose(Option<String>),

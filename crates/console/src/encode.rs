@@ -41,6 +41,13 @@ pub(crate) fn notice_response(out: &mut Vec<u8>, text: &str, detail: Option<&str
     }
 }
 
+pub(crate) fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+    message(out, b'S', |body| {
+        string(body, name);
+        string(body, value);
+    });
+}
+
 /// A zero-terminated string. A zero byte inside would end it early, so it is left out.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.bytes().filter(|&byte| byte != 0));

@@ -1,7 +1,6 @@
 //! What the console says about itself: version, greeting, help.
 
-use crate::encode::{message, ready_for_query};
-use crate::reply::parameter_status;
+use crate::encode::{message, parameter_status, ready_for_query};
 
 /// The version of PgBouncer whose console this is. Monitors parse it, so it is not our own.
 pub const VERSION: &str = "1.25.2";

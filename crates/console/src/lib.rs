@@ -1,9 +1,9 @@
 //! The admin database `pgbouncer`: what it understands and how it answers.
 //!
 //! [`Session`] turns the frames of a client into a [`Command`] to run or into the bytes of a refusal;
-//! the caller runs the command and answers with a [`Reply`], a [`CommandError`] or the rows of one of
-//! the [`tables`]. The texts, columns and SQLSTATEs of PgBouncer's console are all written here and
-//! nowhere else.
+//! the caller runs the command and answers with [`Command::write_done`], a [`CommandError`] or the rows
+//! of one of the [`tables`]. The texts, columns and SQLSTATEs of PgBouncer's console are all written
+//! here and nowhere else.
 //!
 //! Nothing here knows a socket, a clock or a pool: rows come in as plain structs, bytes go out into a
 //! `Vec<u8>`.

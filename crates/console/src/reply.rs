@@ -4,9 +4,7 @@
 use thiserror::Error;
 
 use crate::command::{Command, Fixed};
-use crate::encode::{
-    command_complete, error_response, message, notice_response, ready_for_query, string,
-};
+use crate::encode::{command_complete, error_response, notice_response, ready_for_query};
 use crate::help::HELP;
 use crate::tables::VERSION_TABLE;
 
@@ -162,7 +160,8 @@ impl CommandError {
 impl Command {
     /// Appends the completion of this command and ReadyForQuery.
     ///
-    /// Not for SHOW, which ends with its table, nor for an immediate SHUTDOWN, which has no answer.
+    /// Not for SHOW, which ends with its table, nor for an immediate SHUTDOWN, which has no answer but
+    /// the end of the connection.
     pub fn write_done(&self, notice: Option<Notice>, out: &mut Vec<u8>) {
         debug_assert!(!matches!(self, Self::Show(_)), "a table ends itself");
         if let Some(Notice::TlsNotApplied) = notice {
@@ -178,7 +177,8 @@ impl Command {
 }
 
 impl Fixed {
-    pub(crate) fn write(self, out: &mut Vec<u8>) {
+    /// Appends the whole answer.
+    pub fn write(self, out: &mut Vec<u8>) {
         match self {
             Self::Help => {
                 notice_response(out, "Console usage", Some(HELP));
@@ -211,14 +211,6 @@ impl ProtocolError {
             }
         }
     }
-}
-
-/// Appends one ParameterStatus.
-pub(crate) fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
-    message(out, b'S', |body| {
-        string(body, name);
-        string(body, value);
-    });
 }
 
 /// The SQLSTATE PgBouncer uses for nearly everything.

@@ -11,6 +11,9 @@ use crate::reply::ProtocolError;
 /// which has to hold a console statement whole.
 pub const FRAME_LEN_MAX: usize = 4096;
 
+/// The tag and the length before a body.
+const HEADER_LEN: usize = 5;
+
 /// A client of the console after its login.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
@@ -42,28 +45,27 @@ impl Session {
 
     /// Takes one frame and appends the answer, unless a command has to run first.
     pub fn handle_frame(self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Step {
-        let len = body.len().saturating_add(5);
-        match tag {
-            // Copy messages may follow a statement that failed. They are skipped, however long.
-            b'd' | b'c' | b'f' => Step::Continue,
-            b'Q' | b'P' | b'B' | b'E' | b'D' | b'C' | b'S' | b'H' | b'F' | b'X'
-                if len > FRAME_LEN_MAX =>
-            {
-                close(ProtocolError::FrameTooLong, out)
-            }
-            b'X' => Step::Close,
-            b'Q' => self.handle_query(body, out),
-            b'P' | b'B' | b'E' => close(ProtocolError::ExtendedQuery, out),
-            b'D' | b'C' | b'S' | b'H' | b'F' => close(ProtocolError::UnsupportedPacket(tag), out),
-            _ => close(ProtocolError::UnknownPacket, out),
+        if body.len() > FRAME_LEN_MAX - HEADER_LEN {
+            return self.handle_long_frame(tag, out);
+        }
+        match Kind::of(tag) {
+            Kind::Copy => Step::Continue,
+            Kind::Terminate => Step::Close,
+            Kind::Query => self.handle_query(body, out),
+            Kind::Extended => close(ProtocolError::ExtendedQuery, out),
+            Kind::Unsupported => close(ProtocolError::UnsupportedPacket(tag), out),
+            Kind::Unknown => close(ProtocolError::UnknownPacket, out),
         }
     }
 
-    /// Ends the session over a frame whose length alone is too much, so that nobody has to read it.
+    /// Takes a frame that is longer than [`FRAME_LEN_MAX`], whose body nobody needs to keep.
     pub fn handle_long_frame(self, tag: u8, out: &mut Vec<u8>) -> Step {
-        match tag {
-            b'd' | b'c' | b'f' => Step::Continue,
-            _ => close(ProtocolError::FrameTooLong, out),
+        match Kind::of(tag) {
+            Kind::Copy => Step::Continue,
+            Kind::Terminate | Kind::Query | Kind::Extended | Kind::Unsupported => {
+                close(ProtocolError::FrameTooLong, out)
+            }
+            Kind::Unknown => close(ProtocolError::UnknownPacket, out),
         }
     }
 
@@ -79,6 +81,33 @@ impl Session {
             Err(error) => error.write(out),
         }
         Step::Continue
+    }
+}
+
+/// The frontend messages, as far as the console tells them apart.
+enum Kind {
+    /// CopyData, CopyDone, CopyFail: a statement that failed may have left them in flight.
+    Copy,
+    Terminate,
+    Query,
+    /// Parse, Bind, Execute.
+    Extended,
+    /// Known, but no use here: Describe, Close, Sync, Flush, FunctionCall.
+    Unsupported,
+    /// PasswordMessage after the login, and everything PostgreSQL's manual does not list.
+    Unknown,
+}
+
+impl Kind {
+    const fn of(tag: u8) -> Self {
+        match tag {
+            b'd' | b'c' | b'f' => Self::Copy,
+            b'X' => Self::Terminate,
+            b'Q' => Self::Query,
+            b'P' | b'B' | b'E' => Self::Extended,
+            b'D' | b'C' | b'S' | b'H' | b'F' => Self::Unsupported,
+            _ => Self::Unknown,
+        }
     }
 }
 
@@ -185,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_frame_longer_than_the_buffer_ends_the_session() {
-        let mut body = vec![b' '; FRAME_LEN_MAX - 5];
+        let mut body = vec![b' '; FRAME_LEN_MAX - HEADER_LEN];
         body[..12].copy_from_slice(b"show version");
         *body.last_mut().unwrap() = 0;
         assert_eq!(answer(b'Q', &body).1, SHOW_VERSION);

@@ -22,4 +22,6 @@ pub use sockets::{
 pub use stats::{STATS, STATS_AVERAGES, STATS_TOTALS, StatsRow, TOTALS, TotalsRow, totals_rows};
 
 #[cfg(test)]
-mod tests;
+mod column_tests;
+#[cfg(test)]
+mod row_tests;
