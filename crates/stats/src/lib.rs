@@ -1,2 +1,20 @@
-//! pgweir-stats
+//! What a pooler counts, declared once.
+//!
+//! A counter is one row of the table in [`counters`]; the plain [`Tally`] a task fills, the atomic
+//! [`Totals`] it is added to, the [`Snapshot`] a reader takes, PgBouncer's averages, `SHOW STATS`
+//! and the metrics page all follow from that row. [`LatencyHistogram`] holds distributions,
+//! [`prometheus`] writes text.
+//!
+//! Nothing here knows a socket or a clock: time comes in as an argument.
+
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod counters;
+mod histogram;
+mod history;
+pub mod prometheus;
+
+pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
+pub use histogram::LatencyHistogram;
+pub use history::{History, LogLine};

@@ -1,0 +1,153 @@
+//! Distributions of latencies, in microseconds.
+
+use hdrhistogram::Histogram;
+
+/// The shortest latency told apart from zero, in microseconds.
+const LOWEST_US: u64 = 1;
+/// The longest latency told apart from longer ones: one hour, in microseconds.
+const HIGHEST_US: u64 = 3_600_000_000;
+/// Two digits hold a percentile to 1 %, in about 26 KiB.
+const SIGNIFICANT_DIGITS: u8 = 2;
+
+/// A histogram of latencies from 1 µs to 1 h, exact to two digits.
+///
+/// A longer latency counts as one hour, so no record is ever lost or refused.
+#[derive(Clone, Debug)]
+pub struct LatencyHistogram {
+    histogram: Histogram<u64>,
+    sum_us: u64,
+}
+
+impl LatencyHistogram {
+    /// An empty histogram.
+    pub fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
+            .expect("the bounds are constants that the histogram accepts");
+        Self {
+            histogram,
+            sum_us: 0,
+        }
+    }
+
+    /// Counts one latency.
+    pub fn record(&mut self, latency_us: u64) {
+        self.histogram.saturating_record(latency_us);
+        self.sum_us = self.sum_us.saturating_add(latency_us);
+    }
+
+    /// Adds all that `other` has counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.histogram
+            .add(&other.histogram)
+            .expect("all histograms have the same bounds");
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.histogram.reset();
+        self.sum_us = 0;
+    }
+
+    /// The latency that a share `quantile` (0.0 to 1.0) of all records does not exceed; 0 if empty.
+    pub fn quantile_us(&self, quantile: f64) -> u64 {
+        self.histogram.value_at_quantile(quantile)
+    }
+
+    /// How many latencies were at most `limit_us`, to the histogram's two digits.
+    pub fn count_at_most(&self, limit_us: u64) -> u64 {
+        if limit_us >= HIGHEST_US {
+            return self.count();
+        }
+        self.histogram.count_between(0, limit_us)
+    }
+
+    /// How many latencies were counted.
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// All latencies added up, exact.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us
+    }
+
+    /// The longest latency counted; 0 if empty.
+    pub fn max_us(&self) -> u64 {
+        self.histogram.max()
+    }
+}
+
+impl Default for LatencyHistogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(latencies_us: &[u64]) -> LatencyHistogram {
+        let mut histogram = LatencyHistogram::new();
+        latencies_us
+            .iter()
+            .for_each(|&latency| histogram.record(latency));
+        histogram
+    }
+
+    #[test]
+    fn quantiles_are_exact_to_two_digits() {
+        let histogram = of(&(1..=1_000).collect::<Vec<_>>());
+        let p99 = histogram.quantile_us(0.99);
+        assert!((980..=1_000).contains(&p99), "{p99}");
+        assert_eq!(histogram.quantile_us(0.0), 1);
+    }
+
+    #[test]
+    fn an_empty_histogram_answers_zero() {
+        let histogram = LatencyHistogram::new();
+        assert_eq!(
+            (
+                histogram.count(),
+                histogram.quantile_us(0.5),
+                histogram.max_us()
+            ),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn longer_than_an_hour_counts_as_an_hour() {
+        let histogram = of(&[u64::MAX]);
+        assert_eq!(histogram.count(), 1);
+        assert!(histogram.max_us() >= HIGHEST_US);
+        assert_eq!(histogram.count_at_most(1_000_000), 0);
+        assert_eq!(histogram.count_at_most(u64::MAX), 1);
+    }
+
+    #[test]
+    fn clearing_forgets_everything() {
+        let mut histogram = of(&[5]);
+        histogram.clear();
+        assert_eq!((histogram.count(), histogram.sum_us()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_recording_both(
+            left in proptest::collection::vec(0..u64::MAX / 100, 0..50),
+            right in proptest::collection::vec(0..u64::MAX / 100, 0..50),
+            quantile in 0.0..=1.0f64,
+        ) {
+            let mut merged = of(&left);
+            merged.merge(&of(&right));
+            let both = of(&[left, right].concat());
+            prop_assert_eq!(merged.count(), both.count());
+            prop_assert_eq!(merged.sum_us(), both.sum_us());
+            prop_assert_eq!(merged.quantile_us(quantile), both.quantile_us(quantile));
+        }
+    }
+}

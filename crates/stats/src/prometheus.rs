@@ -1,0 +1,308 @@
+//! Prometheus' text format (version 0.0.4): a page of families, each written once and whole.
+//!
+//! [`Page::family`] writes the `HELP` and `TYPE` lines and lends out the only way to write samples,
+//! so the samples of two families cannot be mixed, which a scraper would refuse.
+
+use std::fmt::Write;
+
+use crate::LatencyHistogram;
+
+/// The value of the HTTP header `Content-Type` of such a page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a family measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, until a restart.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts per upper bound.
+    Histogram,
+}
+
+/// The number of one sample.
+#[derive(Clone, Copy, Debug)]
+pub enum Value {
+    /// A count.
+    Unsigned(u64),
+    /// A number that may be negative.
+    Signed(i64),
+    /// Anything else; seconds are floats.
+    Float(f64),
+}
+
+/// The text of a metrics page while it is written.
+#[derive(Debug, Default)]
+pub struct Page {
+    text: String,
+}
+
+/// One family of a page, open for its samples.
+#[derive(Debug)]
+pub struct Family<'p> {
+    name: &'static str,
+    text: &'p mut String,
+}
+
+impl Page {
+    /// An empty page.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts the family `name`. A name may appear once on a page.
+    pub fn family(&mut self, name: &'static str, help: &str, kind: Kind) -> Family<'_> {
+        debug_assert!(is_name(name), "{name:?} is not a metric name");
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        self.text.push_str("# HELP ");
+        self.text.push_str(name);
+        self.text.push(' ');
+        push_escaped(&mut self.text, help, Escape::Help);
+        push(&mut self.text, format_args!("\n# TYPE {name} {kind}\n"));
+        Family {
+            name,
+            text: &mut self.text,
+        }
+    }
+
+    /// The finished page.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+}
+
+impl Family<'_> {
+    /// Writes one sample. Label names are ours, label values may be any text.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Value>) -> &mut Self {
+        self.line("", labels, None, value.into());
+        self
+    }
+
+    /// Writes a histogram in seconds with the given upper bounds in microseconds, ascending.
+    pub fn histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        histogram: &LatencyHistogram,
+        bounds_us: &[u64],
+    ) -> &mut Self {
+        for &bound_us in bounds_us {
+            let bound = Value::Float(seconds(bound_us));
+            let count = histogram.count_at_most(bound_us);
+            self.line("_bucket", labels, Some(bound), Value::Unsigned(count));
+        }
+        let count = Value::Unsigned(histogram.count());
+        self.line("_bucket", labels, Some(Value::Float(f64::INFINITY)), count);
+        self.line(
+            "_sum",
+            labels,
+            None,
+            Value::Float(seconds(histogram.sum_us())),
+        );
+        self.line("_count", labels, None, count);
+        self
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<Value>, value: Value) {
+        self.text.push_str(self.name);
+        self.text.push_str(suffix);
+        let mut separator = '{';
+        for (name, label) in labels {
+            debug_assert!(is_name(name), "{name:?} is not a label name");
+            self.text.push(separator);
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            push_escaped(self.text, label, Escape::Label);
+            self.text.push('"');
+            separator = ',';
+        }
+        if let Some(bound) = bound {
+            self.text.push(separator);
+            self.text.push_str("le=\"");
+            push_value(self.text, bound);
+            self.text.push('"');
+            separator = ',';
+        }
+        if separator == ',' {
+            self.text.push('}');
+        }
+        self.text.push(' ');
+        push_value(self.text, value);
+        self.text.push('\n');
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Unsigned(value)
+    }
+}
+
+impl From<usize> for Value {
+    fn from(value: usize) -> Self {
+        Self::Unsigned(u64::try_from(value).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Signed(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Unsigned(u64::from(value))
+    }
+}
+
+/// Microseconds as the seconds that Prometheus wants.
+pub fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Escape {
+    /// Backslash and line feed.
+    Help,
+    /// These and the double quote.
+    Label,
+}
+
+fn push_escaped(text: &mut String, raw: &str, escape: Escape) {
+    for character in raw.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '"' if escape == Escape::Label => text.push_str("\\\""),
+            other => text.push(other),
+        }
+    }
+}
+
+fn push_value(text: &mut String, value: Value) {
+    match value {
+        Value::Unsigned(value) => push(text, format_args!("{value}")),
+        Value::Signed(value) => push(text, format_args!("{value}")),
+        Value::Float(value) if value.is_nan() => text.push_str("NaN"),
+        Value::Float(f64::INFINITY) => text.push_str("+Inf"),
+        Value::Float(f64::NEG_INFINITY) => text.push_str("-Inf"),
+        Value::Float(value) => push(text, format_args!("{value}")),
+    }
+}
+
+fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments)
+        .expect("writing to a String does not fail");
+}
+
+fn is_name(name: &str) -> bool {
+    let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    starts_well
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_family_is_help_type_and_samples() {
+        let mut page = Page::new();
+        page.family(
+            "pgbouncer_up",
+            "Whether the last scrape worked.",
+            Kind::Gauge,
+        )
+        .sample(&[], 1u64);
+        page.family(
+            "pgbouncer_pools_server_idle_connections",
+            "Idle servers.",
+            Kind::Gauge,
+        )
+        .sample(&[("database", "p0"), ("user", "bob")], 3usize)
+        .sample(&[("database", "p1"), ("user", "bob")], 0usize);
+        assert_eq!(
+            page.into_text(),
+            "# HELP pgbouncer_up Whether the last scrape worked.\n\
+             # TYPE pgbouncer_up gauge\n\
+             pgbouncer_up 1\n\
+             # HELP pgbouncer_pools_server_idle_connections Idle servers.\n\
+             # TYPE pgbouncer_pools_server_idle_connections gauge\n\
+             pgbouncer_pools_server_idle_connections{database=\"p0\",user=\"bob\"} 3\n\
+             pgbouncer_pools_server_idle_connections{database=\"p1\",user=\"bob\"} 0\n"
+        );
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let mut page = Page::new();
+        page.family("x", "a \"quoted\" \\ help\nline", Kind::Counter)
+            .sample(&[("application_name", "a\"b\\c\nd")], 1u64);
+        assert_eq!(
+            page.into_text(),
+            "# HELP x a \"quoted\" \\\\ help\\nline\n# TYPE x counter\n\
+             x{application_name=\"a\\\"b\\\\c\\nd\"} 1\n"
+        );
+    }
+
+    #[test]
+    fn floats_have_prometheus_spelling() {
+        let mut page = Page::new();
+        page.family("x", "", Kind::Gauge)
+            .sample(&[], 0.25)
+            .sample(&[], f64::INFINITY)
+            .sample(&[], f64::NEG_INFINITY)
+            .sample(&[], f64::NAN)
+            .sample(&[], -4i64);
+        let text = page.into_text();
+        let values: Vec<_> = text.lines().skip(2).collect();
+        assert_eq!(values, ["x 0.25", "x +Inf", "x -Inf", "x NaN", "x -4"]);
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_in_seconds() {
+        let mut latencies = LatencyHistogram::new();
+        [500, 1_500, 2_000_000]
+            .iter()
+            .for_each(|&us| latencies.record(us));
+        let mut page = Page::new();
+        page.family("wait_seconds", "Waits.", Kind::Histogram)
+            .histogram(&[("database", "p0")], &latencies, &[1_000, 1_000_000]);
+        let text = page.into_text();
+        let samples: Vec<_> = text.lines().skip(2).collect();
+        assert_eq!(
+            samples,
+            [
+                "wait_seconds_bucket{database=\"p0\",le=\"0.001\"} 1",
+                "wait_seconds_bucket{database=\"p0\",le=\"1\"} 2",
+                "wait_seconds_bucket{database=\"p0\",le=\"+Inf\"} 3",
+                "wait_seconds_sum{database=\"p0\"} 2.002",
+                "wait_seconds_count{database=\"p0\"} 3",
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_label_stays_on_its_line(label in any::<String>(), help in any::<String>()) {
+            let mut page = Page::new();
+            page.family("x", &help, Kind::Gauge).sample(&[("l", &label)], 1u64);
+            prop_assert_eq!(page.into_text().matches('\n').count(), 3);
+        }
+    }
+}
