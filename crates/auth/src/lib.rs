@@ -1,2 +1,38 @@
-//! pgweir-auth
+//! Who may log in, and how we log in ourselves.
+//!
+//! Authentication exchanges as pure state machines for both sides: [`ClientAuthentication`] asks a
+//! client for proof of its password, [`ServerAuthentication`] answers when PostgreSQL asks us.
+//! Besides them the files that steer authentication: [`userlist`] (who has which secret), [`hba`]
+//! (who is asked for what) and [`ident`] (which operating system user may be which database user).
+//!
+//! Nothing here does I/O, reads a clock or draws random numbers. Payloads of messages come in and
+//! go out; random bytes are arguments; the one slow computation, SCRAM's password hashing, is
+//! handed out as a [`SaltedPasswordJob`] that any thread can run and whose result can be kept.
+
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod client;
+mod exchange;
+pub mod hba;
+pub mod ident;
+mod md5;
+mod mock;
+mod scram;
+pub mod secret;
+mod server;
+mod tokens;
+pub mod userlist;
+
+pub use client::{
+    AwaitingKeys, Cause, ClientAuthentication, ClientLogin, Failure, PasswordMethod, Policy, Proof,
+    Refusal, Step, Success,
+};
+pub use exchange::{Challenge, ChannelBinding, Mechanism, Nonce};
+pub use mock::ProcessKey;
+pub use scram::keys::{Fingerprint, Iterations, Key, Keys, SaltedPasswordJob, TooManyIterations};
+pub use scram::messages::Malformed;
+pub use secret::{Password, Secret, SecretKind};
+pub use server::{
+    ServerAuthentication, ServerAwaitingKeys, ServerFailure, ServerLogin, ServerSecret, ServerStep,
+};

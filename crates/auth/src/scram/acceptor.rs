@@ -1,0 +1,201 @@
+//! The side of SCRAM that asks for a proof and checks it.
+//!
+//! [`Acceptor`] → client-first → [`Opened`] → server-first → [`Challenged`] → client-final →
+//! [`Proven`] with server-final. What the client is checked against is needed only between the
+//! two messages, so a secret may be hashed there.
+
+use super::base64;
+use super::keys::Key;
+use super::messages::{BindingFlag, ClientFinal, ClientFirst, InitialResponse, Malformed};
+use crate::exchange::{ChannelBinding, Mechanism, Nonce};
+
+/// The only type of binding data that PostgreSQL speaks.
+pub(crate) const BINDING_TYPE: &[u8] = b"tls-server-end-point";
+
+/// Why a client's message was refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    Malformed(Malformed),
+    /// The client chose a mechanism that was not offered.
+    Mechanism(String),
+    /// Binding was left out, or does not fit this connection: somebody may be in between.
+    Binding(BindingMismatch),
+    /// The nonce is not the one that we made.
+    Nonce,
+    /// The proof does not fit the secret.
+    Proof,
+}
+
+/// How a client's channel binding does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BindingMismatch {
+    /// The client believes that we cannot bind, but we offered it.
+    Downgrade,
+    /// The mechanism says one thing, the header another.
+    Mechanism,
+    /// A type of data that is not `tls-server-end-point`.
+    Type,
+    /// Other data than ours: the client talks TLS with somebody else.
+    Data,
+}
+
+/// Waits for the client's choice and first message.
+pub(crate) struct Acceptor {
+    binding: ChannelBinding,
+    nonce: Nonce,
+}
+
+impl Acceptor {
+    pub(crate) fn new(binding: ChannelBinding, nonce: Nonce) -> Self {
+        Self { binding, nonce }
+    }
+
+    /// What the client may choose from, best first.
+    pub(crate) fn mechanisms(&self) -> Vec<Mechanism> {
+        match self.binding {
+            ChannelBinding::Unavailable => vec![Mechanism::ScramSha256],
+            ChannelBinding::Available(_) => {
+                vec![Mechanism::ScramSha256Plus, Mechanism::ScramSha256]
+            }
+            ChannelBinding::Required(_) => vec![Mechanism::ScramSha256Plus],
+        }
+    }
+
+    /// Takes SASLInitialResponse with client-first-message.
+    pub(crate) fn handle_client_first(self, payload: &[u8]) -> Result<Opened, Rejected> {
+        let response = InitialResponse::parse(payload).map_err(Rejected::Malformed)?;
+        let mechanism = std::str::from_utf8(response.mechanism)
+            .ok()
+            .and_then(Mechanism::from_name)
+            .filter(|mechanism| self.mechanisms().contains(mechanism))
+            .ok_or_else(|| {
+                Rejected::Mechanism(String::from_utf8_lossy(response.mechanism).into_owned())
+            })?;
+        let message = ClientFirst::parse(response.data).map_err(Rejected::Malformed)?;
+        self.check_flag(mechanism, message.flag)
+            .map_err(Rejected::Binding)?;
+
+        let bound_data = match mechanism {
+            Mechanism::ScramSha256Plus => self.binding.data().unwrap_or_default(),
+            Mechanism::ScramSha256 => &[],
+        };
+        Ok(Opened {
+            nonce: [message.nonce, base64::encode(&self.nonce.0).as_bytes()].concat(),
+            client_first_bare: message.bare.to_vec(),
+            channel_binding: base64::encode(&[message.header, bound_data].concat()),
+        })
+    }
+
+    /// RFC 5802, section 6: the flag must fit what was offered and what was chosen, or somebody
+    /// has tampered with the list of mechanisms.
+    fn check_flag(
+        &self,
+        mechanism: Mechanism,
+        flag: BindingFlag<'_>,
+    ) -> Result<(), BindingMismatch> {
+        match (mechanism, flag) {
+            (Mechanism::ScramSha256Plus, BindingFlag::Bound(BINDING_TYPE)) => Ok(()),
+            (Mechanism::ScramSha256Plus, BindingFlag::Bound(_)) => Err(BindingMismatch::Type),
+            (
+                Mechanism::ScramSha256Plus,
+                BindingFlag::Unsupported | BindingFlag::SupportedButNotOffered,
+            )
+            | (Mechanism::ScramSha256, BindingFlag::Bound(_)) => Err(BindingMismatch::Mechanism),
+            (Mechanism::ScramSha256, BindingFlag::SupportedButNotOffered)
+                if self.mechanisms().contains(&Mechanism::ScramSha256Plus) =>
+            {
+                Err(BindingMismatch::Downgrade)
+            }
+            (
+                Mechanism::ScramSha256,
+                BindingFlag::Unsupported | BindingFlag::SupportedButNotOffered,
+            ) => Ok(()),
+        }
+    }
+}
+
+/// The client has opened the exchange and waits for salt and count.
+pub(crate) struct Opened {
+    nonce: Vec<u8>,
+    client_first_bare: Vec<u8>,
+    /// What the client must repeat under its signature.
+    channel_binding: String,
+}
+
+/// What a proof is checked against.
+pub(crate) struct Expected {
+    pub(crate) stored_key: Key,
+    pub(crate) server_key: Key,
+}
+
+impl Opened {
+    /// Makes server-first-message.
+    pub(crate) fn into_challenge(
+        self,
+        salt: &[u8],
+        iterations: std::num::NonZeroU32,
+        expected: Expected,
+    ) -> (Vec<u8>, Challenged) {
+        let rest = format!(",s={},i={iterations}", base64::encode(salt));
+        let server_first = [b"r=", self.nonce.as_slice(), rest.as_bytes()].concat();
+        (
+            server_first.clone(),
+            Challenged {
+                opened: self,
+                server_first,
+                expected,
+            },
+        )
+    }
+}
+
+/// The client knows salt and count; we wait for its proof.
+pub(crate) struct Challenged {
+    opened: Opened,
+    server_first: Vec<u8>,
+    expected: Expected,
+}
+
+/// The client has proven that it knows the password.
+pub(crate) struct Proven {
+    /// server-final-message, our own proof.
+    pub(crate) server_final: Vec<u8>,
+    pub(crate) client_key: Key,
+    pub(crate) expected: Expected,
+}
+
+impl Challenged {
+    /// Takes client-final-message.
+    pub(crate) fn handle_client_final(self, payload: &[u8]) -> Result<Proven, Rejected> {
+        let Self {
+            opened,
+            server_first,
+            expected,
+        } = self;
+        let message = ClientFinal::parse(payload).map_err(Rejected::Malformed)?;
+        if message.channel_binding != opened.channel_binding.as_bytes() {
+            return Err(Rejected::Binding(BindingMismatch::Data));
+        }
+        if message.nonce != opened.nonce {
+            return Err(Rejected::Nonce);
+        }
+        let signed: [&[u8]; 5] = [
+            &opened.client_first_bare,
+            b",",
+            &server_first,
+            b",",
+            message.without_proof,
+        ];
+        let client_key = message.proof.xor(&expected.stored_key.hmac(&signed));
+        let server_signature = expected.server_key.hmac(&signed);
+        if client_key.hash() != expected.stored_key {
+            return Err(Rejected::Proof);
+        }
+        let server_final = format!("v={}", base64::encode(server_signature.expose()));
+        Ok(Proven {
+            server_final: server_final.into_bytes(),
+            client_key,
+            expected,
+        })
+    }
+}

@@ -1,0 +1,367 @@
+//! Logging in to PostgreSQL: our answers to what it asks.
+//!
+//! ```text
+//! new ─► respond ─► Send ─► respond ─► Send ─► respond ─► Verified ─► authenticated
+//!           └─► Derive ─► resume ─► Send
+//! ```
+//!
+//! Whatever the state, AuthenticationOk goes to [`ServerAuthentication::authenticated`]: a server
+//! that has begun SCRAM must have proven that it knows the secret, and one that must be bound to
+//! its TLS connection must have done SCRAM at all.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::exchange::{Challenge, ChannelBinding, Mechanism, Nonce};
+use crate::md5;
+use crate::scram::initiator::{self, Answering, NoMechanism, Opened, Proving, Rejected};
+use crate::scram::keys::{Iterations, Keys, SaltedPasswordJob, TooManyIterations};
+use crate::scram::messages::{InitialResponse, Malformed};
+use crate::secret::{Md5Secret, Password, ScramSecret, Secret};
+
+/// What one login at a server needs.
+#[derive(Debug)]
+pub struct ServerLogin {
+    /// The user that we log in as.
+    pub user: String,
+    /// What we have for that user.
+    pub secret: ServerSecret,
+    /// Whether SCRAM-SHA-256-PLUS can be used. The data is the hash of the server's certificate.
+    pub channel_binding: ChannelBinding,
+    /// Fresh random bytes.
+    pub nonce: Nonce,
+}
+
+/// What we can log in with.
+#[derive(Clone, Debug)]
+pub enum ServerSecret {
+    /// Serves every method. May be empty: the server then says what it thinks of that.
+    Plain(Password),
+    /// Serves md5 only.
+    Md5(Md5Secret),
+    /// Keys that a client's proof has taught us: serve SCRAM, if the server stores the same secret.
+    Keys(Keys),
+    /// A SCRAM secret whose keys no client has shown us yet: serves nothing.
+    Scram(ScramSecret),
+}
+
+impl From<Secret> for ServerSecret {
+    fn from(secret: Secret) -> Self {
+        match secret {
+            Secret::Plain(password) => Self::Plain(password),
+            Secret::Md5(secret) => Self::Md5(secret),
+            Secret::Scram(secret) => Self::Scram(secret),
+        }
+    }
+}
+
+/// What to do next with a server.
+#[derive(Debug)]
+#[must_use]
+pub enum ServerStep {
+    /// Send this as the payload of a `p` message and wait for the next Authentication message.
+    Send(Vec<u8>, ServerAuthentication),
+    /// Run the job, or find its result, and go on with [`ServerAwaitingKeys::resume`].
+    Derive(SaltedPasswordJob, ServerAwaitingKeys),
+    /// The server has proven itself; only AuthenticationOk is missing.
+    Verified(ServerAuthentication),
+    /// This login cannot succeed.
+    Fail(ServerFailure),
+}
+
+/// Why we could not log in. The texts are PgBouncer's where it has one.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ServerFailure {
+    /// What we have cannot answer what the server asks.
+    #[error("wrong password type")]
+    WrongPasswordType,
+    /// The keys of a client's proof belong to another secret than the server's.
+    #[error(
+        "the SCRAM secret of user \"{user}\" on the server is not the one known here \
+         (salt or iteration count differ): copy rolpassword from pg_authid again"
+    )]
+    OtherSecret {
+        /// Whose secret it is.
+        user: String,
+    },
+    /// The server offers nothing that we speak.
+    #[error("none of the server's SASL authentication mechanisms are supported")]
+    NoMechanism,
+    /// Channel binding is required and the server did not offer or do it.
+    #[error("channel binding is required, but the server did not do SCRAM-SHA-256-PLUS")]
+    ChannelBindingRequired,
+    /// The server asks for more work than we do for anybody.
+    #[error(transparent)]
+    Iterations(#[from] TooManyIterations),
+    /// A message of the server cannot be read.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The server's nonce does not extend ours.
+    #[error("invalid SCRAM response (nonce mismatch)")]
+    Nonce,
+    /// The server reports a failure inside SCRAM.
+    #[error("error received from server in SCRAM exchange: {0}")]
+    Reported(String),
+    /// The server does not know the secret.
+    #[error("invalid server signature")]
+    Signature,
+    /// AuthenticationOk came before the server had proven itself.
+    #[error("server ended the SCRAM exchange before it had proven that it knows the password")]
+    Unproven,
+    /// The server sent something that does not belong here.
+    #[error("unexpected authentication request from server")]
+    OutOfOrder,
+    /// The keys given to [`ServerAwaitingKeys::resume`] are the result of another job.
+    #[error("keys of another salt or iteration count")]
+    StrayKeys,
+}
+
+/// A login that waits for an Authentication message.
+#[derive(Debug)]
+pub struct ServerAuthentication {
+    binding_required: bool,
+    state: State,
+}
+
+enum State {
+    Start(ServerLogin),
+    /// A password has been sent.
+    Answered,
+    SaslOpened {
+        opened: Opened,
+        user: String,
+        credential: Credential,
+    },
+    SaslProving(Proving),
+    SaslVerified,
+}
+
+/// What SCRAM can be done with.
+enum Credential {
+    Password(Password),
+    Keys(Keys),
+}
+
+impl ServerAuthentication {
+    /// Waits for what the server asks.
+    pub fn new(login: ServerLogin) -> Self {
+        let binding_required = match login.channel_binding {
+            ChannelBinding::Required(_) => true,
+            ChannelBinding::Unavailable | ChannelBinding::Available(_) => false,
+        };
+        Self {
+            binding_required,
+            state: State::Start(login),
+        }
+    }
+
+    /// Takes what the server asks.
+    pub fn respond(self, challenge: Challenge) -> ServerStep {
+        let Self {
+            binding_required,
+            state,
+        } = self;
+        let next = |state| Self {
+            binding_required,
+            state,
+        };
+        let step = match (state, challenge) {
+            (
+                State::Start(_),
+                Challenge::CleartextPassword | Challenge::Md5Password { salt: _ },
+            ) if binding_required => Err(ServerFailure::ChannelBindingRequired),
+            (State::Start(login), Challenge::CleartextPassword) => {
+                cleartext_answer(login).map(|p| ServerStep::Send(p, next(State::Answered)))
+            }
+            (State::Start(login), Challenge::Md5Password { salt }) => {
+                md5_answer(login, salt).map(|p| ServerStep::Send(p, next(State::Answered)))
+            }
+            (State::Start(login), Challenge::Sasl(mechanisms)) => open_sasl(login, &mechanisms)
+                .map(|(payload, state)| ServerStep::Send(payload, next(state))),
+            (
+                State::SaslOpened {
+                    opened,
+                    user,
+                    credential,
+                },
+                Challenge::SaslContinue(message),
+            ) => opened
+                .handle_server_first(&message)
+                .map_err(ServerFailure::from)
+                .and_then(|answering| prove(answering, credential, user, binding_required)),
+            (State::SaslProving(proving), Challenge::SaslFinal(message)) => proving
+                .handle_server_final(&message)
+                .map(|()| ServerStep::Verified(next(State::SaslVerified)))
+                .map_err(ServerFailure::from),
+            (
+                State::Start(_)
+                | State::Answered
+                | State::SaslOpened { .. }
+                | State::SaslProving(_)
+                | State::SaslVerified,
+                Challenge::CleartextPassword
+                | Challenge::Md5Password { .. }
+                | Challenge::Sasl(_)
+                | Challenge::SaslContinue(_)
+                | Challenge::SaslFinal(_),
+            ) => Err(ServerFailure::OutOfOrder),
+        };
+        step.unwrap_or_else(ServerStep::Fail)
+    }
+
+    /// Takes AuthenticationOk: whether we may trust it.
+    pub fn authenticated(self) -> Result<(), ServerFailure> {
+        match self.state {
+            State::SaslVerified => Ok(()),
+            State::SaslOpened { .. } | State::SaslProving(_) => Err(ServerFailure::Unproven),
+            State::Start(_) | State::Answered if self.binding_required => {
+                Err(ServerFailure::ChannelBindingRequired)
+            }
+            State::Start(_) | State::Answered => Ok(()),
+        }
+    }
+}
+
+/// A login that waits for the result of a job.
+#[derive(Debug)]
+pub struct ServerAwaitingKeys {
+    binding_required: bool,
+    answering: Answering,
+}
+
+impl ServerAwaitingKeys {
+    /// Goes on with the result of the job that came with this.
+    pub fn resume(self, keys: &Keys) -> ServerStep {
+        if !self.answering.is_for(keys) {
+            return ServerStep::Fail(ServerFailure::StrayKeys);
+        }
+        send_proof(self.answering, keys, self.binding_required)
+    }
+}
+
+fn cleartext_answer(login: ServerLogin) -> Result<Vec<u8>, ServerFailure> {
+    match login.secret {
+        ServerSecret::Plain(password) => Ok(terminated(password.expose())),
+        ServerSecret::Md5(_) | ServerSecret::Keys(_) | ServerSecret::Scram(_) => {
+            Err(ServerFailure::WrongPasswordType)
+        }
+    }
+}
+
+fn md5_answer(login: ServerLogin, salt: [u8; 4]) -> Result<Vec<u8>, ServerFailure> {
+    let secret = match login.secret {
+        ServerSecret::Plain(password) => Md5Secret::derive(&password, &login.user),
+        ServerSecret::Md5(secret) => secret,
+        ServerSecret::Keys(_) | ServerSecret::Scram(_) => {
+            return Err(ServerFailure::WrongPasswordType);
+        }
+    };
+    Ok(terminated(md5::response(&secret, salt).as_slice()))
+}
+
+fn terminated(password: &[u8]) -> Vec<u8> {
+    [password, b"\0"].concat()
+}
+
+fn open_sasl(
+    login: ServerLogin,
+    mechanisms: &[Mechanism],
+) -> Result<(Vec<u8>, State), ServerFailure> {
+    let ServerLogin {
+        user,
+        secret,
+        channel_binding,
+        nonce,
+    } = login;
+    let credential = match secret {
+        ServerSecret::Plain(password) => Credential::Password(password),
+        ServerSecret::Keys(keys) => Credential::Keys(keys),
+        ServerSecret::Md5(_) | ServerSecret::Scram(_) => {
+            return Err(ServerFailure::WrongPasswordType);
+        }
+    };
+    let (mechanism, client_first, opened) = initiator::open(mechanisms, &channel_binding, nonce)?;
+    let payload = InitialResponse::build(mechanism.name(), &client_first);
+    Ok((
+        payload,
+        State::SaslOpened {
+            opened,
+            user,
+            credential,
+        },
+    ))
+}
+
+/// A password needs work before it can answer; keys either fit or do not.
+fn prove(
+    answering: Answering,
+    credential: Credential,
+    user: String,
+    binding_required: bool,
+) -> Result<ServerStep, ServerFailure> {
+    match credential {
+        Credential::Password(password) => {
+            let iterations = Iterations::new(answering.iterations)?;
+            let job = SaltedPasswordJob::new(&password, answering.salt.clone(), iterations);
+            Ok(ServerStep::Derive(
+                job,
+                ServerAwaitingKeys {
+                    binding_required,
+                    answering,
+                },
+            ))
+        }
+        Credential::Keys(keys) if answering.is_for(&keys) => {
+            Ok(send_proof(answering, &keys, binding_required))
+        }
+        Credential::Keys(_) => Err(ServerFailure::OtherSecret { user }),
+    }
+}
+
+fn send_proof(answering: Answering, keys: &Keys, binding_required: bool) -> ServerStep {
+    let (client_final, proving) = answering.into_proof(keys);
+    let state = State::SaslProving(proving);
+    ServerStep::Send(
+        client_final,
+        ServerAuthentication {
+            binding_required,
+            state,
+        },
+    )
+}
+
+impl From<NoMechanism> for ServerFailure {
+    fn from(reason: NoMechanism) -> Self {
+        match reason {
+            NoMechanism::Unknown => Self::NoMechanism,
+            NoMechanism::BindingRequired => Self::ChannelBindingRequired,
+        }
+    }
+}
+
+impl From<Rejected> for ServerFailure {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Malformed(malformed) => Self::Malformed(malformed),
+            Rejected::Nonce => Self::Nonce,
+            Rejected::Error(word) => Self::Reported(word),
+            Rejected::Signature => Self::Signature,
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start(_) => "Start",
+            Self::Answered => "Answered",
+            Self::SaslOpened { .. } => "SaslOpened",
+            Self::SaslProving(_) => "SaslProving",
+            Self::SaslVerified => "SaslVerified",
+        })
+    }
+}
