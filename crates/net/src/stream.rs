@@ -1,0 +1,385 @@
+//! One connection's bytes: TCP, Unix or TLS over TCP behind one type.
+//!
+//! Reads and writes go straight through: no buffer, no allocation, no system call of our own.
+//! A write into TLS may leave encrypted bytes waiting inside, so whoever writes must also flush;
+//! for TCP and Unix a flush costs nothing.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use rustls::CommonState;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::address::{Address, PeerCredentials};
+use crate::tls::{PeerCertificate, TlsInfo};
+
+/// A connection to a client or to a server.
+///
+/// `AsyncWriteExt::shutdown` is the half-close: the peer reads end-of-file, we may still read.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP without encryption.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP, after its handshake.
+    Tls(Box<TlsSession>),
+}
+
+/// A TLS connection after its handshake.
+#[derive(Debug)]
+pub struct TlsSession {
+    io: tokio_rustls::TlsStream<TcpStream>,
+    /// The channel binding of our own certificate, when we are the server; computed once per
+    /// configuration.
+    presented: Option<Arc<[u8]>>,
+}
+
+impl Stream {
+    pub(crate) fn tls(
+        io: impl Into<tokio_rustls::TlsStream<TcpStream>>,
+        presented: Option<Arc<[u8]>>,
+    ) -> Self {
+        Self::Tls(Box::new(TlsSession {
+            io: io.into(),
+            presented,
+        }))
+    }
+
+    /// Takes over a connected socket that came from elsewhere, such as another process.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(fd);
+        socket.set_nonblocking(true)?;
+        if socket.local_addr()?.is_unix() {
+            Ok(Self::Unix(UnixStream::from_std(socket.into())?))
+        } else {
+            Ok(Self::Tcp(TcpStream::from_std(socket.into())?))
+        }
+    }
+
+    /// Gives the socket away, to hand it to another process. A TLS stream cannot move, because its
+    /// keys live here: it comes back unchanged.
+    pub fn into_fd(self) -> Result<io::Result<OwnedFd>, Self> {
+        match self {
+            Self::Tcp(tcp) => Ok(tcp.into_std().map(OwnedFd::from)),
+            Self::Unix(unix) => Ok(unix.into_std().map(OwnedFd::from)),
+            Self::Tls(_) => Err(self),
+        }
+    }
+
+    /// Reads from a connection that should be silent, without waiting.
+    ///
+    /// While nothing has happened on it this is `WouldBlock` without a system call, because the
+    /// reactor has flagged no readiness: looking at an idle server before lending it out is free.
+    /// `Ok(0)` is end-of-file; `Ok(n)` are bytes that nobody asked for.
+    ///
+    /// It must not be used while a task waits to read: that task would no longer be woken.
+    pub fn try_read_idle(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_read(buf),
+            Self::Unix(unix) => unix.try_read(buf),
+            Self::Tls(tls) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                let mut buf = ReadBuf::new(buf);
+                match tls.poll_read(&mut cx, &mut buf) {
+                    Poll::Ready(Ok(())) => Ok(buf.filled().len()),
+                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
+        }
+    }
+
+    /// The other end. `port` is the number to show for a Unix socket.
+    pub fn peer_address(&self, port: u16) -> io::Result<Address> {
+        match self.tcp() {
+            Some(tcp) => tcp.peer_addr().map(Address::Tcp),
+            None => Ok(Address::Unix {
+                peer: self.peer_credentials(),
+                port,
+            }),
+        }
+    }
+
+    /// Our end. `port` is the number to show for a Unix socket.
+    pub fn local_address(&self, port: u16) -> io::Result<Address> {
+        match self.tcp() {
+            Some(tcp) => tcp.local_addr().map(Address::Tcp),
+            None => Ok(Address::Unix { peer: None, port }),
+        }
+    }
+
+    /// Who the kernel says is at the other end; `None` for TCP.
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        let Self::Unix(unix) = self else { return None };
+        let cred = unix.peer_cred().ok()?;
+        let pid = cred
+            .pid()
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|&pid| pid != 0);
+        Some(PeerCredentials {
+            uid: cred.uid(),
+            gid: cred.gid(),
+            pid,
+        })
+    }
+
+    /// Whether this is a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
+    /// What the TLS handshake agreed on; `None` without TLS.
+    pub fn tls_info(&self) -> Option<TlsInfo> {
+        Some(TlsInfo::of(self.tls_state()?))
+    }
+
+    /// The certificate that the peer showed in the TLS handshake.
+    pub fn peer_certificate(&self) -> Option<PeerCertificate<'_>> {
+        self.tls_state()?
+            .peer_certificates()?
+            .first()
+            .map(PeerCertificate::new)
+    }
+
+    /// The `tls-server-end-point` channel binding (RFC 5929): a hash over the certificate of
+    /// whichever side is the TLS server. `None` without TLS, and for certificates whose signature
+    /// names no hash, such as Ed25519.
+    pub fn server_end_point_binding(&self) -> Option<Vec<u8>> {
+        let Self::Tls(session) = self else {
+            return None;
+        };
+        match &session.io {
+            tokio_rustls::TlsStream::Server(_) => session.presented.as_deref().map(<[u8]>::to_vec),
+            tokio_rustls::TlsStream::Client(_) => self.peer_certificate()?.end_point_binding(),
+        }
+    }
+
+    /// Closes at once: what the kernel has not sent is discarded and a TCP peer sees a reset.
+    pub fn abort(self) {
+        if let Some(tcp) = self.tcp() {
+            // A socket that is already gone is as closed as it can be.
+            let _ = SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(session) => Some(session.io.get_ref().0),
+            Self::Unix(_) => None,
+        }
+    }
+
+    fn tls_state(&self) -> Option<&CommonState> {
+        match self {
+            Self::Tls(session) => Some(session.io.get_ref().1),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+}
+
+impl TlsSession {
+    /// A peer that closes its socket without the farewell of TLS is simply gone: most PostgreSQL
+    /// clients leave like that, and the messages above have lengths, so nothing can be cut unseen.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Self::Tls(tls) => tls.poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut tls.io).poll_write(cx, buf),
+        }
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(&mut tls.io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Unix(unix) => unix.is_write_vectored(),
+            Self::Tls(tls) => tls.io.is_write_vectored(),
+        }
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(&mut tls.io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut tls.io).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+            Self::Tls(tls) => tls.io.get_ref().0.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn tcp_pair() -> (Stream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        (Stream::Tcp(near), Stream::Tcp(far))
+    }
+
+    fn unix_pair() -> (Stream, Stream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        (Stream::Unix(near), Stream::Unix(far))
+    }
+
+    /// Waits until the reactor has seen what the other end did, as time passes between two loans.
+    async fn idle_read(stream: &mut Stream, buf: &mut [u8]) -> io::Result<usize> {
+        for _ in 0..100 {
+            match stream.try_read_idle(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                other => return other,
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    #[test]
+    fn is_a_socket_and_one_word() {
+        // In a debug build mio adds a word to every socket, so the bound is relative.
+        assert_eq!(
+            size_of::<Stream>(),
+            size_of::<TcpStream>() + size_of::<usize>()
+        );
+        assert!(cfg!(debug_assertions) || size_of::<Stream>() <= 40);
+    }
+
+    #[tokio::test]
+    async fn an_idle_stream_shows_silence_stray_bytes_and_the_end() {
+        for (mut near, mut far) in [tcp_pair().await, unix_pair()] {
+            let mut buf = [0; 16];
+            let silent = near.try_read_idle(&mut buf).unwrap_err();
+            assert_eq!(silent.kind(), io::ErrorKind::WouldBlock);
+
+            far.write_all(b"stray").await.unwrap();
+            assert_eq!(idle_read(&mut near, &mut buf).await.unwrap(), 5);
+            assert_eq!(&buf[..5], b"stray");
+
+            drop(far);
+            assert_eq!(idle_read(&mut near, &mut buf).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_half_close_ends_one_direction_only() {
+        for (mut near, mut far) in [tcp_pair().await, unix_pair()] {
+            near.shutdown().await.unwrap();
+            assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
+            far.write_all(b"late").await.unwrap();
+            let mut buf = [0; 4];
+            near.read_exact(&mut buf).await.unwrap();
+            assert_eq!(&buf, b"late");
+        }
+    }
+
+    #[tokio::test]
+    async fn abort_resets_a_tcp_peer() {
+        let (near, mut far) = tcp_pair().await;
+        near.abort();
+        let error = far.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn moves_out_of_the_reactor_and_back() {
+        for (near, mut far) in [tcp_pair().await, unix_pair()] {
+            let was_unix = near.is_unix();
+            let fd = near.into_fd().unwrap().unwrap();
+            let mut near = Stream::from_fd(fd).unwrap();
+            assert_eq!(near.is_unix(), was_unix);
+            near.write_all(b"hello").await.unwrap();
+            let mut buf = [0; 5];
+            far.read_exact(&mut buf).await.unwrap();
+            assert_eq!(&buf, b"hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn knows_both_ends() {
+        let (near, far) = tcp_pair().await;
+        assert_eq!(near.peer_address(0).unwrap(), far.local_address(0).unwrap());
+        assert!(near.tls_info().is_none() && near.server_end_point_binding().is_none());
+
+        let (near, _far) = unix_pair();
+        let address = near.peer_address(6432).unwrap();
+        assert_eq!(
+            address.to_string(),
+            format!("unix({}):6432", std::process::id())
+        );
+        assert!(address.peer_credentials().is_some());
+    }
+}
