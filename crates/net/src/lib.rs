@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod address;
+pub mod buffer;
 mod connect;
 mod dns;
 mod listen;
@@ -16,6 +17,7 @@ pub mod tls;
 mod unix_name;
 
 pub use address::{Address, PeerCredentials};
+pub use buffer::{Buffered, Input};
 pub use connect::{ConnectError, Target, connect};
 pub use dns::{CachedName, DnsError, DnsTtl, Resolver};
 pub use listen::{
