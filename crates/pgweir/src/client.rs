@@ -1,0 +1,216 @@
+//! What everybody may know of a client: the console, the janitor, whoever has a server for it.
+//!
+//! The client's own task owns the connection; this record is shared. Others reach the task only
+//! through its [`Mailbox`].
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use pgweir_net::{Address, TlsInfo};
+use pgweir_pool::{Refusal, SlotId, Ticket};
+use pgweir_session::{Clocks, Phase};
+use pgweir_wire::CancelKey;
+
+use crate::farewell::Farewell;
+use crate::server::{Server, ServerInfo};
+use crate::shared::Route;
+
+/// A server on its way to, or held by, a client.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// The permit.
+    pub(crate) slot: SlotId,
+    /// The server.
+    pub(crate) server: Box<Server>,
+    /// It was idle so long that it must be checked first.
+    pub(crate) stale: bool,
+}
+
+/// What others tell a client's task.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// The server it waits for.
+    Lease(Lease),
+    /// Its pool has had a login.
+    Greet,
+    /// It gets no server.
+    Refused(Refusal),
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    waker: Option<Waker>,
+    mail: Option<Mail>,
+    /// The first order to end counts.
+    end: Option<Farewell>,
+    notice: bool,
+    canceled: bool,
+}
+
+/// Who a client is, known after its startup packet.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) database: Arc<str>,
+    pub(crate) user: Arc<str>,
+}
+
+/// What changes while a client lives.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) clocks: Clocks,
+    /// When the client last asked for something.
+    pub(crate) requested_at: Instant,
+    /// The server that it holds.
+    pub(crate) link: Option<(SlotId, Arc<ServerInfo>)>,
+    /// Its place in the queue.
+    pub(crate) ticket: Option<Ticket>,
+    /// Whether it has been told that it waits.
+    pub(crate) wait_notified: bool,
+    pub(crate) application_name: Arc<str>,
+    pub(crate) tls: Option<TlsInfo>,
+}
+
+/// The shared record of a client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) id: u64,
+    pub(crate) address: Address,
+    pub(crate) local: Address,
+    pub(crate) connected_at: Instant,
+    pub(crate) identity: OnceLock<Identity>,
+    pub(crate) route: OnceLock<Arc<Route>>,
+    pub(crate) cancel_key: OnceLock<CancelKey>,
+    /// Whether it talks to the console.
+    pub(crate) is_console: AtomicBool,
+    pub(crate) prepared: AtomicU32,
+    state: Mutex<State>,
+    has_mail: AtomicBool,
+    mailbox: Mutex<Mailbox>,
+}
+
+impl Client {
+    pub(crate) fn new(id: u64, address: Address, local: Address, now: Instant) -> Self {
+        let clocks =
+            Clocks { phase: Phase::Login, since: now, query_start: None, transaction_start: None };
+        Self {
+            id,
+            address,
+            local,
+            connected_at: now,
+            identity: OnceLock::new(),
+            route: OnceLock::new(),
+            cancel_key: OnceLock::new(),
+            is_console: AtomicBool::new(false),
+            prepared: AtomicU32::new(0),
+            state: Mutex::new(State {
+                clocks,
+                requested_at: now,
+                link: None,
+                ticket: None,
+                wait_notified: false,
+                application_name: "".into(),
+                tls: None,
+            }),
+            has_mail: AtomicBool::new(false),
+            mailbox: Mutex::new(Mailbox::default()),
+        }
+    }
+
+    /// The state, to read or change. Held for a few lines only.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers which task to wake. A task keeps its waker for life.
+    pub(crate) fn attach(&self, waker: &Waker) {
+        self.mailbox().waker = Some(waker.clone());
+    }
+
+    /// Gives the task something it waits for.
+    pub(crate) fn deliver(&self, mail: Mail) {
+        let mut mailbox = self.mailbox();
+        debug_assert!(mailbox.mail.is_none(), "a client waits for one thing at a time");
+        mailbox.mail = Some(mail);
+        self.ring(mailbox);
+    }
+
+    /// Tells the task to end.
+    pub(crate) fn end(&self, farewell: Farewell) {
+        let mut mailbox = self.mailbox();
+        mailbox.end.get_or_insert(farewell);
+        self.ring(mailbox);
+    }
+
+    /// Tells the waiting task that its query is not wanted any more.
+    pub(crate) fn cancel_wait(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.canceled = true;
+        self.ring(mailbox);
+    }
+
+    /// Tells the waiting task to tell its client that it waits.
+    pub(crate) fn notify_wait(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.notice = true;
+        self.ring(mailbox);
+    }
+
+    fn ring(&self, mailbox: MutexGuard<'_, Mailbox>) {
+        self.has_mail.store(true, Ordering::Release);
+        let waker = mailbox.waker.clone();
+        drop(mailbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether there may be something in the mailbox. Cheap enough to ask at every turn.
+    #[inline]
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
+    }
+
+    /// The order to end, if there is one.
+    pub(crate) fn take_end(&self) -> Option<Farewell> {
+        self.take(|mailbox| mailbox.end.take())
+    }
+
+    /// The thing waited for, if it is there.
+    pub(crate) fn take_mail(&self) -> Option<Mail> {
+        self.take(|mailbox| mailbox.mail.take())
+    }
+
+    /// Whether the wait was canceled, and whether the client should be told that it waits.
+    pub(crate) fn take_wait_orders(&self) -> (bool, bool) {
+        self.take(|mailbox| {
+            (std::mem::take(&mut mailbox.canceled), std::mem::take(&mut mailbox.notice))
+        })
+    }
+
+    fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
+        let mut mailbox = self.mailbox();
+        let taken = f(&mut mailbox);
+        let empty =
+            mailbox.mail.is_none() && mailbox.end.is_none() && !mailbox.notice && !mailbox.canceled;
+        self.has_mail.store(!empty, Ordering::Release);
+        taken
+    }
+
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Client {
+    /// The prefix of its log lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (database, user) = match self.identity.get() {
+            Some(identity) => (&*identity.database, &*identity.user),
+            None => ("(nodb)", "(nouser)"),
+        };
+        write!(f, "C-{:#x}: {database}/{user}@{}", self.id, self.address)
+    }
+}

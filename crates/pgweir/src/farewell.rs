@@ -1,0 +1,275 @@
+//! Why a client's connection ends, or a request is refused, and how the client is told.
+//!
+//! The only place that writes error text for clients. In the dialect of PgBouncer every reason is
+//! FATAL 08P01 and its text is PgBouncer's; in that of PostgreSQL severity and SQLSTATE say what
+//! drivers need to know: whether to retry, and whether the connection is still good.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use pgweir_config::ErrorCodes;
+use pgweir_pool::{Refusal, Scope};
+use pgweir_session::{Expiry, Violation};
+use pgweir_wire::backend::Report;
+use pgweir_wire::{Severity, SqlState, StartupError};
+
+/// Why a client's connection ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Farewell {
+    /// The client said Terminate.
+    ClientClosed,
+    /// The client closed the socket without a word.
+    ClientGone,
+    /// The first packet cannot be understood.
+    Startup(StartupError),
+    /// Plain bytes behind a request for encryption: somebody in the middle.
+    BytesBehindRequest(&'static str),
+    /// The client must use TLS.
+    TlsRequired,
+    /// No user in the startup packet.
+    NoUser,
+    /// A startup parameter that is not kept per client.
+    Parameter(String),
+    /// The same, inside `options`.
+    ParameterInOptions(String),
+    /// `options` has another form than `-c name=value`.
+    Options,
+    /// The database is in no configuration.
+    NoDatabase(Arc<str>),
+    /// The database was disabled by an operator.
+    DatabaseDisabled(Arc<str>),
+    /// The database in which users are looked up was disabled by an operator.
+    AuthDatabaseDisabled(String),
+    /// A limit on clients.
+    TooMany(Scope),
+    /// The proof was wrong; the text does not say whether the user exists.
+    Authentication(Cow<'static, str>),
+    /// auth_query knows no such user.
+    NoSuchUser,
+    /// No HBA rule matches.
+    NoMethod,
+    /// An HBA rule rejects.
+    LoginRejected,
+    /// The user may not use the console.
+    NotAllowed,
+    /// The configuration makes this login impossible; the log says how.
+    Configuration,
+    /// A message in login that does not belong there.
+    LoginMessage,
+    /// A time limit has passed.
+    Expired(Expiry),
+    /// The pool has no server and will not get one.
+    Refused(Refusal),
+    /// The server went away while the client held it.
+    ServerLost,
+    /// The server could not be brought to the client's parameters.
+    ServerUnfit(String),
+    /// A protocol violation of either side.
+    Violation(Violation),
+    /// BEGIN in statement mode.
+    TransactionInStatementMode,
+    /// `server_fast_close`: its server's configuration has changed.
+    DatabaseChanged,
+    /// KILL_CLIENT.
+    Killed,
+    /// KILL, or the database is no longer configured.
+    DatabaseRemoved,
+    /// The process ends: nothing new is begun.
+    ShuttingDown,
+    /// A client that would need a server while the process waits for servers to come free.
+    ServersShuttingDown,
+    /// What PgBouncer has and we do not have yet.
+    Unsupported(&'static str),
+}
+
+/// What is sent, before it is bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) severity: Severity,
+    pub(crate) code: SqlState,
+    pub(crate) text: Cow<'static, str>,
+    pub(crate) detail: Option<String>,
+}
+
+impl Answer {
+    pub(crate) fn write(&self, out: &mut BytesMut) {
+        Report {
+            severity: self.severity,
+            code: self.code,
+            message: &self.text,
+            detail: self.detail.as_deref(),
+            hint: None,
+        }
+        .write(out);
+    }
+}
+
+impl Farewell {
+    /// What the client is told; `None` if nobody is there to be told.
+    pub(crate) fn answer(&self, codes: ErrorCodes) -> Option<Answer> {
+        let text = match self {
+            Self::ClientClosed | Self::ClientGone => return None,
+            other => other.reason(),
+        };
+        let code = match codes {
+            ErrorCodes::Pgbouncer => self.inherited_code().unwrap_or(SqlState::PROTOCOL_VIOLATION),
+            ErrorCodes::Postgres => self.code(),
+        };
+        Some(Answer { severity: Severity::Fatal, code, text, detail: None })
+    }
+
+    /// The reason, in PgBouncer's words: for the client and for the log.
+    pub(crate) fn reason(&self) -> Cow<'static, str> {
+        match self {
+            Self::ClientClosed => "client close request".into(),
+            Self::ClientGone => "client unexpected eof".into(),
+            Self::Startup(error) => error.to_string().into(),
+            Self::BytesBehindRequest(what) => {
+                format!("received unencrypted data after {what} request").into()
+            }
+            Self::TlsRequired => "SSL required".into(),
+            Self::NoUser => "no username supplied".into(),
+            Self::Parameter(name) => format!("unsupported startup parameter: {name}").into(),
+            Self::ParameterInOptions(name) => {
+                format!("unsupported startup parameter in options: {name}").into()
+            }
+            Self::Options => "unsupported options startup parameter: only '-c config=val' and \
+                              '--config=val' are allowed"
+                .into(),
+            Self::NoDatabase(name) => format!("no such database: {name}").into(),
+            Self::DatabaseDisabled(name) => format!("database \"{name}\" is disabled").into(),
+            Self::AuthDatabaseDisabled(name) => {
+                format!("authentication database \"{name}\" is disabled").into()
+            }
+            Self::TooMany(scope) => match scope {
+                Scope::Clients => "no more connections allowed (max_client_conn)".into(),
+                other => format!("client connections exceeded ({})", other.key()).into(),
+            },
+            Self::Authentication(text) => text.clone(),
+            Self::NoSuchUser => "no such user".into(),
+            Self::NoMethod => "no authentication method is found".into(),
+            Self::LoginRejected => "login rejected".into(),
+            Self::NotAllowed => "not allowed".into(),
+            Self::Configuration => "bouncer config error".into(),
+            Self::LoginMessage => "bad packet".into(),
+            Self::Expired(expiry) => expiry_text(*expiry).into(),
+            Self::Refused(Refusal::Login(failure)) => failure.message.to_string().into(),
+            Self::Refused(Refusal::Failing(failure)) => format!(
+                "server login has been failing, cached error: {} (server_login_retry)",
+                failure.message
+            )
+            .into(),
+            Self::ServerLost => "server conn crashed?".into(),
+            Self::ServerUnfit(text) => format!("invalid server parameter: {text}").into(),
+            Self::Violation(violation) => violation_text(violation),
+            Self::TransactionInStatementMode => {
+                "transaction blocks not allowed in statement pooling mode".into()
+            }
+            Self::DatabaseChanged => "database configuration changed".into(),
+            Self::Killed => "admin forced disconnect".into(),
+            Self::DatabaseRemoved => "database removed".into(),
+            Self::ShuttingDown => "pooler is shutting down".into(),
+            Self::ServersShuttingDown => "server shutting down".into(),
+            Self::Unsupported(what) => format!("{what} is not supported").into(),
+        }
+    }
+
+    /// What only the log may say besides the reason.
+    pub(crate) fn log_detail(&self) -> Option<String> {
+        match self {
+            Self::Violation(violation) => Some(violation.to_string()),
+            _ => None,
+        }
+    }
+
+    /// The SQLSTATE that a server gave, which PgBouncer passes on.
+    fn inherited_code(&self) -> Option<SqlState> {
+        match self {
+            Self::Refused(Refusal::Login(failure)) => failure.sqlstate.map(SqlState),
+            _ => None,
+        }
+    }
+
+    fn code(&self) -> SqlState {
+        match self {
+            Self::ClientClosed | Self::ClientGone | Self::ServerLost => {
+                SqlState::CONNECTION_FAILURE
+            }
+            Self::Startup(_)
+            | Self::BytesBehindRequest(_)
+            | Self::LoginMessage
+            | Self::Violation(_) => match self {
+                Self::Violation(Violation::StatementMissing(_)) => {
+                    SqlState::INVALID_SQL_STATEMENT_NAME
+                }
+                Self::Violation(Violation::StatementExists(_)) => {
+                    SqlState::DUPLICATE_PREPARED_STATEMENT
+                }
+                Self::Violation(
+                    Violation::ServerFrame(_)
+                    | Violation::ServerMessage(_)
+                    | Violation::ServerMalformed(_)
+                    | Violation::OwnQueryFailed(_),
+                ) => SqlState::CONNECTION_FAILURE,
+                _ => SqlState::PROTOCOL_VIOLATION,
+            },
+            Self::TlsRequired | Self::NoUser | Self::NoMethod | Self::LoginRejected => {
+                SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+            }
+            Self::NotAllowed => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            Self::Authentication(_) | Self::NoSuchUser => SqlState::INVALID_PASSWORD,
+            Self::Parameter(_)
+            | Self::ParameterInOptions(_)
+            | Self::Options
+            | Self::TransactionInStatementMode
+            | Self::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::TooMany(_) => SqlState::TOO_MANY_CONNECTIONS,
+            Self::Configuration | Self::ServerUnfit(_) => SqlState::INTERNAL_ERROR,
+            Self::Expired(expiry) => match expiry {
+                Expiry::Login | Expiry::Query => SqlState::QUERY_CANCELED,
+                Expiry::QueryWait | Expiry::QueryWhileWaiting => SqlState::TOO_MANY_CONNECTIONS,
+                Expiry::Idle => SqlState::IDLE_SESSION_TIMEOUT,
+                Expiry::Transaction => SqlState::TRANSACTION_TIMEOUT,
+                Expiry::IdleTransaction => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            },
+            Self::Refused(Refusal::Login(failure)) => {
+                failure.sqlstate.map_or(SqlState::CANNOT_CONNECT_NOW, SqlState)
+            }
+            Self::Refused(Refusal::Failing(_))
+            | Self::DatabaseDisabled(_)
+            | Self::AuthDatabaseDisabled(_)
+            | Self::ShuttingDown => SqlState::CANNOT_CONNECT_NOW,
+            Self::DatabaseChanged
+            | Self::Killed
+            | Self::DatabaseRemoved
+            | Self::ServersShuttingDown => SqlState::ADMIN_SHUTDOWN,
+        }
+    }
+}
+
+fn expiry_text(expiry: Expiry) -> &'static str {
+    match expiry {
+        Expiry::Login => "client_login_timeout",
+        Expiry::Idle => "client_idle_timeout",
+        Expiry::QueryWait => "query_wait_timeout",
+        Expiry::QueryWhileWaiting => "query_timeout",
+        Expiry::Query => "query timeout",
+        Expiry::Transaction => "transaction timeout",
+        Expiry::IdleTransaction => "idle transaction timeout",
+    }
+}
+
+fn violation_text(violation: &Violation) -> Cow<'static, str> {
+    match violation {
+        Violation::StatementMissing(_) => "prepared statement did not exist".into(),
+        Violation::StatementExists(_) => "prepared statement name is already in use".into(),
+        Violation::ClientFrame(_) | Violation::ClientMalformed(_) => "bad packet".into(),
+        Violation::ClientMessage(_) => "unknown pkt".into(),
+        Violation::ServerFrame(_)
+        | Violation::ServerMessage(_)
+        | Violation::ServerMalformed(_) => "unexpected packet from server".into(),
+        Violation::OwnQueryFailed(text) => format!("invalid server parameter: {text}").into(),
+    }
+}

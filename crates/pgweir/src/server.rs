@@ -1,0 +1,62 @@
+//! A connection to PostgreSQL, and what everybody may know of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use pgweir_net::{Address, Buffered, Target, TlsInfo};
+use pgweir_session::Relay;
+use pgweir_wire::CancelKey;
+
+use crate::client::Client;
+use crate::shared::PoolHome;
+
+/// A server that is logged in. It moves by value: into a client's task, and back to the pool.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) line: Buffered,
+    pub(crate) relay: Relay,
+    pub(crate) info: Arc<ServerInfo>,
+}
+
+/// The shared record of a server.
+#[derive(Debug)]
+pub(crate) struct ServerInfo {
+    pub(crate) id: u64,
+    pub(crate) home: Arc<PoolHome>,
+    /// Where it was reached, and where its CancelRequests go.
+    pub(crate) target: Target,
+    /// The host name that its certificate must show.
+    pub(crate) host: Option<Arc<str>>,
+    pub(crate) address: Address,
+    pub(crate) local: Address,
+    pub(crate) cancel_key: Option<CancelKey>,
+    pub(crate) tls: Option<TlsInfo>,
+    pub(crate) connected_at: Instant,
+    /// Changes with every lease.
+    pub(crate) loan: Mutex<Loan>,
+}
+
+/// Who holds a server, and since when.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    pub(crate) client: Option<Arc<Client>>,
+    pub(crate) requested_at: Instant,
+    pub(crate) prepared: usize,
+}
+
+impl ServerInfo {
+    /// The backend's process id, as its cancel key says.
+    pub(crate) fn process_id(&self) -> i32 {
+        self.cancel_key.as_ref().map_or(0, |key| key.process_id)
+    }
+}
+
+impl fmt::Display for ServerInfo {
+    /// The prefix of its log lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.home.name;
+        write!(f, "S-{:#x}: {}/{}@{}", self.id, name.database, name.user, self.address)
+    }
+}
