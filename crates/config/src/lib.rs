@@ -1,2 +1,48 @@
-//! pgweir-config
+//! Configuration: every key once, read from PgBouncer's ini dialect or from TOML.
+//!
+//! [`Config::load`] is for start and RELOAD and behaves as PgBouncer does: it stops at the first
+//! error, and what stood before it counts. [`check`] goes on and gives every [`Problem`] with file,
+//! line and what may help. A new key is one row of the table in `keys.rs`.
+//!
+//! The crate is pure: it opens no file, asks no clock and reads no environment. Whoever loads a
+//! configuration hands in a function that reads files.
+
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod config;
+mod connstr;
+mod declare;
+mod dialect;
+mod diff;
+mod docs;
+mod draft;
+mod ini;
+mod keys;
+mod layers;
+mod lints;
+mod problem;
+mod settings;
+mod suggest;
+mod toml;
+mod value;
+
+pub use config::{Config, Database, LoadError, Loaded, Peer, Phase, User, check};
+pub use declare::{Effect, Key, Place, Scope};
+pub use dialect::{Dialect, sniff};
+pub use diff::{DatabaseChange, Diff, diff};
+pub use docs::{reference_markdown, sample_ini};
+pub use keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
+pub use layers::PoolSettings;
+pub use problem::{Problem, Severity};
+pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
+pub use value::{
+    AuthDatabase, AuthType, ErrorCodes, FileMode, Host, Hosts, Invalid, Kind, List,
+    LoadBalanceHosts, PoolMode, Seconds, Secret, SslMode, TlsProtocols, TlsVersion, Value,
+};
+
+/// The database whose clients talk to the console. No entry can have this name.
+pub const CONSOLE_DATABASE: &str = "pgbouncer";
+
+/// The entry that stands for every database without an entry of its own.
+pub const TEMPLATE_DATABASE: &str = "*";

@@ -1,0 +1,263 @@
+//! What is wrong with a configuration although each of its lines can be read.
+//!
+//! Only `check` looks here: PgBouncer starts with most of these, or says them when it is too late.
+
+use crate::CONSOLE_DATABASE;
+use crate::config::Config;
+use crate::declare::Place;
+use crate::draft::Seen;
+use crate::problem::{Fault, Report, Spot};
+use crate::value::{AuthType, SslMode};
+
+const PEER_ID_MAX: u32 = 16383;
+
+/// Adds what is wrong with `config`, at the lines where it was set.
+pub(crate) fn look_at(config: &Config, seen: &Seen, file: &str, report: &mut Report) {
+    let mut lints = Lints { seen, file, report };
+    lints.listening(config);
+    lints.client_tls(config);
+    lints.users(config);
+    lints.databases(config);
+    lints.peers(config);
+}
+
+struct Lints<'a> {
+    seen: &'a Seen,
+    file: &'a str,
+    report: &'a mut Report,
+}
+
+impl Lints<'_> {
+    fn listening(&mut self, config: &Config) {
+        let global = &config.global;
+        if global.listen_addr.is_empty() && global.unix_socket_dir.is_empty() {
+            let fault = Fault::new("nowhere to listen on");
+            self.error(
+                "unix_socket_dir",
+                fault,
+                "set listen_addr or unix_socket_dir",
+            );
+        }
+    }
+
+    /// The refusals of the TLS set-up, which ends the start.
+    fn client_tls(&mut self, config: &Config) {
+        let global = &config.global;
+        let mode = global.client_tls_sslmode;
+        let has_certificate =
+            !global.client_tls_key_file.is_empty() && !global.client_tls_cert_file.is_empty();
+        if mode != SslMode::Disable && !has_certificate {
+            let text = "To allow TLS connections from clients, client_tls_key_file and \
+                        client_tls_cert_file must be set.";
+            self.error(
+                "client_tls_sslmode",
+                Fault::new(text),
+                "or client_tls_sslmode = disable",
+            );
+        }
+        let needs_authority = mode == SslMode::VerifyFull && global.client_tls_ca_file.is_empty();
+        if global.auth_type == AuthType::Cert && mode != SslMode::VerifyFull {
+            let text = "auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL";
+            self.error(
+                "auth_type",
+                Fault::new(text),
+                "set client_tls_sslmode = verify-full",
+            );
+        } else if needs_authority {
+            let text = "client_tls_sslmode requires client_tls_ca_file";
+            self.error(
+                "client_tls_sslmode",
+                Fault::new(text),
+                "set client_tls_ca_file",
+            );
+        }
+    }
+
+    fn users(&mut self, config: &Config) {
+        let global = &config.global;
+        let needs_secrets = match global.auth_type {
+            AuthType::Trust
+            | AuthType::Plain
+            | AuthType::Md5
+            | AuthType::Cert
+            | AuthType::ScramSha256 => true,
+            AuthType::Any | AuthType::Hba | AuthType::Ldap | AuthType::Pam => false,
+        };
+        let has_query = global.auth_user.is_some()
+            || config
+                .databases
+                .values()
+                .any(|database| database.keys.auth_user.is_some());
+        if needs_secrets && global.auth_file.is_none() && !has_query {
+            let fault = Fault::new("no users are known, so nobody can log in");
+            self.warning("auth_type", fault, "set auth_file or auth_user");
+        }
+        if global.auth_type == AuthType::Hba && global.auth_hba_file.is_empty() {
+            let fault = Fault::new("auth_type=hba without rules refuses everybody");
+            self.warning("auth_type", fault, "set auth_hba_file");
+        }
+        if global.auth_type == AuthType::Any {
+            for database in config.databases.values().filter(|d| d.keys.user.is_none()) {
+                let text = format!(
+                    "auth_type=any needs a forced user, and {} has none",
+                    database.name
+                );
+                let spot = self.spot(Place::Database, &database.name);
+                let hint = "add user=NAME to its entry".to_owned();
+                self.report.warning(&spot, Fault::new(text).hint(hint));
+            }
+        }
+    }
+
+    fn databases(&mut self, config: &Config) {
+        for database in config.databases.values().chain(&config.autodb) {
+            let spot = self.spot(Place::Database, &database.name);
+            if database.keys.auth_dbname.as_deref() == Some(CONSOLE_DATABASE) {
+                let text = format!(
+                    "cannot use the reserved \"{CONSOLE_DATABASE}\" database as an auth_dbname"
+                );
+                let hint = "clients of this database cannot log in".to_owned();
+                self.report.error(&spot, Fault::new(text).hint(hint)).ok();
+            }
+            let size = database.keys.pool_size.filter(|size| *size >= 0);
+            let size = size.unwrap_or(config.global.default_pool_size);
+            let min = database
+                .keys
+                .min_pool_size
+                .unwrap_or(config.global.min_pool_size);
+            if size > 0 && min > size {
+                let text = format!("min_pool_size {min} is more than the pool's size {size}");
+                let hint = "the pool never has more servers than its size".to_owned();
+                self.report.warning(&spot, Fault::new(text).hint(hint));
+            }
+        }
+        if config.databases.is_empty() && config.autodb.is_none() {
+            let fault = Fault::new("there is no database that clients could use");
+            self.warning(
+                "",
+                fault,
+                "add an entry to the databases, or the entry \"*\"",
+            );
+        }
+    }
+
+    fn peers(&mut self, config: &Config) {
+        let own = u32::from(config.global.peer_id);
+        if own > PEER_ID_MAX {
+            let fault = Fault::new(format!("peer_id {own} does not fit into a cancel key"));
+            self.error("peer_id", fault, "use a number from 1 to 16383");
+        }
+        for id in config.peers.keys().filter(|id| **id > PEER_ID_MAX) {
+            let spot = self.spot(Place::Peer, &id.to_string());
+            let fault = Fault::new(format!("peer {id} does not fit into a cancel key"));
+            let hint = "use a number from 1 to 16383".to_owned();
+            self.report.error(&spot, fault.hint(hint)).ok();
+        }
+        if own == 0 && !config.peers.is_empty() {
+            let fault = Fault::new("peers are ignored as long as peer_id is 0");
+            self.warning("peer_id", fault, "set peer_id to our own number");
+        }
+    }
+
+    fn error(&mut self, key: &str, fault: Fault, hint: &str) {
+        let spot = self.spot(Place::Global, key);
+        self.report.error(&spot, fault.hint(hint.to_owned())).ok();
+    }
+
+    fn warning(&mut self, key: &str, fault: Fault, hint: &str) {
+        let spot = self.spot(Place::Global, key);
+        self.report.warning(&spot, fault.hint(hint.to_owned()));
+    }
+
+    /// Where it is set, or the file as a whole.
+    fn spot(&self, place: Place, name: &str) -> Spot {
+        let spot = self.seen.spots.get(&(place, name.to_owned()));
+        let Some(spot) = spot else {
+            return Spot::file(self.file);
+        };
+        Spot {
+            setting: None,
+            ..spot.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check;
+
+    fn problems(text: &str) -> Vec<String> {
+        let problems = check("a.ini", &mut |_| Ok(text.to_owned()));
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    const FINE: &str = "[databases]\na = user=u\n[pgbouncer]\nauth_file = users.txt\n";
+
+    #[test]
+    fn nothing_is_said_about_a_sound_file() {
+        assert_eq!(problems(FINE), [""; 0]);
+    }
+
+    #[test]
+    fn tls_without_certificate_is_an_error_at_its_line() {
+        let text = format!("{FINE}client_tls_sslmode = require\n");
+        assert_eq!(
+            problems(&text),
+            [
+                "a.ini:5: error: To allow TLS connections from clients, client_tls_key_file and \
+              client_tls_cert_file must be set. (or client_tls_sslmode = disable)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_configuration_without_users_databases_or_sockets_is_doubtful() {
+        let problems = problems("[pgbouncer]\nunix_socket_dir =\n");
+        assert_eq!(
+            problems,
+            [
+                "a.ini:2: error: nowhere to listen on (set listen_addr or unix_socket_dir)",
+                "a.ini: warning: no users are known, so nobody can log in \
+                 (set auth_file or auth_user)",
+                "a.ini: warning: there is no database that clients could use \
+                 (add an entry to the databases, or the entry \"*\")",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_console_is_no_place_for_secrets() {
+        let text = "[databases]\na = auth_dbname=pgbouncer\n[pgbouncer]\nauth_file = f\n";
+        assert_eq!(
+            problems(text),
+            [
+                "a.ini:2: error: cannot use the reserved \"pgbouncer\" database as an auth_dbname \
+              (clients of this database cannot log in)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_minimum_above_the_size_is_doubtful() {
+        let text = "[databases]\na = pool_size=2 min_pool_size=3\n[pgbouncer]\nauth_file = f\n";
+        assert_eq!(
+            problems(text),
+            [
+                "a.ini:2: warning: min_pool_size 3 is more than the pool's size 2 \
+              (the pool never has more servers than its size)"
+            ]
+        );
+    }
+
+    #[test]
+    fn peers_have_small_numbers() {
+        let text = format!("{FINE}peer_id = 20000\n[peers]\n20001 = host=a\n");
+        assert_eq!(problems(&text).len(), 2);
+        let text = format!("{FINE}[peers]\n1 = host=a\n");
+        assert_eq!(
+            problems(&text),
+            ["a.ini: warning: peers are ignored as long as peer_id is 0 \
+              (set peer_id to our own number)"]
+        );
+    }
+}

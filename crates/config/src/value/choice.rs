@@ -1,0 +1,142 @@
+//! Values that are one word out of a few.
+
+use super::{Invalid, Kind, Value};
+
+/// Declares an enum whose variants are words of the configuration.
+macro_rules! choices {
+    ($(
+        $(#[$meta:meta])+
+        pub enum $name:ident {
+            $( #[doc = $doc:literal] $variant:ident = $word:literal, )+
+        }
+    )+) => { $(
+        $(#[$meta])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $( #[doc = $doc] $variant, )+ }
+
+        impl $name {
+            /// Every variant, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[ $( Self::$variant, )+ ];
+
+            /// The word that stands for the variant.
+            pub const fn word(self) -> &'static str {
+                match self { $( Self::$variant => $word, )+ }
+            }
+        }
+
+        impl Value for $name {
+            const KIND: Kind = Kind::Choice(&[ $( $word, )+ ]);
+
+            fn parse(text: &str) -> Result<Self, Invalid> {
+                let matches = |choice: &&Self| choice.word().eq_ignore_ascii_case(text);
+                Self::ALL.iter().find(matches).copied().ok_or(Invalid::Malformed(Self::KIND))
+            }
+
+            fn show(&self) -> Option<String> {
+                Some(self.word().to_owned())
+            }
+        }
+    )+ };
+}
+
+choices! {
+    /// When a server goes back to its pool.
+    pub enum PoolMode {
+        /// When the client disconnects.
+        Session = "session",
+        /// When the transaction ends.
+        Transaction = "transaction",
+        /// When the statement ends; transaction blocks are refused.
+        Statement = "statement",
+    }
+
+    /// How clients prove who they are.
+    pub enum AuthType {
+        /// Not at all, and the user name does not matter.
+        Any = "any",
+        /// Not at all, but the user must be known.
+        Trust = "trust",
+        /// With the password in clear text.
+        Plain = "plain",
+        /// With an md5 hash, or SCRAM where the stored secret is a SCRAM verifier.
+        Md5 = "md5",
+        /// With a TLS certificate.
+        Cert = "cert",
+        /// As the rules in auth_hba_file say.
+        Hba = "hba",
+        /// With SCRAM-SHA-256.
+        ScramSha256 = "scram-sha-256",
+        /// With a password that an LDAP server checks.
+        Ldap = "ldap",
+        /// With a password that PAM checks.
+        Pam = "pam",
+    }
+
+    /// How much TLS a connection needs; each mode asks for more than the one before it.
+    pub enum SslMode {
+        /// No TLS.
+        Disable = "disable",
+        /// TLS if the other side insists.
+        Allow = "allow",
+        /// TLS if the other side can.
+        Prefer = "prefer",
+        /// TLS, but any certificate will do.
+        Require = "require",
+        /// TLS with a certificate from a known authority.
+        VerifyCa = "verify-ca",
+        /// TLS with a certificate from a known authority for this very name.
+        VerifyFull = "verify-full",
+    }
+
+    /// Which host of a list the next server is opened to.
+    pub enum LoadBalanceHosts {
+        /// The same host until it fails.
+        Disable = "disable",
+        /// Each in turn.
+        RoundRobin = "round-robin",
+    }
+
+    /// Which SQLSTATEs and texts clients are told.
+    pub enum ErrorCodes {
+        /// PgBouncer's: 08P01 for everything.
+        Pgbouncer = "pgbouncer",
+        /// What PostgreSQL would say in the same situation.
+        Postgres = "postgres",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::assert_round_trip;
+    use super::*;
+
+    #[test]
+    fn words_are_read_in_any_case() {
+        assert_eq!(AuthType::parse("SCRAM-SHA-256"), Ok(AuthType::ScramSha256));
+        assert_eq!(SslMode::parse("Verify-CA"), Ok(SslMode::VerifyCa));
+    }
+
+    #[test]
+    fn other_words_are_refused_with_the_list_of_right_ones() {
+        let error = PoolMode::parse("sesion").expect_err("misspelt");
+        assert_eq!(
+            error.to_string(),
+            "expected one of session, transaction, statement"
+        );
+    }
+
+    #[test]
+    fn modes_are_ordered_by_strictness() {
+        assert!(SslMode::VerifyFull > SslMode::Require);
+        assert!(SslMode::Disable < SslMode::Allow);
+    }
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        PoolMode::ALL.iter().for_each(assert_round_trip);
+        AuthType::ALL.iter().for_each(assert_round_trip);
+        SslMode::ALL.iter().for_each(assert_round_trip);
+        LoadBalanceHosts::ALL.iter().for_each(assert_round_trip);
+        ErrorCodes::ALL.iter().for_each(assert_round_trip);
+    }
+}
