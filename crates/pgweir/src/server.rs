@@ -1,8 +1,7 @@
 //! A connection to PostgreSQL, and what everybody may know of it.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use pgweir_net::{Address, Buffered, Target, TlsInfo};
@@ -30,10 +29,13 @@ pub(crate) struct ServerInfo {
     /// The host name that its certificate must show.
     pub(crate) host: Option<Arc<str>>,
     pub(crate) address: Address,
-    pub(crate) local: Address,
-    pub(crate) cancel_key: Option<CancelKey>,
-    pub(crate) tls: Option<TlsInfo>,
     pub(crate) connected_at: Instant,
+    /// Our end, once connected.
+    pub(crate) local: OnceLock<Address>,
+    /// Once encrypted, if at all.
+    pub(crate) tls: OnceLock<TlsInfo>,
+    /// Once logged in.
+    pub(crate) cancel_key: OnceLock<CancelKey>,
     /// Changes with every lease.
     pub(crate) loan: Mutex<Loan>,
 }
@@ -49,7 +51,7 @@ pub(crate) struct Loan {
 impl ServerInfo {
     /// The backend's process id, as its cancel key says.
     pub(crate) fn process_id(&self) -> i32 {
-        self.cancel_key.as_ref().map_or(0, |key| key.process_id)
+        self.cancel_key.get().map_or(0, |key| key.process_id)
     }
 }
 

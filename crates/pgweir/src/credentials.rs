@@ -1,0 +1,277 @@
+//! Secrets: the files that hold them, the query that finds them, the keys derived from them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::{BufMut as _, BytesMut};
+use pgweir_auth::ident::IdentMaps;
+use pgweir_auth::userlist::UserList;
+use pgweir_auth::{Fingerprint, Hba, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
+use pgweir_config::{CONSOLE_DATABASE, Settings};
+use pgweir_session::{ClientSide, Gather, Rules};
+use pgweir_wire::tag::{backend, frontend as tag};
+use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
+
+use crate::client::{Client, Lease};
+use crate::close::{self, Busy};
+use crate::farewell::Farewell;
+use crate::shared::{Shared, lock};
+use crate::{ask, pools};
+
+/// What `auth_file`, `auth_hba_file` and `auth_ident_file` say.
+#[derive(Debug, Default)]
+pub(crate) struct AuthFiles {
+    pub(crate) users: UserList,
+    pub(crate) hba: Hba,
+    pub(crate) ident: IdentMaps,
+}
+
+impl AuthFiles {
+    /// Reads the files. What cannot be read is logged; a broken file must not keep those out who
+    /// stand in the others.
+    pub(crate) fn load(settings: &Settings) -> Self {
+        let mut files = Self::default();
+        if let Some(path) = settings.auth_file.as_deref().filter(|path| !path.is_empty()) {
+            match fs::read(path) {
+                Ok(text) => {
+                    let (users, problem) = UserList::parse(&text);
+                    files.users = users;
+                    if let Some(problem) = problem {
+                        tracing::error!("{path}: {problem}");
+                    }
+                }
+                Err(error) => tracing::error!("could not open auth_file {path}: {error}"),
+            }
+        }
+        if !settings.auth_hba_file.is_empty() {
+            files.load_hba(&settings.auth_hba_file);
+        }
+        if let Some(path) = settings.auth_ident_file.as_deref().filter(|path| !path.is_empty()) {
+            match fs::read_to_string(path) {
+                Ok(text) => {
+                    let (ident, problems) = IdentMaps::parse(&text);
+                    files.ident = ident;
+                    for problem in problems {
+                        tracing::warn!("{path}: {problem}");
+                    }
+                }
+                Err(error) => tracing::error!("could not open auth_ident_file {path}: {error}"),
+            }
+        }
+        files
+    }
+
+    fn load_hba(&mut self, path: &str) {
+        match fs::read_to_string(path) {
+            Ok(text) => {
+                let (hba, problems) = Hba::parse(&text, &self.ident, |name| {
+                    fs::read_to_string(name)
+                });
+                self.hba = hba;
+                for problem in problems {
+                    tracing::warn!("{path}: {problem}");
+                }
+            }
+            Err(error) => tracing::error!("could not open auth_hba_file {path}: {error}"),
+        }
+    }
+
+    /// The kind of secret that most users have: an unknown user is treated as if it had one.
+    pub(crate) fn commonest_kind(&self) -> SecretKind {
+        let count = |kind| self.users.iter().filter(|(_, secret)| secret.kind() == kind).count();
+        let scram = count(SecretKind::Scram);
+        if scram > count(SecretKind::Md5) + count(SecretKind::Plain) {
+            SecretKind::Scram
+        } else {
+            SecretKind::Md5
+        }
+    }
+}
+
+/// Keys that were derived from passwords, so that nobody waits for the same hashing twice.
+#[derive(Debug, Default)]
+pub(crate) struct DerivedKeys {
+    known: Mutex<HashMap<Fingerprint, Keys>>,
+}
+
+/// As many as users may log in between two sweeps; the map is emptied when it is full.
+const DERIVED_KEYS_MAX: usize = 10_000;
+
+/// Runs SCRAM's hashing on a thread that may be busy, unless the result is known.
+pub(crate) async fn derive(shared: &Arc<Shared>, job: SaltedPasswordJob) -> Keys {
+    let fingerprint = job.fingerprint(&shared.process_key);
+    if let Some(keys) = lock(&shared.derived_keys.known).get(&fingerprint) {
+        return keys.clone();
+    }
+    let hashing = tokio::task::spawn_blocking(move || job.run());
+    let keys = hashing.await.expect("hashing does not panic, and the runtime outlives logins");
+    let mut known = lock(&shared.derived_keys.known);
+    if known.len() >= DERIVED_KEYS_MAX {
+        known.clear();
+    }
+    known.insert(fingerprint, keys.clone());
+    keys
+}
+
+/// Fresh random bytes from the operating system.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom(&mut bytes);
+    bytes
+}
+
+fn getrandom(bytes: &mut [u8]) {
+    rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())
+        .expect("Linux and macOS always have random bytes for a running process");
+}
+
+/// Fresh random bytes for one SCRAM exchange.
+pub(crate) fn nonce() -> Nonce {
+    Nonce(random())
+}
+
+/// Looks a user up by `auth_query` as `auth_user`. `None`: there is no such user.
+pub(crate) async fn query(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    database: &str,
+    user: &str,
+) -> Result<Option<Secret>, Farewell> {
+    let Some(settings) = shared.config().resolve(database, user) else {
+        return Err(Farewell::NoDatabase(database.into()));
+    };
+    let auth_database = settings.auth_dbname.as_deref().unwrap_or(database);
+    if auth_database == CONSOLE_DATABASE {
+        tracing::error!(
+            peer = %client,
+            "cannot use the reserved \"{CONSOLE_DATABASE}\" database as an auth_dbname"
+        );
+        return Err(Farewell::Configuration);
+    }
+    let auth_user = settings.auth_user.as_deref().unwrap_or_default();
+    let Ok(route) = shared.route(auth_database, auth_user) else {
+        tracing::error!(
+            peer = %client,
+            "authentication database \"{auth_database}\" is not configured"
+        );
+        return Err(Farewell::Configuration);
+    };
+    if shared.operator.is_disabled(auth_database) {
+        return Err(Farewell::AuthDatabaseDisabled(auth_database.to_owned()));
+    }
+    let mut lease = pools::acquire(shared, client, &route.home).await?;
+    match look_up(shared, &mut lease, &settings.auth_query, user).await {
+        Ok(row) => {
+            pools::checkin(shared, lease.slot, lease.server, Instant::now());
+            Ok(row.map(|secret| secret.unwrap_or_else(impossible)))
+        }
+        Err(reason) => {
+            tracing::error!(peer = %client, "error in auth_query: {reason}");
+            let why = "error response from auth_query";
+            close::give_up(shared, lease.slot, lease.server, why, Busy::Yes);
+            Err(Farewell::Configuration)
+        }
+    }
+}
+
+/// A secret that nothing matches: the user is there but may not log in (VALID UNTIL has passed).
+fn impossible() -> Secret {
+    let hex: String = random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+    Secret::parse(format!("md5{hex}").as_bytes()).expect("the form of an md5 secret")
+}
+
+/// Runs the query. The outer `None` is no row, the inner one a NULL secret.
+async fn look_up(
+    shared: &Arc<Shared>,
+    lease: &mut Lease,
+    sql: &str,
+    user: &str,
+) -> Result<Option<Option<Secret>>, String> {
+    let request = lookup_messages(sql, user);
+    let rules = Rules {
+        max_prepared: None,
+        max_message: i32::MAX as u32,
+        tracked: &shared.tracked,
+        statements: &shared.statements,
+    };
+    let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
+    let server = &mut lease.server;
+    let mut nobody = ClientSide { values: server.relay.values().clone(), ..ClientSide::default() };
+    server
+        .relay
+        .from_client(&request, &mut nobody, &rules, &mut to_server, &mut to_client)
+        .map_err(|violation| violation.to_string())?;
+    server.line.queue(to_server.bytes(&request));
+    let reply = ask::until_quiet(server, &mut nobody, &rules).await?;
+    read_row(&reply)
+}
+
+/// Parse, Bind, Execute and Sync with the user's name as `$1`.
+fn lookup_messages(sql: &str, user: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame(&mut out, tag::PARSE, |body| {
+        body.push(0);
+        body.extend_from_slice(sql.as_bytes());
+        body.extend_from_slice(b"\0\0\0");
+    });
+    frame(&mut out, tag::BIND, |body| {
+        body.extend_from_slice(b"\0\0\0\0\0\x01");
+        body.put_i32(i32::try_from(user.len()).unwrap_or(0));
+        body.extend_from_slice(user.as_bytes());
+        body.extend_from_slice(b"\0\0");
+    });
+    frame(&mut out, tag::DESCRIBE, |body| body.extend_from_slice(b"P\0"));
+    frame(&mut out, tag::EXECUTE, |body| body.extend_from_slice(b"\0\0\0\0\0"));
+    frame(&mut out, tag::SYNC, |_| ());
+    out
+}
+
+fn frame(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    body(out);
+    let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+fn read_row(mut reply: &[u8]) -> Result<Option<Option<Secret>>, String> {
+    let mut row = None;
+    while let Ok(Some((header, body))) = Header::whole(reply, u32::MAX) {
+        match header.tag {
+            backend::ERROR_RESPONSE => {
+                return Err(String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned());
+            }
+            backend::DATA_ROW => row = Some(secret_column(body)?),
+            _ => {}
+        }
+        reply = &reply[HEADER_LEN + body.len()..];
+    }
+    Ok(row)
+}
+
+fn secret_column(body: &[u8]) -> Result<Option<Secret>, String> {
+    let broken = |_| "broken row from auth_query".to_owned();
+    let mut reader = Reader::new(body);
+    let columns = reader.i16().map_err(broken)?;
+    if columns != 2 {
+        return Err(format!("expected 2 columns from auth_query, not {columns}"));
+    }
+    let mut column = || -> Result<Option<&[u8]>, String> {
+        let len = reader.i32().map_err(broken)?;
+        match usize::try_from(len) {
+            Ok(len) => reader.bytes(len).map(Some).map_err(broken),
+            Err(_) => Ok(None),
+        }
+    };
+    if column()?.is_none() {
+        return Err("auth_query response contained null user name".to_owned());
+    }
+    match column()? {
+        None => Ok(None),
+        // A password that is too long to be one is cut, and so never matches.
+        Some(text) => Ok(Some(Secret::parse(text).unwrap_or_else(|_| impossible()))),
+    }
+}

@@ -1,0 +1,445 @@
+//! Opens a server: resolve, connect, encrypt, log in, greet.
+//!
+//! The slot was taken before this began. Whatever happens here, it ends with exactly one of
+//! [`Pools::opened`] and [`Pools::open_failed`], and with the second only when no socket is left.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgweir_auth::{
+    Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerSecret,
+    ServerStep,
+};
+use pgweir_config::{Host, LoadBalanceHosts};
+use pgweir_net::{Address, Buffered, DnsTtl, Stream, Target, UnixName, connect};
+use pgweir_pool::{Failure, FailureKind, PoolId, SlotId};
+use pgweir_session::{Relay, Values};
+use pgweir_wire::backend::{Authentication, read_parameter_status};
+use pgweir_wire::tag::backend as tag;
+use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState, frontend};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::conversation::{Conversation, Interrupted};
+use crate::server::{Loan, Server, ServerInfo};
+use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
+use crate::{close, credentials, pools};
+
+/// Starts to open a server with a permit that has been taken.
+pub(crate) fn spawn(shared: &Arc<Shared>, pool: PoolId, slot: SlotId) {
+    let Some(home) = shared.homes().into_values().find(|home| home.id == pool) else {
+        let failure = connect_failure("pool was removed");
+        let actions = shared.pools().open_failed(slot, failure, Instant::now());
+        return pools::perform(shared, actions);
+    };
+    tokio::spawn(run(Arc::clone(shared), home, slot));
+}
+
+async fn run(shared: Arc<Shared>, home: Arc<PoolHome>, slot: SlotId) {
+    let result = attempt(&shared, &home, slot).await;
+    let actions = match result {
+        Ok(server) => {
+            home.totals.add(&mut pgweir_stats::Tally { server_open_count: 1, ..Default::default() });
+            shared.pools().opened(slot, server, Instant::now())
+        }
+        Err(failure) => {
+            shared.servers.remove(&slot.serial());
+            shared.pools().open_failed(slot, failure, Instant::now())
+        }
+    };
+    pools::perform(&shared, actions);
+    shared.ended.notify_waiters();
+}
+
+/// One attempt. Every socket that was opened has been closed by PostgreSQL when this fails.
+async fn attempt(
+    shared: &Arc<Shared>,
+    home: &Arc<PoolHome>,
+    slot: SlotId,
+) -> Result<Box<Server>, Failure> {
+    let rules = Arc::clone(&home.rules.read().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let id = shared.next_id();
+    let (target, host) = match choose_target(shared, home, &rules).await {
+        Ok(chosen) => chosen,
+        Err(failure) => {
+            let name = &home.name;
+            let peer = format!("S-{id:#x}: {}/{}@(bad-af)", name.database, name.user);
+            tracing::info!(peer, "closing because: {} (age=0s)", failure.message);
+            return Err(failure);
+        }
+    };
+    let address = match &target {
+        Target::Tcp(address) => Address::Tcp(*address),
+        Target::Unix(_) => Address::Unix { peer: None, port: rules.database.port() },
+    };
+    let now = Instant::now();
+    let info = Arc::new(ServerInfo {
+        id,
+        home: Arc::clone(home),
+        target,
+        host,
+        address,
+        connected_at: now,
+        local: OnceLock::new(),
+        tls: OnceLock::new(),
+        cancel_key: OnceLock::new(),
+        loan: Mutex::new(Loan { client: None, requested_at: now, prepared: 0 }),
+    });
+    shared.servers.insert(slot.serial(), Arc::clone(&info));
+    let patience = shared.config().global.server_connect_timeout.limit();
+    let mut opening = Opening { shared, info: &info, rules: &rules, talk: None };
+    let outcome = match patience {
+        Some(patience) => timeout(patience, opening.run()).await,
+        None => Ok(opening.run().await),
+    };
+    let trouble = match outcome {
+        Ok(Ok(server)) => return Ok(server),
+        Ok(Err(trouble)) => trouble,
+        Err(_) => Trouble::from(connect_failure("connect timeout")),
+    };
+    let age = now.elapsed().as_secs();
+    tracing::info!(peer = %info, "closing because: {} (age={age}s)", trouble.log);
+    if let Some(mut talk) = opening.talk.take() {
+        // PostgreSQL counts a login until its backend has ended: the slot waits for that.
+        close::wait_for_end(shared, slot, &mut talk.stream).await;
+    }
+    Err(trouble.failure)
+}
+
+/// Picks a host and one of its addresses, in turn.
+async fn choose_target(
+    shared: &Shared,
+    home: &PoolHome,
+    rules: &Rules,
+) -> Result<(Target, Option<Arc<str>>), Failure> {
+    let port = rules.database.port();
+    let hosts = rules.database.hosts();
+    let turn = home.turn.load(Ordering::Relaxed);
+    let Some(host) = hosts.get(turn % hosts.len().max(1)) else {
+        let dir = &rules.config.global.unix_socket_dir;
+        return Ok((Target::Unix(UnixName::in_dir(dir, port)), None));
+    };
+    // The next attempt goes to the next host, unless this one works and is to be kept.
+    let sticky = hosts.len() > 1
+        && rules.database.load_balance_hosts() == LoadBalanceHosts::Disable;
+    home.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
+    let name = match host {
+        Host::Unix(dir) => return Ok((Target::Unix(UnixName::in_dir(dir, port)), None)),
+        Host::Tcp(name) => name,
+    };
+    let global = &rules.config.global;
+    let ttl = DnsTtl {
+        found: global.dns_max_ttl.duration(),
+        failed: global.dns_nxdomain_ttl.duration(),
+    };
+    let addresses = shared
+        .resolver
+        .lookup(name, ttl, Instant::now())
+        .await
+        .map_err(|_| connect_failure("server DNS lookup failed"))?;
+    let rounds = turn / hosts.len().max(1);
+    let Some(ip) = addresses.get(rounds % addresses.len().max(1)) else {
+        return Err(connect_failure("server DNS lookup failed"));
+    };
+    if sticky {
+        home.turn.store(turn, Ordering::Relaxed);
+    }
+    Ok((Target::Tcp((*ip, port).into()), Some(name.as_str().into())))
+}
+
+/// One attempt under way. The conversation is kept here so that it can be ended properly.
+struct Opening<'a> {
+    shared: &'a Arc<Shared>,
+    info: &'a Arc<ServerInfo>,
+    rules: &'a Rules,
+    talk: Option<Conversation>,
+}
+
+/// A failure, and what the log says of it.
+struct Trouble {
+    log: String,
+    failure: Failure,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self { log: failure.message.to_string(), failure }
+    }
+}
+
+fn connect_failure(message: &str) -> Failure {
+    Failure { message: message.into(), sqlstate: None, kind: FailureKind::Connect }
+}
+
+fn login_failure(log: &str, message: String) -> Trouble {
+    let failure =
+        Failure { message: message.into(), sqlstate: None, kind: FailureKind::Login };
+    Trouble { log: log.to_owned(), failure }
+}
+
+impl Opening<'_> {
+    async fn run(&mut self) -> Result<Box<Server>, Trouble> {
+        let stream = connect(&self.info.target, &self.shared.tcp_options()).await.map_err(|error| {
+            tracing::debug!(peer = %self.info, "{error}");
+            self.next_host();
+            connect_failure("connect failed")
+        })?;
+        let local = stream.local_address(self.info.address.port());
+        if let Ok(local) = local {
+            let _ = self.info.local.set(local);
+            if self.shared.config().global.log_connections {
+                tracing::info!(peer = %self.info, "new connection to server (from {local})");
+            }
+        }
+        let stream = self.encrypt(stream).await?;
+        self.talk = Some(Conversation::new(stream));
+        self.log_in().await?;
+        let welcome = self.read_welcome().await?;
+        self.run_connect_query().await?;
+        let talk = self.talk.take().expect("the conversation has gone on until here");
+        let mut line = Buffered::new(talk.stream);
+        line.put_back_bytes(&talk.unread);
+        let relay = Relay::new(welcome.tracked.clone());
+        *lock(&self.info.home.welcome) = Some(Arc::new(welcome));
+        Ok(Box::new(Server { line, relay, info: Arc::clone(self.info) }))
+    }
+
+    /// After a failure the next attempt goes to another host.
+    fn next_host(&self) {
+        if self.rules.database.load_balance_hosts() == LoadBalanceHosts::Disable {
+            self.info.home.turn.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn encrypt(&mut self, mut stream: Stream) -> Result<Stream, Trouble> {
+        let tls = self.shared.tls();
+        if stream.is_unix() || !tls.requests_server_tls() {
+            return Ok(stream);
+        }
+        let lost = |_| Trouble::from(connect_failure("connect failed"));
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        stream.write_all(&request).await.map_err(lost)?;
+        match stream.read_u8().await.map_err(lost)? {
+            b'S' => {}
+            b'N' if tls.requires_server_tls() => {
+                self.talk = Some(Conversation::new(stream));
+                return Err(connect_failure("server refused SSL").into());
+            }
+            b'N' => return Ok(stream),
+            _ => return Err(connect_failure("weird SSL answer from server").into()),
+        }
+        match tls.encrypt(stream, self.info.host.as_deref()).await {
+            Ok(stream) => {
+                if let Some(info) = stream.tls_info() {
+                    let _ = self.info.tls.set(info);
+                    tracing::info!(peer = %self.info, "SSL established: {info}");
+                }
+                Ok(stream)
+            }
+            Err(error) => {
+                tracing::warn!(peer = %self.info, "TLS handshake with server failed: {error}");
+                Err(connect_failure("TLS handshake failed").into())
+            }
+        }
+    }
+
+    /// Sends the startup packet and proves who we are.
+    async fn log_in(&mut self) -> Result<(), Trouble> {
+        let startup = self.startup_message();
+        self.send(&startup).await?;
+        let mut exchange = Some(ServerAuthentication::new(self.server_login()?));
+        loop {
+            let (tag, body) = self.message().await?;
+            if tag == tag::NEGOTIATE_PROTOCOL_VERSION {
+                continue;
+            }
+            if tag != tag::AUTHENTICATION {
+                return Err(connect_failure("unknown pkt from server").into());
+            }
+            let current = exchange.take().expect("put back at the end of every round");
+            let request = Authentication::parse(&body)
+                .map_err(|_| Trouble::from(connect_failure("bad packet")))?;
+            let challenge = match request {
+                Authentication::Ok => {
+                    return current.authenticated().map_err(|error| refused(&error.to_string()));
+                }
+                Authentication::CleartextPassword => Challenge::CleartextPassword,
+                Authentication::Md5Password { salt } => Challenge::Md5Password { salt },
+                Authentication::Sasl(names) => {
+                    Challenge::Sasl(names.into_iter().filter_map(Mechanism::from_name).collect())
+                }
+                Authentication::SaslContinue(data) => Challenge::SaslContinue(data.to_vec()),
+                Authentication::SaslFinal(data) => Challenge::SaslFinal(data.to_vec()),
+                Authentication::Unsupported(code) => {
+                    return Err(refused(&format!("unsupported authentication type {code}")));
+                }
+            };
+            exchange = Some(self.respond(current, challenge).await?);
+        }
+    }
+
+    async fn respond(
+        &mut self,
+        exchange: ServerAuthentication,
+        challenge: Challenge,
+    ) -> Result<ServerAuthentication, Trouble> {
+        let mut step = exchange.respond(challenge);
+        loop {
+            step = match step {
+                ServerStep::Send(payload, next) => {
+                    let mut out = BytesMut::new();
+                    frontend::password(&mut out, &payload);
+                    self.send(&out).await?;
+                    return Ok(next);
+                }
+                ServerStep::Derive(job, waiting) => {
+                    let keys = credentials::derive(self.shared, job).await;
+                    waiting.resume(&keys)
+                }
+                ServerStep::Verified(next) => return Ok(next),
+                ServerStep::Fail(failure) => return Err(refused(&failure.to_string())),
+            };
+        }
+    }
+
+    fn server_login(&self) -> Result<ServerLogin, Trouble> {
+        let home = &self.info.home;
+        let stream = self.talk.as_ref().map(|talk| &talk.stream);
+        let binding = stream.and_then(Stream::server_end_point_binding);
+        Ok(ServerLogin {
+            user: home.name.user.to_string(),
+            secret: self.secret(),
+            channel_binding: binding.map_or(ChannelBinding::Unavailable, ChannelBinding::Available),
+            nonce: credentials::nonce(),
+        })
+    }
+
+    /// What we can log in with: the entry of the database, what a client has proven, the file.
+    fn secret(&self) -> ServerSecret {
+        let home = &self.info.home;
+        if let Some(password) = &self.rules.database.keys.password
+            && let Ok(secret) = pgweir_auth::Secret::parse(password.expose().as_bytes())
+        {
+            return secret.into();
+        }
+        if let Some(taught) = lock(&home.secret).clone() {
+            return taught;
+        }
+        match self.shared.files().users.secret(&home.name.user) {
+            Some(secret) => secret.clone().into(),
+            None => ServerSecret::Plain(pgweir_auth::Password::new("").expect("empty is short")),
+        }
+    }
+
+    fn startup_message(&self) -> BytesMut {
+        let keys = &self.rules.database.keys;
+        let mut parameters = vec![
+            ("user", &*self.info.home.name.user),
+            ("database", self.rules.database.dbname()),
+        ];
+        let of_entry = [
+            ("client_encoding", &keys.client_encoding),
+            ("datestyle", &keys.datestyle),
+            ("timezone", &keys.timezone),
+            ("application_name", &keys.application_name),
+        ];
+        parameters.extend(of_entry.into_iter().filter_map(|(name, value)| {
+            value.as_ref().map(|value| (name, value.as_str()))
+        }));
+        let mut out = BytesMut::new();
+        frontend::startup(&mut out, ProtocolVersion::V3_0, parameters);
+        out
+    }
+
+    /// Reads what the server says of itself, up to its first ReadyForQuery.
+    async fn read_welcome(&mut self) -> Result<Welcome, Trouble> {
+        let mut welcome = Welcome { untracked: Vec::new(), tracked: Values::default() };
+        loop {
+            let (tag, body) = self.message().await?;
+            match tag {
+                tag::PARAMETER_STATUS => {
+                    let Ok((name, value)) = read_parameter_status(&body) else {
+                        return Err(connect_failure("broken ParameterStatus packet").into());
+                    };
+                    let text = (std::str::from_utf8(name), std::str::from_utf8(value));
+                    match text {
+                        (Ok(name), Ok(value)) if self.shared.tracked.index(name).is_some() => {
+                            let index = self.shared.tracked.index(name).unwrap_or_default();
+                            welcome.tracked.set(index, value);
+                        }
+                        _ => welcome.untracked.push((name.to_vec(), value.to_vec())),
+                    }
+                }
+                tag::BACKEND_KEY_DATA => {
+                    if let Some(key) = CancelKey::parse(&body) {
+                        let _ = self.info.cancel_key.set(key);
+                    }
+                }
+                tag::READY_FOR_QUERY => return Ok(welcome),
+                tag::NOTICE_RESPONSE => {}
+                _ => return Err(connect_failure("unknown pkt from server").into()),
+            }
+        }
+    }
+
+    /// `connect_query`: its errors are logged and do not matter.
+    async fn run_connect_query(&mut self) -> Result<(), Trouble> {
+        let Some(sql) = self.rules.database.keys.connect_query.clone() else { return Ok(()) };
+        let mut out = BytesMut::new();
+        frontend::query(&mut out, &sql);
+        self.send(&out).await?;
+        let talk = self.talk.as_mut().expect("connected");
+        loop {
+            match talk.message(SizeLimits::HELD).await {
+                Ok((tag::READY_FOR_QUERY, _)) => return Ok(()),
+                Ok((tag::ERROR_RESPONSE, body)) => {
+                    let message = String::from_utf8_lossy(ErrorFields::parse(&body).message)
+                        .into_owned();
+                    tracing::warn!(peer = %self.info, "error in connect_query: {message}");
+                }
+                Ok(_) => {}
+                Err(_) => return Err(connect_failure("server conn crashed?").into()),
+            }
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        let talk = self.talk.as_mut().expect("connected");
+        talk.send(bytes).await.map_err(|_| connect_failure("connect failed").into())
+    }
+
+    /// The next message; an ErrorResponse is the end of the attempt.
+    async fn message(&mut self) -> Result<(u8, bytes::Bytes), Trouble> {
+        let talk = self.talk.as_mut().expect("connected");
+        match talk.message(SizeLimits::SERVER_LOGIN).await {
+            Ok((tag::ERROR_RESPONSE, body)) => Err(self.server_error(&body)),
+            Ok(message) => Ok(message),
+            Err(Interrupted::Gone) => Err(connect_failure("server conn crashed?").into()),
+            Err(Interrupted::Frame(_) | Interrupted::Startup(_)) => {
+                Err(connect_failure("bad packet").into())
+            }
+        }
+    }
+
+    fn server_error(&self, body: &[u8]) -> Trouble {
+        let fields = ErrorFields::parse(body);
+        let severity = String::from_utf8_lossy(fields.severity);
+        let message = String::from_utf8_lossy(fields.message);
+        tracing::warn!("server login failed: {severity} {message}");
+        let sqlstate = fields.sqlstate();
+        // "The database system is starting up" passes: nobody is refused for it.
+        let kind = match sqlstate {
+            Some(SqlState::CANNOT_CONNECT_NOW) => FailureKind::Connect,
+            Some(_) | None => FailureKind::Login,
+        };
+        Failure { message: message.as_ref().into(), sqlstate: sqlstate.map(|s| s.0), kind }.into()
+    }
+}
+
+/// We cannot answer what the server asks: every client of the pool would fail alike.
+fn refused(reason: &str) -> Trouble {
+    login_failure("failed to answer authreq", format!("server login failed: {reason}"))
+}

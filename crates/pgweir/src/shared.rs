@@ -1,0 +1,428 @@
+//! What all tasks share. There is no other state: nothing is static.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use dashmap::DashMap;
+use pgweir_auth::{Policy, ServerSecret};
+use pgweir_config::{Config, Database, PoolMode, PoolSettings};
+use pgweir_net::{Resolver, TcpKeepalive, TcpOptions};
+use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, Scope};
+use pgweir_session::{Deadlines, StatementTable, Tracked};
+use pgweir_stats::{History, Totals};
+use pgweir_wire::CancelKey;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::client::Client;
+use crate::credentials::{AuthFiles, DerivedKeys};
+use crate::log::Log;
+use crate::server::{Server, ServerInfo};
+use crate::tls::Tls;
+
+/// The pools as this program uses them.
+pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
+
+/// CancelRequests on their way to servers at the same time; more wait for a place.
+const CANCELS_MAX: usize = 64;
+
+/// Everything that is shared.
+pub(crate) struct Shared {
+    pub(crate) log: &'static Log,
+    pub(crate) clients: DashMap<u64, Arc<Client>>,
+    pub(crate) cancel_keys: DashMap<CancelKey, Arc<Client>>,
+    /// Servers by the serial of their slot, from before they are connected.
+    pub(crate) servers: DashMap<u64, Arc<ServerInfo>>,
+    pub(crate) statements: StatementTable,
+    pub(crate) tracked: Tracked,
+    pub(crate) resolver: Resolver,
+    pub(crate) derived_keys: DerivedKeys,
+    pub(crate) cancel_lane: Semaphore,
+    /// Rung when something ended that a PAUSE, WAIT_CLOSE or SHUTDOWN may be waiting for.
+    pub(crate) ended: Notify,
+    pub(crate) process_key: pgweir_auth::ProcessKey,
+    pub(crate) started_at: Instant,
+    pub(crate) started_on: SystemTime,
+    pub(crate) history: Mutex<History<Arc<str>>>,
+    /// Counters of the console's own pool.
+    pub(crate) console_totals: Totals,
+    /// Databases that were made from the `*` entry.
+    pub(crate) autodbs: Mutex<BTreeMap<Arc<str>, Instant>>,
+    pub(crate) operator: Operator,
+    pub(crate) tls: RwLock<Arc<Tls>>,
+    pub(crate) files: RwLock<Arc<AuthFiles>>,
+    config: RwLock<Arc<Config>>,
+    pools: Mutex<ServerPools>,
+    homes: Mutex<HashMap<PoolName, Arc<PoolHome>>>,
+    routes: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Route>>>,
+    last_id: AtomicU64,
+}
+
+/// What an operator has ordered and not taken back.
+#[derive(Debug, Default)]
+pub(crate) struct Operator {
+    paused_all: AtomicU8,
+    shutdown: AtomicU8,
+    pub(crate) paused: Mutex<HashSet<String>>,
+    pub(crate) disabled: Mutex<HashSet<String>>,
+    /// Rung when the listeners have to close or the process has to end.
+    pub(crate) changed: Notify,
+}
+
+/// How far the process is on its way out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Shutdown {
+    /// Not at all.
+    No,
+    /// It ends when no server is lent any more.
+    WaitForServers,
+    /// It ends when no client is left.
+    WaitForClients,
+    /// It ends.
+    Now,
+}
+
+/// Whether the whole pooler is held back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Hold {
+    /// No.
+    None,
+    /// PAUSE.
+    Paused,
+    /// SUSPEND.
+    Suspended,
+}
+
+impl Operator {
+    pub(crate) fn shutdown(&self) -> Shutdown {
+        match self.shutdown.load(Ordering::Acquire) {
+            0 => Shutdown::No,
+            1 => Shutdown::WaitForServers,
+            2 => Shutdown::WaitForClients,
+            _ => Shutdown::Now,
+        }
+    }
+
+    pub(crate) fn set_shutdown(&self, shutdown: Shutdown) {
+        self.shutdown.store(shutdown as u8, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn hold(&self) -> Hold {
+        match self.paused_all.load(Ordering::Acquire) {
+            0 => Hold::None,
+            1 => Hold::Paused,
+            _ => Hold::Suspended,
+        }
+    }
+
+    pub(crate) fn set_hold(&self, hold: Hold) {
+        self.paused_all.store(hold as u8, Ordering::Release);
+    }
+
+    pub(crate) fn is_paused(&self, database: &str) -> bool {
+        self.hold() != Hold::None || lock(&self.paused).contains(database)
+    }
+
+    pub(crate) fn is_disabled(&self, database: &str) -> bool {
+        lock(&self.disabled).contains(database)
+    }
+}
+
+/// What the shell keeps for a pool beside the pool's own books.
+#[derive(Debug)]
+pub(crate) struct PoolHome {
+    pub(crate) id: PoolId,
+    pub(crate) name: PoolName,
+    pub(crate) totals: Totals,
+    pub(crate) rules: RwLock<Arc<Rules>>,
+    /// What a server of this pool says of itself at login.
+    pub(crate) welcome: Mutex<Option<Arc<Welcome>>>,
+    /// What the pool's user can log in with, as far as clients have taught us.
+    pub(crate) secret: Mutex<Option<ServerSecret>>,
+    /// Which host or address is next.
+    pub(crate) turn: AtomicUsize,
+}
+
+/// ParameterStatus values of a server that are the same for every client.
+#[derive(Debug, Default)]
+pub(crate) struct Welcome {
+    /// Those that are not tracked, in the server's order.
+    pub(crate) untracked: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Those that are.
+    pub(crate) tracked: pgweir_session::Values,
+}
+
+/// Where a login as a user to a database leads.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) home: Arc<PoolHome>,
+    rules: RwLock<Arc<Rules>>,
+}
+
+impl Route {
+    /// What holds for its clients now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What the configuration says about a pool, or about clients of one login user in it.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) config: Arc<Config>,
+    pub(crate) database: Database,
+    pub(crate) settings: PoolSettings,
+    pub(crate) deadlines: Deadlines,
+    /// `max_prepared_statements`, where statements are mapped at all.
+    pub(crate) max_prepared: Option<usize>,
+}
+
+impl Rules {
+    fn new(config: &Arc<Config>, database: &str, login_user: &str) -> Option<Self> {
+        let settings = config.resolve(database, login_user)?;
+        let database = config.database(database)?.into_owned();
+        let deadlines = Deadlines {
+            login: config.global.client_login_timeout.limit(),
+            idle: settings.client_idle_timeout,
+            query_wait: settings.query_wait_timeout,
+            query: settings.query_timeout,
+            transaction: settings.transaction_timeout,
+            idle_transaction: settings.idle_transaction_timeout,
+        };
+        let max_prepared = usize::try_from(config.global.max_prepared_statements)
+            .ok()
+            .filter(|&max| max > 0 && settings.pool_mode != PoolMode::Session);
+        Some(Self { config: Arc::clone(config), database, settings, deadlines, max_prepared })
+    }
+
+    fn pool_limits(&self) -> PoolLimits {
+        let global = &self.config.global;
+        let has_check = !global.server_check_query.is_empty();
+        PoolLimits {
+            size: self.settings.pool_size,
+            min: self.settings.min_pool_size,
+            min_without_clients: self.database.keys.user.is_some(),
+            reserve: self.settings.reserve_pool_size,
+            reserve_after: global.reserve_pool_timeout.limit(),
+            lifetime: Some(self.settings.server_lifetime),
+            idle_timeout: global.server_idle_timeout.limit(),
+            login_retry: global.server_login_retry.duration(),
+            check_after: has_check.then(|| global.server_check_delay.duration()),
+            round_robin: global.server_round_robin,
+        }
+    }
+}
+
+/// A login that leads nowhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct NoSuchDatabase;
+
+impl Shared {
+    pub(crate) fn new(
+        log: &'static Log,
+        config: Config,
+        tls: Tls,
+        files: AuthFiles,
+        process_key: pgweir_auth::ProcessKey,
+    ) -> Self {
+        let now = Instant::now();
+        let tracked = Tracked::new(config.global.track_extra_parameters.iter());
+        let shared = Self {
+            log,
+            clients: DashMap::new(),
+            cancel_keys: DashMap::new(),
+            servers: DashMap::new(),
+            statements: StatementTable::default(),
+            tracked,
+            resolver: Resolver::default(),
+            derived_keys: DerivedKeys::default(),
+            cancel_lane: Semaphore::new(CANCELS_MAX),
+            ended: Notify::new(),
+            process_key,
+            started_at: now,
+            started_on: SystemTime::now(),
+            history: Mutex::new(History::new(now)),
+            console_totals: Totals::default(),
+            autodbs: Mutex::new(BTreeMap::new()),
+            operator: Operator::default(),
+            tls: RwLock::new(Arc::new(tls)),
+            files: RwLock::new(Arc::new(files)),
+            config: RwLock::new(Arc::new(config)),
+            pools: Mutex::new(ServerPools::default()),
+            homes: Mutex::new(HashMap::new()),
+            routes: Mutex::new(HashMap::new()),
+            last_id: AtomicU64::new(0),
+        };
+        shared.apply_limits();
+        shared
+    }
+
+    /// A number for a new client or server; they share one sequence.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The pools. Held for a few lines, never across an await.
+    pub(crate) fn pools(&self) -> MutexGuard<'_, ServerPools> {
+        lock(&self.pools)
+    }
+
+    pub(crate) fn files(&self) -> Arc<AuthFiles> {
+        Arc::clone(&self.files.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn tls(&self) -> Arc<Tls> {
+        Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What clients' logins are measured against.
+    pub(crate) fn auth_policy(&self) -> Policy {
+        let iterations = u32::try_from(self.config().global.scram_iterations).ok();
+        let iterations = iterations
+            .and_then(std::num::NonZeroU32::new)
+            .and_then(|count| pgweir_auth::Iterations::new(count).ok());
+        Policy {
+            process_key: self.process_key.clone(),
+            scram_iterations: iterations.unwrap_or(pgweir_auth::Iterations::DEFAULT),
+            unknown_looks_like: self.files().commonest_kind(),
+        }
+    }
+
+    /// Where a login of `user` to `database` leads.
+    pub(crate) fn route(&self, database: &str, user: &str) -> Result<Arc<Route>, NoSuchDatabase> {
+        let key = (Arc::from(database), Arc::from(user));
+        if let Some(route) = lock(&self.routes).get(&key) {
+            return Ok(Arc::clone(route));
+        }
+        let config = self.config();
+        let rules = Rules::new(&config, database, user).ok_or(NoSuchDatabase)?;
+        if !config.databases.contains_key(database) {
+            let mut autodbs = lock(&self.autodbs);
+            if autodbs.insert(Arc::clone(&key.0), Instant::now()).is_none() {
+                tracing::info!("registered new auto-database: db={database}");
+            }
+        }
+        let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
+        let name = PoolName { database: Arc::clone(&key.0), user: pool_user.into() };
+        let home = self.home(&name, &config).ok_or(NoSuchDatabase)?;
+        let route = Arc::new(Route { home, rules: RwLock::new(Arc::new(rules)) });
+        lock(&self.routes).insert(key, Arc::clone(&route));
+        Ok(route)
+    }
+
+    /// The pool of this name, made if it is not there.
+    pub(crate) fn home(&self, name: &PoolName, config: &Arc<Config>) -> Option<Arc<PoolHome>> {
+        let mut homes = lock(&self.homes);
+        if let Some(home) = homes.get(name) {
+            return Some(Arc::clone(home));
+        }
+        let rules = Rules::new(config, &name.database, &name.user)?;
+        let gate = match self.operator.is_paused(&name.database) {
+            true => Gate::Paused,
+            false => Gate::Open,
+        };
+        let scopes = [
+            Scope::DatabaseServers(Arc::clone(&name.database)),
+            Scope::UserServers(Arc::clone(&name.user)),
+        ];
+        let id = {
+            let mut pools = self.pools();
+            pools.budget.set_limit(scopes[0].clone(), rules.settings.max_db_connections);
+            pools.budget.set_limit(scopes[1].clone(), rules.settings.max_user_connections);
+            pools.ensure(name, || scopes.to_vec(), rules.pool_limits(), gate, Instant::now())
+        };
+        let home = Arc::new(PoolHome {
+            id,
+            name: name.clone(),
+            totals: Totals::default(),
+            rules: RwLock::new(Arc::new(rules)),
+            welcome: Mutex::new(None),
+            secret: Mutex::new(None),
+            turn: AtomicUsize::new(0),
+        });
+        homes.insert(name.clone(), Arc::clone(&home));
+        Some(home)
+    }
+
+    /// Every pool, by name.
+    pub(crate) fn homes(&self) -> BTreeMap<PoolName, Arc<PoolHome>> {
+        let homes = lock(&self.homes);
+        homes.iter().map(|(name, home)| (name.clone(), Arc::clone(home))).collect()
+    }
+
+    /// Forgets a pool that [`Pools`] has removed.
+    pub(crate) fn forget_home(&self, id: PoolId) -> Option<Arc<PoolHome>> {
+        lock(&self.routes).retain(|_, route| route.home.id != id);
+        let mut homes = lock(&self.homes);
+        let name = homes.iter().find(|(_, home)| home.id == id).map(|(name, _)| name.clone())?;
+        homes.remove(&name)
+    }
+
+    /// Puts a configuration in force: limits and rules of everything that exists.
+    pub(crate) fn set_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.apply_limits();
+    }
+
+    fn apply_limits(&self) {
+        let config = self.config();
+        self.log.set_verbose(u8::try_from(config.global.verbose).unwrap_or(0));
+        let max_clients = u32::try_from(config.global.max_client_conn).unwrap_or(0);
+        self.pools().budget.set_limit(Scope::Clients, Some(max_clients));
+        lock(&self.routes).retain(|(database, user), route| {
+            let Some(rules) = Rules::new(&config, database, user) else { return false };
+            *route.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+            // A changed forced user leads elsewhere: the next login makes a new route.
+            Arc::strong_count(route) > 1
+        });
+        for home in self.homes().into_values() {
+            let Some(rules) = Rules::new(&config, &home.name.database, &home.name.user) else {
+                continue;
+            };
+            let mut pools = self.pools();
+            pools.set_limits(home.id, rules.pool_limits());
+            let name = &home.name;
+            let database = Scope::DatabaseServers(Arc::clone(&name.database));
+            let user = Scope::UserServers(Arc::clone(&name.user));
+            pools.budget.set_limit(database, rules.settings.max_db_connections);
+            pools.budget.set_limit(user, rules.settings.max_user_connections);
+            drop(pools);
+            *home.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        }
+    }
+
+    /// The options for a new TCP connection.
+    pub(crate) fn tcp_options(&self) -> TcpOptions {
+        let global = &self.config().global;
+        let seconds = |value: i32| {
+            u64::try_from(value).ok().filter(|&s| s > 0).map(Duration::from_secs)
+        };
+        TcpOptions {
+            keepalive: global.tcp_keepalive.then(|| TcpKeepalive {
+                idle: seconds(global.tcp_keepidle),
+                interval: seconds(global.tcp_keepintvl),
+                count: u32::try_from(global.tcp_keepcnt).ok().filter(|&count| count > 0),
+            }),
+            user_timeout: u64::try_from(global.tcp_user_timeout)
+                .ok()
+                .filter(|&ms| ms > 0)
+                .map(Duration::from_millis),
+            socket_buffer: usize::try_from(global.tcp_socket_buffer).unwrap_or(0),
+        }
+    }
+}
+
+/// Locks a mutex that guards a plain value: a panic elsewhere cannot have left it half changed in
+/// a way that matters more than going on.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
