@@ -26,7 +26,7 @@ pub mod userlist;
 
 pub use client::{
     AwaitingKeys, Cause, ClientAuthentication, ClientLogin, Failure, PasswordMethod, Policy, Proof,
-    Refusal, Step, Success,
+    Refusal, Step, Success, read_password,
 };
 pub use exchange::{Challenge, ChannelBinding, Mechanism, Nonce};
 pub use mock::ProcessKey;

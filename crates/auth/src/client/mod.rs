@@ -15,6 +15,7 @@ mod sasl;
 mod tests;
 
 pub use self::failure::{Cause, Failure, Refusal};
+pub use self::password::read_password;
 use crate::exchange::{Challenge, ChannelBinding, Nonce};
 use crate::mock::ProcessKey;
 use crate::scram::acceptor::{Acceptor, Challenged, Opened};

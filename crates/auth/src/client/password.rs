@@ -16,7 +16,7 @@ pub(super) fn check_cleartext(
     secret: Secret,
     outlook: Outlook,
 ) -> Step {
-    let given = match read(payload) {
+    let given = match read_password(payload) {
         Ok(given) => given,
         Err(failure) => return Step::Fail(failure),
     };
@@ -42,7 +42,7 @@ pub(super) fn check_md5(
     salt: [u8; 4],
     outlook: Outlook,
 ) -> Step {
-    match read(payload) {
+    match read_password(payload) {
         Ok(given) => {
             let expected = md5::response(secret, salt);
             let matches = given.expose().ct_eq(expected.as_slice()).into();
@@ -60,8 +60,10 @@ pub(super) fn conclude(matches: bool, proof: Proof, outlook: Outlook) -> Step {
     }
 }
 
-/// A password message is one string with its final zero byte.
-fn read(payload: &[u8]) -> Result<Password, Failure> {
+/// Reads a PasswordMessage: one string with its final zero byte, and not empty.
+///
+/// For methods whose answer somebody else judges, such as LDAP and PAM.
+pub fn read_password(payload: &[u8]) -> Result<Password, Failure> {
     let refuse = |cause| Failure {
         refusal: Refusal::Password,
         cause,
