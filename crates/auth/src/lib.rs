@@ -19,20 +19,21 @@ pub mod ident;
 mod md5;
 mod mock;
 mod scram;
-pub mod secret;
+mod secret;
 mod server;
 mod tokens;
 pub mod userlist;
 
 pub use client::{
     AwaitingKeys, Cause, ClientAuthentication, ClientLogin, Failure, PasswordMethod, Policy, Proof,
-    Refusal, Step, Success,
+    Refusal, Step, Success, read_password,
 };
 pub use exchange::{Challenge, ChannelBinding, Mechanism, Nonce};
 pub use mock::ProcessKey;
 pub use scram::keys::{Fingerprint, Iterations, Key, Keys, SaltedPasswordJob, TooManyIterations};
 pub use scram::messages::Malformed;
-pub use secret::{Password, Secret, SecretKind};
+pub use secret::{BadPassword, Md5Secret, Password, ScramSecret, Secret, SecretKind};
 pub use server::{
-    ServerAuthentication, ServerAwaitingKeys, ServerFailure, ServerLogin, ServerSecret, ServerStep,
+    Answer, ServerAuthentication, ServerAwaitingKeys, ServerFailure, ServerLogin, ServerSecret,
+    ServerStep,
 };

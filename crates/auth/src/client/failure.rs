@@ -79,9 +79,6 @@ pub enum Cause {
     /// Checking the password would take too long.
     #[error("stored secret: {0}")]
     Iterations(#[from] TooManyIterations),
-    /// The keys given to [`AwaitingKeys::resume`] are the result of another job.
-    #[error("keys of another salt or iteration count")]
-    StrayKeys,
 }
 
 impl From<Rejected> for Failure {

@@ -9,23 +9,17 @@
 //! made-up secret and goes the same way to the same failure; see [`Policy::unknown_looks_like`].
 
 mod failure;
+mod password;
+mod sasl;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::num::NonZeroU32;
-
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
-
 pub use self::failure::{Cause, Failure, Refusal};
-
+pub use self::password::read_password;
 use crate::exchange::{Challenge, ChannelBinding, Nonce};
-use crate::md5;
 use crate::mock::ProcessKey;
-use crate::scram::acceptor::{Acceptor, Challenged, Expected, Opened, Rejected};
+use crate::scram::acceptor::{Acceptor, Challenged, Opened};
 use crate::scram::keys::{Iterations, Keys, SaltedPasswordJob};
-use crate::scram::messages::Malformed;
 use crate::secret::{Md5Secret, Password, ScramSecret, Secret, SecretKind};
 
 /// How a client is asked for its password.
@@ -122,13 +116,15 @@ pub struct ClientAuthentication {
 /// Whether the right answer would help. Asked only after all the work has been done.
 type Outlook = Result<(), Cause>;
 
+#[derive(Debug)]
 enum State {
     Cleartext {
         user: String,
         secret: Secret,
     },
     Md5 {
-        expected: Zeroizing<[u8; md5::RESPONSE_BYTES]>,
+        secret: Md5Secret,
+        salt: [u8; 4],
     },
     SaslInitial {
         acceptor: Acceptor,
@@ -136,22 +132,24 @@ enum State {
     },
     SaslFinal {
         challenged: Challenged,
-        kind: KeysKind,
-        salt: Vec<u8>,
-        iterations: NonZeroU32,
+        source: Source,
     },
 }
 
+/// What SCRAM can be done with.
+#[derive(Debug)]
 enum SaslSecret {
     Stored(ScramSecret),
-    AdHoc {
+    Plain {
         password: Password,
         salt: Vec<u8>,
         iterations: Iterations,
     },
 }
 
-enum KeysKind {
+/// Where the secret came from that a proof is checked against.
+#[derive(Clone, Copy, Debug)]
+enum Source {
     Stored,
     AdHoc,
 }
@@ -164,61 +162,46 @@ impl ClientAuthentication {
             method,
             secret,
             channel_binding,
-            md5_salt,
+            md5_salt: salt,
             nonce,
         } = login;
-        let made_up = |kind| {
-            policy
-                .process_key
-                .secret(user, kind, policy.scram_iterations)
-        };
-        let (secret, mut outlook) = match secret {
-            None => (made_up(policy.unknown_looks_like), Err(Cause::UnknownUser)),
-            Some(Secret::Plain(password)) if password.is_empty() => {
-                (made_up(policy.unknown_looks_like), Err(Cause::EmptySecret))
-            }
-            Some(secret) => (secret.clone(), Ok(())),
-        };
-        let secret = match (method, secret) {
+        let (secret, mut outlook) = effective_secret(user, secret, policy);
+        let (challenge, state) = match (method, secret) {
             (PasswordMethod::Cleartext, secret) => {
-                let state = State::Cleartext {
-                    user: user.to_owned(),
-                    secret,
-                };
-                return Step::Send(Challenge::CleartextPassword, Self { outlook, state });
-            }
-            (PasswordMethod::Md5, Secret::Plain(password)) => {
-                return Self::ask_md5(&Md5Secret::derive(&password, user), md5_salt, outlook);
-            }
-            (PasswordMethod::Md5, Secret::Md5(secret)) => {
-                return Self::ask_md5(&secret, md5_salt, outlook);
-            }
-            (PasswordMethod::Md5 | PasswordMethod::ScramSha256, Secret::Scram(secret)) => {
-                SaslSecret::Stored(secret)
-            }
-            (PasswordMethod::ScramSha256, Secret::Plain(password)) => SaslSecret::AdHoc {
-                password,
-                salt: policy.process_key.salt(user),
-                iterations: policy.scram_iterations,
-            },
-            (PasswordMethod::ScramSha256, Secret::Md5(_)) => {
-                outlook = outlook.and(Err(Cause::Md5SecretForScram));
-                SaslSecret::Stored(
-                    policy
-                        .process_key
-                        .scram_secret(user, policy.scram_iterations),
+                let user = user.to_owned();
+                (
+                    Challenge::CleartextPassword,
+                    State::Cleartext { user, secret },
                 )
             }
+            (PasswordMethod::Md5, Secret::Plain(password)) => {
+                let secret = Md5Secret::derive(&password, user);
+                (Challenge::Md5Password { salt }, State::Md5 { secret, salt })
+            }
+            (PasswordMethod::Md5, Secret::Md5(secret)) => {
+                (Challenge::Md5Password { salt }, State::Md5 { secret, salt })
+            }
+            (PasswordMethod::Md5 | PasswordMethod::ScramSha256, Secret::Scram(secret)) => {
+                sasl::offer(channel_binding, nonce, SaslSecret::Stored(secret))
+            }
+            (PasswordMethod::ScramSha256, Secret::Plain(password)) => {
+                let (salt, iterations) = (policy.process_key.salt(user), policy.scram_iterations);
+                let secret = SaslSecret::Plain {
+                    password,
+                    salt,
+                    iterations,
+                };
+                sasl::offer(channel_binding, nonce, secret)
+            }
+            (PasswordMethod::ScramSha256, Secret::Md5(_)) => {
+                let made_up = policy
+                    .process_key
+                    .scram_secret(user, policy.scram_iterations);
+                outlook = outlook.and(Err(Cause::Md5SecretForScram));
+                sasl::offer(channel_binding, nonce, SaslSecret::Stored(made_up))
+            }
         };
-        let acceptor = Acceptor::new(channel_binding, nonce);
-        let challenge = Challenge::Sasl(acceptor.mechanisms());
-        Step::Send(
-            challenge,
-            Self {
-                outlook,
-                state: State::SaslInitial { acceptor, secret },
-            },
-        )
+        Step::Send(challenge, Self { outlook, state })
     }
 
     /// Takes the payload of the client's next `p` message.
@@ -226,29 +209,16 @@ impl ClientAuthentication {
         let Self { outlook, state } = self;
         match state {
             State::Cleartext { user, secret } => {
-                respond_to_cleartext(payload, &user, secret, outlook)
+                password::check_cleartext(payload, &user, secret, outlook)
             }
-            State::Md5 { expected } => respond_to_md5(payload, expected.as_slice(), outlook),
+            State::Md5 { secret, salt } => password::check_md5(payload, &secret, salt, outlook),
             State::SaslInitial { acceptor, secret } => {
-                match acceptor.handle_client_first(payload) {
-                    Ok(opened) => challenge_or_derive(opened, secret, outlook),
-                    Err(rejected) => refuse_sasl(rejected, outlook),
-                }
+                sasl::open(payload, acceptor, secret, outlook)
             }
-            State::SaslFinal {
-                challenged,
-                kind,
-                salt,
-                iterations,
-            } => respond_to_proof(payload, challenged, kind, salt, iterations, outlook),
+            State::SaslFinal { challenged, source } => {
+                sasl::check_proof(payload, challenged, source, outlook)
+            }
         }
-    }
-
-    fn ask_md5(secret: &Md5Secret, salt: [u8; 4], outlook: Outlook) -> Step {
-        let state = State::Md5 {
-            expected: md5::response(secret, salt),
-        };
-        Step::Send(Challenge::Md5Password { salt }, Self { outlook, state })
     }
 }
 
@@ -256,11 +226,10 @@ impl ClientAuthentication {
 #[derive(Debug)]
 pub struct AwaitingKeys {
     outlook: Outlook,
-    salt: Vec<u8>,
-    iterations: NonZeroU32,
     then: AfterKeys,
 }
 
+#[derive(Debug)]
 enum AfterKeys {
     /// A plain password was given; the keys must be those of the stored secret.
     Compare {
@@ -272,227 +241,36 @@ enum AfterKeys {
 }
 
 impl AwaitingKeys {
-    fn derive(job: SaltedPasswordJob, then: AfterKeys, outlook: Outlook) -> Step {
-        let (salt, iterations) = (job.salt().to_vec(), job.iterations());
-        Step::Derive(
-            job,
-            Self {
-                outlook,
-                salt,
-                iterations,
-                then,
-            },
-        )
-    }
-
     /// Goes on with the result of the job that came with this.
     pub fn resume(self, keys: Keys) -> Step {
-        let Self {
-            outlook,
-            salt,
-            iterations,
-            then,
-        } = self;
-        let stray = keys.salt != salt || keys.iterations != iterations;
+        let Self { outlook, then } = self;
         match then {
-            AfterKeys::Compare { .. } if stray => fail(Refusal::Password, Cause::StrayKeys),
-            AfterKeys::Challenge { .. } if stray => fail(Refusal::Sasl, Cause::StrayKeys),
             AfterKeys::Compare { given, secret } => {
-                // Both, so that a secret put together from two others lets nobody in.
-                let matches =
-                    keys.stored_key == secret.stored_key && keys.server_key == secret.server_key;
-                conclude_password(matches, Proof::Cleartext(given), outlook)
+                password::conclude(keys.secret == secret, Proof::Cleartext(given), outlook)
             }
             AfterKeys::Challenge { opened } => {
-                let Keys {
-                    stored_key,
-                    server_key,
-                    ..
-                } = keys;
-                let expected = Expected {
-                    stored_key,
-                    server_key,
-                };
-                send_challenge(opened, expected, KeysKind::AdHoc, salt, iterations, outlook)
+                sasl::send_challenge(opened, keys.secret, Source::AdHoc, outlook)
             }
         }
     }
 }
 
-fn respond_to_cleartext(payload: &[u8], user: &str, secret: Secret, outlook: Outlook) -> Step {
-    let given = match read_password(payload) {
-        Ok(given) => given,
-        Err(failure) => return Step::Fail(failure),
+/// A user without a secret gets one that nobody can know.
+fn effective_secret(user: &str, secret: Option<&Secret>, policy: &Policy) -> (Secret, Outlook) {
+    let cause = match secret {
+        Some(Secret::Plain(password)) if password.is_empty() => Cause::EmptySecret,
+        Some(secret) => return (secret.clone(), Ok(())),
+        None => Cause::UnknownUser,
     };
-    let matches = match secret {
-        Secret::Plain(stored) => stored == given,
-        Secret::Md5(stored) => stored == Md5Secret::derive(&given, user),
-        Secret::Scram(secret) => {
-            return match Iterations::new(secret.iterations) {
-                Ok(iterations) => {
-                    let job = SaltedPasswordJob::new(&given, secret.salt.clone(), iterations);
-                    AwaitingKeys::derive(job, AfterKeys::Compare { given, secret }, outlook)
-                }
-                Err(too_many) => fail(Refusal::Password, too_many.into()),
-            };
-        }
-    };
-    conclude_password(matches, Proof::Cleartext(given), outlook)
-}
-
-fn respond_to_md5(payload: &[u8], expected: &[u8], outlook: Outlook) -> Step {
-    match read_password(payload) {
-        Ok(given) => conclude_password(given.expose().ct_eq(expected).into(), Proof::Md5, outlook),
-        Err(failure) => Step::Fail(failure),
-    }
-}
-
-/// A password message is one string with its final zero byte.
-fn read_password(payload: &[u8]) -> Result<Password, Failure> {
-    let refuse = |refusal, cause| Failure { refusal, cause };
-    let bytes = payload
-        .strip_suffix(b"\0")
-        .ok_or(refuse(Refusal::Password, Malformed::Unterminated.into()))?;
-    let password =
-        Password::new(bytes).map_err(|bad| refuse(Refusal::Password, Cause::BadPassword(bad)))?;
-    if password.is_empty() {
-        return Err(refuse(Refusal::EmptyPassword, Cause::EmptyPassword));
-    }
-    Ok(password)
-}
-
-fn conclude_password(matches: bool, proof: Proof, outlook: Outlook) -> Step {
-    match outlook {
-        Ok(()) if matches => Step::Done(Success { last: None, proof }),
-        Ok(()) => fail(Refusal::Password, Cause::WrongPassword),
-        Err(cause) => fail(Refusal::Password, cause),
-    }
-}
-
-fn challenge_or_derive(opened: Opened, secret: SaslSecret, outlook: Outlook) -> Step {
-    match secret {
-        SaslSecret::Stored(ScramSecret {
-            iterations,
-            salt,
-            stored_key,
-            server_key,
-        }) => {
-            let expected = Expected {
-                stored_key,
-                server_key,
-            };
-            send_challenge(
-                opened,
-                expected,
-                KeysKind::Stored,
-                salt,
-                iterations,
-                outlook,
-            )
-        }
-        SaslSecret::AdHoc {
-            password,
-            salt,
-            iterations,
-        } => {
-            let job = SaltedPasswordJob::new(&password, salt, iterations);
-            AwaitingKeys::derive(job, AfterKeys::Challenge { opened }, outlook)
-        }
-    }
-}
-
-fn send_challenge(
-    opened: Opened,
-    expected: Expected,
-    kind: KeysKind,
-    salt: Vec<u8>,
-    iterations: NonZeroU32,
-    outlook: Outlook,
-) -> Step {
-    let (server_first, challenged) = opened.into_challenge(&salt, iterations, expected);
-    let state = State::SaslFinal {
-        challenged,
-        kind,
-        salt,
-        iterations,
-    };
-    Step::Send(
-        Challenge::SaslContinue(server_first),
-        ClientAuthentication { outlook, state },
+    let kind = policy.unknown_looks_like;
+    (
+        policy
+            .process_key
+            .secret(user, kind, policy.scram_iterations),
+        Err(cause),
     )
-}
-
-fn respond_to_proof(
-    payload: &[u8],
-    challenged: Challenged,
-    kind: KeysKind,
-    salt: Vec<u8>,
-    iterations: NonZeroU32,
-    outlook: Outlook,
-) -> Step {
-    let proven = match challenged.handle_client_final(payload) {
-        Ok(proven) => proven,
-        Err(rejected) => return refuse_sasl(rejected, outlook),
-    };
-    if let Err(cause) = outlook {
-        return fail(Refusal::Sasl, cause);
-    }
-    let Expected {
-        stored_key,
-        server_key,
-    } = proven.expected;
-    let keys = Keys {
-        client_key: proven.client_key,
-        stored_key,
-        server_key,
-        salt,
-        iterations,
-    };
-    let proof = match kind {
-        KeysKind::Stored => Proof::ScramStored(keys),
-        KeysKind::AdHoc => Proof::ScramAdHoc(keys),
-    };
-    Step::Done(Success {
-        last: Some(Challenge::SaslFinal(proven.server_final)),
-        proof,
-    })
-}
-
-/// A wrong proof of a user that could never succeed is not the user's mistake, so the log says what
-/// it is. The client is told the same either way.
-fn refuse_sasl(rejected: Rejected, outlook: Outlook) -> Step {
-    match (Failure::from(rejected), outlook) {
-        (
-            Failure {
-                refusal,
-                cause: Cause::WrongPassword,
-            },
-            Err(cause),
-        ) => fail(refusal, cause),
-        (failure, _) => Step::Fail(failure),
-    }
 }
 
 fn fail(refusal: Refusal, cause: Cause) -> Step {
     Step::Fail(Failure { refusal, cause })
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cleartext { .. } => "Cleartext",
-            Self::Md5 { .. } => "Md5",
-            Self::SaslInitial { .. } => "SaslInitial",
-            Self::SaslFinal { .. } => "SaslFinal",
-        })
-    }
-}
-
-impl fmt::Debug for AfterKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Compare { .. } => "Compare",
-            Self::Challenge { .. } => "Challenge",
-        })
-    }
 }

@@ -8,6 +8,7 @@ use super::base64;
 use super::keys::Key;
 use super::messages::{BindingFlag, ClientFinal, ClientFirst, InitialResponse, Malformed};
 use crate::exchange::{ChannelBinding, Mechanism, Nonce};
+use crate::secret::ScramSecret;
 
 /// The only type of binding data that PostgreSQL speaks.
 pub(crate) const BINDING_TYPE: &[u8] = b"tls-server-end-point";
@@ -40,6 +41,7 @@ pub(crate) enum BindingMismatch {
 }
 
 /// Waits for the client's choice and first message.
+#[derive(Debug)]
 pub(crate) struct Acceptor {
     binding: ChannelBinding,
     nonce: Nonce,
@@ -115,6 +117,7 @@ impl Acceptor {
 }
 
 /// The client has opened the exchange and waits for salt and count.
+#[derive(Debug)]
 pub(crate) struct Opened {
     nonce: Vec<u8>,
     client_first_bare: Vec<u8>,
@@ -122,46 +125,41 @@ pub(crate) struct Opened {
     channel_binding: String,
 }
 
-/// What a proof is checked against.
-pub(crate) struct Expected {
-    pub(crate) stored_key: Key,
-    pub(crate) server_key: Key,
-}
-
 impl Opened {
     /// Makes server-first-message.
-    pub(crate) fn into_challenge(
-        self,
-        salt: &[u8],
-        iterations: std::num::NonZeroU32,
-        expected: Expected,
-    ) -> (Vec<u8>, Challenged) {
-        let rest = format!(",s={},i={iterations}", base64::encode(salt));
+    pub(crate) fn into_challenge(self, secret: ScramSecret) -> (Vec<u8>, Challenged) {
+        let rest = format!(
+            ",s={},i={}",
+            base64::encode(&secret.salt),
+            secret.iterations
+        );
         let server_first = [b"r=", self.nonce.as_slice(), rest.as_bytes()].concat();
         (
             server_first.clone(),
             Challenged {
                 opened: self,
                 server_first,
-                expected,
+                secret,
             },
         )
     }
 }
 
 /// The client knows salt and count; we wait for its proof.
+#[derive(Debug)]
 pub(crate) struct Challenged {
     opened: Opened,
     server_first: Vec<u8>,
-    expected: Expected,
+    secret: ScramSecret,
 }
 
 /// The client has proven that it knows the password.
+#[derive(Debug)]
 pub(crate) struct Proven {
     /// server-final-message, our own proof.
     pub(crate) server_final: Vec<u8>,
     pub(crate) client_key: Key,
-    pub(crate) expected: Expected,
+    pub(crate) secret: ScramSecret,
 }
 
 impl Challenged {
@@ -170,7 +168,7 @@ impl Challenged {
         let Self {
             opened,
             server_first,
-            expected,
+            secret,
         } = self;
         let message = ClientFinal::parse(payload).map_err(Rejected::Malformed)?;
         if message.channel_binding != opened.channel_binding.as_bytes() {
@@ -186,16 +184,16 @@ impl Challenged {
             b",",
             message.without_proof,
         ];
-        let client_key = message.proof.xor(&expected.stored_key.hmac(&signed));
-        let server_signature = expected.server_key.hmac(&signed);
-        if client_key.hash() != expected.stored_key {
+        let client_key = message.proof.xor(&secret.stored_key.hmac(&signed));
+        let server_signature = secret.server_key.hmac(&signed);
+        if client_key.hash() != secret.stored_key {
             return Err(Rejected::Proof);
         }
         let server_final = format!("v={}", base64::encode(server_signature.expose()));
         Ok(Proven {
             server_final: server_final.into_bytes(),
             client_key,
-            expected,
+            secret,
         })
     }
 }

@@ -75,6 +75,7 @@ pub(crate) fn open(
 }
 
 /// We wait for salt and count.
+#[derive(Debug)]
 pub(crate) struct Opened {
     nonce: String,
     client_first_bare: String,
@@ -123,24 +124,27 @@ pub(crate) struct Answering {
 impl Answering {
     /// Whether these keys were made with the salt and count that the server asks for.
     pub(crate) fn is_for(&self, keys: &Keys) -> bool {
-        self.salt == keys.salt && self.iterations == keys.iterations
+        self.salt == keys.secret.salt && self.iterations == keys.secret.iterations
     }
 
     /// Makes client-final-message.
     pub(crate) fn into_proof(self, keys: &Keys) -> (Vec<u8>, Proving) {
-        let proof = keys.client_key.xor(&keys.stored_key.hmac(&[&self.signed]));
+        let proof = keys
+            .client_key
+            .xor(&keys.secret.stored_key.hmac(&[&self.signed]));
         let proof = format!(",p={}", base64::encode(proof.expose()));
         let client_final = [self.without_proof.as_slice(), proof.as_bytes()].concat();
         (
             client_final,
             Proving {
-                expected: keys.server_key.hmac(&[&self.signed]),
+                expected: keys.secret.server_key.hmac(&[&self.signed]),
             },
         )
     }
 }
 
 /// Our proof is on its way; we wait for the server's own.
+#[derive(Debug)]
 pub(crate) struct Proving {
     expected: Key,
 }

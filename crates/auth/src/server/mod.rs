@@ -15,6 +15,7 @@ mod tests;
 use std::fmt;
 
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::exchange::{Challenge, ChannelBinding, Mechanism, Nonce};
 use crate::md5;
@@ -64,13 +65,35 @@ impl From<Secret> for ServerSecret {
 #[must_use]
 pub enum ServerStep {
     /// Send this as the payload of a `p` message and wait for the next Authentication message.
-    Send(Vec<u8>, ServerAuthentication),
+    Send(Answer, ServerAuthentication),
     /// Run the job, or find its result, and go on with [`ServerAwaitingKeys::resume`].
     Derive(SaltedPasswordJob, ServerAwaitingKeys),
     /// The server has proven itself; only AuthenticationOk is missing.
     Verified(ServerAuthentication),
     /// This login cannot succeed.
     Fail(ServerFailure),
+}
+
+/// The payload of a `p` message. It may be the password itself, so it is wiped when dropped and
+/// hidden from `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Answer(Zeroizing<Vec<u8>>);
+
+impl Answer {
+    fn new(payload: Vec<u8>) -> Self {
+        Self(Zeroizing::new(payload))
+    }
+
+    /// The bytes to send.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer(..)")
+    }
 }
 
 /// Why we could not log in. The texts are PgBouncer's where it has one.
@@ -115,9 +138,6 @@ pub enum ServerFailure {
     /// The server sent something that does not belong here.
     #[error("unexpected authentication request from server")]
     OutOfOrder,
-    /// The keys given to [`ServerAwaitingKeys::resume`] are the result of another job.
-    #[error("keys of another salt or iteration count")]
-    StrayKeys,
 }
 
 /// A login that waits for an Authentication message.
@@ -127,6 +147,7 @@ pub struct ServerAuthentication {
     state: State,
 }
 
+#[derive(Debug)]
 enum State {
     Start(ServerLogin),
     /// A password has been sent.
@@ -141,6 +162,7 @@ enum State {
 }
 
 /// What SCRAM can be done with.
+#[derive(Debug)]
 enum Credential {
     Password(Password),
     Keys(Keys),
@@ -192,7 +214,7 @@ impl ServerAuthentication {
             ) => opened
                 .handle_server_first(&message)
                 .map_err(ServerFailure::from)
-                .and_then(|answering| prove(answering, credential, user, binding_required)),
+                .map(|answering| prove(answering, credential, user, binding_required)),
             (State::SaslProving(proving), Challenge::SaslFinal(message)) => proving
                 .handle_server_final(&message)
                 .map(|()| ServerStep::Verified(next(State::SaslVerified)))
@@ -230,20 +252,23 @@ impl ServerAuthentication {
 #[derive(Debug)]
 pub struct ServerAwaitingKeys {
     binding_required: bool,
+    user: String,
     answering: Answering,
 }
 
 impl ServerAwaitingKeys {
     /// Goes on with the result of the job that came with this.
     pub fn resume(self, keys: &Keys) -> ServerStep {
-        if !self.answering.is_for(keys) {
-            return ServerStep::Fail(ServerFailure::StrayKeys);
-        }
-        send_proof(self.answering, keys, self.binding_required)
+        let Self {
+            binding_required,
+            user,
+            answering,
+        } = self;
+        send_proof(answering, keys, user, binding_required)
     }
 }
 
-fn cleartext_answer(login: ServerLogin) -> Result<Vec<u8>, ServerFailure> {
+fn cleartext_answer(login: ServerLogin) -> Result<Answer, ServerFailure> {
     match login.secret {
         ServerSecret::Plain(password) => Ok(terminated(password.expose())),
         ServerSecret::Md5(_) | ServerSecret::Keys(_) | ServerSecret::Scram(_) => {
@@ -252,7 +277,7 @@ fn cleartext_answer(login: ServerLogin) -> Result<Vec<u8>, ServerFailure> {
     }
 }
 
-fn md5_answer(login: ServerLogin, salt: [u8; 4]) -> Result<Vec<u8>, ServerFailure> {
+fn md5_answer(login: ServerLogin, salt: [u8; 4]) -> Result<Answer, ServerFailure> {
     let secret = match login.secret {
         ServerSecret::Plain(password) => Md5Secret::derive(&password, &login.user),
         ServerSecret::Md5(secret) => secret,
@@ -263,14 +288,14 @@ fn md5_answer(login: ServerLogin, salt: [u8; 4]) -> Result<Vec<u8>, ServerFailur
     Ok(terminated(md5::response(&secret, salt).as_slice()))
 }
 
-fn terminated(password: &[u8]) -> Vec<u8> {
-    [password, b"\0"].concat()
+fn terminated(password: &[u8]) -> Answer {
+    Answer::new([password, b"\0"].concat())
 }
 
 fn open_sasl(
     login: ServerLogin,
     mechanisms: &[Mechanism],
-) -> Result<(Vec<u8>, State), ServerFailure> {
+) -> Result<(Answer, State), ServerFailure> {
     let ServerLogin {
         user,
         secret,
@@ -285,7 +310,7 @@ fn open_sasl(
         }
     };
     let (mechanism, client_first, opened) = initiator::open(mechanisms, &channel_binding, nonce)?;
-    let payload = InitialResponse::build(mechanism.name(), &client_first);
+    let payload = Answer::new(InitialResponse::build(mechanism.name(), &client_first));
     Ok((
         payload,
         State::SaslOpened {
@@ -296,37 +321,46 @@ fn open_sasl(
     ))
 }
 
-/// A password needs work before it can answer; keys either fit or do not.
+/// A password needs work before it can answer.
 fn prove(
     answering: Answering,
     credential: Credential,
     user: String,
     binding_required: bool,
-) -> Result<ServerStep, ServerFailure> {
+) -> ServerStep {
     match credential {
-        Credential::Password(password) => {
-            let iterations = Iterations::new(answering.iterations)?;
-            let job = SaltedPasswordJob::new(&password, answering.salt.clone(), iterations);
-            Ok(ServerStep::Derive(
-                job,
-                ServerAwaitingKeys {
-                    binding_required,
-                    answering,
-                },
-            ))
-        }
-        Credential::Keys(keys) if answering.is_for(&keys) => {
-            Ok(send_proof(answering, &keys, binding_required))
-        }
-        Credential::Keys(_) => Err(ServerFailure::OtherSecret { user }),
+        Credential::Password(password) => match Iterations::new(answering.iterations) {
+            Ok(iterations) => {
+                let job = SaltedPasswordJob::new(&password, answering.salt.clone(), iterations);
+                ServerStep::Derive(
+                    job,
+                    ServerAwaitingKeys {
+                        binding_required,
+                        user,
+                        answering,
+                    },
+                )
+            }
+            Err(too_many) => ServerStep::Fail(too_many.into()),
+        },
+        Credential::Keys(keys) => send_proof(answering, &keys, user, binding_required),
     }
 }
 
-fn send_proof(answering: Answering, keys: &Keys, binding_required: bool) -> ServerStep {
+/// Keys fit, or belong to another salt or count than the server's.
+fn send_proof(
+    answering: Answering,
+    keys: &Keys,
+    user: String,
+    binding_required: bool,
+) -> ServerStep {
+    if !answering.is_for(keys) {
+        return ServerStep::Fail(ServerFailure::OtherSecret { user });
+    }
     let (client_final, proving) = answering.into_proof(keys);
     let state = State::SaslProving(proving);
     ServerStep::Send(
-        client_final,
+        Answer::new(client_final),
         ServerAuthentication {
             binding_required,
             state,
@@ -351,17 +385,5 @@ impl From<Rejected> for ServerFailure {
             Rejected::Error(word) => Self::Reported(word),
             Rejected::Signature => Self::Signature,
         }
-    }
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Start(_) => "Start",
-            Self::Answered => "Answered",
-            Self::SaslOpened { .. } => "SaslOpened",
-            Self::SaslProving(_) => "SaslProving",
-            Self::SaslVerified => "SaslVerified",
-        })
     }
 }

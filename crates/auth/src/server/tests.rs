@@ -51,7 +51,7 @@ fn failure_of(step: ServerStep) -> Option<ServerFailure> {
 
 fn answer_to(login: ServerAuthentication, challenge: Challenge) -> Vec<u8> {
     match login.respond(challenge) {
-        ServerStep::Send(payload, _) => payload,
+        ServerStep::Send(answer, _) => answer.expose().to_vec(),
         other => panic!("{other:?}"),
     }
 }
@@ -136,7 +136,7 @@ fn advance(
         step => step,
     };
     match step {
-        ServerStep::Send(payload, login) => Ok((payload, login)),
+        ServerStep::Send(answer, login) => Ok((answer.expose().to_vec(), login)),
         ServerStep::Fail(failure) => Err(failure),
         other => panic!("{other:?}"),
     }
@@ -379,6 +379,13 @@ fn mechanisms_that_we_do_not_speak_are_named_as_the_problem() {
         failure.to_string(),
         "none of the server's SASL authentication mechanisms are supported"
     );
+}
+
+#[test]
+fn debug_never_shows_a_password() {
+    let step = login(plain(PASSWORD)).respond(Challenge::CleartextPassword);
+    assert!(!format!("{step:?}").contains(&format!("{:?}", PASSWORD.as_bytes())[1..10]));
+    assert!(!format!("{:?}", login(plain(PASSWORD))).contains(PASSWORD));
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! Checking a password that the client sent, as it is or as an md5 hash.
+
+use subtle::ConstantTimeEq;
+
+use super::{
+    AfterKeys, AwaitingKeys, Cause, Failure, Outlook, Proof, Refusal, Step, Success, fail,
+};
+use crate::md5;
+use crate::scram::keys::{Iterations, SaltedPasswordJob};
+use crate::scram::messages::Malformed;
+use crate::secret::{Md5Secret, Password, Secret};
+
+pub(super) fn check_cleartext(
+    payload: &[u8],
+    user: &str,
+    secret: Secret,
+    outlook: Outlook,
+) -> Step {
+    let given = match read_password(payload) {
+        Ok(given) => given,
+        Err(failure) => return Step::Fail(failure),
+    };
+    let matches = match secret {
+        Secret::Plain(stored) => stored == given,
+        Secret::Md5(stored) => stored == Md5Secret::derive(&given, user),
+        Secret::Scram(secret) => {
+            let iterations = match Iterations::new(secret.iterations) {
+                Ok(iterations) => iterations,
+                Err(too_many) => return fail(Refusal::Password, too_many.into()),
+            };
+            let job = SaltedPasswordJob::new(&given, secret.salt.clone(), iterations);
+            let then = AfterKeys::Compare { given, secret };
+            return Step::Derive(job, AwaitingKeys { outlook, then });
+        }
+    };
+    conclude(matches, Proof::Cleartext(given), outlook)
+}
+
+pub(super) fn check_md5(
+    payload: &[u8],
+    secret: &Md5Secret,
+    salt: [u8; 4],
+    outlook: Outlook,
+) -> Step {
+    match read_password(payload) {
+        Ok(given) => {
+            let expected = md5::response(secret, salt);
+            let matches = given.expose().ct_eq(expected.as_slice()).into();
+            conclude(matches, Proof::Md5, outlook)
+        }
+        Err(failure) => Step::Fail(failure),
+    }
+}
+
+pub(super) fn conclude(matches: bool, proof: Proof, outlook: Outlook) -> Step {
+    match outlook {
+        Ok(()) if matches => Step::Done(Success { last: None, proof }),
+        Ok(()) => fail(Refusal::Password, Cause::WrongPassword),
+        Err(cause) => fail(Refusal::Password, cause),
+    }
+}
+
+/// Reads a PasswordMessage: one string with its final zero byte, and not empty.
+///
+/// For methods whose answer somebody else judges, such as LDAP and PAM.
+pub fn read_password(payload: &[u8]) -> Result<Password, Failure> {
+    let refuse = |cause| Failure {
+        refusal: Refusal::Password,
+        cause,
+    };
+    let bytes = payload
+        .strip_suffix(b"\0")
+        .ok_or_else(|| refuse(Malformed::Unterminated.into()))?;
+    let password = Password::new(bytes).map_err(|bad| refuse(bad.into()))?;
+    if password.is_empty() {
+        return Err(Failure {
+            refusal: Refusal::EmptyPassword,
+            cause: Cause::EmptyPassword,
+        });
+    }
+    Ok(password)
+}
