@@ -143,6 +143,7 @@ impl Roots {
         if matches!(refusal, webpki::Error::UnsupportedCertVersion)
             && let Some(certificate) = certificate::parse(leaf)
             && certificate.version() == X509Version::V1
+            && certificate.extensions().is_empty()
         {
             return self.verify_v1(certificate, intermediates, role, now, algorithms);
         }
@@ -263,48 +264,45 @@ fn may_sign(issuer: &X509Certificate<'_>, below: usize, role: Role, now: UnixTim
     extensions_are_known && is_ca && may_use_key && check_purpose(issuer, role).is_ok()
 }
 
-/// Checks one signature. The algorithm is the one that the certificate names, inside the signed
-/// part and outside.
+/// Checks one signature. The algorithm is the one that the certificate names, the same inside the
+/// signed part and outside, and encoded as the library knows it.
 fn is_signed_by(
     certificate: &X509Certificate<'_>,
     issuer: &X509Certificate<'_>,
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> bool {
-    let named = &certificate.signature_algorithm;
-    if *named != certificate.tbs_certificate.signature
-        || certificate.signature_value.unused_bits != 0
-    {
+    let same_inside = certificate.signature_algorithm == certificate.tbs_certificate.signature;
+    if !same_inside || certificate.signature_value.unused_bits != 0 {
         return false;
     }
+    let Some(named) = outer_algorithm(certificate) else {
+        return false;
+    };
     let key = SubjectPublicKeyInfoDer::from(issuer.public_key().raw);
     let Ok(key) = RawPublicKeyEntity::try_from(&key) else {
         return false;
     };
-    algorithms
+    let message = certificate.tbs_certificate.as_ref();
+    let signature = &certificate.signature_value.data;
+    // One identifier may stand for several algorithms, told apart by the curve of the key.
+    let mut meant = algorithms
         .all
         .iter()
-        .filter(|algorithm| {
-            names_oid(
-                algorithm.signature_alg_id().as_ref(),
-                named.algorithm.as_bytes(),
-            )
-        })
-        .any(|algorithm| {
-            let signature = &certificate.signature_value.data;
-            key.verify_signature(*algorithm, certificate.tbs_certificate.as_ref(), signature)
-                .is_ok()
-        })
+        .filter(|algorithm| algorithm.signature_alg_id().as_ref() == named);
+    meant.any(|algorithm| key.verify_signature(*algorithm, message, signature).is_ok())
 }
 
-/// Whether an encoded algorithm identifier begins with this object identifier. The parameters
-/// behind it tell the variants of RSA-PSS apart; there the signature itself decides.
-fn names_oid(algorithm: &[u8], oid: &[u8]) -> bool {
-    const OBJECT_IDENTIFIER: u8 = 6;
-    match algorithm {
-        [OBJECT_IDENTIFIER, length, rest @ ..] => {
-            usize::from(*length) == oid.len() && rest.starts_with(oid)
-        }
-        _ => false,
+/// What stands between the signed part and the signature: the content of one SEQUENCE. All known
+/// algorithm identifiers are shorter than 128 bytes, so the length is one byte.
+fn outer_algorithm<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
+    const SEQUENCE: u8 = 0x30;
+    let raw = certificate.as_raw();
+    let signed = certificate.tbs_certificate.as_ref();
+    // The whole begins with a tag and a length of up to five bytes.
+    let rest = (2..=6).find_map(|header| raw.get(header..)?.strip_prefix(signed))?;
+    match rest {
+        [SEQUENCE, length @ 0..0x80, rest @ ..] => rest.get(..usize::from(*length)),
+        _ => None,
     }
 }
 
@@ -538,5 +536,26 @@ mod tests {
         };
         let error = verify(&[&root], &peer).unwrap_err();
         assert!(error.to_string().contains("CaUsedAsEndEntity"), "{error}");
+    }
+    /// Whatever bit of a certificate is turned over, it is not the one that was signed any more;
+    /// and reading it never panics.
+    #[test]
+    fn no_bit_of_a_v1_certificate_can_be_changed() {
+        let root = Authority::root("root");
+        let leaf = root.leaf_v1("db");
+        let roots = Roots::from_pem(&root.pem()).unwrap();
+        let algorithms = provider().signature_verification_algorithms;
+        let now = year(2030);
+        let good = leaf.leaf().to_vec();
+        roots
+            .verify(leaf.leaf(), &[], Role::Server, now, &algorithms)
+            .unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let bad = CertificateDer::from(bad);
+            let verdict = roots.verify(&bad, &[], Role::Server, now, &algorithms);
+            assert!(verdict.is_err(), "bit {bit}");
+        }
     }
 }

@@ -160,6 +160,7 @@ fn verify_text(reason: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "unsuitable certificate purpose".to_owned()
         }
+        CertificateError::Other(reason) => reason.0.to_string(),
         other => other.to_string(),
     }
 }

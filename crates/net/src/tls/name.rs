@@ -94,6 +94,7 @@ fn matches_dns(pattern: &str, host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::testing::Authority;
 
     #[test]
     fn a_star_stands_for_one_label() {
@@ -125,6 +126,23 @@ mod tests {
         ];
         for (pattern, host) in different {
             assert!(!matches_dns(pattern, host), "{pattern} {host}");
+        }
+    }
+    #[test]
+    fn reading_a_damaged_certificate_never_panics() {
+        let leaf = Authority::root("root").leaf("db", &["db", "127.0.0.1", "::1"]);
+        let hosts =
+            ["db", "127.0.0.1", "elsewhere"].map(|host| ServerName::try_from(host).unwrap());
+        let good = leaf.leaf().to_vec();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let bad = CertificateDer::from(bad);
+            for host in &hosts {
+                let _ = check(&bad, host);
+            }
+            let peer = certificate::PeerCertificate::new(&bad);
+            let _ = (peer.common_name(), peer.end_point_binding());
         }
     }
 }

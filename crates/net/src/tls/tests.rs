@@ -1,5 +1,6 @@
 //! Whole handshakes over real sockets, for every mode, good and bad.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -593,11 +594,17 @@ fn debug_output_shows_no_key() {
 
 #[tokio::test]
 async fn certificates_made_by_openssl_work_on_both_sides() {
-    let Some(made) = made_by_openssl() else {
-        eprintln!("SKIPPED: the openssl command is missing or makes no X.509 v1 certificates");
-        return;
-    };
-    let pem = |name: &str| Pem::read(made.path().join(name).to_str().unwrap()).unwrap();
+    for ca_key in ["ecparam -name prime256v1 -genkey", "genrsa 2048"] {
+        let Some(made) = made_by_openssl(ca_key) else {
+            eprintln!("SKIPPED: the openssl command is missing or makes no X.509 v1 certificates");
+            return;
+        };
+        works_on_both_sides(made.path()).await;
+    }
+}
+
+async fn works_on_both_sides(made: &Path) {
+    let pem = |name: &str| Pem::read(made.join(name).to_str().unwrap()).unwrap();
     for protocols in ["tlsv1.2", "tlsv1.3"] {
         let server = ServerSide {
             certificate: pem("server.crt"),
@@ -646,10 +653,10 @@ async fn certificates_made_by_openssl_work_on_both_sides() {
 
 /// A CA (ca.*), and version 1 certificates for a server, with an EC key in SEC1 form, and for a
 /// client, with an RSA key in PKCS#1 form.
-fn made_by_openssl() -> Option<tempfile::TempDir> {
+fn made_by_openssl(ca_key: &str) -> Option<tempfile::TempDir> {
     let dir = tempfile::tempdir().ok()?;
     let script = "set -e
-        openssl ecparam -name prime256v1 -genkey -out ca.key
+        openssl $CA_KEY > ca.key
         openssl req -new -x509 -days 30 -key ca.key -subj /CN=TestCA -out ca.crt
         openssl ecparam -name prime256v1 -genkey -out server.key
         openssl req -new -key server.key -subj /O=db/CN=localhost -out server.csr
@@ -662,6 +669,7 @@ fn made_by_openssl() -> Option<tempfile::TempDir> {
         done";
     let output = Command::new("sh")
         .args(["-c", script])
+        .env("CA_KEY", ca_key)
         .current_dir(dir.path())
         .output()
         .ok()?;
