@@ -204,13 +204,13 @@ impl Entry {
     }
 
     fn learn(&mut self, asked_at: Instant, outcome: Outcome) {
-        if let Ok(addresses) = &outcome {
-            if let Some(before) = self.found.replace(addresses.clone()) {
-                self.gone.retain(|ip| !addresses.contains(ip));
-                for ip in before.iter().filter(|ip| !addresses.contains(ip)) {
-                    if !self.gone.contains(ip) {
-                        self.gone.push(*ip);
-                    }
+        if let Ok(addresses) = &outcome
+            && let Some(before) = self.found.replace(addresses.clone())
+        {
+            self.gone.retain(|ip| !addresses.contains(ip));
+            for ip in before.iter().filter(|ip| !addresses.contains(ip)) {
+                if !self.gone.contains(ip) {
+                    self.gone.push(*ip);
                 }
             }
         }

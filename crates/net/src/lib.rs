@@ -14,17 +14,17 @@ mod listen;
 mod options;
 mod stream;
 pub mod tls;
+mod unix_file;
 mod unix_name;
 
 pub use address::{Address, PeerCredentials};
 pub use buffer::{Buffered, Input};
 pub use connect::{ConnectError, Target, connect};
 pub use dns::{CachedName, DnsError, DnsTtl, Resolver};
-pub use listen::{
-    ListenError, ListenOptions, Listener, UnixPermissions, group_id, resolve_listen_address,
-};
+pub use listen::{ListenError, ListenOptions, Listener, resolve_listen_address};
 pub use options::{TcpKeepalive, TcpOptions};
 pub use stream::{Stream, TlsSession};
+pub use unix_file::{UnixPermissions, group_id};
 pub use unix_name::UnixName;
 
 /// The operating system's words for an error, without the number that `io::Error` adds to them.

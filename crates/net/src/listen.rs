@@ -1,12 +1,10 @@
 //! Sockets that clients connect to.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -16,6 +14,7 @@ use crate::address::Address;
 use crate::options::TcpOptions;
 use crate::os_text;
 use crate::stream::Stream;
+use crate::unix_file::{SocketFile, UnixPermissions, make_room};
 use crate::unix_name::UnixName;
 
 /// A socket that clients connect to.
@@ -49,15 +48,6 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// What accepted TCP connections inherit.
     pub tcp: TcpOptions,
-}
-
-/// Who may connect to a Unix socket's file. A name in the abstract namespace has no permissions.
-#[derive(Clone, Copy, Debug)]
-pub struct UnixPermissions {
-    /// The file's mode.
-    pub mode: u32,
-    /// The file's group; `None` leaves the process's.
-    pub group: Option<u32>,
 }
 
 /// A socket that could not be listened on.
@@ -157,12 +147,10 @@ impl Listener {
         // Permissions come before listen(): until then nobody can connect.
         let mut file = None;
         if let Some(path) = name.file() {
-            file = Some(SocketFile::of(path).map_err(failed("lstat"))?);
-            if let Some(group) = permissions.group {
-                std::os::unix::fs::chown(path, None, Some(group)).map_err(failed("chown"))?;
-            }
-            fs::set_permissions(path, fs::Permissions::from_mode(permissions.mode))
-                .map_err(failed("chmod"))?;
+            let made = SocketFile::of(path).map_err(failed("lstat"))?;
+            made.permit(permissions)
+                .map_err(|(step, source)| failed(step)(source))?;
+            file = Some(made);
         }
         socket.listen(backlog(options)).map_err(failed("listen"))?;
         let mut listener = Self::adopt(socket, port).map_err(failed("listen"))?;
@@ -339,88 +327,6 @@ pub fn resolve_listen_address(word: &str, port: u16) -> io::Result<Vec<SocketAdd
     Ok(found)
 }
 
-/// The number of a group given by name or by number; `None` when there is no such group. Names are
-/// looked up in `/etc/group` only: groups from a directory service are given by number.
-pub fn group_id(group: &str) -> io::Result<Option<u32>> {
-    if let Ok(id) = group.parse() {
-        return Ok(Some(id));
-    }
-    Ok(group_in(&fs::read_to_string("/etc/group")?, group))
-}
-
-fn group_in(table: &str, group: &str) -> Option<u32> {
-    table.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        if name != group {
-            return None;
-        }
-        fields.nth(1)?.parse().ok()
-    })
-}
-
-/// A Unix socket's file, known by more than its name: another process may have replaced it.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        let meta = fs::symlink_metadata(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            device: meta.dev(),
-            inode: meta.ino(),
-        })
-    }
-
-    fn remove(&self) {
-        let is_ours = Self::of(&self.path)
-            .is_ok_and(|now| (now.device, now.inode) == (self.device, self.inode));
-        if is_ours {
-            // Somebody may be faster; then it is gone, which is what we want.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Removes the file of a Unix socket whose process is gone. Connecting is the only sure question:
-/// a socket that nobody has open refuses.
-fn make_room(name: &UnixName, path: &Path, port: u16) -> Result<(), ListenError> {
-    let mut lock_file = path.as_os_str().to_owned();
-    lock_file.push(".lock");
-    let lock_file = PathBuf::from(lock_file);
-    if fs::symlink_metadata(&lock_file).is_ok() {
-        return Err(ListenError::UnixLocked { port, lock_file });
-    }
-    let Ok(meta) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !meta.file_type().is_socket() {
-        return Err(ListenError::NotASocket { name: name.clone() });
-    }
-    let probe = SockAddr::unix(path).and_then(|address| {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&address)
-    });
-    match probe.map_err(|error| error.kind()) {
-        // WouldBlock is a listener whose queue is full.
-        Ok(()) | Err(io::ErrorKind::WouldBlock) => {
-            return Err(ListenError::UnixInUse { name: name.clone() });
-        }
-        Err(_) => {}
-    }
-    fs::remove_file(path).map_err(|source| ListenError::Os {
-        name: name.to_string(),
-        step: "unlink",
-        source,
-    })
-}
-
 fn backlog(options: &ListenOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
@@ -451,6 +357,8 @@ fn socket_name(address: &SockAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -651,13 +559,5 @@ mod tests {
         assert_eq!(one, ["127.0.0.1:6432".parse().unwrap()]);
         let six = resolve_listen_address("::1", 6432).unwrap();
         assert_eq!(six, ["[::1]:6432".parse().unwrap()]);
-    }
-
-    #[test]
-    fn finds_a_group_by_name_or_number() {
-        let table = "root:x:0:\nsudo:x:27:ann,bob\nbroken\n";
-        assert_eq!(group_in(table, "sudo"), Some(27));
-        assert_eq!(group_in(table, "sud"), None);
-        assert_eq!(group_id("1234").unwrap(), Some(1234));
     }
 }

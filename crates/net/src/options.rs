@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// What is set on every TCP socket. Zero and `None` leave the kernel's value alone.
+/// What is set on every TCP socket. Zero and `None` mean the kernel's own value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpOptions {
     /// Probe silent peers; `None` turns probing off.
@@ -68,11 +68,10 @@ impl TcpOptions {
                 .set_keepalive(false)
                 .map_err(named("setsockopt/SO_KEEPALIVE"))?,
         }
-        if self.user_timeout.is_some() {
-            socket
-                .set_tcp_user_timeout(self.user_timeout)
-                .map_err(named("setsockopt/TCP_USER_TIMEOUT"))?;
-        }
+        // Set even to nothing, as a listener may have had another value before.
+        socket
+            .set_tcp_user_timeout(self.user_timeout)
+            .map_err(named("setsockopt/TCP_USER_TIMEOUT"))?;
         if self.socket_buffer > 0 {
             socket
                 .set_send_buffer_size(self.socket_buffer)
