@@ -238,6 +238,19 @@ impl Database {
         self.keys.port.map_or(5432, Into::into)
     }
 
+    /// What its entry adds to the servers' startup message, in PgBouncer's order.
+    pub fn startup_parameters(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let keys = &self.keys;
+        let all = [
+            ("client_encoding", &keys.client_encoding),
+            ("datestyle", &keys.datestyle),
+            ("timezone", &keys.timezone),
+            ("application_name", &keys.application_name),
+        ];
+        all.into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+
     /// How servers are spread over its hosts.
     pub fn load_balance_hosts(&self) -> LoadBalanceHosts {
         self.keys

@@ -21,7 +21,8 @@ pub enum Dialect {
 /// If no line decides, a text that has a key or a table and is valid TOML is TOML. Everything
 /// else, above all an empty file, is ini.
 pub fn sniff(text: &str) -> Dialect {
-    let lines = text.lines().map(str::trim);
+    // Editors of some systems put a byte order mark before the first line.
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let telling = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut any = false;
     for line in telling {
@@ -91,6 +92,15 @@ mod tests {
             sniff("[databases]\napp = { host = 'db1' }\n"),
             Dialect::Toml
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_nothing() {
+        assert_eq!(
+            sniff("\u{feff}[pgbouncer]\nlisten_port = 1\n"),
+            Dialect::Ini
+        );
+        assert_eq!(sniff("\u{feff}[pgweir]\nlisten_port = 1\n"), Dialect::Toml);
     }
 
     #[test]

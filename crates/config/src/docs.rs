@@ -1,7 +1,5 @@
 //! Documentation written from the table of keys: the sample file and the reference.
 
-use std::fmt::Write;
-
 use crate::declare::{Key, Place, Scope};
 use crate::keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
 use crate::toml::header;
@@ -25,14 +23,9 @@ pub fn sample_ini() -> String {
     sample.push_str(";2 = host=pooler2 port=6432\n");
     sample.push_str("\n;; Everything else.\n[pgbouncer]\n");
     for key in Settings::KEYS {
-        push(
-            &mut sample,
-            format_args!("\n;; {}\n;; {}\n", key.doc(), notes(key)),
-        );
-        push(
-            &mut sample,
-            format_args!(";{} = {}\n", key.name, key.default.unwrap_or_default()),
-        );
+        let row = format!(";{} = {}", key.name, key.default.unwrap_or_default());
+        let (doc, notes, row) = (key.doc(), notes(key), row.trim_end());
+        sample.push_str(&format!("\n;; {doc}\n;; {notes}\n{row}\n"));
     }
     sample
 }
@@ -56,40 +49,49 @@ pub fn reference_markdown() -> String {
 
 fn section<S: Scope>(page: &mut String, title: &str) {
     let (ini, toml) = (S::PLACE.section(), header(S::PLACE));
-    push(
-        page,
-        format_args!("\n## {title}\n\n`[{ini}]` in ini, `{toml}` in TOML.\n\n"),
-    );
-    page.push_str("| key | value | default | counts | meaning |\n|---|---|---|---|---|\n");
+    let inherited = inherited(S::PLACE);
+    page.push_str(&format!(
+        "\n## {title}\n\n`[{ini}]` in ini, `{toml}` in TOML.{inherited}\n\n\
+         | key | value | default | counts | meaning |\n|---|---|---|---|---|\n"
+    ));
     for key in S::KEYS {
-        let default = match (S::PLACE, key.default, key.native) {
-            (Place::Global, Some(ini), Some(toml)) if ini != toml => {
-                format!("`{ini}`, in TOML `{toml}`")
-            }
-            (Place::Global, Some(""), _) => "empty".to_owned(),
-            (Place::Global, Some(default), _) => format!("`{default}`"),
-            (Place::Global | Place::Database | Place::User | Place::Peer, _, _) => String::new(),
+        let (name, kind, effect) = (key.name, kind_name(key.kind), key.effect);
+        let default = match (key.default, key.native) {
+            (Some(ini), Some(toml)) if ini != toml => format!("`{ini}`, in TOML `{toml}`"),
+            (Some(""), _) => "empty".to_owned(),
+            (Some(default), _) => format!("`{default}`"),
+            (None, _) => String::new(),
         };
-        let ours = if key.native.is_some() {
-            " Not in PgBouncer."
-        } else {
-            ""
+        let ours = match key.native {
+            Some(_) => " Not in PgBouncer.",
+            None => "",
         };
-        let (doc, kind, effect) = (key.doc(), kind_name(key.kind), key.effect);
-        push(
-            page,
-            format_args!("| `{}` | {kind} | {default} | {effect} | ", key.name),
-        );
-        push(
-            page,
-            format_args!("{}{}{ours} |\n", escaped(doc), elsewhere(key)),
-        );
+        let meaning = format!("{}{}{ours}", escaped(key.doc()), elsewhere(key));
+        page.push_str(&format!(
+            "| `{name}` | {kind} | {default} | {effect} | {meaning} |\n"
+        ));
+    }
+}
+
+/// Which values of an entry leave the word to the main section.
+fn inherited(place: Place) -> &'static str {
+    match place {
+        Place::Global => "",
+        Place::Database => {
+            " What an entry does not name comes from the main section; so do sizes below 0, limits \
+             of 0 and a `server_lifetime` of 0."
+        }
+        Place::User => {
+            " A user's entry goes before the database's, and that before the main section. Sizes \
+             below 0, limits of 0 and times of 0, except `query_wait_timeout`, count as not named."
+        }
+        Place::Peer => " A `pool_size` below 0 counts as not named.",
     }
 }
 
 fn entry_keys<S: Scope>(sample: &mut String) {
     for key in S::KEYS {
-        push(sample, format_args!(";;   {}: {}\n", key.name, key.doc()));
+        sample.push_str(&format!(";;   {}: {}\n", key.name, key.doc()));
     }
 }
 
@@ -152,10 +154,6 @@ fn escaped(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }
 
-fn push(page: &mut String, text: std::fmt::Arguments<'_>) {
-    page.write_fmt(text).expect("a String takes every text");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,7 +180,7 @@ mod tests {
         for line in sample_ini().lines() {
             let named = line
                 .strip_prefix(';')
-                .and_then(|rest| rest.split_once(" = "));
+                .and_then(|rest| rest.split_once(" ="));
             let key = named.and_then(|(name, _)| Settings::key(name));
             let in_force = key.is_some_and(|key| key.default.is_some());
             text.push_str(if in_force { &line[1..] } else { line });
@@ -197,7 +195,7 @@ mod tests {
         let sample = sample_ini();
         for key in Settings::KEYS {
             assert!(
-                sample.contains(&format!("\n;{} = ", key.name)),
+                sample.contains(&format!("\n;{} =", key.name)),
                 "{}",
                 key.name
             );

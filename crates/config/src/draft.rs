@@ -7,7 +7,7 @@ use crate::declare::{Place, Scope};
 use crate::keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
 use crate::problem::{Fault, Report, Spot, Stopped};
 use crate::suggest::suggestion_for_key;
-use crate::value::{Invalid, Kind};
+use crate::value::{Invalid, Kind, Seconds, Value};
 use crate::{Dialect, TEMPLATE_DATABASE};
 
 /// How whole numbers and times in an entry are read.
@@ -152,10 +152,10 @@ impl<'a> Draft<'a> {
             let fault = Fault::new(format!("unrecognized {what} parameter: {name}"));
             return report.error(spot, fault.hint(suggestion_for_key::<S>(name)));
         };
-        let is_number = matches!(key.kind, Kind::Integer | Kind::Seconds);
-        let number = match numbers {
-            Numbers::AsPgBouncer if is_number => Some(leading_number(text)),
-            Numbers::AsPgBouncer | Numbers::Strictly => None,
+        let number = match (numbers, key.kind) {
+            (Numbers::AsPgBouncer, Kind::Integer) => Some(leading_number(text)),
+            (Numbers::AsPgBouncer, Kind::Seconds) => Some(leading_time(text)),
+            (Numbers::AsPgBouncer | Numbers::Strictly, _) => None,
         };
         if let Err(invalid) = (key.set)(keys, number.as_deref().unwrap_or(text)) {
             let what = if name == "pool_mode" {
@@ -168,10 +168,12 @@ impl<'a> Draft<'a> {
         }
         if let Some(number) = number.filter(|number| number != text) {
             let fault = Fault::new(format!("{name}={text} is read as {number}"));
-            report.warning(
-                spot,
-                fault.hint("only a whole number counts here".to_owned()),
-            );
+            let hint = if text.trim_start().starts_with('-') {
+                "a negative time never ends; leave the key out"
+            } else {
+                "only a whole number counts here"
+            };
+            report.warning(spot, fault.hint(hint.to_owned()));
         }
         Ok(())
     }
@@ -276,6 +278,16 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// A time as PgBouncer reads it in an entry: what is negative wraps around and never ends.
+fn leading_time(text: &str) -> String {
+    let number = leading_number(text);
+    if number.starts_with('-') {
+        Seconds::MAX.show().unwrap_or(number)
+    } else {
+        number
+    }
+}
+
 /// What C's `atoi` reads, as text.
 fn leading_number(text: &str) -> String {
     let text = text.trim_start();
@@ -309,5 +321,11 @@ mod tests {
         ] {
             assert_eq!(leading_number(text), number, "{text}");
         }
+    }
+
+    #[test]
+    fn negative_times_in_entries_never_end() {
+        assert_eq!(leading_time("-1"), "1e+10");
+        assert_eq!(leading_time("60"), "60");
     }
 }

@@ -64,6 +64,30 @@ impl Config {
         Some(self.layered(&database.keys, of_user(pool_user), of_user(login_user)))
     }
 
+    /// What holds for `database` as long as no user has a say, as SHOW DATABASES tells it.
+    pub fn resolve_database(&self, database: &str) -> Option<PoolSettings> {
+        let none = UserOverrides::default();
+        Some(self.layered(&self.database(database)?.keys, &none, &none))
+    }
+
+    /// Servers of `user` over all databases, as SHOW USERS tells them; `None` is no limit.
+    pub fn max_user_connections(&self, user: &str) -> Option<u32> {
+        let own = self
+            .users
+            .get(user)
+            .and_then(|user| user.keys.max_user_connections);
+        limit_or(own, self.global.max_user_connections)
+    }
+
+    /// Clients of `user` over all databases; `None` is no limit.
+    pub fn max_user_client_connections(&self, user: &str) -> Option<u32> {
+        let own = self
+            .users
+            .get(user)
+            .and_then(|user| user.keys.max_user_client_connections);
+        limit_or(own, self.global.max_user_client_connections)
+    }
+
     /// Servers of the pool of cancel requests to a peer; `None` is no limit.
     pub fn peer_pool_size(&self, peer: &Peer) -> Option<u32> {
         limit(set(peer.keys.pool_size).unwrap_or(self.global.default_pool_size))
@@ -92,9 +116,7 @@ impl Config {
             .as_ref()
             .map(|name| name.as_str().to_owned());
         let lifetime = unless_off(database.server_lifetime, global.server_lifetime);
-        let max = |own: Option<i32>, global: i32| {
-            limit(own.filter(|number| *number > 0).unwrap_or(global))
-        };
+
         PoolSettings {
             pool_mode,
             pool_size,
@@ -120,13 +142,16 @@ impl Config {
                 global.client_idle_timeout,
             )
             .limit(),
-            max_db_connections: max(database.max_db_connections, global.max_db_connections),
-            max_db_client_connections: max(
+            max_db_connections: limit_or(database.max_db_connections, global.max_db_connections),
+            max_db_client_connections: limit_or(
                 database.max_db_client_connections,
                 global.max_db_client_connections,
             ),
-            max_user_connections: max(pool_user.max_user_connections, global.max_user_connections),
-            max_user_client_connections: max(
+            max_user_connections: limit_or(
+                pool_user.max_user_connections,
+                global.max_user_connections,
+            ),
+            max_user_client_connections: limit_or(
                 login_user.max_user_client_connections,
                 global.max_user_client_connections,
             ),
@@ -155,6 +180,11 @@ fn set(own: Option<i32>) -> Option<i32> {
 /// A time in an entry: zero is not set.
 fn unless_off(own: Option<Seconds>, global: Seconds) -> Seconds {
     own.filter(|time| !time.is_off()).unwrap_or(global)
+}
+
+/// A limit in an entry: zero and less is not set.
+fn limit_or(own: Option<i32>, global: i32) -> Option<u32> {
+    limit(own.filter(|number| *number > 0).unwrap_or(global))
 }
 
 /// A number of which zero and less mean that there is no limit.
@@ -237,6 +267,24 @@ mod tests {
         assert_eq!((settings.pool_size, settings.min_pool_size), (Some(6), 6));
         assert_eq!(settings.max_db_connections, Some(4));
         assert_eq!(settings.server_lifetime, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn databases_and_users_can_be_asked_alone() {
+        let text = "[databases]\na = user=u pool_size=4\n[users]\n\
+            u = pool_size=3 max_user_connections=5\n[pgbouncer]\nmax_user_connections = 7\n";
+        let mut config = Config::new("a.ini");
+        config
+            .load(Phase::Start, &mut |_| Ok(text.to_owned()))
+            .expect("loads");
+        assert_eq!(
+            config.resolve_database("a").and_then(|s| s.pool_size),
+            Some(4)
+        );
+        assert_eq!(config.resolve_database("b"), None);
+        assert_eq!(config.max_user_connections("u"), Some(5));
+        assert_eq!(config.max_user_connections("v"), Some(7));
+        assert_eq!(config.max_user_client_connections("u"), None);
     }
 
     #[test]

@@ -90,12 +90,10 @@ impl Spot {
     /// PgBouncer's line about the setting as a whole.
     fn invalid_value(&self) -> Option<String> {
         let (name, text) = self.setting.as_ref()?;
-        // A connect string is not told if it may contain a password.
-        let text = if text.contains("password") {
-            "****"
-        } else {
-            text
-        };
+        // A connect string is not told if it may contain a password, also under a misspelt key.
+        let lower = text.to_ascii_lowercase();
+        let hidden = lower.contains("pas") || lower.contains("pwd");
+        let text = if hidden { "****" } else { text };
         let (file, line) = (&self.file, self.line.unwrap_or_default());
         Some(format!(
             "invalid value \"{text}\" for parameter {name} in configuration ({file}:{line})"
@@ -234,7 +232,7 @@ mod tests {
     #[test]
     fn connect_strings_with_passwords_are_not_told() {
         let mut report = Report::collecting();
-        let spot = Spot::setting("a.ini", 3, "db", "password=hunter2 x=1");
+        let spot = Spot::setting("a.ini", 3, "db", "pasword=hunter2 x=1");
         report.error(&spot, Fault::new("text")).expect("goes on");
         assert!(!format!("{:?}", report.problems).contains("hunter2"));
     }

@@ -321,6 +321,27 @@ fn numbers_in_entries_are_read_as_far_as_they_go_with_a_warning() {
 }
 
 #[test]
+fn negative_times_in_entries_never_end() {
+    let (config, outcome) = start("[users]\nu = query_timeout=-1\n[pgbouncer]\n");
+    assert_eq!(
+        warnings(&outcome.expect("loads")),
+        ["a.ini:2: warning: query_timeout=-1 is read as 1e+10 \
+          (a negative time never ends; leave the key out)"]
+    );
+    assert_eq!(config.users["u"].keys.query_timeout, Some(Seconds::MAX));
+}
+
+#[test]
+fn entries_add_startup_parameters() {
+    let config = started("[databases]\na = timezone=UTC client_encoding=UTF8\n[pgbouncer]\n");
+    let parameters: Vec<_> = config.databases["a"].startup_parameters().collect();
+    assert_eq!(
+        parameters,
+        [("client_encoding", "UTF8"), ("timezone", "UTC")]
+    );
+}
+
+#[test]
 fn a_broken_template_is_left_out_with_a_warning() {
     let (config, outcome) = start("[databases]\n* = hots=a\n[pgbouncer]\n");
     assert_eq!(
