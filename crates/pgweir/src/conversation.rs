@@ -37,6 +37,16 @@ impl Conversation {
         Self { stream, unread: BytesMut::new() }
     }
 
+    /// The first byte that has not been read yet; it stays unread.
+    pub(crate) async fn first_byte(&mut self) -> Result<u8, Interrupted> {
+        loop {
+            match self.unread.first() {
+                Some(&byte) => return Ok(byte),
+                None => self.read_more().await?,
+            }
+        }
+    }
+
     /// The packet that has no tag.
     pub(crate) async fn first_packet(&mut self) -> Result<FirstPacket, Interrupted> {
         loop {

@@ -1,13 +1,15 @@
 //! Between clients and the pool: asks it, and carries out what it decides.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
-use pgweir_pool::{Action, Actions, CloseReason, SlotId};
+use pgweir_pool::{Action, Actions, Checkout, CloseReason, Greeting, PoolId, SlotId, Ticket};
 
 use crate::client::{Client, Lease, Mail};
+use crate::farewell::Farewell;
 use crate::server::Server;
-use crate::shared::Shared;
+use crate::shared::{PoolHome, Shared};
 use crate::{close, open};
 
 /// Carries out what the pool has decided. Never called while the pools are locked.
@@ -51,5 +53,121 @@ fn close_text(reason: CloseReason) -> &'static str {
         CloseReason::Surplus => "too many servers in the pool",
         CloseReason::Paused => "pause mode",
         CloseReason::Removed => "database removed",
+    }
+}
+
+/// Gets a server while logging in, or says why there is none.
+pub(crate) async fn acquire(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    home: &PoolHome,
+) -> Result<Lease, Farewell> {
+    loop {
+        let mut actions = Actions::default();
+        let outcome =
+            shared.pools().checkout(home.id, Instant::now(), || Arc::clone(client), &mut actions);
+        perform(shared, actions);
+        let lease = match outcome {
+            Checkout::Ready { slot, server, stale } => Lease { slot, server, stale },
+            Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
+            Checkout::Wait(ticket) => match wait(shared, client, home, ticket).await? {
+                Mail::Lease(lease) => lease,
+                Mail::Refused(refusal) => return Err(Farewell::Refused(refusal)),
+                Mail::Greet => continue,
+            },
+        };
+        if let Some(lease) = alive(shared, lease) {
+            return Ok(lease);
+        }
+    }
+}
+
+/// Waits until the pool of a client in login has had a login of its own.
+pub(crate) async fn greet(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    home: &PoolHome,
+) -> Result<(), Farewell> {
+    let mut actions = Actions::default();
+    let outcome =
+        shared.pools().greet(home.id, Instant::now(), || Arc::clone(client), &mut actions);
+    perform(shared, actions);
+    match outcome {
+        Greeting::Known => Ok(()),
+        Greeting::Refused(refusal) => Err(Farewell::Refused(refusal)),
+        Greeting::Wait(ticket) => match wait(shared, client, home, ticket).await? {
+            Mail::Greet => Ok(()),
+            Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
+            Mail::Lease(lease) => {
+                debug_assert!(false, "a greeting brings no server");
+                checkin(shared, lease.slot, lease.server, Instant::now());
+                Ok(())
+            }
+        },
+    }
+}
+
+/// Waits for mail. If the wait is dropped, the place in the queue is given up.
+async fn wait(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    home: &PoolHome,
+    ticket: Ticket,
+) -> Result<Mail, Farewell> {
+    let _place = QueuePlace { shared, client, home, ticket };
+    std::future::poll_fn(|_| {
+        if let Some(end) = client.take_end() {
+            return Poll::Ready(Err(end));
+        }
+        client.take_mail().map_or(Poll::Pending, |mail| Poll::Ready(Ok(mail)))
+    })
+    .await
+}
+
+/// Leaves the queue when dropped; a server that had been given meanwhile goes back.
+struct QueuePlace<'a> {
+    shared: &'a Arc<Shared>,
+    client: &'a Arc<Client>,
+    home: &'a PoolHome,
+    ticket: Ticket,
+}
+
+impl Drop for QueuePlace<'_> {
+    fn drop(&mut self) {
+        leave_queue(self.shared, self.client, self.home.id, self.ticket);
+    }
+}
+
+/// Gives up a place in the queue, and what was given for it meanwhile.
+pub(crate) fn leave_queue(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    pool: PoolId,
+    ticket: Ticket,
+) {
+    if shared.pools().leave_queue(pool, ticket).is_none()
+        && let Some(Mail::Lease(lease)) = client.take_mail()
+    {
+        checkin(shared, lease.slot, lease.server, Instant::now());
+    }
+}
+
+/// Looks at a server that was idle: one that PostgreSQL has closed, or that said something
+/// unasked, is closed and not lent. Costs no system call while nothing has happened on it.
+pub(crate) fn alive(shared: &Arc<Shared>, mut lease: Lease) -> Option<Lease> {
+    if !is_dirty(&mut lease.server) {
+        return Some(lease);
+    }
+    let reason = "idle server got dirty";
+    close::give_up(shared, lease.slot, lease.server, reason, close::Busy::Gone);
+    None
+}
+
+/// Whether an idle server has been closed or has spoken.
+pub(crate) fn is_dirty(server: &mut Server) -> bool {
+    let mut byte = [0; 1];
+    match server.line.stream_mut().try_read_idle(&mut byte) {
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        Ok(_) => true,
     }
 }

@@ -1,0 +1,119 @@
+//! TLS as the configuration wants it, towards clients and towards servers. Immutable: RELOAD
+//! makes a new one.
+
+use pgweir_config::{Settings, SslMode};
+use pgweir_net::Stream;
+use pgweir_net::tls::{
+    Acceptor, ClientCertificate, ClientSide, Connector, HandshakeError, Parameters, Pem,
+    ServerSide, TlsError,
+};
+
+/// Both directions.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Tls {
+    /// For clients; `None` with `client_tls_sslmode = disable`.
+    pub(crate) acceptor: Option<Acceptor>,
+    /// Whether a client on TCP must use it.
+    pub(crate) clients_must: bool,
+    connector: Connector,
+}
+
+impl Tls {
+    /// Reads the certificates and keys that the configuration names.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used; the text names it.
+    pub(crate) fn load(settings: &Settings) -> Result<Self, TlsError> {
+        let mode = settings.client_tls_sslmode;
+        let acceptor = match mode {
+            SslMode::Disable => None,
+            SslMode::Allow
+            | SslMode::Prefer
+            | SslMode::Require
+            | SslMode::VerifyCa
+            | SslMode::VerifyFull => Some(acceptor(settings)?),
+        };
+        let connector = connector(settings)?;
+        let warnings = acceptor.iter().flat_map(Acceptor::warnings).chain(connector.warnings());
+        for warning in warnings {
+            tracing::warn!("TLS: {warning}");
+        }
+        let clients_must =
+            matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull);
+        Ok(Self { acceptor, clients_must, connector })
+    }
+
+    /// Whether servers on TCP are asked for TLS.
+    pub(crate) fn requests_server_tls(&self) -> bool {
+        self.connector.sslmode().requests_tls()
+    }
+
+    /// Whether a server without TLS is refused.
+    pub(crate) fn requires_server_tls(&self) -> bool {
+        self.connector.sslmode().requires_tls()
+    }
+
+    /// Whether two configurations treat servers alike.
+    pub(crate) fn same_towards_servers(&self, other: &Self) -> bool {
+        self.connector == other.connector
+    }
+
+    /// The handshake with a server that has agreed to TLS.
+    pub(crate) async fn encrypt(
+        &self,
+        stream: Stream,
+        host: Option<&str>,
+    ) -> Result<Stream, HandshakeError> {
+        self.connector.connect(stream, host.unwrap_or("localhost")).await
+    }
+}
+
+fn acceptor(settings: &Settings) -> Result<Acceptor, TlsError> {
+    let ca = optional(&settings.client_tls_ca_file)?;
+    let client_certificate = match settings.client_tls_sslmode {
+        SslMode::VerifyCa | SslMode::VerifyFull => ClientCertificate::Required,
+        _ if ca.is_some() => ClientCertificate::Optional,
+        _ => ClientCertificate::Ignored,
+    };
+    Acceptor::new(&ServerSide {
+        certificate: Pem::read(&settings.client_tls_cert_file)?,
+        key: Pem::read(&settings.client_tls_key_file)?,
+        ca,
+        client_certificate,
+        parameters: Parameters {
+            protocols: pgweir_config::Value::show(&settings.client_tls_protocols)
+                .unwrap_or_default(),
+            ciphers: settings.client_tls_ciphers.clone(),
+            tls13_ciphers: settings.client_tls13_ciphers.clone().unwrap_or_default(),
+            ecdh_curve: settings.client_tls_ecdhcurve.clone(),
+        },
+    })
+}
+
+fn connector(settings: &Settings) -> Result<Connector, TlsError> {
+    use pgweir_net::tls::SslMode as Mode;
+    Connector::new(&ClientSide {
+        sslmode: match settings.server_tls_sslmode {
+            SslMode::Disable => Mode::Disable,
+            SslMode::Allow => Mode::Allow,
+            SslMode::Prefer => Mode::Prefer,
+            SslMode::Require => Mode::Require,
+            SslMode::VerifyCa => Mode::VerifyCa,
+            SslMode::VerifyFull => Mode::VerifyFull,
+        },
+        ca: optional(&settings.server_tls_ca_file)?,
+        certificate: optional(&settings.server_tls_cert_file)?,
+        key: optional(&settings.server_tls_key_file)?,
+        parameters: Parameters {
+            protocols: pgweir_config::Value::show(&settings.server_tls_protocols)
+                .unwrap_or_default(),
+            ciphers: settings.server_tls_ciphers.clone(),
+            tls13_ciphers: settings.server_tls13_ciphers.clone().unwrap_or_default(),
+            ecdh_curve: "auto".to_owned(),
+        },
+    })
+}
+
+fn optional(path: &str) -> Result<Option<Pem>, TlsError> {
+    if path.is_empty() { Ok(None) } else { Pem::read(path).map(Some) }
+}
