@@ -244,14 +244,18 @@ impl Cell for Padded {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixTime(pub i64);
 
-impl Cell for UnixTime {
-    fn write(&self, cell: CellWriter<'_>) {
+impl std::fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (days, second) = (self.0.div_euclid(86_400), self.0.rem_euclid(86_400));
         let (year, month, day) = civil_date(days);
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        cell.format(format_args!(
-            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC"
-        ));
+        write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    }
+}
+
+impl Cell for UnixTime {
+    fn write(&self, cell: CellWriter<'_>) {
+        cell.format(format_args!("{self}"));
     }
 }
 

@@ -166,9 +166,20 @@ impl Buffered {
         Poll::Pending
     }
 
-    /// Bytes that have been read and not used.
-    pub fn held(&self) -> &[u8] {
-        &self.unread
+    /// Takes the bytes that have been read and not used.
+    pub fn take_held(&mut self) -> Vec<u8> {
+        self.offer_again = false;
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Offers the bytes that have been read and not used at the next read, before anything new.
+    pub fn offer_held(&mut self) {
+        self.offer_again = !self.unread.is_empty();
+    }
+
+    /// The stream without its buffers.
+    pub fn into_stream(self) -> Stream {
+        self.stream
     }
 
     /// Writes as much as the peer takes now and keeps the rest.

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use pgweir_net::{Address, TlsInfo};
+use pgweir_net::Address;
+use pgweir_net::tls::TlsInfo;
 use pgweir_pool::{Refusal, SlotId, Ticket};
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;

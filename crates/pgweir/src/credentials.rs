@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::{BufMut as _, BytesMut};
 use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
-use pgweir_auth::{Fingerprint, Hba, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
+use pgweir_auth::hba::Hba;
+use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
 use pgweir_config::{CONSOLE_DATABASE, Settings};
 use pgweir_session::{ClientSide, Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
@@ -45,9 +47,6 @@ impl AuthFiles {
                 Err(error) => tracing::error!("could not open auth_file {path}: {error}"),
             }
         }
-        if !settings.auth_hba_file.is_empty() {
-            files.load_hba(&settings.auth_hba_file);
-        }
         if let Some(path) = settings.auth_ident_file.as_deref().filter(|path| !path.is_empty()) {
             match fs::read_to_string(path) {
                 Ok(text) => {
@@ -60,15 +59,17 @@ impl AuthFiles {
                 Err(error) => tracing::error!("could not open auth_ident_file {path}: {error}"),
             }
         }
+        if !settings.auth_hba_file.is_empty() {
+            files.load_hba(&settings.auth_hba_file);
+        }
         files
     }
 
     fn load_hba(&mut self, path: &str) {
         match fs::read_to_string(path) {
             Ok(text) => {
-                let (hba, problems) = Hba::parse(&text, &self.ident, |name| {
-                    fs::read_to_string(name)
-                });
+                let mut read = |name: &Path| fs::read_to_string(name);
+                let (hba, problems) = Hba::parse(&text, Path::new(path), &self.ident, &mut read);
                 self.hba = hba;
                 for problem in problems {
                     tracing::warn!("{path}: {problem}");

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_auth::{
@@ -92,8 +91,9 @@ impl Login<'_> {
             First::Startup(startup) => startup,
             First::Cancel(key) => return Ok(Entry::Cancel(key)),
         };
+        let clients_must = self.shared.tls().clients_must;
         let stream = &self.talk()?.stream;
-        if self.shared.tls().clients_must && stream.tls_info().is_none() && !stream.is_unix() {
+        if clients_must && stream.tls_info().is_none() && !stream.is_unix() {
             return Err(Farewell::TlsRequired);
         }
         let wish = self.read_startup(&startup)?;
@@ -165,8 +165,8 @@ impl Login<'_> {
         };
         let talk = self.talk.take().ok_or(Farewell::ClientGone)?;
         let hello = match direct {
-            true => Hello::Direct { read: &talk.unread },
-            false => Hello::Requested,
+            true => Hello::Direct { received: &talk.unread },
+            false => Hello::AfterRequest,
         };
         let stream = acceptor.accept(talk.stream, hello).await.map_err(|error| {
             tracing::info!(peer = %self.client, "TLS handshake failed: {error}");

@@ -291,7 +291,7 @@ impl Opening<'_> {
             step = match step {
                 ServerStep::Send(payload, next) => {
                     let mut out = BytesMut::new();
-                    frontend::password(&mut out, &payload);
+                    frontend::password(&mut out, payload.expose());
                     self.send(&out).await?;
                     return Ok(next);
                 }

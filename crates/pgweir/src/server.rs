@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-use pgweir_net::{Address, Buffered, Target, TlsInfo};
+use pgweir_net::tls::TlsInfo;
+use pgweir_net::{Address, Buffered, Target};
 use pgweir_session::Relay;
 use pgweir_wire::CancelKey;
 

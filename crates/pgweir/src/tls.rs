@@ -73,7 +73,7 @@ fn acceptor(settings: &Settings) -> Result<Acceptor, TlsError> {
     let client_certificate = match settings.client_tls_sslmode {
         SslMode::VerifyCa | SslMode::VerifyFull => ClientCertificate::Required,
         _ if ca.is_some() => ClientCertificate::Optional,
-        _ => ClientCertificate::Ignored,
+        _ => ClientCertificate::None,
     };
     Acceptor::new(&ServerSide {
         certificate: Pem::read(&settings.client_tls_cert_file)?,

@@ -109,6 +109,12 @@ impl Relay {
         self.pipeline.front() == Some((Awaited::Query, Reply::Skip))
     }
 
+    /// Whether the client stands between two messages of the server, so that the pooler may say
+    /// something of its own.
+    pub fn is_between_replies(&self) -> bool {
+        self.server_rest.is_done()
+    }
+
     /// How many prepared statements the server has been taught.
     pub fn statement_count(&self) -> usize {
         self.statements.len()
@@ -287,6 +293,23 @@ pub enum Violation {
     /// The server refused a query of the pooler's own; carries the server's message.
     #[error("server refused the pooler's own query: {0}")]
     OwnQueryFailed(String),
+}
+
+impl Violation {
+    /// Whether the client is to blame, so that the server is as good as before.
+    pub fn is_clients(&self) -> bool {
+        match self {
+            Self::ClientFrame(_)
+            | Self::ClientMessage(_)
+            | Self::ClientMalformed(_)
+            | Self::StatementExists(_)
+            | Self::StatementMissing(_) => true,
+            Self::ServerFrame(_)
+            | Self::ServerMessage(_)
+            | Self::ServerMalformed(_)
+            | Self::OwnQueryFailed(_) => false,
+        }
+    }
 }
 
 #[cfg(test)]

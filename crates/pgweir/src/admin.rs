@@ -1,0 +1,320 @@
+//! The console: reads commands, carries them out, answers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pgweir_config::CONSOLE_DATABASE;
+use pgweir_console::{Access, Command, CommandError, Notice, Session, ShutdownMode, Step, Verb};
+use pgweir_wire::SizeLimits;
+
+use crate::client::Client;
+use crate::conversation::{Conversation, Interrupted};
+use crate::farewell::Farewell;
+use crate::shared::{Hold, Shared, Shutdown, lock};
+use crate::{janitor, pools, reload, show, shutdown};
+
+/// How often a waiting command looks again if nobody rings.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What became of a command.
+enum Outcome {
+    /// Answered with its tag.
+    Done(Option<Notice>),
+    /// Answered in full already.
+    Answered,
+    /// The connection ends without an answer.
+    Hangup,
+}
+
+/// Serves one user of the console.
+pub(crate) async fn serve(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    mut talk: Conversation,
+    access: Access,
+) -> Farewell {
+    let session = Session::new(access);
+    loop {
+        let message = tokio::select! {
+            message = talk.message(SizeLimits::HELD) => message,
+            farewell = order_to_end(client) => return farewell,
+        };
+        let (tag, body) = match message {
+            Ok(message) => message,
+            Err(Interrupted::Gone) => return Farewell::ClientGone,
+            Err(_) => return Farewell::LoginMessage,
+        };
+        let mut out = Vec::new();
+        match session.handle_frame(tag, &body, &mut out) {
+            Step::Continue => {}
+            Step::Run(command) => {
+                janitor::count_console_query(shared);
+                match execute(shared, client, &command, &mut out).await {
+                    Ok(Outcome::Done(notice)) => command.write_done(notice, &mut out),
+                    Ok(Outcome::Answered) => {}
+                    Ok(Outcome::Hangup) => return Farewell::ClientClosed,
+                    Err(error) => error.write(&mut out),
+                }
+            }
+            Step::Close => {
+                let _ = talk.send(&out).await;
+                return Farewell::ClientClosed;
+            }
+        }
+        if !out.is_empty() && talk.send(&out).await.is_err() {
+            return Farewell::ClientGone;
+        }
+    }
+}
+
+/// Resolves when somebody has told this client to end.
+async fn order_to_end(client: &Client) -> Farewell {
+    std::future::poll_fn(|_| match client.take_end() {
+        Some(farewell) => std::task::Poll::Ready(farewell),
+        None => std::task::Poll::Pending,
+    })
+    .await
+}
+
+async fn execute(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    command: &Command,
+    out: &mut Vec<u8>,
+) -> Result<Outcome, CommandError> {
+    match command {
+        Command::Show(what) => {
+            show::write(shared, *what, out);
+            return Ok(Outcome::Answered);
+        }
+        Command::Set { key, value } => {
+            let notice =
+                reload::set(shared, key, value).map_err(|()| CommandError::SetFailed)?;
+            return Ok(Outcome::Done(notice));
+        }
+        Command::Reload => {
+            tracing::info!(peer = %client, "RELOAD command issued");
+            reload::reload(shared).map_err(|()| CommandError::ReloadFailed)?;
+        }
+        Command::Pause(database) => pause(shared, client, database.as_deref()).await?,
+        Command::Resume(database) => resume(shared, client, database.as_deref())?,
+        Command::Suspend => suspend(shared, client)?,
+        Command::Disable(database) => {
+            known(shared, database, Verb::Disable)?;
+            lock(&shared.operator.disabled).insert(database.clone());
+        }
+        Command::Enable(database) => {
+            known(shared, database, Verb::Enable)?;
+            lock(&shared.operator.disabled).remove(database);
+        }
+        Command::Reconnect(database) => {
+            let which = selection(shared, database.as_deref(), Verb::Reconnect)?;
+            tracing::info!(peer = %client, "RECONNECT command issued");
+            reload::reconnect(shared, |name| which.covers(name));
+        }
+        Command::Kill(database) => kill(shared, client, database.as_deref()).await?,
+        Command::KillClient(id) => kill_client(shared, *id).await?,
+        Command::WaitClose(database) => {
+            let which = selection(shared, database.as_deref(), Verb::WaitClose)?;
+            wait_until(shared, || !shared.pools().has_obsolete(|name| which.covers(name))).await;
+        }
+        Command::Shutdown(mode) => {
+            let (how, text) = match mode {
+                ShutdownMode::Now => (Shutdown::Now, "SHUTDOWN command issued"),
+                ShutdownMode::WaitForServers => {
+                    (Shutdown::WaitForServers, "SHUTDOWN WAIT_FOR_SERVERS command issued")
+                }
+                ShutdownMode::WaitForClients => {
+                    (Shutdown::WaitForClients, "SHUTDOWN WAIT_FOR_CLIENTS command issued")
+                }
+            };
+            tracing::info!(peer = %client, "{text}");
+            shutdown::begin(shared, how);
+            if how == Shutdown::Now {
+                return Ok(Outcome::Hangup);
+            }
+        }
+    }
+    Ok(Outcome::Done(None))
+}
+
+/// One database or all of them.
+enum Which {
+    All,
+    One(String),
+}
+
+impl Which {
+    fn covers(&self, database: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(name) => name == database,
+        }
+    }
+}
+
+fn selection(shared: &Shared, database: Option<&str>, verb: Verb) -> Result<Which, CommandError> {
+    match database {
+        None => Ok(Which::All),
+        Some(name) => known(shared, name, verb).map(|()| Which::One(name.to_owned())),
+    }
+}
+
+fn known(shared: &Shared, database: &str, verb: Verb) -> Result<(), CommandError> {
+    if database == CONSOLE_DATABASE {
+        return Err(CommandError::AdminDatabase { verb, database: database.to_owned() });
+    }
+    match shared.config().database(database) {
+        Some(_) => Ok(()),
+        None => Err(CommandError::NoSuchDatabase(database.to_owned())),
+    }
+}
+
+async fn pause(
+    shared: &Arc<Shared>,
+    client: &Client,
+    database: Option<&str>,
+) -> Result<(), CommandError> {
+    if shared.operator.hold() != Hold::None {
+        return Err(CommandError::AlreadyPaused);
+    }
+    let which = selection(shared, database, Verb::Pause)?;
+    match &which {
+        Which::All => {
+            tracing::info!(peer = %client, "PAUSE command issued");
+            pause_all(shared);
+        }
+        Which::One(name) => {
+            tracing::info!(peer = %client, "PAUSE '{name}' command issued");
+            lock(&shared.operator.paused).insert(name.clone());
+            let actions = shared.pools().pause(|database| database == name, Instant::now());
+            pools::perform(shared, actions);
+        }
+    }
+    wait_until(shared, || {
+        let resumed = match &which {
+            Which::All => shared.operator.hold() == Hold::None,
+            Which::One(name) => !shared.operator.is_paused(name),
+        };
+        resumed || !shared.pools().is_busy(|name| which.covers(name))
+    })
+    .await;
+    Ok(())
+}
+
+/// PAUSE of everything, without waiting for it.
+pub(crate) fn pause_all(shared: &Arc<Shared>) {
+    shared.operator.set_hold(Hold::Paused);
+    let actions = shared.pools().pause(|_| true, Instant::now());
+    pools::perform(shared, actions);
+}
+
+fn resume(
+    shared: &Arc<Shared>,
+    client: &Client,
+    database: Option<&str>,
+) -> Result<(), CommandError> {
+    if shared.operator.shutdown() != Shutdown::No {
+        return Err(CommandError::ShuttingDown);
+    }
+    match database {
+        None => {
+            tracing::info!(peer = %client, "RESUME command issued");
+            if shared.operator.hold() == Hold::None {
+                return Err(CommandError::NotPaused);
+            }
+            resume_all(shared);
+        }
+        Some(name) => {
+            tracing::info!(peer = %client, "RESUME '{name}' command issued");
+            if shared.config().database(name).is_none() && name != CONSOLE_DATABASE {
+                return Err(CommandError::NoSuchDatabase(name.to_owned()));
+            }
+            if !lock(&shared.operator.paused).remove(name) {
+                return Err(CommandError::DatabaseNotPaused(name.to_owned()));
+            }
+            let actions = shared.pools().resume(|database| database == name, Instant::now());
+            pools::perform(shared, actions);
+        }
+    }
+    Ok(())
+}
+
+/// RESUME of everything; databases that were paused by name stay so.
+pub(crate) fn resume_all(shared: &Arc<Shared>) {
+    shared.operator.set_hold(Hold::None);
+    let paused = lock(&shared.operator.paused).clone();
+    let actions = shared.pools().resume(|name| !paused.contains(name), Instant::now());
+    pools::perform(shared, actions);
+}
+
+/// Until clients can be handed to another process, SUSPEND is a PAUSE that waits for nothing.
+fn suspend(shared: &Arc<Shared>, client: &Client) -> Result<(), CommandError> {
+    if shared.operator.hold() != Hold::None {
+        return Err(CommandError::AlreadyPaused);
+    }
+    if !lock(&shared.operator.paused).is_empty() {
+        return Err(CommandError::SuspendWithPausedDatabases);
+    }
+    tracing::info!(peer = %client, "SUSPEND command issued");
+    shared.operator.set_hold(Hold::Suspended);
+    let actions = shared.pools().pause(|_| true, Instant::now());
+    pools::perform(shared, actions);
+    Ok(())
+}
+
+async fn kill(
+    shared: &Arc<Shared>,
+    client: &Client,
+    database: Option<&str>,
+) -> Result<(), CommandError> {
+    if shared.operator.hold() != Hold::None {
+        return Err(CommandError::AlreadyPaused);
+    }
+    let which = selection(shared, database, Verb::Kill)?;
+    match &which {
+        Which::All => {
+            tracing::info!(peer = %client, "KILL command issued");
+            shared.operator.set_hold(Hold::Paused);
+        }
+        Which::One(name) => {
+            tracing::info!(peer = %client, "KILL '{name}' command issued");
+            lock(&shared.operator.paused).insert(name.clone());
+        }
+    }
+    let of_which = |client: &Client| {
+        let identity = client.identity.get();
+        !client.is_console.load(Ordering::Relaxed)
+            && identity.is_some_and(|identity| which.covers(&identity.database))
+    };
+    for victim in &shared.clients {
+        if of_which(&victim) {
+            victim.end(Farewell::DatabaseRemoved);
+        }
+    }
+    let actions = shared.pools().pause(|name| which.covers(name), Instant::now());
+    pools::perform(shared, actions);
+    wait_until(shared, || !shared.clients.iter().any(|client| of_which(&client))).await;
+    Ok(())
+}
+
+async fn kill_client(shared: &Arc<Shared>, id: u64) -> Result<(), CommandError> {
+    let shown = |client: &Client| u64::from(pgweir_console::tables::shown_id(client.id)) == id;
+    let victim = shared.clients.iter().find(|client| shown(client)).map(|c| Arc::clone(&c));
+    let Some(victim) = victim else { return Err(CommandError::ClientNotFound) };
+    victim.end(Farewell::Killed);
+    wait_until(shared, || !shared.clients.contains_key(&victim.id)).await;
+    Ok(())
+}
+
+/// Waits until `done`, looking whenever something has ended.
+async fn wait_until(shared: &Shared, mut done: impl FnMut() -> bool) {
+    loop {
+        let ended = shared.ended.notified();
+        if done() || shared.operator.shutdown() == Shutdown::Now {
+            return;
+        }
+        let _ = tokio::time::timeout(LOOK_AGAIN, ended).await;
+    }
+}

@@ -1,0 +1,201 @@
+//! What has to be looked at from time to time: time limits of clients, upkeep of pools, statistics,
+//! files that have changed, and whether a shutdown has come to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use pgweir_session::Phase;
+use pgweir_stats::{LogLine, Snapshot, Tally};
+
+use crate::credentials::AuthFiles;
+use crate::farewell::Farewell;
+use crate::pools;
+use crate::shared::{Shared, Shutdown, lock};
+
+/// PgBouncer's: three times per second.
+const PERIOD: Duration = Duration::from_micros(333_333);
+
+/// Runs for as long as the process does.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(PERIOD);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last_stats = Instant::now();
+    let mut auth_file_seen = auth_file_time(&shared);
+    loop {
+        interval.tick().await;
+        let now = Instant::now();
+        expire_clients(&shared, now);
+        keep_pools(&shared, now);
+        forget_autodbs(&shared, now);
+        finish_shutdown(&shared);
+        let period = u64::try_from(shared.config().global.stats_period).unwrap_or(60).max(1);
+        if now.duration_since(last_stats) >= Duration::from_secs(period) {
+            last_stats = now;
+            take_stats(&shared, now);
+        }
+        let auth_file = auth_file_time(&shared);
+        if auth_file != auth_file_seen {
+            auth_file_seen = auth_file;
+            reload_files(&shared);
+        }
+    }
+}
+
+fn expire_clients(shared: &Arc<Shared>, now: Instant) {
+    let draining = shared.operator.shutdown() == Shutdown::WaitForServers;
+    for client in &shared.clients {
+        let Some(route) = client.route.get() else { continue };
+        let rules = route.rules();
+        let (clocks, told) = {
+            let state = client.state();
+            (state.clocks, state.wait_notified)
+        };
+        if clocks.phase == Phase::Login {
+            continue;
+        }
+        if draining && clocks.phase == Phase::Waiting {
+            client.end(Farewell::ServersShuttingDown);
+            continue;
+        }
+        if let Some(expiry) = rules.deadlines.expired(&clocks, now) {
+            client.end(Farewell::Expired(expiry));
+            continue;
+        }
+        let notify_after = u64::try_from(rules.config.global.query_wait_notify).unwrap_or(0);
+        if clocks.phase == Phase::Waiting
+            && !told
+            && notify_after > 0
+            && now.duration_since(clocks.since).as_secs() > notify_after
+        {
+            client.state().wait_notified = true;
+            client.notify_wait();
+        }
+        if rules.config.global.server_fast_close {
+            close_fast(shared, &client);
+        }
+    }
+}
+
+/// `server_fast_close`: a session between two transactions gives up a server whose configuration
+/// has changed.
+fn close_fast(shared: &Arc<Shared>, client: &Arc<crate::client::Client>) {
+    let state = client.state();
+    let between = state.clocks.phase == Phase::Active && state.clocks.query_start.is_none();
+    let slot = state.link.as_ref().map(|(slot, _)| *slot);
+    drop(state);
+    if between && slot.is_some_and(|slot| shared.pools().is_obsolete(slot)) {
+        client.end(Farewell::DatabaseChanged);
+    }
+}
+
+fn keep_pools(shared: &Arc<Shared>, now: Instant) {
+    keep_forced_pools(shared);
+    let idle_timeout = shared.config().global.pool_idle_timeout.limit();
+    let upkeep = {
+        let mut pools = shared.pools();
+        let upkeep = pools.tick(now, idle_timeout, |server| pools::is_dirty(server));
+        if let Err(imbalance) = pools.audit() {
+            tracing::error!("the books do not balance: {imbalance}");
+        }
+        upkeep
+    };
+    pools::perform(shared, upkeep.actions);
+    for id in upkeep.removed {
+        if let Some(home) = shared.forget_home(id) {
+            let name = &home.name;
+            tracing::info!("cleaning up idle pool: db={} user={}", name.database, name.user);
+        }
+    }
+}
+
+/// A database with a forced user and `min_pool_size` has its pool before any client comes.
+fn keep_forced_pools(shared: &Arc<Shared>) {
+    let config = shared.config();
+    for (name, database) in &config.databases {
+        let Some(user) = &database.keys.user else { continue };
+        let wanted = config.resolve(name, user).is_some_and(|settings| settings.min_pool_size > 0);
+        if wanted {
+            // There is such a database: the route cannot fail.
+            let _ = shared.route(name, user);
+        }
+    }
+}
+
+/// Databases made from `*` are forgotten when nobody has used them for a while.
+fn forget_autodbs(shared: &Arc<Shared>, now: Instant) {
+    let Some(limit) = shared.config().global.autodb_idle_timeout.limit() else { return };
+    let used: Vec<_> = {
+        let pools = shared.pools().view();
+        pools
+            .into_iter()
+            .filter(|pool| pool.clients > 0 || pool.idle + pool.leased + pool.opening > 0)
+            .map(|pool| pool.name.database)
+            .collect()
+    };
+    let mut autodbs = lock(&shared.autodbs);
+    for name in used {
+        if let Some(last_used) = autodbs.get_mut(&name) {
+            *last_used = now;
+        }
+    }
+    autodbs.retain(|_, last_used| now.duration_since(*last_used) <= limit);
+}
+
+fn finish_shutdown(shared: &Arc<Shared>) {
+    let done = match shared.operator.shutdown() {
+        Shutdown::No | Shutdown::Now => return,
+        Shutdown::WaitForServers => {
+            let busy = shared.pools().is_busy(|_| true);
+            (!busy).then_some("server connections dropped, exiting")
+        }
+        Shutdown::WaitForClients => {
+            shared.clients.is_empty().then_some("client connections dropped, exiting")
+        }
+    };
+    if let Some(text) = done {
+        tracing::info!("{text}");
+        shared.operator.set_shutdown(Shutdown::Now);
+    }
+}
+
+/// Every database's counters now, the console's among them.
+pub(crate) fn database_totals(shared: &Shared) -> Vec<(Arc<str>, Snapshot)> {
+    let mut totals: std::collections::BTreeMap<Arc<str>, Snapshot> = Default::default();
+    for home in shared.homes().into_values() {
+        let entry = totals.entry(Arc::clone(&home.name.database)).or_default();
+        *entry = *entry + home.totals.snapshot();
+    }
+    let console = shared.console_totals.snapshot();
+    totals.insert(pgweir_config::CONSOLE_DATABASE.into(), console);
+    totals.into_iter().collect()
+}
+
+fn take_stats(shared: &Arc<Shared>, now: Instant) {
+    let totals = database_totals(shared);
+    let all: Snapshot = totals.iter().map(|(_, snapshot)| *snapshot).sum();
+    let mut history = lock(&shared.history);
+    history.tick(totals, now);
+    if shared.config().global.log_stats {
+        tracing::info!("{}", LogLine(&history.averages_of_all(&all, now)));
+    }
+}
+
+fn auth_file_time(shared: &Shared) -> Option<SystemTime> {
+    let config = shared.config();
+    let path = config.global.auth_file.as_deref().filter(|path| !path.is_empty())?;
+    std::fs::metadata(path).ok()?.modified().ok()
+}
+
+/// Reads the files with users and rules again.
+pub(crate) fn reload_files(shared: &Shared) {
+    let files = AuthFiles::load(&shared.config().global);
+    let mut current = shared.files.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    *current = Arc::new(files);
+}
+
+/// Counts one transaction and query of the console, so that TOTALS shows them as PgBouncer does.
+pub(crate) fn count_console_query(shared: &Shared) {
+    let mut tally = Tally { xact_count: 1, query_count: 1, ..Tally::default() };
+    shared.console_totals.add(&mut tally);
+}
+

@@ -1,0 +1,169 @@
+//! RELOAD, and what a changed setting means for what is running.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgweir_config::{Config, DatabaseChange, Phase, SetOutcome, Severity, diff};
+use pgweir_console::Notice;
+
+use crate::farewell::Farewell;
+use crate::pools;
+use crate::shared::Shared;
+use crate::tls::Tls;
+use crate::janitor;
+
+/// Loads the configuration for the first time.
+///
+/// # Errors
+/// It cannot be loaded; the log says why.
+pub(crate) fn first(file: &str) -> Result<Config, ()> {
+    let mut config = Config::new(file);
+    let outcome = config.load(Phase::Start, &mut read);
+    match outcome {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(log_problem);
+            Ok(config)
+        }
+        Err(error) => {
+            error.problems.iter().for_each(log_problem);
+            tracing::error!(fatal = true, "cannot load config file");
+            Err(())
+        }
+    }
+}
+
+pub(crate) fn read(path: &Path) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
+}
+
+fn log_problem(problem: &pgweir_config::Problem) {
+    let suggestion = problem.suggestion.as_ref().map_or(String::new(), |text| format!(" ({text})"));
+    match problem.severity {
+        Severity::Warning => tracing::warn!("{}{suggestion}", problem.text),
+        Severity::Error => tracing::error!("{}{suggestion}", problem.text),
+    }
+    for line in &problem.trail {
+        tracing::error!("{line}");
+    }
+}
+
+/// Reads the configuration files again and puts them in force. As with PgBouncer, what stands
+/// before an error counts.
+///
+/// # Errors
+/// Something is wrong with the files; the log says what.
+pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
+    let old = shared.config();
+    let mut new = (*old).clone();
+    let loaded = new.load(Phase::Reload, &mut read);
+    let problems = match &loaded {
+        Ok(loaded) => {
+            for change in &loaded.restart_needed {
+                tracing::warn!("{} changes only at a restart", change.key);
+            }
+            &loaded.warnings
+        }
+        Err(error) => &error.problems,
+    };
+    problems.iter().for_each(log_problem);
+    let tls = apply(shared, &old, new);
+    janitor::reload_files(shared);
+    reopen_log(shared);
+    loaded.map(|_| ()).map_err(|_| ()).and(tls)
+}
+
+/// Reopens the log file, which may have been rotated.
+pub(crate) fn reopen_log(shared: &Shared) {
+    let path = &shared.config().global.logfile;
+    if let Err(error) = shared.log.open_file(path) {
+        tracing::error!("could not open logfile {path}: {error}");
+    }
+}
+
+/// SET on the console.
+///
+/// # Errors
+/// No such key, or no such value.
+pub(crate) fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<Option<Notice>, ()> {
+    let old = shared.config();
+    let mut new = (*old).clone();
+    match new.global.set(key, value) {
+        Ok(SetOutcome::Applied) => {}
+        Ok(SetOutcome::IgnoredUntilRestart) => return Ok(None),
+        Err(error) => {
+            tracing::error!("{error}");
+            return Err(());
+        }
+    }
+    let tls = apply(shared, &old, new);
+    if matches!(key, "auth_file" | "auth_hba_file" | "auth_ident_file") {
+        janitor::reload_files(shared);
+    }
+    if key == "logfile" {
+        reopen_log(shared);
+    }
+    Ok(tls.err().map(|()| Notice::TlsNotApplied))
+}
+
+/// Puts a configuration in force and acts on the difference. Fails if TLS could not follow; then
+/// the old TLS settings stay in use.
+fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) -> Result<(), ()> {
+    let difference = diff(old, &new);
+    let tls_changed = difference.client_tls_changed || difference.server_tls_changed;
+    let tls = Tls::load(&new.global);
+    shared.set_config(new);
+    let mut servers_outdated = false;
+    let result = match tls {
+        Ok(tls) => {
+            let current = shared.tls();
+            servers_outdated = !tls.same_towards_servers(&current);
+            *shared.tls.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(tls);
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!("TLS setup failed: {error}");
+            if tls_changed {
+                tracing::warn!("TLS settings could not be applied, still using old configuration");
+            }
+            Err(())
+        }
+    };
+    if servers_outdated {
+        reconnect(shared, |_| true);
+    }
+    for (name, change) in &difference.databases {
+        match change {
+            DatabaseChange::Added | DatabaseChange::Retuned => {}
+            DatabaseChange::ServersOutdated => reconnect(shared, |database| database == name),
+            DatabaseChange::Removed => remove(shared, name),
+        }
+    }
+    if difference.autodb_changed {
+        let config = shared.config();
+        reconnect(shared, |database| !config.databases.contains_key(database));
+    }
+    result
+}
+
+/// Marks servers to be replaced.
+pub(crate) fn reconnect(shared: &Arc<Shared>, which: impl Fn(&str) -> bool) {
+    let actions = shared.pools().reconnect(&which, Instant::now());
+    pools::perform(shared, actions);
+}
+
+/// A database is no longer configured: its clients and servers go.
+fn remove(shared: &Arc<Shared>, name: &str) {
+    if shared.config().database(name).is_some() {
+        return reconnect(shared, |database| database == name);
+    }
+    for client in &shared.clients {
+        if client.route.get().is_some_and(|route| &*route.home.name.database == name) {
+            client.end(Farewell::DatabaseRemoved);
+        }
+    }
+    for home in shared.homes().into_values().filter(|home| &*home.name.database == name) {
+        let actions = shared.pools().retire(home.id, Instant::now());
+        pools::perform(shared, actions);
+    }
+}

@@ -1,0 +1,123 @@
+//! Makes a server fit for the next client after one has left it in any state.
+//!
+//! A client that vanishes in the middle of a query must not cost a server: the query is canceled,
+//! what is owed is read and thrown away, the transaction is rolled back, and the server goes back
+//! to the pool. Closing it (and logging in again) is the second choice: that is how login storms
+//! start.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgweir_config::PoolMode;
+use pgweir_pool::SlotId;
+use pgweir_session::{Abandon, ClientSide, Rules};
+use pgweir_wire::TransactionStatus;
+use tokio::time::timeout;
+
+use crate::close::{self, Busy};
+use crate::farewell::Farewell;
+use crate::server::Server;
+use crate::shared::Shared;
+use crate::{ask, cancel, pools};
+
+/// Why a server needs care.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum After {
+    /// Its client gave it back properly; `server_reset_query` is due.
+    Release,
+    /// Its client is gone.
+    Client,
+}
+
+/// Decides what becomes of a server whose client's session has ended.
+pub(crate) fn after_client(
+    shared: &Arc<Shared>,
+    slot: SlotId,
+    server: Box<Server>,
+    farewell: &Farewell,
+) {
+    match farewell {
+        Farewell::ServerLost => {
+            close::give_up(shared, slot, server, "server conn crashed?", Busy::Gone);
+        }
+        // Our books and the server disagree, or a message was cut: nobody may get it again.
+        Farewell::Violation(violation) if !violation.is_clients() => {
+            let reason = violation.to_string();
+            close::give_up(shared, slot, server, &reason, Busy::Yes);
+        }
+        Farewell::DatabaseChanged | Farewell::DatabaseRemoved => {
+            close::give_up(shared, slot, server, "database configuration changed", Busy::Yes);
+        }
+        _ => spawn(shared, slot, server, After::Client),
+    }
+}
+
+/// Cleans the server up in a task of its own, and gives it back.
+pub(crate) fn spawn(shared: &Arc<Shared>, slot: SlotId, server: Box<Server>, after: After) {
+    let mode = pool_mode(&server);
+    let global = &shared.config().global;
+    let reset_due = !global.server_reset_query.is_empty()
+        && (global.server_reset_query_always || mode == PoolMode::Session);
+    if server.relay.may_release() && !server.line.has_unsent() && !reset_due {
+        return pools::checkin(shared, slot, server, Instant::now());
+    }
+    shared.pools().resetting(slot, Instant::now());
+    let reset_query = reset_due.then(|| global.server_reset_query.clone());
+    tokio::spawn(run(Arc::clone(shared), slot, server, after, reset_query));
+}
+
+fn pool_mode(server: &Server) -> PoolMode {
+    let rules = server.info.home.rules.read();
+    rules.unwrap_or_else(std::sync::PoisonError::into_inner).settings.pool_mode
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    slot: SlotId,
+    mut server: Box<Server>,
+    after: After,
+    reset_query: Option<String>,
+) {
+    let patience = shared.config().global.cancel_drain_timeout.duration();
+    let cleaning = clean(&shared, &mut server, after, reset_query.as_deref());
+    let problem = match timeout(patience, cleaning).await {
+        Ok(Ok(())) => return pools::checkin(&shared, slot, server, Instant::now()),
+        Ok(Err(problem)) => problem,
+        Err(_) => "client disconnected with queries in progress".to_owned(),
+    };
+    close::give_up(&shared, slot, server, &problem, Busy::Yes);
+}
+
+async fn clean(
+    shared: &Arc<Shared>,
+    server: &mut Server,
+    after: After,
+    reset_query: Option<&str>,
+) -> Result<(), String> {
+    let rules = Rules {
+        max_prepared: Some(usize::MAX),
+        max_message: i32::MAX as u32,
+        tracked: &shared.tracked,
+        statements: &shared.statements,
+    };
+    if after == After::Client && !server.relay.is_quiet() {
+        let mut out = BytesMut::new();
+        if server.relay.abandon(&mut out) == Abandon::Close {
+            return Err("client disconnected in the middle of a message".to_owned());
+        }
+        server.line.queue(&out);
+        cancel::send(shared, &server.info).await;
+        ask::until_quiet(server, &mut ClientSide::default(), &rules).await?;
+    }
+    if server.relay.status() != TransactionStatus::Idle {
+        ask::run(server, "ROLLBACK", &rules).await?;
+    }
+    if let Some(sql) = reset_query {
+        ask::run(server, sql, &rules).await?;
+    }
+    match server.relay.may_release() {
+        true => Ok(()),
+        false => Err("server is still in a transaction".to_owned()),
+    }
+}

@@ -1,0 +1,163 @@
+//! The life of one client connection, in a few lines.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use pgweir_net::{Address, Buffered, Stream};
+use pgweir_pool::Scope;
+use pgweir_session::Expiry;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::conversation::Conversation;
+use crate::farewell::Farewell;
+use crate::login::{Entry, Login};
+use crate::relay::{self, Session};
+use crate::shared::Shared;
+use crate::{admin, cancel};
+
+/// How long a client that is being sent away may take to read why.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Serves one connection from its first byte to its last.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: Address) {
+    let local = stream.local_address(address.port()).unwrap_or(address);
+    let client = Arc::new(Client::new(shared.next_id(), address, local, Instant::now()));
+    shared.clients.insert(client.id, Arc::clone(&client));
+    shared.pools().budget.take_unlimited(&[Scope::Clients]);
+    // Login and farewell are large and rare: boxed, they cost an idle client nothing.
+    let entered = Box::pin(enter(&shared, &client, stream)).await;
+    if let Some((entry, talk)) = entered {
+        match entry {
+            Entry::Client { route, side, permits } => {
+                let mut line = Buffered::new(talk.stream);
+                line.put_back_bytes(&talk.unread);
+                let _ = client.route.set(Arc::clone(&route));
+                shared.pools().client_joined(route.home.id);
+                start_idle(&client);
+                let mut session =
+                    Session::new(Arc::clone(&shared), Arc::clone(&client), route, line, side);
+                let farewell = session.run().await;
+                Box::pin(leave(&shared, &client, session, farewell, &permits)).await;
+            }
+            Entry::Console { access, permits } => {
+                start_idle(&client);
+                let farewell =
+                    Box::pin(admin::serve(&shared, &client, talk, access)).await;
+                log_end(&shared, &client, &farewell);
+                shared.pools().budget.give_back(&permits);
+                forget(&shared, &client);
+            }
+            Entry::Cancel(key) => {
+                forget(&shared, &client);
+                Box::pin(cancel::handle(&shared, &key)).await;
+                drop(talk);
+            }
+        }
+    }
+    shared.ended.notify_waiters();
+}
+
+/// Logs the client in. `None` if that failed: then it has been told and is gone.
+async fn enter(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    stream: Stream,
+) -> Option<(Entry, Conversation)> {
+    std::future::poll_fn(|cx| {
+        client.attach(cx.waker());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    let mut login = Login { shared, client, talk: Some(Conversation::new(stream)) };
+    let limit = shared.config().global.client_login_timeout.limit();
+    let result = match limit {
+        Some(limit) => timeout(limit, login.run()).await,
+        None => Ok(login.run().await),
+    };
+    let farewell = match result {
+        Ok(Ok(entry)) => return Some((entry, login.talk?)),
+        Ok(Err(farewell)) => farewell,
+        Err(_) => Farewell::Expired(Expiry::Login),
+    };
+    log_end(shared, client, &farewell);
+    forget(shared, client);
+    if let Some(talk) = login.talk {
+        tell(shared, client, talk.stream, &farewell).await;
+    }
+    None
+}
+
+fn start_idle(client: &Client) {
+    let mut state = client.state();
+    state.clocks.phase = pgweir_session::Phase::Idle;
+    state.clocks.since = Instant::now();
+}
+
+async fn leave(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    session: Session,
+    farewell: Farewell,
+    permits: &[Scope],
+) {
+    log_end(shared, client, &farewell);
+    let home = Arc::clone(&session.route.home);
+    let mut remains = session.into_remains(&farewell);
+    {
+        let mut pools = shared.pools();
+        pools.client_left(home.id, Instant::now());
+        pools.budget.give_back(permits);
+    }
+    forget(shared, client);
+    if remains.can_be_told {
+        let drained = std::future::poll_fn(|cx| remains.line.poll_drain(cx));
+        if timeout(FAREWELL_PATIENCE, drained).await.is_ok_and(|result| result.is_ok()) {
+            tell(shared, client, remains.line.into_stream(), &farewell).await;
+        }
+    }
+}
+
+/// From here on the client is in no list and in no count.
+fn forget(shared: &Shared, client: &Client) {
+    shared.clients.remove(&client.id);
+    if let Some(key) = client.cancel_key.get() {
+        shared.cancel_keys.remove(key);
+    }
+    shared.pools().budget.give_back(&[Scope::Clients]);
+    shared.ended.notify_waiters();
+}
+
+fn log_end(shared: &Shared, client: &Client, farewell: &Farewell) {
+    let global = &shared.config().global;
+    if global.log_disconnections {
+        let age = client.connected_at.elapsed().as_secs();
+        tracing::info!(peer = %client, "closing because: {} (age={age}s)", farewell.reason());
+    }
+}
+
+/// Says why, and closes so that the client can still read it: a socket that is closed while the
+/// peer's bytes wait in it is reset, and the text would be lost.
+async fn tell(shared: &Shared, client: &Client, mut stream: Stream, farewell: &Farewell) {
+    let codes = relay::error_codes(client.route.get(), shared);
+    if let Some(answer) = farewell.answer(codes) {
+        if shared.config().global.log_pooler_errors {
+            tracing::warn!(peer = %client, "pooler error: {}", answer.text);
+        }
+        let mut out = BytesMut::new();
+        answer.write(&mut out);
+        let closing = async {
+            stream.write_all(&out).await?;
+            stream.shutdown().await?;
+            let mut sink = [0; 1024];
+            while stream.read(&mut sink).await? > 0 {}
+            Ok::<_, std::io::Error>(())
+        };
+        // Whoever does not read within the time has lost the text, but nothing else.
+        let _ = timeout(FAREWELL_PATIENCE, closing).await;
+    } else {
+        let _ = timeout(FAREWELL_PATIENCE, stream.shutdown()).await;
+    }
+}

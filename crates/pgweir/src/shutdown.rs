@@ -1,0 +1,26 @@
+//! The ways in which the process ends.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::farewell::Farewell;
+use crate::pools;
+use crate::shared::{Hold, Shared, Shutdown};
+
+/// Begins to end in the given way. Once under way it can only become more urgent.
+pub(crate) fn begin(shared: &Arc<Shared>, shutdown: Shutdown) {
+    if shared.operator.shutdown() != Shutdown::No {
+        shared.operator.set_shutdown(Shutdown::Now);
+        return;
+    }
+    shared.operator.set_shutdown(shutdown);
+    if shutdown == Shutdown::WaitForServers {
+        // As PAUSE: servers that come back are closed, and nobody new gets one.
+        shared.operator.set_hold(Hold::Paused);
+        let actions = shared.pools().pause(|_| true, Instant::now());
+        pools::perform(shared, actions);
+        for waiter in shared.pools().waiters() {
+            waiter.end(Farewell::ServersShuttingDown);
+        }
+    }
+}
