@@ -1,1 +1,60 @@
-fn main() {}
+//! The project's commands, one module each: `cargo xtask help` lists them.
+//!
+//! They are Rust and not shell so that they work the same on every machine that can build pgweir.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod demo;
+mod fuzz;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+use step::Failure;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  test [ARGS]          build pgweir and run all tests against a real PostgreSQL, which is
+                       installed if there is none; ARGS go to `cargo test`
+  demo [OPTIONS]       a throwaway PostgreSQL, pgweir in front of it, and many clients
+    --clients N          how many clients (200)
+    --servers N          how many connections to PostgreSQL they share (20)
+    --seconds N          for how long (10)
+    --debug              the debug build: builds faster, runs slower
+    --keep               leave it running until Ctrl-C
+  check                formatting, lints, documentation; what a change must pass beside the tests
+  fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
+  help                 this text
+
+environment:
+  PGWEIR_PG_BIN             the folder with PostgreSQL's initdb and postgres
+  PGWEIR_BIN                the pooler to test or show instead of the one built here
+  PGWEIR_REQUIRE_POSTGRES=1 tests fail instead of being skipped where PostgreSQL is missing
+  PGWEIR_KEEP=1             test directories (/tmp/pgweir-*) are kept, to read their logs
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match args.as_slice() {
+        ["test", rest @ ..] => test::run(rest),
+        ["demo", rest @ ..] => demo::run(rest),
+        ["check"] => check::run(),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        [unknown, ..] => Err(Failure::usage(unknown)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

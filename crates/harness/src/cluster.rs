@@ -246,10 +246,12 @@ impl Cluster {
                 self.socket_dir().display()
             ),
             format!("max_connections = {}", options.max_connections),
-            // The data is thrown away, so it need not survive a power failure.
+            // The data need not survive a power failure. It must survive a crash of PostgreSQL, so commits
+            // still wait until the operating system has them.
             "fsync = off".to_owned(),
-            "synchronous_commit = off".to_owned(),
             "full_page_writes = off".to_owned(),
+            // In containers /dev/shm is often too small, or closed to the user that PostgreSQL runs as.
+            "dynamic_shared_memory_type = mmap".to_owned(),
             "log_line_prefix = '%m [%p] %q%u@%d '".to_owned(),
         ];
         if let Some(tls) = &options.tls {

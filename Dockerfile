@@ -1,0 +1,29 @@
+# Two stages: the compiler stays behind, and the image that runs holds one program and no root.
+FROM rust:1-slim-bookworm AS build
+# aws-lc, rustls' cryptography, is C.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --package pgweir
+
+FROM debian:bookworm-slim
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --system --gid 996 pgbouncer \
+    && useradd --system --uid 998 --gid 996 --no-create-home --shell /usr/sbin/nologin pgbouncer \
+    && install -d -o pgbouncer -g pgbouncer /run/pgbouncer \
+    && install -d /etc/pgbouncer
+COPY --from=build /src/target/release/pgweir /usr/bin/pgweir
+# Whatever starts PgBouncer by its name and place finds pgweir there.
+RUN ln -s pgweir /usr/bin/pgbouncer && ln -s /usr/bin/pgweir /usr/sbin/pgbouncer
+USER 998:996
+EXPOSE 6432
+# PgBouncer's SIGINT: let the transactions that run finish, then end.
+STOPSIGNAL SIGINT
+ENTRYPOINT ["/usr/bin/pgweir"]
+CMD ["/etc/pgbouncer/pgbouncer.ini"]

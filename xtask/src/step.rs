@@ -1,0 +1,89 @@
+//! What the commands share: running cargo in sight of the user, and saying what failed.
+
+use std::{env, ffi::OsString, fmt, process::Command};
+
+use pgweir_harness::{
+    Postgres,
+    postgres::{find, install},
+};
+
+/// Why a command could not be carried out, in words for the person who typed it.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl Failure {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn usage(argument: &str) -> Self {
+        Self(format!(
+            "cannot make sense of `{argument}`; see cargo xtask help"
+        ))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.args(args);
+    command
+}
+
+/// Runs a command that must succeed, and shows it.
+pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
+    let words: Vec<_> = command
+        .get_args()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    println!("+ cargo {}", words.join(" "));
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::new(format!(
+            "cargo {} ended with {status}",
+            words.join(" ")
+        ))),
+        Err(error) => Err(Failure::new(format!("cargo {}: {error}", words.join(" ")))),
+    }
+}
+
+/// Whether a cargo subcommand is installed.
+pub(crate) fn has(subcommand: &str) -> bool {
+    cargo(&[subcommand, "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+/// The PostgreSQL of this machine, installed if there is none.
+pub(crate) fn postgres() -> Result<Postgres, Failure> {
+    let postgres = match find() {
+        Ok(postgres) => postgres,
+        // The user chose a place; installing elsewhere would not make it right.
+        Err(error) if env::var_os(pgweir_harness::postgres::BIN_DIR).is_some() => {
+            return Err(error.into());
+        }
+        Err(error) => {
+            println!("{error}");
+            install()?
+        }
+    };
+    println!("Using {postgres}.");
+    Ok(postgres)
+}
+
+/// Whether the caller brings a pooler instead of the one built here.
+pub(crate) fn brings_pooler() -> bool {
+    env::var_os("PGWEIR_BIN").is_some_and(|path| !path.is_empty())
+}
