@@ -234,7 +234,11 @@ impl Buffered {
         // An idle connection owns no buffer.
         self.unsent = Vec::new();
         self.flush(cx)?;
-        if self.unflushed { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if self.unflushed {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     #[inline]

@@ -56,7 +56,11 @@ pub(crate) fn open(settings: &Settings, tcp: TcpOptions) -> Result<Vec<Listener>
 }
 
 fn group(name: &str) -> io::Result<Option<u32>> {
-    if name.is_empty() { Ok(None) } else { group_id(name) }
+    if name.is_empty() {
+        Ok(None)
+    } else {
+        group_id(name)
+    }
 }
 
 /// Accepts until the listener has to close.

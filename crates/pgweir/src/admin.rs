@@ -89,8 +89,7 @@ async fn execute(
             return Ok(Outcome::Answered);
         }
         Command::Set { key, value } => {
-            let notice =
-                reload::set(shared, key, value).map_err(|()| CommandError::SetFailed)?;
+            let notice = reload::set(shared, key, value).map_err(|()| CommandError::SetFailed)?;
             return Ok(Outcome::Done(notice));
         }
         Command::Reload => {
@@ -117,17 +116,22 @@ async fn execute(
         Command::KillClient(id) => kill_client(shared, *id).await?,
         Command::WaitClose(database) => {
             let which = selection(shared, database.as_deref(), Verb::WaitClose)?;
-            wait_until(shared, || !shared.pools().has_obsolete(|name| which.covers(name))).await;
+            wait_until(shared, || {
+                !shared.pools().has_obsolete(|name| which.covers(name))
+            })
+            .await;
         }
         Command::Shutdown(mode) => {
             let (how, text) = match mode {
                 ShutdownMode::Now => (Shutdown::Now, "SHUTDOWN command issued"),
-                ShutdownMode::WaitForServers => {
-                    (Shutdown::WaitForServers, "SHUTDOWN WAIT_FOR_SERVERS command issued")
-                }
-                ShutdownMode::WaitForClients => {
-                    (Shutdown::WaitForClients, "SHUTDOWN WAIT_FOR_CLIENTS command issued")
-                }
+                ShutdownMode::WaitForServers => (
+                    Shutdown::WaitForServers,
+                    "SHUTDOWN WAIT_FOR_SERVERS command issued",
+                ),
+                ShutdownMode::WaitForClients => (
+                    Shutdown::WaitForClients,
+                    "SHUTDOWN WAIT_FOR_CLIENTS command issued",
+                ),
             };
             tracing::info!(peer = %client, "{text}");
             shutdown::begin(shared, how);
@@ -163,7 +167,10 @@ fn selection(shared: &Shared, database: Option<&str>, verb: Verb) -> Result<Whic
 
 fn known(shared: &Shared, database: &str, verb: Verb) -> Result<(), CommandError> {
     if database == CONSOLE_DATABASE {
-        return Err(CommandError::AdminDatabase { verb, database: database.to_owned() });
+        return Err(CommandError::AdminDatabase {
+            verb,
+            database: database.to_owned(),
+        });
     }
     match shared.config().database(database) {
         Some(_) => Ok(()),
@@ -188,7 +195,9 @@ async fn pause(
         Which::One(name) => {
             tracing::info!(peer = %client, "PAUSE '{name}' command issued");
             lock(&shared.operator.paused).insert(name.clone());
-            let actions = shared.pools().pause(|database| database == name, Instant::now());
+            let actions = shared
+                .pools()
+                .pause(|database| database == name, Instant::now());
             pools::perform(shared, actions);
         }
     }
@@ -234,7 +243,9 @@ fn resume(
             if !lock(&shared.operator.paused).remove(name) {
                 return Err(CommandError::DatabaseNotPaused(name.to_owned()));
             }
-            let actions = shared.pools().resume(|database| database == name, Instant::now());
+            let actions = shared
+                .pools()
+                .resume(|database| database == name, Instant::now());
             pools::perform(shared, actions);
         }
     }
@@ -245,7 +256,9 @@ fn resume(
 pub(crate) fn resume_all(shared: &Arc<Shared>) {
     shared.operator.set_hold(Hold::None);
     let paused = lock(&shared.operator.paused).clone();
-    let actions = shared.pools().resume(|name| !paused.contains(name), Instant::now());
+    let actions = shared
+        .pools()
+        .resume(|name| !paused.contains(name), Instant::now());
     pools::perform(shared, actions);
 }
 
@@ -293,16 +306,27 @@ async fn kill(
             victim.end(Farewell::DatabaseRemoved);
         }
     }
-    let actions = shared.pools().pause(|name| which.covers(name), Instant::now());
+    let actions = shared
+        .pools()
+        .pause(|name| which.covers(name), Instant::now());
     pools::perform(shared, actions);
-    wait_until(shared, || !shared.clients.iter().any(|client| of_which(&client))).await;
+    wait_until(shared, || {
+        !shared.clients.iter().any(|client| of_which(&client))
+    })
+    .await;
     Ok(())
 }
 
 async fn kill_client(shared: &Arc<Shared>, id: u64) -> Result<(), CommandError> {
     let shown = |client: &Client| u64::from(pgweir_console::tables::shown_id(client.id)) == id;
-    let victim = shared.clients.iter().find(|client| shown(client)).map(|c| Arc::clone(&c));
-    let Some(victim) = victim else { return Err(CommandError::ClientNotFound) };
+    let victim = shared
+        .clients
+        .iter()
+        .find(|client| shown(client))
+        .map(|c| Arc::clone(&c));
+    let Some(victim) = victim else {
+        return Err(CommandError::ClientNotFound);
+    };
     victim.end(Farewell::Killed);
     wait_until(shared, || !shared.clients.contains_key(&victim.id)).await;
     Ok(())

@@ -58,7 +58,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
     let mut run = Run::default();
     let mut files = Vec::new();
     let mut arguments = arguments.into_iter().map(|argument| {
-        argument.into_string().map_err(|bad| format!("argument is not UTF-8: {}", bad.display()))
+        argument
+            .into_string()
+            .map_err(|bad| format!("argument is not UTF-8: {}", bad.display()))
     });
     while let Some(argument) = arguments.next() {
         let argument = argument?;
@@ -104,7 +106,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
     }
     match files.as_slice() {
         [command, file] if command == "check" => Ok(Request::Check(file.clone())),
-        [file] => Ok(Request::Run(Run { config: file.clone(), ..run })),
+        [file] => Ok(Request::Run(Run {
+            config: file.clone(),
+            ..run
+        })),
         _ => Err("no configuration file specified".to_owned()),
     }
 }
@@ -113,7 +118,9 @@ fn next(
     arguments: &mut impl Iterator<Item = Result<String, String>>,
     flag: &str,
 ) -> Result<String, String> {
-    arguments.next().unwrap_or_else(|| Err(format!("option {flag} needs a value")))
+    arguments
+        .next()
+        .unwrap_or_else(|| Err(format!("option {flag} needs a value")))
 }
 
 fn unknown(argument: &str) -> String {
@@ -130,9 +137,15 @@ mod tests {
 
     #[test]
     fn one_file_is_run() {
-        let run = Run { config: "a.ini".into(), ..Run::default() };
+        let run = Run {
+            config: "a.ini".into(),
+            ..Run::default()
+        };
         assert_eq!(parsed(&["a.ini"]), Ok(Request::Run(run)));
-        assert_eq!(parsed(&["check", "a.ini"]), Ok(Request::Check("a.ini".into())));
+        assert_eq!(
+            parsed(&["check", "a.ini"]),
+            Ok(Request::Check("a.ini".into()))
+        );
     }
 
     #[test]
@@ -148,7 +161,15 @@ mod tests {
         let ways: [&[&str]; 3] = [
             &["-dqRvv", "-u", "pg", "a.ini"],
             &["a.ini", "-d", "-q", "-R", "-v", "-v", "-upg"],
-            &["--daemon", "--quiet", "--reboot", "--verbose", "--verbose", "--user=pg", "a.ini"],
+            &[
+                "--daemon",
+                "--quiet",
+                "--reboot",
+                "--verbose",
+                "--verbose",
+                "--user=pg",
+                "a.ini",
+            ],
         ];
         for way in ways {
             assert_eq!(parsed(way), Ok(Request::Run(run.clone())), "{way:?}");
@@ -165,6 +186,10 @@ mod tests {
     #[test]
     fn unknown_flags_point_to_the_help() {
         assert!(parsed(&["-x", "a.ini"]).unwrap_err().contains("--help"));
-        assert!(parsed(&["--nonsense", "a.ini"]).unwrap_err().contains("--nonsense"));
+        assert!(
+            parsed(&["--nonsense", "a.ini"])
+                .unwrap_err()
+                .contains("--nonsense")
+        );
     }
 }

@@ -24,7 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A client asks to cancel the query of the client with this key. Unknown keys and idle clients
 /// are ignored in silence, as PostgreSQL does.
 pub(crate) async fn handle(shared: &Arc<Shared>, key: &CancelKey) {
-    let Some(client) = shared.cancel_keys.get(key).map(|entry| Arc::clone(entry.value())) else {
+    let Some(client) = shared
+        .cancel_keys
+        .get(key)
+        .map(|entry| Arc::clone(entry.value()))
+    else {
         tracing::debug!("cancel request for an unknown key");
         return;
     };
@@ -52,12 +56,17 @@ pub(crate) async fn handle(shared: &Arc<Shared>, key: &CancelKey) {
 
 /// Sends a CancelRequest to a server, and waits until PostgreSQL has dealt with it.
 pub(crate) async fn send(shared: &Arc<Shared>, server: &ServerInfo) {
-    let Some(key) = server.cancel_key.get() else { return };
+    let Some(key) = server.cancel_key.get() else {
+        return;
+    };
     let attempt = async {
         let mut stream = reach(shared, server).await?;
         let mut request = BytesMut::new();
         frontend::cancel_request(&mut request, key);
-        stream.write_all(&request).await.map_err(|error| error.to_string())?;
+        stream
+            .write_all(&request)
+            .await
+            .map_err(|error| error.to_string())?;
         // PostgreSQL sends nothing and closes when it has signalled the backend.
         let _ = stream.read(&mut [0; 16]).await;
         Ok::<_, String>(())
@@ -76,5 +85,9 @@ async fn reach(shared: &Arc<Shared>, server: &ServerInfo) -> Result<Stream, Stri
     if server.tls.get().is_none() {
         return Ok(stream);
     }
-    shared.tls().encrypt(stream, server.host.as_deref()).await.map_err(|error| error.to_string())
+    shared
+        .tls()
+        .encrypt(stream, server.host.as_deref())
+        .await
+        .map_err(|error| error.to_string())
 }

@@ -94,8 +94,12 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(id: u64, address: Address, local: Address, now: Instant) -> Self {
-        let clocks =
-            Clocks { phase: Phase::Login, since: now, query_start: None, transaction_start: None };
+        let clocks = Clocks {
+            phase: Phase::Login,
+            since: now,
+            query_start: None,
+            transaction_start: None,
+        };
         Self {
             id,
             address,
@@ -133,7 +137,10 @@ impl Client {
     /// Gives the task something it waits for.
     pub(crate) fn deliver(&self, mail: Mail) {
         let mut mailbox = self.mailbox();
-        debug_assert!(mailbox.mail.is_none(), "a client waits for one thing at a time");
+        debug_assert!(
+            mailbox.mail.is_none(),
+            "a client waits for one thing at a time"
+        );
         mailbox.mail = Some(mail);
         self.ring(mailbox);
     }
@@ -187,7 +194,10 @@ impl Client {
     /// Whether the wait was canceled, and whether the client should be told that it waits.
     pub(crate) fn take_wait_orders(&self) -> (bool, bool) {
         self.take(|mailbox| {
-            (std::mem::take(&mut mailbox.canceled), std::mem::take(&mut mailbox.notice))
+            (
+                std::mem::take(&mut mailbox.canceled),
+                std::mem::take(&mut mailbox.notice),
+            )
         })
     }
 

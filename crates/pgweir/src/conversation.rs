@@ -34,7 +34,10 @@ impl From<io::Error> for Interrupted {
 
 impl Conversation {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, unread: BytesMut::new() }
+        Self {
+            stream,
+            unread: BytesMut::new(),
+        }
     }
 
     /// The first byte that has not been read yet; it stays unread.

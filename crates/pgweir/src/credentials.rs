@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::{BufMut as _, BytesMut};
+use pgweir_auth::hba::Hba;
 use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
-use pgweir_auth::hba::Hba;
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
 use pgweir_config::{CONSOLE_DATABASE, Settings};
 use pgweir_session::{ClientSide, Gather, Rules};
@@ -35,7 +35,11 @@ impl AuthFiles {
     /// stand in the others.
     pub(crate) fn load(settings: &Settings) -> Self {
         let mut files = Self::default();
-        if let Some(path) = settings.auth_file.as_deref().filter(|path| !path.is_empty()) {
+        if let Some(path) = settings
+            .auth_file
+            .as_deref()
+            .filter(|path| !path.is_empty())
+        {
             match fs::read(path) {
                 Ok(text) => {
                     let (users, problem) = UserList::parse(&text);
@@ -47,7 +51,11 @@ impl AuthFiles {
                 Err(error) => tracing::error!("could not open auth_file {path}: {error}"),
             }
         }
-        if let Some(path) = settings.auth_ident_file.as_deref().filter(|path| !path.is_empty()) {
+        if let Some(path) = settings
+            .auth_ident_file
+            .as_deref()
+            .filter(|path| !path.is_empty())
+        {
             match fs::read_to_string(path) {
                 Ok(text) => {
                     let (ident, problems) = IdentMaps::parse(&text);
@@ -81,7 +89,12 @@ impl AuthFiles {
 
     /// The kind of secret that most users have: an unknown user is treated as if it had one.
     pub(crate) fn commonest_kind(&self) -> SecretKind {
-        let count = |kind| self.users.iter().filter(|(_, secret)| secret.kind() == kind).count();
+        let count = |kind| {
+            self.users
+                .iter()
+                .filter(|(_, secret)| secret.kind() == kind)
+                .count()
+        };
         let scram = count(SecretKind::Scram);
         if scram > count(SecretKind::Md5) + count(SecretKind::Plain) {
             SecretKind::Scram
@@ -107,7 +120,9 @@ pub(crate) async fn derive(shared: &Arc<Shared>, job: SaltedPasswordJob) -> Keys
         return keys.clone();
     }
     let hashing = tokio::task::spawn_blocking(move || job.run());
-    let keys = hashing.await.expect("hashing does not panic, and the runtime outlives logins");
+    let keys = hashing
+        .await
+        .expect("hashing does not panic, and the runtime outlives logins");
     let mut known = lock(&shared.derived_keys.known);
     if known.len() >= DERIVED_KEYS_MAX {
         known.clear();
@@ -179,7 +194,10 @@ pub(crate) async fn query(
 
 /// A secret that nothing matches: the user is there but may not log in (VALID UNTIL has passed).
 fn impossible() -> Secret {
-    let hex: String = random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = random::<16>()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     Secret::parse(format!("md5{hex}").as_bytes()).expect("the form of an md5 secret")
 }
 
@@ -199,10 +217,19 @@ async fn look_up(
     };
     let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
     let server = &mut lease.server;
-    let mut nobody = ClientSide { values: server.relay.values().clone(), ..ClientSide::default() };
+    let mut nobody = ClientSide {
+        values: server.relay.values().clone(),
+        ..ClientSide::default()
+    };
     server
         .relay
-        .from_client(&request, &mut nobody, &rules, &mut to_server, &mut to_client)
+        .from_client(
+            &request,
+            &mut nobody,
+            &rules,
+            &mut to_server,
+            &mut to_client,
+        )
         .map_err(|violation| violation.to_string())?;
     server.line.queue(to_server.bytes(&request));
     let reply = ask::until_quiet(server, &mut nobody, &rules).await?;
@@ -223,8 +250,12 @@ fn lookup_messages(sql: &str, user: &str) -> Vec<u8> {
         body.extend_from_slice(user.as_bytes());
         body.extend_from_slice(b"\0\0");
     });
-    frame(&mut out, tag::DESCRIBE, |body| body.extend_from_slice(b"P\0"));
-    frame(&mut out, tag::EXECUTE, |body| body.extend_from_slice(b"\0\0\0\0\0"));
+    frame(&mut out, tag::DESCRIBE, |body| {
+        body.extend_from_slice(b"P\0")
+    });
+    frame(&mut out, tag::EXECUTE, |body| {
+        body.extend_from_slice(b"\0\0\0\0\0")
+    });
     frame(&mut out, tag::SYNC, |_| ());
     out
 }

@@ -63,8 +63,6 @@ pub(crate) enum Farewell {
     Refused(Refusal),
     /// The server went away while the client held it.
     ServerLost,
-    /// The server could not be brought to the client's parameters.
-    ServerUnfit(String),
     /// A protocol violation of either side.
     Violation(Violation),
     /// BEGIN in statement mode.
@@ -113,10 +111,17 @@ impl Farewell {
             other => other.reason(),
         };
         let code = match codes {
-            ErrorCodes::Pgbouncer => self.inherited_code().unwrap_or(SqlState::PROTOCOL_VIOLATION),
+            ErrorCodes::Pgbouncer => self
+                .inherited_code()
+                .unwrap_or(SqlState::PROTOCOL_VIOLATION),
             ErrorCodes::Postgres => self.code(),
         };
-        Some(Answer { severity: Severity::Fatal, code, text, detail: None })
+        Some(Answer {
+            severity: Severity::Fatal,
+            code,
+            text,
+            detail: None,
+        })
     }
 
     /// The reason, in PgBouncer's words: for the client and for the log.
@@ -161,7 +166,6 @@ impl Farewell {
             )
             .into(),
             Self::ServerLost => "server conn crashed?".into(),
-            Self::ServerUnfit(text) => format!("invalid server parameter: {text}").into(),
             Self::Violation(violation) => violation_text(violation),
             Self::TransactionInStatementMode => {
                 "transaction blocks not allowed in statement pooling mode".into()
@@ -172,14 +176,6 @@ impl Farewell {
             Self::ShuttingDown => "pooler is shutting down".into(),
             Self::ServersShuttingDown => "server shutting down".into(),
             Self::Unsupported(what) => format!("{what} is not supported").into(),
-        }
-    }
-
-    /// What only the log may say besides the reason.
-    pub(crate) fn log_detail(&self) -> Option<String> {
-        match self {
-            Self::Violation(violation) => Some(violation.to_string()),
-            _ => None,
         }
     }
 
@@ -226,7 +222,7 @@ impl Farewell {
             | Self::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::TooMany(_) => SqlState::TOO_MANY_CONNECTIONS,
-            Self::Configuration | Self::ServerUnfit(_) => SqlState::INTERNAL_ERROR,
+            Self::Configuration => SqlState::INTERNAL_ERROR,
             Self::Expired(expiry) => match expiry {
                 Expiry::Login | Expiry::Query => SqlState::QUERY_CANCELED,
                 Expiry::QueryWait | Expiry::QueryWhileWaiting => SqlState::TOO_MANY_CONNECTIONS,
@@ -234,9 +230,9 @@ impl Farewell {
                 Expiry::Transaction => SqlState::TRANSACTION_TIMEOUT,
                 Expiry::IdleTransaction => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
             },
-            Self::Refused(Refusal::Login(failure)) => {
-                failure.sqlstate.map_or(SqlState::CANNOT_CONNECT_NOW, SqlState)
-            }
+            Self::Refused(Refusal::Login(failure)) => failure
+                .sqlstate
+                .map_or(SqlState::CANNOT_CONNECT_NOW, SqlState),
             Self::Refused(Refusal::Failing(_))
             | Self::DatabaseDisabled(_)
             | Self::AuthDatabaseDisabled(_)
@@ -267,9 +263,9 @@ fn violation_text(violation: &Violation) -> Cow<'static, str> {
         Violation::StatementExists(_) => "prepared statement name is already in use".into(),
         Violation::ClientFrame(_) | Violation::ClientMalformed(_) => "bad packet".into(),
         Violation::ClientMessage(_) => "unknown pkt".into(),
-        Violation::ServerFrame(_)
-        | Violation::ServerMessage(_)
-        | Violation::ServerMalformed(_) => "unexpected packet from server".into(),
+        Violation::ServerFrame(_) | Violation::ServerMessage(_) | Violation::ServerMalformed(_) => {
+            "unexpected packet from server".into()
+        }
         Violation::OwnQueryFailed(text) => format!("invalid server parameter: {text}").into(),
     }
 }

@@ -28,7 +28,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         keep_pools(&shared, now);
         forget_autodbs(&shared, now);
         finish_shutdown(&shared);
-        let period = u64::try_from(shared.config().global.stats_period).unwrap_or(60).max(1);
+        let period = u64::try_from(shared.config().global.stats_period)
+            .unwrap_or(60)
+            .max(1);
         if now.duration_since(last_stats) >= Duration::from_secs(period) {
             last_stats = now;
             take_stats(&shared, now);
@@ -44,7 +46,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 fn expire_clients(shared: &Arc<Shared>, now: Instant) {
     let draining = shared.operator.shutdown() == Shutdown::WaitForServers;
     for client in &shared.clients {
-        let Some(route) = client.route.get() else { continue };
+        let Some(route) = client.route.get() else {
+            continue;
+        };
         let rules = route.rules();
         let (clocks, told) = {
             let state = client.state();
@@ -103,7 +107,11 @@ fn keep_pools(shared: &Arc<Shared>, now: Instant) {
     for id in upkeep.removed {
         if let Some(home) = shared.forget_home(id) {
             let name = &home.name;
-            tracing::info!("cleaning up idle pool: db={} user={}", name.database, name.user);
+            tracing::info!(
+                "cleaning up idle pool: db={} user={}",
+                name.database,
+                name.user
+            );
         }
     }
 }
@@ -112,8 +120,12 @@ fn keep_pools(shared: &Arc<Shared>, now: Instant) {
 fn keep_forced_pools(shared: &Arc<Shared>) {
     let config = shared.config();
     for (name, database) in &config.databases {
-        let Some(user) = &database.keys.user else { continue };
-        let wanted = config.resolve(name, user).is_some_and(|settings| settings.min_pool_size > 0);
+        let Some(user) = &database.keys.user else {
+            continue;
+        };
+        let wanted = config
+            .resolve(name, user)
+            .is_some_and(|settings| settings.min_pool_size > 0);
         if wanted {
             // There is such a database: the route cannot fail.
             let _ = shared.route(name, user);
@@ -123,7 +135,9 @@ fn keep_forced_pools(shared: &Arc<Shared>) {
 
 /// Databases made from `*` are forgotten when nobody has used them for a while.
 fn forget_autodbs(shared: &Arc<Shared>, now: Instant) {
-    let Some(limit) = shared.config().global.autodb_idle_timeout.limit() else { return };
+    let Some(limit) = shared.config().global.autodb_idle_timeout.limit() else {
+        return;
+    };
     let used: Vec<_> = {
         let pools = shared.pools().view();
         pools
@@ -148,9 +162,10 @@ fn finish_shutdown(shared: &Arc<Shared>) {
             let busy = shared.pools().is_busy(|_| true);
             (!busy).then_some("server connections dropped, exiting")
         }
-        Shutdown::WaitForClients => {
-            shared.clients.is_empty().then_some("client connections dropped, exiting")
-        }
+        Shutdown::WaitForClients => shared
+            .clients
+            .is_empty()
+            .then_some("client connections dropped, exiting"),
     };
     if let Some(text) = done {
         tracing::info!("{text}");
@@ -163,7 +178,7 @@ pub(crate) fn database_totals(shared: &Shared) -> Vec<(Arc<str>, Snapshot)> {
     let mut totals: std::collections::BTreeMap<Arc<str>, Snapshot> = Default::default();
     for home in shared.homes().into_values() {
         let entry = totals.entry(Arc::clone(&home.name.database)).or_default();
-        *entry = *entry + home.totals.snapshot();
+        *entry += home.totals.snapshot();
     }
     let console = shared.console_totals.snapshot();
     totals.insert(pgweir_config::CONSOLE_DATABASE.into(), console);
@@ -182,20 +197,30 @@ fn take_stats(shared: &Arc<Shared>, now: Instant) {
 
 fn auth_file_time(shared: &Shared) -> Option<SystemTime> {
     let config = shared.config();
-    let path = config.global.auth_file.as_deref().filter(|path| !path.is_empty())?;
+    let path = config
+        .global
+        .auth_file
+        .as_deref()
+        .filter(|path| !path.is_empty())?;
     std::fs::metadata(path).ok()?.modified().ok()
 }
 
 /// Reads the files with users and rules again.
 pub(crate) fn reload_files(shared: &Shared) {
     let files = AuthFiles::load(&shared.config().global);
-    let mut current = shared.files.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut current = shared
+        .files
+        .write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     *current = Arc::new(files);
 }
 
 /// Counts one transaction and query of the console, so that TOTALS shows them as PgBouncer does.
 pub(crate) fn count_console_query(shared: &Shared) {
-    let mut tally = Tally { xact_count: 1, query_count: 1, ..Tally::default() };
+    let mut tally = Tally {
+        xact_count: 1,
+        query_count: 1,
+        ..Tally::default()
+    };
     shared.console_totals.add(&mut tally);
 }
-

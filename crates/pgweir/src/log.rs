@@ -62,7 +62,10 @@ impl Log {
                 Some((path.to_owned(), file))
             }
         };
-        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).file = file;
+        self.sinks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .file = file;
         Ok(())
     }
 
@@ -111,7 +114,11 @@ impl<S: Subscriber> Layer<S> for Lines {
             let _ = write!(line, "{} ", text.peer);
         }
         // One event is one line, whatever a server or a client put into its text.
-        line.extend(text.message.chars().map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }));
+        line.extend(
+            text.message
+                .chars()
+                .map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }),
+        );
         line.push('\n');
         self.0.write(&line);
     }
@@ -122,7 +129,9 @@ struct Now;
 
 impl fmt::Display for Now {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let seconds = UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)).to_string();
         let (time, zone) = seconds.rsplit_once(' ').unwrap_or((&seconds, "UTC"));
         write!(f, "{time}.{:03} {zone}", since.subsec_millis())

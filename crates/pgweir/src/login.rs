@@ -126,7 +126,8 @@ impl Login<'_> {
                     let encrypted = talk.stream.tls_info().is_some();
                     let possible = !encrypted && !talk.stream.is_unix();
                     let accepted = possible && self.shared.tls().acceptor.is_some();
-                    self.answer_request(if accepted { b"S" } else { b"N" }, "SSL").await?;
+                    self.answer_request(if accepted { b"S" } else { b"N" }, "SSL")
+                        .await?;
                     if accepted {
                         self.accept_tls(false).await?;
                     }
@@ -165,7 +166,9 @@ impl Login<'_> {
         };
         let talk = self.talk.take().ok_or(Farewell::ClientGone)?;
         let hello = match direct {
-            true => Hello::Direct { received: &talk.unread },
+            true => Hello::Direct {
+                received: &talk.unread,
+            },
             false => Hello::AfterRequest,
         };
         let stream = acceptor.accept(talk.stream, hello).await.map_err(|error| {
@@ -204,16 +207,28 @@ impl Login<'_> {
         }
         let user = startup.parameter("user").filter(|user| !user.is_empty());
         let user = user.ok_or(Farewell::NoUser)?.to_owned();
-        let database = startup.parameter("database").filter(|name| !name.is_empty());
+        let database = startup
+            .parameter("database")
+            .filter(|name| !name.is_empty());
         let database = database.unwrap_or(&user).to_owned();
         self.name_application(&config.global, &mut values);
-        let identity = Identity { database: database.as_str().into(), user: user.as_str().into() };
+        let identity = Identity {
+            database: database.as_str().into(),
+            user: user.as_str().into(),
+        };
         let _ = self.client.identity.set(identity);
-        Ok(Wish { database, user, values, version: startup.version })
+        Ok(Wish {
+            database,
+            user,
+            values,
+            version: startup.version,
+        })
     }
 
     fn name_application(&self, global: &pgweir_config::Settings, values: &mut Values) {
-        let Some(index) = self.shared.tracked.index("application_name") else { return };
+        let Some(index) = self.shared.tracked.index("application_name") else {
+            return;
+        };
         if global.application_name_add_host {
             let given = values.get(index).map_or("app", |name| name);
             let named = format!("{given} - {}", self.client.address);
@@ -249,7 +264,11 @@ impl Login<'_> {
     /// that somebody can still look.
     fn admit_connection(&self, is_console: bool) -> Result<(), Farewell> {
         let full = self.shared.pools().budget.is_over(&Scope::Clients);
-        if full && !is_console { Err(Farewell::TooMany(Scope::Clients)) } else { Ok(()) }
+        if full && !is_console {
+            Err(Farewell::TooMany(Scope::Clients))
+        } else {
+            Ok(())
+        }
     }
 
     /// Says which protocol is spoken if the client asked for another one. A PgBouncer ini keeps to
@@ -266,11 +285,18 @@ impl Login<'_> {
         let options = startup.protocol_options();
         let spoken = wish.version.min(newest);
         // 3.1 was never used: whoever asks for it gets 3.0.
-        let spoken = if spoken == newest { newest } else { ProtocolVersion::V3_0 };
+        let spoken = if spoken == newest {
+            newest
+        } else {
+            ProtocolVersion::V3_0
+        };
         if spoken != wish.version || !options.is_empty() {
             let mut out = BytesMut::new();
             backend::negotiate_protocol_version(&mut out, spoken, &options);
-            self.talk()?.send(&out).await.map_err(|_| Farewell::ClientGone)?;
+            self.talk()?
+                .send(&out)
+                .await
+                .map_err(|_| Farewell::ClientGone)?;
         }
         wish.version = spoken;
         Ok(wish)
@@ -278,10 +304,15 @@ impl Login<'_> {
 
     async fn enter_pool(&mut self, wish: Wish) -> Result<Entry, Farewell> {
         let config = self.shared.config();
-        let database = config.database(&wish.database).map(std::borrow::Cow::into_owned);
+        let database = config
+            .database(&wish.database)
+            .map(std::borrow::Cow::into_owned);
         let mut user = wish.user.clone();
         if config.global.auth_type == AuthType::Any {
-            match database.as_ref().and_then(|database| database.keys.user.clone()) {
+            match database
+                .as_ref()
+                .and_then(|database| database.keys.user.clone())
+            {
                 Some(forced) => user = forced,
                 None => {
                     tracing::error!(peer = %self.client, "auth_type=any requires forced user");
@@ -289,7 +320,9 @@ impl Login<'_> {
                 }
             }
         }
-        let known = self.known_as(&wish.database, &user, database.is_some()).await?;
+        let known = self
+            .known_as(&wish.database, &user, database.is_some())
+            .await?;
         self.log_attempt(&wish);
         let secret = self.authenticate(&wish.database, &user, known).await?;
         let missing = || Farewell::NoDatabase(wish.database.as_str().into());
@@ -306,7 +339,10 @@ impl Login<'_> {
         if self.shared.operator.shutdown() != Shutdown::No {
             return Err(Farewell::ShuttingDown);
         }
-        let route = self.shared.route(&wish.database, &user).map_err(|_| missing())?;
+        let route = self
+            .shared
+            .route(&wish.database, &user)
+            .map_err(|_| missing())?;
         if let Some(secret) = secret
             && *route.home.name.user == *user
         {
@@ -325,7 +361,11 @@ impl Login<'_> {
         ])?;
         let greeted = self.greet(&route, wish).await;
         match greeted {
-            Ok(side) => Ok(Entry::Client { route, side, permits }),
+            Ok(side) => Ok(Entry::Client {
+                route,
+                side,
+                permits,
+            }),
             Err(farewell) => {
                 self.shared.pools().budget.give_back(&permits);
                 Err(farewell)
@@ -339,7 +379,10 @@ impl Login<'_> {
             pools.budget.set_limit(scope.clone(), *limit);
         }
         let scopes: Vec<_> = scopes.iter().map(|(scope, _)| scope.clone()).collect();
-        let taken = pools.budget.take(&scopes).map_err(|full| Farewell::TooMany(full.clone()));
+        let taken = pools
+            .budget
+            .take(&scopes)
+            .map_err(|full| Farewell::TooMany(full.clone()));
         drop(pools);
         taken.map(|()| scopes)
     }
@@ -348,7 +391,11 @@ impl Login<'_> {
         if !self.shared.config().global.log_connections {
             return;
         }
-        let tls = self.client.state().tls.map_or("no".to_owned(), |tls| tls.to_string());
+        let tls = self
+            .client
+            .state()
+            .tls
+            .map_or("no".to_owned(), |tls| tls.to_string());
         tracing::info!(
             peer = %self.client,
             "login attempt: db={} user={} tls={tls} replication=no", wish.database, wish.user
@@ -378,7 +425,9 @@ impl Login<'_> {
             Some(auth_user) if auth_user == user => return Ok(KnownAs::Known(None)),
             Some(_) => {
                 let found = credentials::query(self.shared, self.client, database, user).await?;
-                return found.map(|secret| KnownAs::Known(Some(secret))).ok_or(Farewell::NoSuchUser);
+                return found
+                    .map(|secret| KnownAs::Known(Some(secret)))
+                    .ok_or(Farewell::NoSuchUser);
             }
             None => {}
         }
@@ -441,8 +490,13 @@ impl Login<'_> {
     }
 
     fn is_peer(&mut self, user: &str, map: Option<&IdentMap>) -> bool {
-        let credentials = self.talk().ok().and_then(|talk| talk.stream.peer_credentials());
-        let Some(credentials) = credentials else { return false };
+        let credentials = self
+            .talk()
+            .ok()
+            .and_then(|talk| talk.stream.peer_credentials());
+        let Some(credentials) = credentials else {
+            return false;
+        };
         let is = |system: &str| crate::system::user_id(system) == Some(credentials.uid);
         match map {
             Some(map) => map.admits(is, user),
@@ -533,15 +587,21 @@ impl Login<'_> {
         let message = match challenge {
             Challenge::CleartextPassword => Authentication::CleartextPassword,
             Challenge::Md5Password { salt } => Authentication::Md5Password { salt: *salt },
-            Challenge::Sasl(mechanisms) => {
-                Authentication::Sasl(mechanisms.iter().map(|mechanism| mechanism.name()).collect())
-            }
+            Challenge::Sasl(mechanisms) => Authentication::Sasl(
+                mechanisms
+                    .iter()
+                    .map(|mechanism| mechanism.name())
+                    .collect(),
+            ),
             Challenge::SaslContinue(data) => Authentication::SaslContinue(data),
             Challenge::SaslFinal(data) => Authentication::SaslFinal(data),
         };
         let mut out = BytesMut::new();
         message.write(&mut out);
-        self.talk()?.send(&out).await.map_err(|_| Farewell::ClientGone)
+        self.talk()?
+            .send(&out)
+            .await
+            .map_err(|_| Farewell::ClientGone)
     }
 
     /// Waits until it is known what the pool's servers are like, and tells the client.
@@ -552,7 +612,10 @@ impl Login<'_> {
         });
         pools::greet(self.shared, self.client, &route.home).await?;
         let welcome = lock(&route.home.welcome).clone().unwrap_or_default();
-        let mut side = ClientSide { values: wish.values, ..ClientSide::default() };
+        let mut side = ClientSide {
+            values: wish.values,
+            ..ClientSide::default()
+        };
         side.values.fill(&welcome.tracked);
         let mut out = BytesMut::new();
         Authentication::Ok.write(&mut out);
@@ -581,7 +644,10 @@ impl Login<'_> {
             .write(&mut out);
         }
         backend::ready_for_query(&mut out, TransactionStatus::Idle);
-        self.talk()?.send(&out).await.map_err(|_| Farewell::ClientGone)?;
+        self.talk()?
+            .send(&out)
+            .await
+            .map_err(|_| Farewell::ClientGone)?;
         Ok(side)
     }
 
@@ -602,9 +668,14 @@ impl Login<'_> {
             if matches!(known, KnownAs::Known(_)) && !listed {
                 return Err(Farewell::NotAllowed);
             }
-            self.authenticate(CONSOLE_DATABASE, &wish.user, known).await?;
+            self.authenticate(CONSOLE_DATABASE, &wish.user, known)
+                .await?;
         }
-        let access = if is_admin { Access::Admin } else { Access::Stats };
+        let access = if is_admin {
+            Access::Admin
+        } else {
+            Access::Stats
+        };
         let permits = self.take_console_permits(&wish.user, access)?;
         self.shared.console_totals.add(&mut pgweir_stats::Tally {
             client_login_count: 1,
@@ -631,7 +702,10 @@ impl Login<'_> {
     fn take_console_permits(&self, user: &str, access: Access) -> Result<Vec<Scope>, Farewell> {
         let config = self.shared.config();
         let limit = |value: i32| u32::try_from(value).ok().filter(|&limit| limit > 0);
-        let of_user = config.users.get(user).and_then(|user| user.keys.max_user_client_connections);
+        let of_user = config
+            .users
+            .get(user)
+            .and_then(|user| user.keys.max_user_client_connections);
         let of_user = of_user.filter(|&limit| limit > 0);
         let scopes = [
             (
@@ -658,7 +732,11 @@ impl Login<'_> {
     fn is_own_user(&self, user: &str) -> bool {
         let own = rustix::process::getuid().as_raw();
         matches!(user, "pgbouncer" | "pgweir")
-            && self.client.address.peer_credentials().is_some_and(|peer| peer.uid == own)
+            && self
+                .client
+                .address
+                .peer_credentials()
+                .is_some_and(|peer| peer.uid == own)
     }
 }
 
@@ -671,7 +749,10 @@ fn interrupted(interrupted: Interrupted) -> Farewell {
     match interrupted {
         Interrupted::Gone => Farewell::ClientGone,
         Interrupted::Startup(error) => Farewell::Startup(error),
-        Interrupted::Frame(_) => Farewell::LoginMessage,
+        Interrupted::Frame(error) => {
+            tracing::debug!("client sent {error}");
+            Farewell::LoginMessage
+        }
     }
 }
 

@@ -69,7 +69,9 @@ fn main() -> ExitCode {
 fn check(file: &str) -> ExitCode {
     let mut problems = pgweir_config::check(file, &mut reload::read);
     let has_errors = |problems: &[pgweir_config::Problem]| {
-        problems.iter().any(|problem| problem.severity == pgweir_config::Severity::Error)
+        problems
+            .iter()
+            .any(|problem| problem.severity == pgweir_config::Severity::Error)
     };
     let mut broken = has_errors(&problems);
     for problem in problems.drain(..) {
@@ -77,7 +79,9 @@ fn check(file: &str) -> ExitCode {
     }
     let mut config = Config::new(file);
     if !broken
-        && config.load(pgweir_config::Phase::Start, &mut reload::read).is_ok()
+        && config
+            .load(pgweir_config::Phase::Start, &mut reload::read)
+            .is_ok()
         && let Err(error) = Tls::load(&config.global)
     {
         println!("{file}: error: TLS setup failed: {error}");
@@ -113,7 +117,11 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Config, ()> {
         tracing::error!(fatal = true, "PgBouncer should not run as root");
         return Err(());
     }
-    for (asked, what) in [(options.daemon, "-d"), (options.reboot, "-R"), (options.user.is_some(), "-u")] {
+    for (asked, what) in [
+        (options.daemon, "-d"),
+        (options.reboot, "-R"),
+        (options.user.is_some(), "-u"),
+    ] {
         if asked {
             tracing::error!(fatal = true, "option {what} is not supported yet");
             return Err(());
@@ -125,7 +133,9 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Config, ()> {
 /// Serves until the process is told to stop.
 fn serve(config: &Config, log: &'static Log) -> ExitCode {
     let runtime = match config.global.workers {
-        ..=1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        ..=1 => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build(),
         workers => tokio::runtime::Builder::new_multi_thread()
             .worker_threads(usize::try_from(workers).unwrap_or(1))
             .enable_all()
@@ -161,7 +171,10 @@ async fn live(config: Config, log: &'static Log) -> Result<(), String> {
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
     let listeners = accept::open(&shared.config().global, shared.tcp_options())?;
     announce(&shared);
-    let listening: Vec<_> = listeners.into_iter().map(|l| spawn_listener(&shared, l)).collect();
+    let listening: Vec<_> = listeners
+        .into_iter()
+        .map(|l| spawn_listener(&shared, l))
+        .collect();
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     let signals = tokio::spawn(signals::run(Arc::clone(&shared)));
     wait_for_end(&shared, signals).await?;
@@ -221,7 +234,9 @@ fn write_pidfile(path: &str) -> Result<Option<String>, String> {
         && let Some(pid) = rustix::process::Pid::from_raw(pid)
         && rustix::process::test_kill_process(pid).is_ok()
     {
-        return Err(format!("pidfile '{path}' exists, another instance running?"));
+        return Err(format!(
+            "pidfile '{path}' exists, another instance running?"
+        ));
     }
     std::fs::write(path, format!("{}\n", std::process::id()))
         .map_err(|error| format!("could not write pidfile {path}: {error}"))?;

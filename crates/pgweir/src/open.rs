@@ -41,7 +41,10 @@ async fn run(shared: Arc<Shared>, home: Arc<PoolHome>, slot: SlotId) {
     let result = attempt(&shared, &home, slot).await;
     let actions = match result {
         Ok(server) => {
-            home.totals.add(&mut pgweir_stats::Tally { server_open_count: 1, ..Default::default() });
+            home.totals.add(&mut pgweir_stats::Tally {
+                server_open_count: 1,
+                ..Default::default()
+            });
             shared.pools().opened(slot, server, Instant::now())
         }
         Err(failure) => {
@@ -59,7 +62,12 @@ async fn attempt(
     home: &Arc<PoolHome>,
     slot: SlotId,
 ) -> Result<Box<Server>, Failure> {
-    let rules = Arc::clone(&home.rules.read().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let rules = Arc::clone(
+        &home
+            .rules
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    );
     let id = shared.next_id();
     let (target, host) = match choose_target(shared, home, &rules).await {
         Ok(chosen) => chosen,
@@ -72,7 +80,10 @@ async fn attempt(
     };
     let address = match &target {
         Target::Tcp(address) => Address::Tcp(*address),
-        Target::Unix(_) => Address::Unix { peer: None, port: rules.database.port() },
+        Target::Unix(_) => Address::Unix {
+            peer: None,
+            port: rules.database.port(),
+        },
     };
     let now = Instant::now();
     let info = Arc::new(ServerInfo {
@@ -85,11 +96,20 @@ async fn attempt(
         local: OnceLock::new(),
         tls: OnceLock::new(),
         cancel_key: OnceLock::new(),
-        loan: Mutex::new(Loan { client: None, requested_at: now, prepared: 0 }),
+        loan: Mutex::new(Loan {
+            client: None,
+            requested_at: now,
+            prepared: 0,
+        }),
     });
     shared.servers.insert(slot.serial(), Arc::clone(&info));
     let patience = shared.config().global.server_connect_timeout.limit();
-    let mut opening = Opening { shared, info: &info, rules: &rules, talk: None };
+    let mut opening = Opening {
+        shared,
+        info: &info,
+        rules: &rules,
+        talk: None,
+    };
     let outcome = match patience {
         Some(patience) => timeout(patience, opening.run()).await,
         None => Ok(opening.run().await),
@@ -122,8 +142,8 @@ async fn choose_target(
         return Ok((Target::Unix(UnixName::in_dir(dir, port)), None));
     };
     // The next attempt goes to the next host, unless this one works and is to be kept.
-    let sticky = hosts.len() > 1
-        && rules.database.load_balance_hosts() == LoadBalanceHosts::Disable;
+    let sticky =
+        hosts.len() > 1 && rules.database.load_balance_hosts() == LoadBalanceHosts::Disable;
     home.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
     let name = match host {
         Host::Unix(dir) => return Ok((Target::Unix(UnixName::in_dir(dir, port)), None)),
@@ -165,27 +185,42 @@ struct Trouble {
 
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
-        Self { log: failure.message.to_string(), failure }
+        Self {
+            log: failure.message.to_string(),
+            failure,
+        }
     }
 }
 
 fn connect_failure(message: &str) -> Failure {
-    Failure { message: message.into(), sqlstate: None, kind: FailureKind::Connect }
+    Failure {
+        message: message.into(),
+        sqlstate: None,
+        kind: FailureKind::Connect,
+    }
 }
 
 fn login_failure(log: &str, message: String) -> Trouble {
-    let failure =
-        Failure { message: message.into(), sqlstate: None, kind: FailureKind::Login };
-    Trouble { log: log.to_owned(), failure }
+    let failure = Failure {
+        message: message.into(),
+        sqlstate: None,
+        kind: FailureKind::Login,
+    };
+    Trouble {
+        log: log.to_owned(),
+        failure,
+    }
 }
 
 impl Opening<'_> {
     async fn run(&mut self) -> Result<Box<Server>, Trouble> {
-        let stream = connect(&self.info.target, &self.shared.tcp_options()).await.map_err(|error| {
-            tracing::debug!(peer = %self.info, "{error}");
-            self.next_host();
-            connect_failure("connect failed")
-        })?;
+        let stream = connect(&self.info.target, &self.shared.tcp_options())
+            .await
+            .map_err(|error| {
+                tracing::debug!(peer = %self.info, "{error}");
+                self.next_host();
+                connect_failure("connect failed")
+            })?;
         let local = stream.local_address(self.info.address.port());
         if let Ok(local) = local {
             let _ = self.info.local.set(local);
@@ -198,12 +233,19 @@ impl Opening<'_> {
         self.log_in().await?;
         let welcome = self.read_welcome().await?;
         self.run_connect_query().await?;
-        let talk = self.talk.take().expect("the conversation has gone on until here");
+        let talk = self
+            .talk
+            .take()
+            .expect("the conversation has gone on until here");
         let mut line = Buffered::new(talk.stream);
         line.put_back_bytes(&talk.unread);
         let relay = Relay::new(welcome.tracked.clone());
         *lock(&self.info.home.welcome) = Some(Arc::new(welcome));
-        Ok(Box::new(Server { line, relay, info: Arc::clone(self.info) }))
+        Ok(Box::new(Server {
+            line,
+            relay,
+            info: Arc::clone(self.info),
+        }))
     }
 
     /// After a failure the next attempt goes to another host.
@@ -264,7 +306,9 @@ impl Opening<'_> {
                 .map_err(|_| Trouble::from(connect_failure("bad packet")))?;
             let challenge = match request {
                 Authentication::Ok => {
-                    return current.authenticated().map_err(|error| refused(&error.to_string()));
+                    return current
+                        .authenticated()
+                        .map_err(|error| refused(&error.to_string()));
                 }
                 Authentication::CleartextPassword => Challenge::CleartextPassword,
                 Authentication::Md5Password { salt } => Challenge::Md5Password { salt },
@@ -346,9 +390,11 @@ impl Opening<'_> {
             ("timezone", &keys.timezone),
             ("application_name", &keys.application_name),
         ];
-        parameters.extend(of_entry.into_iter().filter_map(|(name, value)| {
-            value.as_ref().map(|value| (name, value.as_str()))
-        }));
+        parameters.extend(
+            of_entry
+                .into_iter()
+                .filter_map(|(name, value)| value.as_ref().map(|value| (name, value.as_str()))),
+        );
         let mut out = BytesMut::new();
         frontend::startup(&mut out, ProtocolVersion::V3_0, parameters);
         out
@@ -356,7 +402,10 @@ impl Opening<'_> {
 
     /// Reads what the server says of itself, up to its first ReadyForQuery.
     async fn read_welcome(&mut self) -> Result<Welcome, Trouble> {
-        let mut welcome = Welcome { untracked: Vec::new(), tracked: Values::default() };
+        let mut welcome = Welcome {
+            untracked: Vec::new(),
+            tracked: Values::default(),
+        };
         loop {
             let (tag, body) = self.message().await?;
             match tag {
@@ -387,7 +436,9 @@ impl Opening<'_> {
 
     /// `connect_query`: its errors are logged and do not matter.
     async fn run_connect_query(&mut self) -> Result<(), Trouble> {
-        let Some(sql) = self.rules.database.keys.connect_query.clone() else { return Ok(()) };
+        let Some(sql) = self.rules.database.keys.connect_query.clone() else {
+            return Ok(());
+        };
         let mut out = BytesMut::new();
         frontend::query(&mut out, &sql);
         self.send(&out).await?;
@@ -396,8 +447,8 @@ impl Opening<'_> {
             match talk.message(SizeLimits::HELD).await {
                 Ok((tag::READY_FOR_QUERY, _)) => return Ok(()),
                 Ok((tag::ERROR_RESPONSE, body)) => {
-                    let message = String::from_utf8_lossy(ErrorFields::parse(&body).message)
-                        .into_owned();
+                    let message =
+                        String::from_utf8_lossy(ErrorFields::parse(&body).message).into_owned();
                     tracing::warn!(peer = %self.info, "error in connect_query: {message}");
                 }
                 Ok(_) => {}
@@ -408,7 +459,9 @@ impl Opening<'_> {
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
         let talk = self.talk.as_mut().expect("connected");
-        talk.send(bytes).await.map_err(|_| connect_failure("connect failed").into())
+        talk.send(bytes)
+            .await
+            .map_err(|_| connect_failure("connect failed").into())
     }
 
     /// The next message; an ErrorResponse is the end of the attempt.
@@ -435,11 +488,19 @@ impl Opening<'_> {
             Some(SqlState::CANNOT_CONNECT_NOW) => FailureKind::Connect,
             Some(_) | None => FailureKind::Login,
         };
-        Failure { message: message.as_ref().into(), sqlstate: sqlstate.map(|s| s.0), kind }.into()
+        Failure {
+            message: message.as_ref().into(),
+            sqlstate: sqlstate.map(|s| s.0),
+            kind,
+        }
+        .into()
     }
 }
 
 /// We cannot answer what the server asks: every client of the pool would fail alike.
 fn refused(reason: &str) -> Trouble {
-    login_failure("failed to answer authreq", format!("server login failed: {reason}"))
+    login_failure(
+        "failed to answer authreq",
+        format!("server login failed: {reason}"),
+    )
 }

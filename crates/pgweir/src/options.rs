@@ -48,13 +48,20 @@ mod tests {
     #[test]
     fn three_forms_are_settings() {
         for options in ["-c a=1", "-ca=1", "--a=1", "  -c   a=1  "] {
-            assert_eq!(pairs(options), [("a".to_owned(), "1".to_owned())], "{options}");
+            assert_eq!(
+                pairs(options),
+                [("a".to_owned(), "1".to_owned())],
+                "{options}"
+            );
         }
     }
 
     #[test]
     fn a_backslash_keeps_a_blank() {
-        let expected = [("a".to_owned(), "x y\\".to_owned()), ("b".to_owned(), "2".to_owned())];
+        let expected = [
+            ("a".to_owned(), "x y\\".to_owned()),
+            ("b".to_owned(), "2".to_owned()),
+        ];
         assert_eq!(pairs(r"-c a=x\ y\\ --b=2"), expected);
     }
 

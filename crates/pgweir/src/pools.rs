@@ -17,12 +17,25 @@ pub(crate) fn perform(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Cl
     for action in actions {
         match action {
             Action::Open { pool, slot } => open::spawn(shared, pool, slot),
-            Action::Serve { waiter, slot, server, stale } => {
-                waiter.deliver(Mail::Lease(Lease { slot, server, stale }));
+            Action::Serve {
+                waiter,
+                slot,
+                server,
+                stale,
+            } => {
+                waiter.deliver(Mail::Lease(Lease {
+                    slot,
+                    server,
+                    stale,
+                }));
             }
             Action::Greet { waiter } => waiter.deliver(Mail::Greet),
             Action::Refuse { waiter, refusal } => waiter.deliver(Mail::Refused(refusal)),
-            Action::Close { slot, server, reason } => {
+            Action::Close {
+                slot,
+                server,
+                reason,
+            } => {
                 close::spawn(shared, slot, server, close_text(reason), close::Busy::No);
             }
             Action::TakingReserve { waiter } => {
@@ -65,10 +78,20 @@ pub(crate) async fn acquire(
     loop {
         let mut actions = Actions::default();
         let outcome =
-            shared.pools().checkout(home.id, Instant::now(), || Arc::clone(client), &mut actions);
+            shared
+                .pools()
+                .checkout(home.id, Instant::now(), || Arc::clone(client), &mut actions);
         perform(shared, actions);
         let lease = match outcome {
-            Checkout::Ready { slot, server, stale } => Lease { slot, server, stale },
+            Checkout::Ready {
+                slot,
+                server,
+                stale,
+            } => Lease {
+                slot,
+                server,
+                stale,
+            },
             Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
             Checkout::Wait(ticket) => match wait(shared, client, home, ticket).await? {
                 Mail::Lease(lease) => lease,
@@ -90,7 +113,9 @@ pub(crate) async fn greet(
 ) -> Result<(), Farewell> {
     let mut actions = Actions::default();
     let outcome =
-        shared.pools().greet(home.id, Instant::now(), || Arc::clone(client), &mut actions);
+        shared
+            .pools()
+            .greet(home.id, Instant::now(), || Arc::clone(client), &mut actions);
     perform(shared, actions);
     match outcome {
         Greeting::Known => Ok(()),
@@ -114,12 +139,19 @@ async fn wait(
     home: &PoolHome,
     ticket: Ticket,
 ) -> Result<Mail, Farewell> {
-    let _place = QueuePlace { shared, client, home, ticket };
+    let _place = QueuePlace {
+        shared,
+        client,
+        home,
+        ticket,
+    };
     std::future::poll_fn(|_| {
         if let Some(end) = client.take_end() {
             return Poll::Ready(Err(end));
         }
-        client.take_mail().map_or(Poll::Pending, |mail| Poll::Ready(Ok(mail)))
+        client
+            .take_mail()
+            .map_or(Poll::Pending, |mail| Poll::Ready(Ok(mail)))
     })
     .await
 }

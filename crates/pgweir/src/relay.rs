@@ -108,7 +108,14 @@ impl Session {
         line: Buffered,
         side: ClientSide,
     ) -> Self {
-        Self { shared, client, route, line, side, place: Place::Idle }
+        Self {
+            shared,
+            client,
+            route,
+            line,
+            side,
+            place: Place::Idle,
+        }
     }
 
     /// Serves the client until it ends, and says why it did.
@@ -171,7 +178,15 @@ impl Session {
             };
             pools::perform(&self.shared, actions);
             let lease = match outcome {
-                Checkout::Ready { slot, server, stale } => Lease { slot, server, stale },
+                Checkout::Ready {
+                    slot,
+                    server,
+                    stale,
+                } => Lease {
+                    slot,
+                    server,
+                    stale,
+                },
                 Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
                 Checkout::Wait(ticket) => {
                     let mut state = self.client.state();
@@ -187,7 +202,9 @@ impl Session {
                     return Ok(());
                 }
             };
-            let Some(lease) = pools::alive(&self.shared, lease) else { continue };
+            let Some(lease) = pools::alive(&self.shared, lease) else {
+                continue;
+            };
             self.begin_lease(lease, now, now);
             return self.feed(cx, desk, input);
         }
@@ -227,13 +244,20 @@ impl Session {
         {
             return Poll::Ready(Err(Farewell::ClientGone));
         }
-        let gone = self.line.poll_gone(cx, &mut desk.scratch, WAITING_BYTES_MAX);
+        let gone = self
+            .line
+            .poll_gone(cx, &mut desk.scratch, WAITING_BYTES_MAX);
         gone.map(|_| Err(Farewell::ClientGone))
     }
 
     /// The query that waits is not wanted any more: the client is answered as if it had run.
     fn cancel_wait(&mut self, ticket: Ticket) -> Result<(), Farewell> {
-        if self.shared.pools().leave_queue(self.route.home.id, ticket).is_none() {
+        if self
+            .shared
+            .pools()
+            .leave_queue(self.route.home.id, ticket)
+            .is_none()
+        {
             // The server is on its way already; the cancel came too late.
             return Ok(());
         }
@@ -287,13 +311,20 @@ impl Session {
     }
 
     fn begin_lease(&mut self, lease: Lease, asked: Instant, now: Instant) {
-        let Lease { slot, mut server, stale } = lease;
+        let Lease {
+            slot,
+            mut server,
+            stale,
+        } = lease;
         let rules = self.route.rules();
         let mut out = BytesMut::new();
         let stage = if stale {
             server.relay.ask(check_query(&rules), &mut out);
             Stage::Check
-        } else if server.relay.fit(&mut self.side, &self.shared.tracked, &mut out) {
+        } else if server
+            .relay
+            .fit(&mut self.side, &self.shared.tracked, &mut out)
+        {
             tracing::debug!(
                 peer = %self.client,
                 "varcache_apply: {}", String::from_utf8_lossy(out.get(5..).unwrap_or_default())
@@ -338,7 +369,9 @@ impl Session {
     /// Moves bytes in both directions until neither moves or the server is released.
     fn poll_leased(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<(), Farewell>> {
         for _ in 0..ROUNDS_MAX {
-            let Place::Leased(held) = &mut self.place else { return Poll::Ready(Ok(())) };
+            let Place::Leased(held) = &mut self.place else {
+                return Poll::Ready(Ok(()));
+            };
             let mut moved = false;
             if held.server.line.has_unsent()
                 && let Poll::Ready(Err(_)) = held.server.line.poll_drain(cx)
@@ -363,7 +396,9 @@ impl Session {
                     }
                 }
             }
-            let Place::Leased(held) = &mut self.place else { return Poll::Ready(Ok(())) };
+            let Place::Leased(held) = &mut self.place else {
+                return Poll::Ready(Ok(()));
+            };
             if !self.line.has_unsent()
                 && let Poll::Ready(input) = held.server.line.poll_read(cx, &mut desk.scratch)
             {
@@ -398,7 +433,12 @@ impl Session {
             self.line.put_back(input, &desk.scratch);
             return Ok(());
         }
-        let Desk { scratch, to_server, fakes, .. } = desk;
+        let Desk {
+            scratch,
+            to_server,
+            fakes,
+            ..
+        } = desk;
         let was_quiet = held.server.relay.is_quiet();
         to_server.clear();
         fakes.clear();
@@ -433,7 +473,9 @@ impl Session {
             return self.server_lost();
         }
         if !fakes.is_empty() {
-            self.line.send(cx, fakes).map_err(|_| Farewell::ClientGone)?;
+            self.line
+                .send(cx, fakes)
+                .map_err(|_| Farewell::ClientGone)?;
         }
         self.line.keep(input, scratch, verdict.consumed);
         if verdict.terminate {
@@ -453,8 +495,12 @@ impl Session {
         desk: &mut Desk,
         input: Input,
     ) -> Result<Heard, Farewell> {
-        let Place::Leased(held) = &mut self.place else { return Ok(Heard::Released) };
-        let Desk { scratch, to_client, .. } = desk;
+        let Place::Leased(held) = &mut self.place else {
+            return Ok(Heard::Released);
+        };
+        let Desk {
+            scratch, to_client, ..
+        } = desk;
         to_client.clear();
         let bytes = input.bytes(scratch);
         let session_rules = session_rules(&self.shared, &held.rules);
@@ -489,13 +535,19 @@ impl Session {
     }
 
     fn next_stage(&mut self) {
-        let Place::Leased(held) = &mut self.place else { return };
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
         if held.server.relay.is_asking() {
             return;
         }
         if held.stage == Stage::Check {
             let mut out = BytesMut::new();
-            if held.server.relay.fit(&mut self.side, &self.shared.tracked, &mut out) {
+            if held
+                .server
+                .relay
+                .fit(&mut self.side, &self.shared.tracked, &mut out)
+            {
                 held.server.line.queue(&out);
                 held.stage = Stage::Fit;
                 return;
@@ -506,7 +558,9 @@ impl Session {
 
     /// The server owes nothing any more: a query has ended, and perhaps the lease with it.
     fn turn_quiet(&mut self) {
-        let Place::Leased(held) = &mut self.place else { return };
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
         let now = Instant::now();
         let idle = held.server.relay.status() == TransactionStatus::Idle;
         held.end_query(idle, now);
@@ -529,7 +583,9 @@ impl Session {
 
     /// Gives the server back.
     fn release(&mut self, now: Instant) {
-        let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else { return };
+        let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
+            return;
+        };
         {
             let mut state = self.client.state();
             state.clocks.phase = Phase::Idle;
@@ -549,7 +605,9 @@ impl Session {
     /// The server has closed its connection. If it was only being checked or fitted, the client
     /// gets another one and notices nothing.
     fn server_lost(&mut self) -> Result<(), Farewell> {
-        let Place::Leased(held) = &mut self.place else { return Ok(()) };
+        let Place::Leased(held) = &mut self.place else {
+            return Ok(());
+        };
         if held.stage == Stage::Serve {
             return Err(Farewell::ServerLost);
         }
@@ -566,7 +624,14 @@ impl Session {
 
     /// Ends the session: the server is drained, reset or closed, the place in the queue given up.
     pub(crate) fn into_remains(self, farewell: &Farewell) -> Remains {
-        let Self { shared, client, route, line, place, .. } = self;
+        let Self {
+            shared,
+            client,
+            route,
+            line,
+            place,
+            ..
+        } = self;
         client.state().link = None;
         let mut can_be_told = true;
         match place {
@@ -618,7 +683,9 @@ fn wish(bytes: &[u8]) -> Result<(Wish, usize), Farewell> {
     loop {
         let header = Header::peek(&bytes[at..], u32::MAX)
             .map_err(|error| Farewell::Violation(Violation::ClientFrame(error)))?;
-        let Some(header) = header else { return Ok((Wish::Nothing, at)) };
+        let Some(header) = header else {
+            return Ok((Wish::Nothing, at));
+        };
         match header.tag {
             tag::TERMINATE => return Ok((Wish::Terminate, at)),
             // Left over from a COPY that failed, or a Flush of nothing: PostgreSQL ignores them too.

@@ -8,10 +8,10 @@ use pgweir_config::{Config, DatabaseChange, Phase, SetOutcome, Severity, diff};
 use pgweir_console::Notice;
 
 use crate::farewell::Farewell;
+use crate::janitor;
 use crate::pools;
 use crate::shared::Shared;
 use crate::tls::Tls;
-use crate::janitor;
 
 /// Loads the configuration for the first time.
 ///
@@ -38,7 +38,10 @@ pub(crate) fn read(path: &Path) -> std::io::Result<String> {
 }
 
 fn log_problem(problem: &pgweir_config::Problem) {
-    let suggestion = problem.suggestion.as_ref().map_or(String::new(), |text| format!(" ({text})"));
+    let suggestion = problem
+        .suggestion
+        .as_ref()
+        .map_or(String::new(), |text| format!(" ({text})"));
     match problem.severity {
         Severity::Warning => tracing::warn!("{}{suggestion}", problem.text),
         Severity::Error => tracing::error!("{}{suggestion}", problem.text),
@@ -118,7 +121,10 @@ fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) -> Result<(), ()>
         Ok(tls) => {
             let current = shared.tls();
             servers_outdated = !tls.same_towards_servers(&current);
-            *shared.tls.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(tls);
+            *shared
+                .tls
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(tls);
             Ok(())
         }
         Err(error) => {
@@ -158,11 +164,19 @@ fn remove(shared: &Arc<Shared>, name: &str) {
         return reconnect(shared, |database| database == name);
     }
     for client in &shared.clients {
-        if client.route.get().is_some_and(|route| &*route.home.name.database == name) {
+        if client
+            .route
+            .get()
+            .is_some_and(|route| &*route.home.name.database == name)
+        {
             client.end(Farewell::DatabaseRemoved);
         }
     }
-    for home in shared.homes().into_values().filter(|home| &*home.name.database == name) {
+    for home in shared
+        .homes()
+        .into_values()
+        .filter(|home| &*home.name.database == name)
+    {
         let actions = shared.pools().retire(home.id, Instant::now());
         pools::perform(shared, actions);
     }

@@ -47,7 +47,13 @@ pub(crate) fn after_client(
             close::give_up(shared, slot, server, &reason, Busy::Yes);
         }
         Farewell::DatabaseChanged | Farewell::DatabaseRemoved => {
-            close::give_up(shared, slot, server, "database configuration changed", Busy::Yes);
+            close::give_up(
+                shared,
+                slot,
+                server,
+                "database configuration changed",
+                Busy::Yes,
+            );
         }
         _ => spawn(shared, slot, server, After::Client),
     }
@@ -69,7 +75,10 @@ pub(crate) fn spawn(shared: &Arc<Shared>, slot: SlotId, server: Box<Server>, aft
 
 fn pool_mode(server: &Server) -> PoolMode {
     let rules = server.info.home.rules.read();
-    rules.unwrap_or_else(std::sync::PoisonError::into_inner).settings.pool_mode
+    rules
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .settings
+        .pool_mode
 }
 
 async fn run(

@@ -24,14 +24,23 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: Address) {
     let local = stream.local_address(address.port()).unwrap_or(address);
-    let client = Arc::new(Client::new(shared.next_id(), address, local, Instant::now()));
+    let client = Arc::new(Client::new(
+        shared.next_id(),
+        address,
+        local,
+        Instant::now(),
+    ));
     shared.clients.insert(client.id, Arc::clone(&client));
     shared.pools().budget.take_unlimited(&[Scope::Clients]);
     // Login and farewell are large and rare: boxed, they cost an idle client nothing.
     let entered = Box::pin(enter(&shared, &client, stream)).await;
     if let Some((entry, talk)) = entered {
         match entry {
-            Entry::Client { route, side, permits } => {
+            Entry::Client {
+                route,
+                side,
+                permits,
+            } => {
                 let mut line = Buffered::new(talk.stream);
                 line.put_back_bytes(&talk.unread);
                 let _ = client.route.set(Arc::clone(&route));
@@ -44,8 +53,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: Address)
             }
             Entry::Console { access, permits } => {
                 start_idle(&client);
-                let farewell =
-                    Box::pin(admin::serve(&shared, &client, talk, access)).await;
+                let farewell = Box::pin(admin::serve(&shared, &client, talk, access)).await;
                 log_end(&shared, &client, &farewell);
                 shared.pools().budget.give_back(&permits);
                 forget(&shared, &client);
@@ -71,7 +79,11 @@ async fn enter(
         std::task::Poll::Ready(())
     })
     .await;
-    let mut login = Login { shared, client, talk: Some(Conversation::new(stream)) };
+    let mut login = Login {
+        shared,
+        client,
+        talk: Some(Conversation::new(stream)),
+    };
     let limit = shared.config().global.client_login_timeout.limit();
     let result = match limit {
         Some(limit) => timeout(limit, login.run()).await,
@@ -114,7 +126,10 @@ async fn leave(
     forget(shared, client);
     if remains.can_be_told {
         let drained = std::future::poll_fn(|cx| remains.line.poll_drain(cx));
-        if timeout(FAREWELL_PATIENCE, drained).await.is_ok_and(|result| result.is_ok()) {
+        if timeout(FAREWELL_PATIENCE, drained)
+            .await
+            .is_ok_and(|result| result.is_ok())
+        {
             tell(shared, client, remains.line.into_stream(), &farewell).await;
         }
     }

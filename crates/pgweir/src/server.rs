@@ -60,6 +60,10 @@ impl fmt::Display for ServerInfo {
     /// The prefix of its log lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.home.name;
-        write!(f, "S-{:#x}: {}/{}@{}", self.id, name.database, name.user, self.address)
+        write!(
+            f,
+            "S-{:#x}: {}/{}@{}",
+            self.id, name.database, name.user, self.address
+        )
     }
 }

@@ -24,6 +24,9 @@ use crate::tls::Tls;
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
 
+/// Routes by database and login user.
+type Routes = HashMap<(Arc<str>, Arc<str>), Arc<Route>>;
+
 /// CancelRequests on their way to servers at the same time; more wait for a place.
 const CANCELS_MAX: usize = 64;
 
@@ -55,7 +58,7 @@ pub(crate) struct Shared {
     config: RwLock<Arc<Config>>,
     pools: Mutex<ServerPools>,
     homes: Mutex<HashMap<PoolName, Arc<PoolHome>>>,
-    routes: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Route>>>,
+    routes: Mutex<Routes>,
     last_id: AtomicU64,
 }
 
@@ -196,7 +199,13 @@ impl Rules {
         let max_prepared = usize::try_from(config.global.max_prepared_statements)
             .ok()
             .filter(|&max| max > 0 && settings.pool_mode != PoolMode::Session);
-        Some(Self { config: Arc::clone(config), database, settings, deadlines, max_prepared })
+        Some(Self {
+            config: Arc::clone(config),
+            database,
+            settings,
+            deadlines,
+            max_prepared,
+        })
     }
 
     fn pool_limits(&self) -> PoolLimits {
@@ -312,9 +321,15 @@ impl Shared {
             }
         }
         let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
-        let name = PoolName { database: Arc::clone(&key.0), user: pool_user.into() };
+        let name = PoolName {
+            database: Arc::clone(&key.0),
+            user: pool_user.into(),
+        };
         let home = self.home(&name, &config).ok_or(NoSuchDatabase)?;
-        let route = Arc::new(Route { home, rules: RwLock::new(Arc::new(rules)) });
+        let route = Arc::new(Route {
+            home,
+            rules: RwLock::new(Arc::new(rules)),
+        });
         lock(&self.routes).insert(key, Arc::clone(&route));
         Ok(route)
     }
@@ -336,9 +351,19 @@ impl Shared {
         ];
         let id = {
             let mut pools = self.pools();
-            pools.budget.set_limit(scopes[0].clone(), rules.settings.max_db_connections);
-            pools.budget.set_limit(scopes[1].clone(), rules.settings.max_user_connections);
-            pools.ensure(name, || scopes.to_vec(), rules.pool_limits(), gate, Instant::now())
+            pools
+                .budget
+                .set_limit(scopes[0].clone(), rules.settings.max_db_connections);
+            pools
+                .budget
+                .set_limit(scopes[1].clone(), rules.settings.max_user_connections);
+            pools.ensure(
+                name,
+                || scopes.to_vec(),
+                rules.pool_limits(),
+                gate,
+                Instant::now(),
+            )
         };
         let home = Arc::new(PoolHome {
             id,
@@ -356,14 +381,20 @@ impl Shared {
     /// Every pool, by name.
     pub(crate) fn homes(&self) -> BTreeMap<PoolName, Arc<PoolHome>> {
         let homes = lock(&self.homes);
-        homes.iter().map(|(name, home)| (name.clone(), Arc::clone(home))).collect()
+        homes
+            .iter()
+            .map(|(name, home)| (name.clone(), Arc::clone(home)))
+            .collect()
     }
 
     /// Forgets a pool that [`Pools`] has removed.
     pub(crate) fn forget_home(&self, id: PoolId) -> Option<Arc<PoolHome>> {
         lock(&self.routes).retain(|_, route| route.home.id != id);
         let mut homes = lock(&self.homes);
-        let name = homes.iter().find(|(_, home)| home.id == id).map(|(name, _)| name.clone())?;
+        let name = homes
+            .iter()
+            .find(|(_, home)| home.id == id)
+            .map(|(name, _)| name.clone())?;
         homes.remove(&name)
     }
 
@@ -375,11 +406,16 @@ impl Shared {
 
     fn apply_limits(&self) {
         let config = self.config();
-        self.log.set_verbose(u8::try_from(config.global.verbose).unwrap_or(0));
+        self.log
+            .set_verbose(u8::try_from(config.global.verbose).unwrap_or(0));
         let max_clients = u32::try_from(config.global.max_client_conn).unwrap_or(0);
-        self.pools().budget.set_limit(Scope::Clients, Some(max_clients));
+        self.pools()
+            .budget
+            .set_limit(Scope::Clients, Some(max_clients));
         lock(&self.routes).retain(|(database, user), route| {
-            let Some(rules) = Rules::new(&config, database, user) else { return false };
+            let Some(rules) = Rules::new(&config, database, user) else {
+                return false;
+            };
             *route.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
             // A changed forced user leads elsewhere: the next login makes a new route.
             Arc::strong_count(route) > 1
@@ -393,8 +429,12 @@ impl Shared {
             let name = &home.name;
             let database = Scope::DatabaseServers(Arc::clone(&name.database));
             let user = Scope::UserServers(Arc::clone(&name.user));
-            pools.budget.set_limit(database, rules.settings.max_db_connections);
-            pools.budget.set_limit(user, rules.settings.max_user_connections);
+            pools
+                .budget
+                .set_limit(database, rules.settings.max_db_connections);
+            pools
+                .budget
+                .set_limit(user, rules.settings.max_user_connections);
             drop(pools);
             *home.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         }
@@ -404,13 +444,18 @@ impl Shared {
     pub(crate) fn tcp_options(&self) -> TcpOptions {
         let global = &self.config().global;
         let seconds = |value: i32| {
-            u64::try_from(value).ok().filter(|&s| s > 0).map(Duration::from_secs)
+            u64::try_from(value)
+                .ok()
+                .filter(|&s| s > 0)
+                .map(Duration::from_secs)
         };
         TcpOptions {
             keepalive: global.tcp_keepalive.then(|| TcpKeepalive {
                 idle: seconds(global.tcp_keepidle),
                 interval: seconds(global.tcp_keepintvl),
-                count: u32::try_from(global.tcp_keepcnt).ok().filter(|&count| count > 0),
+                count: u32::try_from(global.tcp_keepcnt)
+                    .ok()
+                    .filter(|&count| count > 0),
             }),
             user_timeout: u64::try_from(global.tcp_user_timeout)
                 .ok()

@@ -54,7 +54,10 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::StatsTotals => tables::STATS_TOTALS.write_reply(&stats(shared), out),
         Show::StatsAverages => tables::STATS_AVERAGES.write_reply(&stats(shared), out),
         Show::Totals => {
-            let totals = janitor::database_totals(shared).iter().map(|(_, s)| *s).sum();
+            let totals = janitor::database_totals(shared)
+                .iter()
+                .map(|(_, s)| *s)
+                .sum();
             let averages = lock(&shared.history).averages_of_all(&totals, Instant::now());
             let rows: Vec<_> = tables::totals_rows(&totals, &averages).collect();
             tables::TOTALS.write_reply(&rows, out);
@@ -77,11 +80,16 @@ fn limit(limit: Option<u32>) -> u32 {
 
 fn databases(shared: &Shared) -> Vec<DatabaseRow> {
     let config = shared.config();
-    let mut names: BTreeSet<Arc<str>> =
-        config.databases.keys().map(|name| Arc::from(name.as_str())).collect();
+    let mut names: BTreeSet<Arc<str>> = config
+        .databases
+        .keys()
+        .map(|name| Arc::from(name.as_str()))
+        .collect();
     names.extend(lock(&shared.autodbs).keys().cloned());
-    let mut rows: Vec<_> =
-        names.into_iter().filter_map(|name| database_row(shared, &config, name)).collect();
+    let mut rows: Vec<_> = names
+        .into_iter()
+        .filter_map(|name| database_row(shared, &config, name))
+        .collect();
     rows.push(console_database(shared, &config));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows
@@ -93,13 +101,23 @@ fn database_row(shared: &Shared, config: &Config, name: Arc<str>) -> Option<Data
     let (servers, clients) = {
         let pools = shared.pools();
         (
-            pools.budget.gauge(&Scope::DatabaseServers(Arc::clone(&name))).used,
-            pools.budget.gauge(&Scope::DatabaseClients(Arc::clone(&name))).used,
+            pools
+                .budget
+                .gauge(&Scope::DatabaseServers(Arc::clone(&name)))
+                .used,
+            pools
+                .budget
+                .gauge(&Scope::DatabaseClients(Arc::clone(&name)))
+                .used,
         )
     };
     let several = database.hosts().len() > 1;
     Some(DatabaseRow {
-        host: database.keys.host.as_ref().map(|hosts| hosts.as_str().to_owned()),
+        host: database
+            .keys
+            .host
+            .as_ref()
+            .map(|hosts| hosts.as_str().to_owned()),
         port: database.port(),
         database: database.dbname().to_owned(),
         force_user: database.keys.user.clone(),
@@ -120,7 +138,11 @@ fn database_row(shared: &Shared, config: &Config, name: Arc<str>) -> Option<Data
 }
 
 fn console_database(shared: &Shared, config: &Config) -> DatabaseRow {
-    let clients = shared.pools().budget.gauge(&Scope::DatabaseClients(CONSOLE_DATABASE.into())).used;
+    let clients = shared
+        .pools()
+        .budget
+        .gauge(&Scope::DatabaseClients(CONSOLE_DATABASE.into()))
+        .used;
     let global = &config.global;
     let limit = |value: i32| u32::try_from(value).unwrap_or(0);
     DatabaseRow {
@@ -146,18 +168,27 @@ fn console_database(shared: &Shared, config: &Config) -> DatabaseRow {
 
 fn users(shared: &Shared) -> Vec<UserRow> {
     let config = shared.config();
-    let mut names: BTreeSet<Arc<str>> =
-        config.users.keys().map(|name| Arc::from(name.as_str())).collect();
+    let mut names: BTreeSet<Arc<str>> = config
+        .users
+        .keys()
+        .map(|name| Arc::from(name.as_str()))
+        .collect();
     names.extend(shared.files().users.iter().map(|(name, _)| Arc::from(name)));
-    names.extend(config.databases.values().filter_map(|database| {
-        database.keys.user.as_deref().map(Arc::from)
-    }));
+    names.extend(
+        config
+            .databases
+            .values()
+            .filter_map(|database| database.keys.user.as_deref().map(Arc::from)),
+    );
     names.extend(config.global.auth_user.as_deref().map(Arc::from));
     names.insert(CONSOLE_DATABASE.into());
     for home in shared.homes().into_values() {
         names.insert(Arc::clone(&home.name.user));
     }
-    names.into_iter().map(|name| user_row(shared, &config, name)).collect()
+    names
+        .into_iter()
+        .map(|name| user_row(shared, &config, name))
+        .collect()
 }
 
 fn user_row(shared: &Shared, config: &Config, name: Arc<str>) -> UserRow {
@@ -167,8 +198,14 @@ fn user_row(shared: &Shared, config: &Config, name: Arc<str>) -> UserRow {
     let (servers, clients) = {
         let pools = shared.pools();
         (
-            pools.budget.gauge(&Scope::UserServers(Arc::clone(&name))).used,
-            pools.budget.gauge(&Scope::UserClients(Arc::clone(&name))).used,
+            pools
+                .budget
+                .gauge(&Scope::UserServers(Arc::clone(&name)))
+                .used,
+            pools
+                .budget
+                .gauge(&Scope::UserClients(Arc::clone(&name)))
+                .used,
         )
     };
     UserRow {
@@ -212,7 +249,10 @@ fn pools(shared: &Shared) -> Vec<PoolRow> {
         .into_iter()
         .filter_map(|view| {
             let home = homes.get(&view.name)?;
-            let rules = home.rules.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let rules = home
+                .rules
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             let used = used.get(&view.id).copied().unwrap_or_default();
             let several = rules.database.hosts().len() > 1;
             Some(PoolRow {
@@ -240,7 +280,11 @@ fn pools(shared: &Shared) -> Vec<PoolRow> {
             })
         })
         .collect();
-    let consoles = shared.clients.iter().filter(|c| c.is_console.load(Ordering::Relaxed)).count();
+    let consoles = shared
+        .clients
+        .iter()
+        .filter(|c| c.is_console.load(Ordering::Relaxed))
+        .count();
     rows.push(PoolRow {
         database: CONSOLE_DATABASE.into(),
         user: CONSOLE_DATABASE.into(),
@@ -316,7 +360,11 @@ fn client_row(shared: &Shared, client: &Client, with_logins: bool) -> Option<Soc
         wait,
         close_needed: false,
         id: client.id,
-        link: state.link.as_ref().map(|(_, server)| server.id).filter(|_| !is_console),
+        link: state
+            .link
+            .as_ref()
+            .map(|(_, server)| server.id)
+            .filter(|_| !is_console),
         remote_pid: match client.address.peer_credentials() {
             Some(peer) => peer.pid.unwrap_or(0),
             None => 0,
@@ -377,7 +425,10 @@ fn server_row(
         id: info.id,
         link: loan.client.as_ref().map(|client| client.id),
         remote_pid: u32::try_from(info.process_id()).unwrap_or(0),
-        tls: info.tls.get().map_or_else(String::new, |tls| tls.to_string()),
+        tls: info
+            .tls
+            .get()
+            .map_or_else(String::new, |tls| tls.to_string()),
         application_name: "".into(),
         prepared_statements: loan.prepared,
         buffers: SocketBuffers::default(),
@@ -424,17 +475,27 @@ fn mem(shared: &Shared) -> Vec<MemRow> {
         .map(|name| {
             let (size, used) = match name {
                 "client_cache" => (size_of::<Client>(), shared.clients.len()),
-                "server_cache" => {
-                    (size_of::<ServerInfo>() + size_of::<crate::server::Server>(), shared.servers.len())
-                }
+                "server_cache" => (
+                    size_of::<ServerInfo>() + size_of::<crate::server::Server>(),
+                    shared.servers.len(),
+                ),
                 "pool_cache" => (size_of::<crate::shared::PoolHome>(), shared.homes().len()),
-                "db_cache" => {
-                    (size_of::<pgweir_config::Database>(), shared.config().databases.len())
-                }
-                "user_cache" => (size_of::<pgweir_config::User>(), shared.config().users.len()),
+                "db_cache" => (
+                    size_of::<pgweir_config::Database>(),
+                    shared.config().databases.len(),
+                ),
+                "user_cache" => (
+                    size_of::<pgweir_config::User>(),
+                    shared.config().users.len(),
+                ),
                 _ => (0, 0),
             };
-            MemRow { name, size, used, free: 0 }
+            MemRow {
+                name,
+                size,
+                used,
+                free: 0,
+            }
         })
         .collect()
 }
@@ -459,7 +520,12 @@ fn dns_hosts(shared: &Shared) -> Vec<DnsHostRow> {
         .map(|name| DnsHostRow {
             hostname: name.name,
             ttl: name.ttl.as_secs(),
-            addrs: name.addresses.iter().map(|ip| format!("{ip}:0")).collect::<Vec<_>>().join(","),
+            addrs: name
+                .addresses
+                .iter()
+                .map(|ip| format!("{ip}:0"))
+                .collect::<Vec<_>>()
+                .join(","),
         })
         .collect()
 }
@@ -471,7 +537,11 @@ fn stats(shared: &Shared) -> Vec<StatsRow> {
         .into_iter()
         .map(|(database, totals)| {
             let averages = history.averages(&database, &totals, now);
-            StatsRow { database, totals, averages }
+            StatsRow {
+                database,
+                totals,
+                averages,
+            }
         })
         .collect()
 }

@@ -34,13 +34,22 @@ impl Tls {
             | SslMode::VerifyFull => Some(acceptor(settings)?),
         };
         let connector = connector(settings)?;
-        let warnings = acceptor.iter().flat_map(Acceptor::warnings).chain(connector.warnings());
+        let warnings = acceptor
+            .iter()
+            .flat_map(Acceptor::warnings)
+            .chain(connector.warnings());
         for warning in warnings {
             tracing::warn!("TLS: {warning}");
         }
-        let clients_must =
-            matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull);
-        Ok(Self { acceptor, clients_must, connector })
+        let clients_must = matches!(
+            mode,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull
+        );
+        Ok(Self {
+            acceptor,
+            clients_must,
+            connector,
+        })
     }
 
     /// Whether servers on TCP are asked for TLS.
@@ -64,7 +73,9 @@ impl Tls {
         stream: Stream,
         host: Option<&str>,
     ) -> Result<Stream, HandshakeError> {
-        self.connector.connect(stream, host.unwrap_or("localhost")).await
+        self.connector
+            .connect(stream, host.unwrap_or("localhost"))
+            .await
     }
 }
 
@@ -115,5 +126,9 @@ fn connector(settings: &Settings) -> Result<Connector, TlsError> {
 }
 
 fn optional(path: &str) -> Result<Option<Pem>, TlsError> {
-    if path.is_empty() { Ok(None) } else { Pem::read(path).map(Some) }
+    if path.is_empty() {
+        Ok(None)
+    } else {
+        Pem::read(path).map(Some)
+    }
 }

@@ -42,6 +42,10 @@ impl Relay {
     ///
     /// # Errors
     /// The client broke the protocol; neither connection can be trusted after that.
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "named for the direction of the bytes"
+    )]
     pub fn from_client(
         &mut self,
         input: &[u8],

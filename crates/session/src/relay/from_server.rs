@@ -15,6 +15,10 @@ impl Relay {
     /// # Errors
     /// The server broke the protocol or our books are wrong; neither connection can be trusted
     /// after that.
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "named for the direction of the bytes"
+    )]
     pub fn from_server(
         &mut self,
         input: &[u8],
