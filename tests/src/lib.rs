@@ -37,3 +37,17 @@ pub fn start(ini: Ini) -> Pooler {
         Err(error) => panic!("{error}"),
     }
 }
+
+/// A certificate for this machine that nobody has signed but itself.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn self_signed_tls() -> Tls {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).expect("both are valid names");
+    Tls {
+        cert: made.cert.pem(),
+        key: made.signing_key.serialize_pem(),
+        ca: None,
+    }
+}

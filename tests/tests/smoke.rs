@@ -1,6 +1,8 @@
 //! The first things anybody tries: one query, a benchmark, a look at the console.
 
-use pgweir_tests::{Ini, postgres_with_app, start, transaction_pooler};
+use pgweir_tests::{
+    Cluster, ClusterOptions, Ini, postgres_with_app, self_signed_tls, start, transaction_pooler,
+};
 
 #[test]
 fn answers_a_query_in_transaction_mode() {
@@ -88,6 +90,22 @@ fn reload_takes_up_a_new_database() {
         pooler.psql("alias", "postgres", "select current_database()"),
         "app"
     );
+}
+
+#[test]
+fn the_way_to_postgresql_is_encrypted_where_that_is_required() {
+    let options = ClusterOptions {
+        tls: Some(self_signed_tls()),
+        ..ClusterOptions::default()
+    };
+    let Some(postgres) = Cluster::start_or_skip(options) else {
+        return;
+    };
+    let pooler = start(Ini::in_front_of(&postgres).set("server_tls_sslmode", "require"));
+
+    let encrypted = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+
+    assert_eq!(pooler.psql("postgres", "postgres", encrypted), "t");
 }
 
 /// Twenty clients share five servers, and each of their transactions arrives in PostgreSQL once.

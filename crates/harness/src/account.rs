@@ -69,10 +69,10 @@ impl Account {
         }
     }
 
-    /// Whether this user can get at a file that others may read, that is, enter every folder above it.
+    /// Whether root's other user can get at a file that everybody may read, that is, enter every folder above it.
     pub(crate) fn reaches(self, path: &Path) -> bool {
         match self {
-            Self::Own => path.exists(),
+            Self::Own => true,
             Self::Unprivileged { uid, .. } => path.ancestors().skip(1).all(|folder| {
                 fs::metadata(folder).is_ok_and(|meta| {
                     let enter = if meta.uid() == uid { 0o100 } else { 0o001 };

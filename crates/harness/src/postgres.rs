@@ -73,17 +73,12 @@ impl Postgres {
                 ));
             }
         }
-        let mut ask = account.command(&bin_dir.join("postgres"), Path::new("/"));
-        let said = run_ok(ask.arg("--version"), Duration::from_secs(20))
-            .map_err(|error| error.to_string())?;
+        let said = ask_version(account, &bin_dir.join("postgres"))?;
         let version = version_in(&said).ok_or_else(|| format!("it says: {}", said.trim()))?;
+        // Debian's psql in PATH is a script that works only beside one of its servers, so it is tried.
         let client = |name: &str| {
-            let beside = bin_dir.join(name);
-            if beside.is_file() {
-                Some(beside)
-            } else {
-                in_path(name).into_iter().next()
-            }
+            let mut places = std::iter::once(bin_dir.join(name)).chain(in_path(name));
+            places.find(|path| path.is_file() && ask_version(account, path).is_ok())
         };
         Ok(Self {
             bin_dir: bin_dir.to_owned(),
@@ -152,7 +147,9 @@ pub fn find() -> Result<Postgres, NotFound> {
 
 /// The folder for a PostgreSQL that only this project uses.
 pub(crate) fn own_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/pg")
+    let this_crate = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = this_crate.ancestors().nth(2).unwrap_or(this_crate);
+    workspace.join("target/pg")
 }
 
 fn candidates() -> Vec<(String, Vec<PathBuf>)> {
@@ -177,6 +174,11 @@ fn in_path(program: &str) -> Vec<PathBuf> {
         .map(|dir| dir.join(program))
         .filter(|file| file.is_file())
         .collect()
+}
+
+fn ask_version(account: Account, program: &Path) -> Result<String, String> {
+    let mut command = account.command(program, Path::new("/"));
+    run_ok(command.arg("--version"), Duration::from_secs(20)).map_err(|error| error.to_string())
 }
 
 /// The folders that a pattern with one `*` names, highest version first.
