@@ -21,14 +21,27 @@ pub use raw::{Batch, End, Message, RawClient, cancel, story};
 
 /// The PostgreSQL that all tests of one program share, or nothing after saying why the test is skipped. Its guard
 /// removes it when the program ends.
+///
+/// It trusts everybody but members of the roles `wants_scram`, `wants_md5` and `wants_password`.
 #[track_caller]
 pub fn shared_postgres() -> Option<&'static Cluster> {
     static POSTGRES: OnceLock<Option<Cluster>> = OnceLock::new();
     let options = || ClusterOptions {
         max_connections: 300,
+        hba: vec![
+            "host all +wants_scram 127.0.0.1/32 scram-sha-256".to_owned(),
+            "host all +wants_md5 127.0.0.1/32 md5".to_owned(),
+            "host all +wants_password 127.0.0.1/32 password".to_owned(),
+        ],
         ..ClusterOptions::default()
     };
-    let shared = POSTGRES.get_or_init(|| Cluster::start_or_skip(options()));
+    let shared = POSTGRES.get_or_init(|| {
+        let postgres = Cluster::start_or_skip(options())?;
+        for role in ["wants_scram", "wants_md5", "wants_password"] {
+            postgres.psql("postgres", &format!("create role {role}"));
+        }
+        Some(postgres)
+    });
     if shared.is_none() {
         skip("the PostgreSQL of this program's tests could not be started");
     }

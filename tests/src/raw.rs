@@ -209,6 +209,20 @@ impl Batch {
         self
     }
 
+    /// PasswordMessage and SASLResponse
+    #[must_use]
+    pub fn password(mut self, content: &[u8]) -> Self {
+        frontend::password(&mut self.bytes, content);
+        self
+    }
+
+    /// SASLInitialResponse
+    #[must_use]
+    pub fn sasl_initial(mut self, mechanism: &str, data: &str) -> Self {
+        frontend::sasl_initial_response(&mut self.bytes, mechanism, data.as_bytes());
+        self
+    }
+
     /// Terminate
     #[must_use]
     pub fn terminate(mut self) -> Self {
@@ -410,6 +424,15 @@ impl RawClient {
         }
     }
 
+    /// The next byte, such as the answer to a request for encryption.
+    #[track_caller]
+    pub fn read_byte(&mut self) -> Result<u8, End> {
+        while self.unread.is_empty() {
+            self.fill()?;
+        }
+        Ok(self.unread.remove(0))
+    }
+
     #[track_caller]
     fn fill(&mut self) -> Result<(), End> {
         let mut chunk = [0; 16 * 1024];
@@ -420,6 +443,8 @@ impl RawClient {
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(End::Reset),
+            // A signal says nothing about the connection.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) => panic!(
                 "nothing came ({error}); unread: {}",
                 String::from_utf8_lossy(&self.unread)
@@ -557,6 +582,7 @@ impl RawClient {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 panic!("reset after {:?}", started.elapsed())
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.is_silent_for(time),
             Err(_) => true,
         }
     }
@@ -572,6 +598,7 @@ impl RawClient {
             match self.stream.read(&mut chunk[..most]) {
                 Ok(0) => panic!("ended {bytes} bytes early"),
                 Ok(len) => bytes -= len as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}, {bytes} bytes early"),
             }
         }
