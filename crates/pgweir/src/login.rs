@@ -359,6 +359,7 @@ impl Login<'_> {
                 rules.settings.max_user_client_connections,
             ),
         ])?;
+        let _ = self.client.route.set(Arc::clone(&route));
         let greeted = self.greet(&route, wish).await;
         match greeted {
             Ok(side) => Ok(Entry::Client {

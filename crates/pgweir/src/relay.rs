@@ -21,7 +21,7 @@ use pgweir_config::{ErrorCodes, PoolMode};
 use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_net::{Buffered, Input};
 use pgweir_pool::{Actions, Checkout, Refusal, SlotId, Ticket};
-use pgweir_session::{ClientSide, Gather, Phase, Violation};
+use pgweir_session::{ClientSide, Gather, Phase, Values, Violation};
 use pgweir_stats::Tally;
 use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{Header, Severity, SqlState, TransactionStatus, backend};
@@ -83,12 +83,12 @@ struct Held {
 }
 
 /// What a server that was just lent has to do first.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 enum Stage {
     /// Show that it is still there.
     Check,
-    /// Take over the client's parameters.
-    Fit,
+    /// Take over the client's parameters, which were these.
+    Fit(Values),
     /// Serve.
     Serve,
 }
@@ -190,9 +190,7 @@ impl Session {
                 Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
                 Checkout::Wait(ticket) => {
                     let mut state = self.client.state();
-                    state.clocks.phase = Phase::Waiting;
-                    state.clocks.since = now;
-                    state.clocks.query_start = Some(now);
+                    state.clocks.begin_wait(now);
                     state.requested_at = now;
                     state.ticket = Some(ticket);
                     state.wait_notified = false;
@@ -325,11 +323,8 @@ impl Session {
             .relay
             .fit(&mut self.side, &self.shared.tracked, &mut out)
         {
-            tracing::debug!(
-                peer = %self.client,
-                "varcache_apply: {}", String::from_utf8_lossy(out.get(5..).unwrap_or_default())
-            );
-            Stage::Fit
+            self.log_fit(&out);
+            Stage::Fit(self.side.values.clone())
         } else {
             Stage::Serve
         };
@@ -382,7 +377,7 @@ impl Session {
                 return Poll::Ready(Err(Farewell::ClientGone));
             }
             let clear = !held.server.line.has_unsent() && !self.line.has_unsent();
-            if held.stage == Stage::Serve
+            if held.serves()
                 && clear
                 && let Poll::Ready(input) = self.line.poll_read(cx, &mut desk.scratch)
             {
@@ -429,7 +424,7 @@ impl Session {
         let Place::Leased(held) = &mut self.place else {
             unreachable!("bytes are fed to a server that is held")
         };
-        if held.stage != Stage::Serve {
+        if !held.serves() {
             self.line.put_back(input, &desk.scratch);
             return Ok(());
         }
@@ -515,7 +510,7 @@ impl Session {
             self.line.send(cx, out).map_err(|_| Farewell::ClientGone)?;
         }
         held.server.line.keep(input, scratch, consumed);
-        if held.stage != Stage::Serve {
+        if !held.serves() {
             self.next_stage();
             return Ok(Heard::More);
         }
@@ -541,19 +536,42 @@ impl Session {
         if held.server.relay.is_asking() {
             return;
         }
-        if held.stage == Stage::Check {
-            let mut out = BytesMut::new();
-            if held
-                .server
-                .relay
-                .fit(&mut self.side, &self.shared.tracked, &mut out)
+        match std::mem::replace(&mut held.stage, Stage::Serve) {
+            Stage::Check => {
+                let mut out = BytesMut::new();
+                let before = self.side.values.clone();
+                if held
+                    .server
+                    .relay
+                    .fit(&mut self.side, &self.shared.tracked, &mut out)
+                {
+                    held.server.line.queue(&out);
+                    held.stage = Stage::Fit(before);
+                    self.log_fit(&out);
+                }
+            }
+            Stage::Fit(before) => self.log_canonical(&before),
+            Stage::Serve => {}
+        }
+    }
+
+    fn log_fit(&self, query: &[u8]) {
+        let sql = String::from_utf8_lossy(query.get(5..).unwrap_or_default());
+        tracing::debug!(peer = %self.client, "varcache_apply: {}", sql.trim_end_matches('\0'));
+    }
+
+    /// The server may spell a value in its own way, which the client has from now on.
+    fn log_canonical(&self, before: &Values) {
+        for (index, name) in self.shared.tracked.names().enumerate() {
+            if let (Some(was), Some(is)) = (before.get(index), self.side.values.get(index))
+                && was != is
             {
-                held.server.line.queue(&out);
-                held.stage = Stage::Fit;
-                return;
+                tracing::debug!(
+                    peer = %self.client,
+                    "varcache_set_canonical: setting {name} to its canonical version {was} -> {is}"
+                );
             }
         }
-        held.stage = Stage::Serve;
     }
 
     /// The server owes nothing any more: a query has ended, and perhaps the lease with it.
@@ -608,7 +626,7 @@ impl Session {
         let Place::Leased(held) = &mut self.place else {
             return Ok(());
         };
-        if held.stage == Stage::Serve {
+        if held.serves() {
             return Err(Farewell::ServerLost);
         }
         let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
@@ -648,6 +666,10 @@ impl Session {
 }
 
 impl Held {
+    fn serves(&self) -> bool {
+        matches!(self.stage, Stage::Serve)
+    }
+
     fn end_query(&mut self, idle: bool, now: Instant) {
         let parsed = self.server.relay.take_tally();
         self.tally.client_parse_count += parsed.client_parses;

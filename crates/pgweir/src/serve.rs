@@ -43,7 +43,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: Address)
             } => {
                 let mut line = Buffered::new(talk.stream);
                 line.put_back_bytes(&talk.unread);
-                let _ = client.route.set(Arc::clone(&route));
                 shared.pools().client_joined(route.home.id);
                 start_idle(&client);
                 let mut session =
