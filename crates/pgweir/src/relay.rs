@@ -154,7 +154,12 @@ impl Session {
             }
             let (wish, consumed) = wish(input.bytes(&desk.scratch))?;
             match wish {
-                Wish::Nothing => self.line.keep(input, &desk.scratch, consumed),
+                Wish::Nothing => {
+                    self.line.keep(input, &desk.scratch, consumed);
+                    if consumed > 0 {
+                        self.line.offer_held();
+                    }
+                }
                 Wish::Terminate => return Poll::Ready(Err(Farewell::ClientClosed)),
                 Wish::Server => return Poll::Ready(self.check_out(cx, desk, input)),
             }
