@@ -532,24 +532,67 @@ fn a_scram_secret_is_no_password_for_a_forced_user() {
 fn what_the_server_says_at_its_login_reaches_the_client_with_its_code() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = start(tenant.ini().set("server_login_retry", 1));
+    let name = &tenant.name;
+    let mut early: Vec<RawClient> = (0..2).map(|_| tenant.client(&pooler)).collect();
+    let mut root = tenant.root();
+    root.rows(&format!("alter role {name} nologin"));
+    root.rows(&format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'"
+    ));
+    eventually(
+        Duration::from_secs(2),
+        || tenant.backends(),
+        |count| *count == 0,
+    );
+
+    let said = format!("role \"{name}\" is not permitted to log in");
+    let answers = early.iter_mut().map(|client| {
+        client.send(&Batch::new().query("select 1"));
+        client.until_closed()
+    });
+    assert_eq!(
+        answers.collect::<Vec<_>>(),
+        [
+            format!("E(FATAL 28000 {said})"),
+            format!(
+                "E(FATAL 08P01 server login has been failing, cached error: {said} \
+                 (server_login_retry))"
+            )
+        ]
+    );
+
+    // Whoever comes is let in, because the pool is known, and is served as soon as a login succeeds.
+    root.rows(&format!("alter role {name} login"));
+    eventually(
+        Duration::from_secs(4),
+        || tenant.client(&pooler).query("select 1"),
+        |answer| answer == "T D(1) C(SELECT 1) Z(I)",
+    );
+}
+
+#[test]
+fn logins_to_a_pool_that_is_not_known_wait_for_the_next_attempt() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(tenant.ini().set("server_login_retry", 1));
     let mut root = tenant.root();
     root.rows(&format!("alter role {} nologin", tenant.name));
-    let login = || {
-        let parameters = [("user", &*tenant.name), ("database", &*tenant.name)];
-        RawClient::try_login(pooler.port, &parameters).map(|_| ())
-    };
-    let said = format!("role \"{}\" is not permitted to log in", tenant.name);
-    assert_eq!(login(), Err(format!("E(FATAL 28000 {said})")));
-    assert_eq!(
-        login(),
-        Err(format!(
-            "E(FATAL 08P01 server login has been failing, cached error: {said} \
-             (server_login_retry))"
-        ))
+    let parameters = [("user", &*tenant.name), ("database", &*tenant.name)];
+    let login = || RawClient::try_login(pooler.port, &parameters).map(|_| ());
+    let said = format!(
+        "E(FATAL 28000 role \"{}\" is not permitted to log in)",
+        tenant.name
+    );
+    assert_eq!(login(), Err(said.clone()));
+
+    let started = Instant::now();
+    assert_eq!(login(), Err(said));
+    assert!(
+        started.elapsed() > Duration::from_millis(500),
+        "no login storm"
     );
 
     root.rows(&format!("alter role {} login", tenant.name));
-    assert!(eventually(Duration::from_secs(4), login, Result::is_ok).is_ok());
+    assert_eq!(login(), Ok(()));
 }
 
 #[test]

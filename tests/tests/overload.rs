@@ -184,7 +184,6 @@ fn a_wait_that_is_over_is_told_and_nothing_of_it_is_executed() {
 }
 
 #[test]
-#[ignore = "with error_codes = postgres a wait that is over still ends the connection, as FATAL"]
 fn a_wait_that_is_over_keeps_the_connection_in_the_dialect_of_postgresql() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = start(
@@ -266,7 +265,6 @@ fn a_canceled_wait_takes_only_the_first_of_several_queries_with_it() {
 }
 
 #[test]
-#[ignore = "a batch without its end that is canceled while it waits ends the connection"]
 fn a_canceled_wait_without_sync_skips_to_the_sync() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(1);
