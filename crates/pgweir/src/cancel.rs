@@ -5,6 +5,7 @@
 //! PostgreSQL has closed the cancel's own connection, and by then the signal has been sent.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -14,9 +15,9 @@ use pgweir_wire::{CancelKey, frontend};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::pools;
 use crate::server::ServerInfo;
-use crate::shared::Shared;
+use crate::shared::{Hold, Shared, Shutdown};
+use crate::{admin, pools};
 
 /// How long one cancel connection may take; PostgreSQL answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,6 +33,13 @@ pub(crate) async fn handle(shared: &Arc<Shared>, key: &CancelKey) {
         tracing::debug!("cancel request for an unknown key");
         return;
     };
+    if client.is_console.load(Ordering::Relaxed) {
+        // The only commands that an operator waits for long are PAUSE and its like.
+        if shared.operator.hold() != Hold::None && shared.operator.shutdown() == Shutdown::No {
+            admin::resume_all(shared);
+        }
+        return;
+    }
     let (phase, link) = {
         let state = client.state();
         (state.clocks.phase, state.link.clone())
