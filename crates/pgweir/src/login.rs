@@ -23,17 +23,23 @@ use pgweir_wire::{
     CancelKey, FirstPacket, ProtocolVersion, SizeLimits, StartupMessage, TransactionStatus,
 };
 
-use crate::client::{Client, Identity};
+use crate::client::{Client, Identity, Lease, Replication, ReplicationKind};
+use crate::close::{self, Busy};
 use crate::conversation::{Conversation, Interrupted};
 use crate::credentials;
 use crate::farewell::Farewell;
 use crate::pools;
-use crate::shared::{Route, Shared, Shutdown, lock};
+use crate::shared::{Route, Shared, Shutdown, Welcome, lock};
 
 /// What a connection turned out to be.
 pub(crate) enum Entry {
     /// A client that has been greeted.
-    Client { route: Arc<Route>, side: ClientSide },
+    Client {
+        route: Arc<Route>,
+        side: ClientSide,
+        /// The server of a replication client, which it has for life.
+        own: Option<Lease>,
+    },
     /// A user of the console that has been greeted.
     Console { access: Access },
     /// A CancelRequest.
@@ -175,12 +181,14 @@ impl Login<'_> {
     fn read_startup(&self, startup: &StartupMessage) -> Result<Wish, Farewell> {
         let config = self.shared.config();
         let ignored = &config.global.ignore_startup_parameters;
+        let kind = startup.parameter("replication").and_then(replication_kind);
+        let mut options = Vec::new();
         let mut values = Values::default();
         for (name, value) in &startup.parameters {
             match name.as_str() {
-                "user" | "database" => {}
-                "replication" if is_off(value) => {}
-                "replication" => return Err(Farewell::Unsupported("replication")),
+                "user" | "database" | "replication" => {}
+                // A server of one client alone can be started with whatever it wants.
+                "options" if kind.is_some() => options.push((name.clone(), value.clone())),
                 "options" => self.read_options(value, ignored, &mut values)?,
                 name if name.starts_with("_pq_.") => {}
                 name => match self.shared.tracked.index(name) {
@@ -203,6 +211,19 @@ impl Login<'_> {
             .filter(|name| !name.is_empty());
         let database = database.unwrap_or(&user).to_owned();
         self.name_application(&config.global, &mut values);
+        if let Some(kind) = kind {
+            let tracked = self.shared.tracked.names().enumerate();
+            let wanted = tracked.filter_map(|(index, name)| {
+                values
+                    .get(index)
+                    .map(|value| (name.to_owned(), value.to_string()))
+            });
+            let parameters = options.into_iter().chain(wanted).collect();
+            let _ = self
+                .client
+                .replication
+                .set(Replication { kind, parameters });
+        }
         let identity = Identity {
             database: database.as_str().into(),
             user: user.as_str().into(),
@@ -351,8 +372,43 @@ impl Login<'_> {
             ),
         ])?;
         let _ = self.client.route.set(Arc::clone(&route));
-        let side = self.greet(&route, wish).await?;
-        Ok(Entry::Client { route, side })
+        route.home.totals.add(&mut pgweir_stats::Tally {
+            client_login_count: 1,
+            ..Default::default()
+        });
+        if self.client.replication.get().is_some() {
+            return self.enter_replication(route, wish).await;
+        }
+        pools::greet(self.shared, self.client, &route.home).await?;
+        let welcome = lock(&route.home.welcome).clone().unwrap_or_default();
+        let side = self.greet(&welcome, wish).await?;
+        Ok(Entry::Client {
+            route,
+            side,
+            own: None,
+        })
+    }
+
+    /// Opens the client's own server, and greets it with what that server says.
+    async fn enter_replication(
+        &mut self,
+        route: Arc<Route>,
+        wish: Wish,
+    ) -> Result<Entry, Farewell> {
+        let lease = pools::dedicate(self.shared, self.client, &route.home).await?;
+        let welcome = lease.server.info.welcome.get().cloned().unwrap_or_default();
+        match self.greet(&welcome, wish).await {
+            Ok(side) => Ok(Entry::Client {
+                route,
+                side,
+                own: Some(lease),
+            }),
+            Err(farewell) => {
+                let reason = "replication client was closed";
+                close::give_up(self.shared, lease.slot, lease.server, reason, Busy::No);
+                Err(farewell)
+            }
+        }
     }
 
     /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten.
@@ -380,9 +436,15 @@ impl Login<'_> {
             .state()
             .tls
             .map_or("no".to_owned(), |tls| tls.to_string());
+        let replication = self
+            .client
+            .replication
+            .get()
+            .map_or("no", |wish| wish.kind.word());
         tracing::info!(
             peer = %self.client,
-            "login attempt: db={} user={} tls={tls} replication=no", wish.database, wish.user
+            "login attempt: db={} user={} tls={tls} replication={replication}",
+            wish.database, wish.user
         );
     }
 
@@ -503,7 +565,12 @@ impl Login<'_> {
                 let rule = files.hba.rule_for(&hba::Connection {
                     database,
                     user,
-                    replication: false,
+                    // Logical replication is matched as any other login to its database.
+                    replication: self
+                        .client
+                        .replication
+                        .get()
+                        .is_some_and(|wish| wish.kind == ReplicationKind::Physical),
                     tls: self.client.state().tls.is_some(),
                     address: self.client.address.ip(),
                 });
@@ -588,14 +655,8 @@ impl Login<'_> {
             .map_err(|_| Farewell::ClientGone)
     }
 
-    /// Waits until it is known what the pool's servers are like, and tells the client.
-    async fn greet(&mut self, route: &Route, wish: Wish) -> Result<ClientSide, Farewell> {
-        route.home.totals.add(&mut pgweir_stats::Tally {
-            client_login_count: 1,
-            ..Default::default()
-        });
-        pools::greet(self.shared, self.client, &route.home).await?;
-        let welcome = lock(&route.home.welcome).clone().unwrap_or_default();
+    /// Tells the client that it is in, and what its servers are like.
+    async fn greet(&mut self, welcome: &Welcome, wish: Wish) -> Result<ClientSide, Farewell> {
         let mut side = ClientSide {
             values: wish.values,
             ..ClientSide::default()
@@ -741,8 +802,13 @@ fn interrupted(interrupted: Interrupted) -> Farewell {
     }
 }
 
-fn is_off(value: &str) -> bool {
-    matches!(value, "" | "0" | "off" | "no" | "false")
+/// What the parameter `replication` asks for; `None` is an ordinary client.
+fn replication_kind(value: &str) -> Option<ReplicationKind> {
+    match value.to_ascii_lowercase().as_str() {
+        "database" => Some(ReplicationKind::Logical),
+        "1" | "on" | "yes" | "true" | "t" | "y" => Some(ReplicationKind::Physical),
+        _ => None,
+    }
 }
 
 /// A key that nobody can guess. Process ids are positive, because some clients want them so.

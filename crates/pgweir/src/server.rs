@@ -10,7 +10,7 @@ use pgweir_session::Relay;
 use pgweir_wire::CancelKey;
 
 use crate::client::Client;
-use crate::shared::PoolHome;
+use crate::shared::{PoolHome, Welcome};
 
 /// A server that is logged in. It moves by value: into a client's task, and back to the pool.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct ServerInfo {
     pub(crate) tls: OnceLock<TlsInfo>,
     /// Once logged in.
     pub(crate) cancel_key: OnceLock<CancelKey>,
+    /// What it said of itself, once logged in.
+    pub(crate) welcome: OnceLock<Arc<Welcome>>,
     /// Changes with every lease.
     pub(crate) loan: Mutex<Loan>,
 }

@@ -30,6 +30,8 @@ pub(super) struct Held {
     stage: Stage,
     rules: Arc<Rules>,
     pub(super) tally: Tally,
+    /// The server is this client's alone, for life (replication).
+    pub(super) is_own: bool,
     query_start: Option<Instant>,
     transaction_start: Option<Instant>,
 }
@@ -94,9 +96,25 @@ impl Session {
             stage,
             rules,
             tally,
+            is_own: false,
             query_start: Some(asked),
             transaction_start: Some(now),
         });
+    }
+
+    /// Takes a server that is this client's alone.
+    pub(crate) fn take_own(&mut self, lease: Lease) {
+        self.side.values = lease.server.relay.values().clone();
+        let now = Instant::now();
+        self.begin_lease(lease, now, now);
+        if let Place::Leased(held) = &mut self.place {
+            held.is_own = true;
+            held.query_start = None;
+            held.transaction_start = None;
+        }
+        let mut state = self.client.state();
+        state.clocks.query_start = None;
+        state.clocks.transaction_start = None;
     }
 
     /// Moves bytes in both directions until neither moves or the server is released.
@@ -325,7 +343,7 @@ impl Session {
         let idle = held.server.relay.status() == TransactionStatus::Idle;
         held.end_query(idle, now);
         self.route.home.totals.add(&mut held.tally);
-        let release = idle && may_leave(&held.rules);
+        let release = idle && !held.is_own && may_leave(&held.rules);
         if release {
             self.release(now);
             return;
