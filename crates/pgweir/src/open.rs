@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
-use crate::server::{Loan, Server, ServerInfo};
+use crate::server::{Loan, Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
 use crate::{close, credentials, pools};
 
@@ -187,7 +187,7 @@ async fn choose_target(
 struct Opening<'a> {
     shared: &'a Arc<Shared>,
     info: &'a Arc<ServerInfo>,
-    rules: &'a Rules,
+    rules: &'a Arc<Rules>,
     talk: Option<Conversation>,
     /// The replication client that the server is for.
     dedicated_to: Option<Arc<Client>>,
@@ -261,10 +261,12 @@ impl Opening<'_> {
         if self.dedicated_to.is_none() {
             *lock(&self.info.home.welcome) = Some(welcome);
         }
+        let work = Work::none(Arc::clone(self.rules));
         Ok(Box::new(Server {
             line,
             relay,
             info: Arc::clone(self.info),
+            work,
         }))
     }
 

@@ -141,8 +141,8 @@ impl Session {
             Place::Waiting(ticket) => pools::leave_queue(&shared, &client, route.home.id, ticket),
             Place::Leased(mut held) => {
                 can_be_told = held.server.relay.is_between_replies();
-                route.home.totals.add(&mut held.tally);
-                if held.is_own {
+                route.home.totals.add(&mut held.server.work.tally);
+                if held.server.work.is_own {
                     let reason = "replication client was closed";
                     close::give_up(&shared, held.slot, held.server, reason, Busy::Yes);
                 } else {
