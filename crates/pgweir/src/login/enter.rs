@@ -18,7 +18,7 @@ use super::{Entry, Login, Wish};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::shared::{Route, Shutdown, Welcome, lock};
-use crate::{credentials, pools};
+use crate::{credentials, peers, pools};
 
 impl Login<'_> {
     pub(super) async fn enter_pool(&mut self, wish: Wish) -> Result<Entry, Farewell> {
@@ -172,7 +172,7 @@ impl Login<'_> {
                 backend::parameter_status(&mut out, name.as_bytes(), value.as_bytes());
             }
         }
-        let key = new_cancel_key(wish.version);
+        let key = new_cancel_key(wish.version, self.shared.config().global.peer_id);
         backend::backend_key_data(&mut out, key.process_id, &key.secret);
         let _ = self.client.cancel_key.set(key.clone());
         self.shared.cancel_keys.insert(key, Arc::clone(self.client));
@@ -226,7 +226,7 @@ impl Login<'_> {
             client_login_count: 1,
             ..Default::default()
         });
-        let key = new_cancel_key(ProtocolVersion::V3_0);
+        let key = new_cancel_key(ProtocolVersion::V3_0, global.peer_id);
         let mut greeting = Vec::new();
         let mut ok = BytesMut::new();
         Authentication::Ok.write(&mut ok);
@@ -287,12 +287,12 @@ impl Login<'_> {
 }
 
 /// A key that nobody can guess. Process ids are positive, because some clients want them so.
-fn new_cancel_key(version: ProtocolVersion) -> CancelKey {
+fn new_cancel_key(version: ProtocolVersion, peer_id: u16) -> CancelKey {
     let process_id = i32::from_be_bytes(credentials::random()) & i32::MAX;
     let secret: Box<[u8]> = if version >= ProtocolVersion::V3_2 {
         credentials::random::<32>().into()
     } else {
         credentials::random::<4>().into()
     };
-    CancelKey { process_id, secret }
+    peers::stamp(CancelKey { process_id, secret }, peer_id)
 }
