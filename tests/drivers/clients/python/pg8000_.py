@@ -1,4 +1,8 @@
-"""pg8000: the protocol in pure Python, with its own SCRAM."""
+"""pg8000: the protocol in pure Python, with its own SCRAM.
+
+It parses the unnamed statement and uses it after the next Sync. Behind a transaction pooler that holds only within a
+transaction, so everything with parameters stands in one, as with PgBouncer.
+"""
 
 import pg8000.dbapi
 import pg8000.native
@@ -15,8 +19,10 @@ def connect():
 @step
 def parameters():
     with connect() as conn:
+        conn.run("begin")
         for i in range(50):
             equal([[i, "it's ä", None]], conn.run("select cast(:a as int), cast(:b as text), cast(:c as text)", a=i, b="it's ä", c=None))
+        conn.run("commit")
 
 
 @step
@@ -40,7 +46,7 @@ def errors_in_the_middle():
             except pg8000.native.DatabaseError as error:
                 equal("22012", error.args[0]["C"])
             conn.run("rollback")
-            equal([[0]], conn.run("select count(*) from work where client = :c", c=ME))
+            equal([[0]], conn.run(f"select count(*) from work where client = '{ME}'"))
 
 
 @step

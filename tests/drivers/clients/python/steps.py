@@ -29,11 +29,12 @@ def run():
     failed = False
     for function in _steps:
         name = function.__name__
+        start = time.monotonic()
         try:
             result = function()
             if inspect.iscoroutine(result):
                 asyncio.run(asyncio.wait_for(result, 60))
-            print(f"ok {name}", flush=True)
+            print(f"ok {name} ({time.monotonic() - start:.1f} s)", flush=True)
         except BaseException as error:  # also what asserts and timeouts raise
             failed = True
             text = " | ".join(str(error).strip().splitlines())
