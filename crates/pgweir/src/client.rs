@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use pgweir_net::Address;
 use pgweir_net::tls::TlsInfo;
-use pgweir_pool::{Refusal, SlotId, Ticket};
+use pgweir_pool::{PoolId, Refusal, Scope, SlotId, Ticket};
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
 
@@ -51,6 +51,14 @@ struct Mailbox {
     canceled: bool,
 }
 
+/// The limits that a client counts in.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) scopes: Vec<Scope>,
+    /// The pool that it has joined.
+    pub(crate) pool: Option<PoolId>,
+}
+
 /// Who a client is, known after its startup packet.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -87,6 +95,8 @@ pub(crate) struct Client {
     /// Whether it talks to the console.
     pub(crate) is_console: AtomicBool,
     pub(crate) prepared: AtomicU32,
+    /// What it counts in, to be given back when it is forgotten, however its task ends.
+    counted: Mutex<Counted>,
     state: Mutex<State>,
     has_mail: AtomicBool,
     mailbox: Mutex<Mailbox>,
@@ -110,6 +120,7 @@ impl Client {
             cancel_key: OnceLock::new(),
             is_console: AtomicBool::new(false),
             prepared: AtomicU32::new(0),
+            counted: Mutex::new(Counted::default()),
             state: Mutex::new(State {
                 clocks,
                 requested_at: now,
@@ -127,6 +138,11 @@ impl Client {
     /// The state, to read or change. Held for a few lines only.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it counts in.
+    pub(crate) fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers which task to wake. A task keeps its waker for life.

@@ -33,18 +33,9 @@ use crate::shared::{Route, Shared, Shutdown, lock};
 /// What a connection turned out to be.
 pub(crate) enum Entry {
     /// A client that has been greeted.
-    Client {
-        route: Arc<Route>,
-        side: ClientSide,
-        /// To be given back when it leaves.
-        permits: Vec<Scope>,
-    },
+    Client { route: Arc<Route>, side: ClientSide },
     /// A user of the console that has been greeted.
-    Console {
-        access: Access,
-        /// To be given back when it leaves.
-        permits: Vec<Scope>,
-    },
+    Console { access: Access },
     /// A CancelRequest.
     Cancel(CancelKey),
 }
@@ -349,7 +340,7 @@ impl Login<'_> {
             *lock(&route.home.secret) = Some(secret);
         }
         let rules = route.rules();
-        let permits = self.take_permits(&[
+        self.take_permits(&[
             (
                 Scope::DatabaseClients(wish.database.as_str().into()),
                 rules.settings.max_db_client_connections,
@@ -359,32 +350,25 @@ impl Login<'_> {
                 rules.settings.max_user_client_connections,
             ),
         ])?;
-        let greeted = self.greet(&route, wish).await;
-        match greeted {
-            Ok(side) => Ok(Entry::Client {
-                route,
-                side,
-                permits,
-            }),
-            Err(farewell) => {
-                self.shared.pools().budget.give_back(&permits);
-                Err(farewell)
-            }
-        }
+        let _ = self.client.route.set(Arc::clone(&route));
+        let side = self.greet(&route, wish).await?;
+        Ok(Entry::Client { route, side })
     }
 
-    fn take_permits(&self, scopes: &[(Scope, Option<u32>)]) -> Result<Vec<Scope>, Farewell> {
+    /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten.
+    fn take_permits(&self, scopes: &[(Scope, Option<u32>)]) -> Result<(), Farewell> {
         let mut pools = self.shared.pools();
         for (scope, limit) in scopes {
             pools.budget.set_limit(scope.clone(), *limit);
         }
         let scopes: Vec<_> = scopes.iter().map(|(scope, _)| scope.clone()).collect();
-        let taken = pools
+        pools
             .budget
             .take(&scopes)
-            .map_err(|full| Farewell::TooMany(full.clone()));
+            .map_err(|full| Farewell::TooMany(full.clone()))?;
         drop(pools);
-        taken.map(|()| scopes)
+        self.client.counted().scopes.extend(scopes);
+        Ok(())
     }
 
     fn log_attempt(&self, wish: &Wish) {
@@ -676,7 +660,7 @@ impl Login<'_> {
         } else {
             Access::Stats
         };
-        let permits = self.take_console_permits(&wish.user, access)?;
+        self.take_console_permits(&wish.user, access)?;
         self.shared.console_totals.add(&mut pgweir_stats::Tally {
             client_login_count: 1,
             ..Default::default()
@@ -691,15 +675,15 @@ impl Login<'_> {
         pgweir_console::write_greeting(&shown, &mut greeting);
         let _ = self.client.cancel_key.set(key.clone());
         self.shared.cancel_keys.insert(key, Arc::clone(self.client));
-        if self.talk()?.send(&greeting).await.is_err() {
-            self.shared.pools().budget.give_back(&permits);
-            return Err(Farewell::ClientGone);
-        }
-        Ok(Entry::Console { access, permits })
+        self.talk()?
+            .send(&greeting)
+            .await
+            .map_err(|_| Farewell::ClientGone)?;
+        Ok(Entry::Console { access })
     }
 
     /// Administrators are counted, but never kept out.
-    fn take_console_permits(&self, user: &str, access: Access) -> Result<Vec<Scope>, Farewell> {
+    fn take_console_permits(&self, user: &str, access: Access) -> Result<(), Farewell> {
         let config = self.shared.config();
         let limit = |value: i32| u32::try_from(value).ok().filter(|&limit| limit > 0);
         let of_user = config
@@ -720,9 +704,10 @@ impl Login<'_> {
         match access {
             Access::Stats => self.take_permits(&scopes),
             Access::Admin => {
-                let scopes = scopes.map(|(scope, _)| scope).to_vec();
+                let scopes = scopes.map(|(scope, _)| scope);
                 self.shared.pools().budget.take_unlimited(&scopes);
-                Ok(scopes)
+                self.client.counted().scopes.extend(scopes);
+                Ok(())
             }
         }
     }

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use pgweir_pool::{Action, Actions, Checkout, CloseReason, Greeting, PoolId, SlotId, Ticket};
 
+use pgweir_session::Phase;
+
 use crate::client::{Client, Lease, Mail};
 use crate::farewell::Farewell;
 use crate::server::Server;
@@ -119,7 +121,6 @@ pub(crate) async fn greet(
     perform(shared, actions);
     match outcome {
         Greeting::Known => Ok(()),
-        Greeting::Refused(refusal) => Err(Farewell::Refused(refusal)),
         Greeting::Wait(ticket) => match wait(shared, client, home, ticket).await? {
             Mail::Greet => Ok(()),
             Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
@@ -145,6 +146,7 @@ async fn wait(
         home,
         ticket,
     };
+    client.state().clocks.begin_wait(Instant::now());
     std::future::poll_fn(|_| {
         if let Some(end) = client.take_end() {
             return Poll::Ready(Err(end));
@@ -166,6 +168,7 @@ struct QueuePlace<'a> {
 
 impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
+        self.client.state().clocks.phase = Phase::Login;
         leave_queue(self.shared, self.client, self.home.id, self.ticket);
     }
 }

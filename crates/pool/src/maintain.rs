@@ -143,6 +143,7 @@ impl<S, W: Clone> Pools<S, W> {
     fn is_forgotten(&self, id: PoolId, now: Instant, timeout: Option<Duration>) -> bool {
         let pool = self.pool(id);
         pool.clients == 0
+            && pool.limits.min == 0
             && pool.waiting.is_empty()
             && pool.greeting.is_empty()
             && pool.counts.total() == 0

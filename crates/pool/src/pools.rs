@@ -152,10 +152,9 @@ pub enum Checkout<S> {
 pub enum Greeting {
     /// A server has logged in before.
     Known,
-    /// An [`Action::Greet`] or [`Action::Refuse`] will follow.
+    /// An [`Action::Greet`] or [`Action::Refuse`] will follow, after a retry if the last login has
+    /// failed.
     Wait(Ticket),
-    /// It learns nothing.
-    Refused(Refusal),
 }
 
 /// All pools. `S` is a server, `W` a waiting client.
@@ -282,13 +281,6 @@ impl<S, W: Clone> Pools<S, W> {
     ) -> Greeting {
         if self.pool(id).greeted {
             return Greeting::Known;
-        }
-        if let Some(failure) = self.failing(id) {
-            if !self.must_wait_to_retry(id, now) && self.pool(id).counts.of(SlotState::Opening) == 0
-            {
-                self.open(id, crate::demand::Evict::IfNeeded, now, actions);
-            }
-            return Greeting::Refused(Refusal::Failing(failure));
         }
         let ticket = self.next_ticket();
         self.pool_mut(id).greeting.insert(ticket, waiter());
