@@ -137,10 +137,12 @@ impl Pipeline {
         self.owed.front().map(|owed| (owed.awaited, owed.reply))
     }
 
-    /// The message that was sent last.
-    pub fn last(&self) -> Option<Awaited> {
+    /// Whether the message that was sent last is not answered with ReadyForQuery.
+    pub fn is_unfinished(&self) -> bool {
         let mut latest = self.owed.iter().rev().map(|owed| owed.awaited);
-        latest.find(|&awaited| awaited != Awaited::CopyEnd)
+        latest
+            .find(|&awaited| awaited != Awaited::CopyEnd)
+            .is_some_and(|last| !last.ends_with_ready())
     }
 
     /// The server's reply to `awaited` is complete. `None` if that is not what it owed: then the

@@ -87,8 +87,12 @@ impl Relay {
             }
             tag::COPY_IN_RESPONSE => match self.pipeline.front() {
                 Some((Awaited::Query | Awaited::Execute, Reply::Forward)) => {
-                    if self.pipeline.copy_in_begun() == CopyIn::Open {
-                        self.stream = ClientStream::CopyIn;
+                    match self.pipeline.copy_in_begun() {
+                        CopyIn::Open => self.stream = ClientStream::CopyIn,
+                        CopyIn::Ended if self.pipeline.is_unfinished() => {
+                            self.stream = ClientStream::Batch;
+                        }
+                        CopyIn::Ended => {}
                     }
                     return Ok(Some(Reply::Forward));
                 }
@@ -125,7 +129,6 @@ impl Relay {
     fn ready(&mut self, status: u8, client: &mut ClientSide) -> Result<Reply, Violation> {
         let status = TransactionStatus::from_byte(status);
         self.status = status.ok_or(Violation::ServerMalformed(tag::READY_FOR_QUERY))?;
-        self.stream = ClientStream::Normal;
         let unexpected = Violation::ServerMessage(tag::READY_FOR_QUERY);
         let reply = self.pipeline.ready().ok_or(unexpected)?;
         if reply == Reply::Skip {
@@ -161,10 +164,14 @@ impl Relay {
             Undo::Closed { name, statement } => client.statements.insert(name, statement),
             Undo::Evicted(statement) => statements.restore(statement),
         });
-        self.stream = match after {
-            AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
-            AfterError::SkipToSync => ClientStream::SkipToSync,
-        };
+        match (after, self.stream) {
+            (AfterError::SkipToSync, _) => self.stream = ClientStream::SkipToSync,
+            // The copy is over. A batch, though, may have begun behind the Sync that is waited for.
+            (AfterError::WaitReady | AfterError::Unasked, ClientStream::CopyIn) => {
+                self.stream = ClientStream::Normal;
+            }
+            (AfterError::WaitReady | AfterError::Unasked, _) => {}
+        }
         Ok(Some(Reply::Forward))
     }
 

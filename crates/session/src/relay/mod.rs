@@ -171,9 +171,9 @@ impl Relay {
         if self.stream == ClientStream::CopyIn {
             frontend::copy_fail(out, "client disconnected");
         }
-        let unfinished = match self.pipeline.last() {
-            Some(last) => !last.ends_with_ready(),
-            None => self.stream == ClientStream::SkipToSync,
+        let unfinished = match self.stream {
+            ClientStream::Batch | ClientStream::SkipToSync => true,
+            ClientStream::Normal | ClientStream::CopyIn => self.pipeline.is_unfinished(),
         };
         if unfinished {
             frontend::sync(out);
@@ -214,6 +214,9 @@ pub enum Abandon {
 enum ClientStream {
     /// Messages are requests.
     Normal,
+    /// Messages are requests, and an extended query waits for its Sync. The server may have
+    /// answered all of it, asked by a Flush, and is still in an implicit transaction.
+    Batch,
     /// The server failed in an extended query and reads on at the next Sync.
     SkipToSync,
     /// The server reads copy data until CopyDone or CopyFail.
