@@ -39,9 +39,7 @@ fn run(args: &[&str]) -> io::Result<()> {
         ["read", port, sql, times] => {
             let mut client = Client::connect(number(port)?, &mut scratch)?;
             let times: u32 = number(times)?;
-            timed(|| {
-                (0..times).try_fold(0, |sum, _| Ok(sum + client.query(sql, &mut scratch)?))
-            })
+            timed(|| (0..times).try_fold(0, |sum, _| Ok(sum + client.query(sql, &mut scratch)?)))
         }
         ["write", port, sql, megabytes, row] => {
             let mut client = Client::connect(number(port)?, &mut scratch)?;

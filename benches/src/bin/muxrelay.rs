@@ -101,7 +101,12 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        epoll::add(
+            &epoll,
+            &listener,
+            EventData::new_u64(LISTENER),
+            EventFlags::IN,
+        )?;
         let mut relay = Self {
             epoll,
             listener,
@@ -349,7 +354,10 @@ impl Socket {
     }
 
     fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        debug_assert!(self.unsent.is_empty(), "a peer that is behind is not given more");
+        debug_assert!(
+            self.unsent.is_empty(),
+            "a peer that is behind is not given more"
+        );
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
                 Ok(len) => bytes = &bytes[len..],
