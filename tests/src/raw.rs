@@ -398,7 +398,7 @@ impl RawClient {
     }
 
     /// Says that nothing more will be sent, and can still read.
-    pub fn half_close(&mut self) {
+    pub fn half_close(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
