@@ -62,8 +62,7 @@ fn query_wait_timeout_is_that_of_the_user_before_the_database_before_all() {
         ini.clone().set("query_wait_timeout", 1),
         ini.clone()
             .database("shop", &database("query_wait_timeout=1")),
-        ini.clone()
-            .database("shop", &database("query_wait_timeout=60"))
+        ini.database("shop", &database("query_wait_timeout=60"))
             .user(name, "query_wait_timeout=1"),
     ] {
         let shop = match ini.to_string().contains("shop") {
