@@ -38,7 +38,7 @@ pub(crate) enum Mail {
     /// Its pool has had a login.
     Greet,
     /// It gets no server.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ struct Mailbox {
     waker: Option<Waker>,
     mail: Option<Mail>,
     /// The first order to end counts.
-    end: Option<Farewell>,
+    end: Option<Box<Farewell>>,
     notice: bool,
     canceled: bool,
 }
@@ -106,7 +106,6 @@ pub(crate) struct State {
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
     pub(crate) application_name: Arc<str>,
-    pub(crate) tls: Option<TlsInfo>,
 }
 
 /// The shared record of a client.
@@ -120,7 +119,9 @@ pub(crate) struct Client {
     pub(crate) route: OnceLock<Arc<Route>>,
     pub(crate) cancel_key: OnceLock<CancelKey>,
     /// Set for a client that gets a server of its own for replication.
-    pub(crate) replication: OnceLock<Replication>,
+    pub(crate) replication: OnceLock<Box<Replication>>,
+    /// Set where TLS is in use.
+    pub(crate) tls: OnceLock<Box<TlsInfo>>,
     /// Whether it talks to the console.
     pub(crate) is_console: AtomicBool,
     pub(crate) prepared: AtomicU32,
@@ -148,6 +149,7 @@ impl Client {
             route: OnceLock::new(),
             cancel_key: OnceLock::new(),
             replication: OnceLock::new(),
+            tls: OnceLock::new(),
             is_console: AtomicBool::new(false),
             prepared: AtomicU32::new(0),
             counted: Mutex::new(Counted::default()),
@@ -158,7 +160,6 @@ impl Client {
                 ticket: None,
                 wait_notified: false,
                 application_name: "".into(),
-                tls: None,
             }),
             has_mail: AtomicBool::new(false),
             mailbox: Mutex::new(Mailbox::default()),
@@ -194,7 +195,7 @@ impl Client {
     /// Tells the task to end.
     pub(crate) fn end(&self, farewell: Farewell) {
         let mut mailbox = self.mailbox();
-        mailbox.end.get_or_insert(farewell);
+        mailbox.end.get_or_insert_with(|| Box::new(farewell));
         self.ring(mailbox);
     }
 
@@ -230,6 +231,7 @@ impl Client {
     /// The order to end, if there is one.
     pub(crate) fn take_end(&self) -> Option<Farewell> {
         self.take(|mailbox| mailbox.end.take())
+            .map(|farewell| *farewell)
     }
 
     /// The thing waited for, if it is there.

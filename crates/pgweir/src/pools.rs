@@ -38,7 +38,7 @@ pub(crate) fn perform(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Cl
                 }));
             }
             Action::Greet { waiter } => waiter.deliver(Mail::Greet),
-            Action::Refuse { waiter, refusal } => waiter.deliver(Mail::Refused(refusal)),
+            Action::Refuse { waiter, refusal } => waiter.deliver(Mail::Refused(Box::new(refusal))),
             Action::Close {
                 slot,
                 server,
@@ -104,7 +104,7 @@ pub(crate) async fn acquire(
             Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
             Checkout::Wait(ticket) => match wait(shared, client, home, ticket).await? {
                 Mail::Lease(lease) => lease,
-                Mail::Refused(refusal) => return Err(Farewell::Refused(refusal)),
+                Mail::Refused(refusal) => return Err(Farewell::Refused(*refusal)),
                 Mail::Greet => continue,
             },
         };
@@ -128,7 +128,7 @@ pub(crate) async fn dedicate(
     perform(shared, actions);
     match wait(shared, client, home, ticket).await? {
         Mail::Lease(lease) => Ok(lease),
-        Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
+        Mail::Refused(refusal) => Err(Farewell::Refused(*refusal)),
         Mail::Greet => {
             debug_assert!(false, "whoever wants a server is not greeted");
             Err(Farewell::ServerLost)
@@ -152,7 +152,7 @@ pub(crate) async fn greet(
         Greeting::Known => Ok(()),
         Greeting::Wait(ticket) => match wait(shared, client, home, ticket).await? {
             Mail::Greet => Ok(()),
-            Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
+            Mail::Refused(refusal) => Err(Farewell::Refused(*refusal)),
             Mail::Lease(lease) => {
                 debug_assert!(false, "a greeting brings no server");
                 checkin(shared, lease.slot, lease.server, Instant::now());

@@ -118,7 +118,7 @@ impl Session {
                 return Poll::Ready(Ok(()));
             }
             Some(Mail::Refused(refusal)) => {
-                return Poll::Ready(self.go_without(Farewell::Refused(refusal)));
+                return Poll::Ready(self.go_without(Farewell::Refused(*refusal)));
             }
             Some(Mail::Greet) | None => {}
         }
