@@ -142,13 +142,15 @@ impl Relay {
         frame: &[u8],
         client: &mut ClientSide,
     ) -> Result<Option<Reply>, Violation> {
+        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+            return Ok(None);
+        };
+        let fields = ErrorFields::parse(body);
         if self.is_asking() {
-            let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
-                return Ok(None);
-            };
-            let message = String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned();
+            let message = String::from_utf8_lossy(fields.message).into_owned();
             return Err(Violation::OwnQueryFailed(message));
         }
+        self.has_said_goodbye |= fields.is_fatal();
         let statements = &mut self.statements;
         let after = self.pipeline.failed(|undo| match undo {
             Undo::Named { name, sent } => {

@@ -64,6 +64,7 @@ pub struct Relay {
     statements: ServerStatements,
     values: Values,
     asked: Asked,
+    has_said_goodbye: bool,
     tally: Tally,
 }
 
@@ -79,6 +80,7 @@ impl Relay {
             statements: ServerStatements::default(),
             values,
             asked: Asked::Other,
+            has_said_goodbye: false,
             tally: Tally::default(),
         }
     }
@@ -110,6 +112,17 @@ impl Relay {
     #[inline]
     pub fn is_asking(&self) -> bool {
         self.pipeline.front() == Some((Awaited::Query, Reply::Skip))
+    }
+
+    /// Whether a cancel can do no harm: it makes the server give up the batch it works on and go on
+    /// with the next one, as if the first had never been sent. An INSERT would lose its BEGIN.
+    pub fn may_cancel(&self) -> bool {
+        self.pipeline.batches() <= 1
+    }
+
+    /// Whether the server has said why it ends the connection.
+    pub fn has_said_goodbye(&self) -> bool {
+        self.has_said_goodbye
     }
 
     /// Whether the client stands between two messages of the server, so that the pooler may say
@@ -177,8 +190,14 @@ impl Relay {
             frontend::copy_fail(out, "client disconnected");
         }
         if self.pipeline.is_open() {
+            // A Sync alone would commit what the client has not committed. A server that has
+            // failed, or is about to, passes over the Query; the Sync makes it listen again.
+            if self.stream != ClientStream::SkipToSync {
+                frontend::query(out, "ROLLBACK");
+                self.pipeline.push(Awaited::Query, Reply::Skip);
+            }
             frontend::sync(out);
-            self.pipeline.push(Awaited::Sync, Reply::Forward);
+            self.pipeline.push(Awaited::Sync, Reply::Skip);
         }
         self.stream = ClientStream::Normal;
         Abandon::Drain
