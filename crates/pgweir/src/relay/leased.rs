@@ -375,7 +375,10 @@ impl Session {
             return Ok(());
         };
         if held.serves() {
-            return Err(Farewell::ServerLost);
+            return Err(match held.server.relay.has_said_goodbye() {
+                true => Farewell::ServerEnded,
+                false => Farewell::ServerLost,
+            });
         }
         self.replace_server("server conn crashed?", Busy::Gone);
         Ok(())
