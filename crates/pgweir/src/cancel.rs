@@ -46,12 +46,14 @@ async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) {
         // What a console can wait for is a pause that does not come to its end.
         return admin::cancel(shared);
     }
-    let (phase, link) = {
+    let (phase, ticket, link) = {
         let state = client.state();
-        (state.clocks.phase, state.link.clone())
+        (state.clocks.phase, state.ticket, state.link.clone())
     };
     if phase == Phase::Waiting {
-        client.cancel_wait();
+        if let Some(ticket) = ticket {
+            client.cancel_wait(ticket);
+        }
         return;
     }
     let Some((slot, server)) = link else { return };
