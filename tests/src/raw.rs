@@ -265,7 +265,7 @@ fn string(out: &mut BytesMut, text: &str) {
 }
 
 /// What a client's bytes travel on.
-pub trait Wire: Read + Write + Send + fmt::Debug {
+pub trait Wire: Read + Write + Send + Sync + fmt::Debug {
     /// The socket below, for its time limits and to close it.
     fn socket(&self) -> &TcpStream;
 }
