@@ -5,9 +5,10 @@
 //! 2. A reply of the pooler's own (`Fake`) waits for its turn behind the server's replies.
 //! 3. An error takes everything up to the next Sync with it, and what those messages had changed in
 //!    the books of prepared statements is undone in reverse order.
-//! 4. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing.
+//! 4. A query that makes the server forget its statements spares those that are taught behind it.
+//! 5. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::prepared::{Statement, StatementId};
@@ -89,6 +90,8 @@ struct Owed {
     awaited: Awaited,
     reply: Reply,
     undo: Option<Box<Undo>>,
+    /// Whether it may make the server forget its prepared statements.
+    forgets: bool,
 }
 
 /// The queue of owed replies.
@@ -98,6 +101,8 @@ pub struct Pipeline {
     /// Whether an extended query has begun that no Sync has ended. All of it may be answered (after
     /// a Flush), and still the server keeps an unnamed statement, a portal and a transaction for it.
     open: bool,
+    /// How many of the owed replies are to messages that may make the server forget.
+    forgetting: usize,
 }
 
 impl Pipeline {
@@ -124,6 +129,21 @@ impl Pipeline {
         self.push_owed(awaited, reply, Some(Box::new(undo)));
     }
 
+    /// Notes a Query that may make the server forget its prepared statements.
+    pub fn push_forgetting(&mut self) {
+        self.push(Awaited::Query, Reply::Forward);
+        if let Some(query) = self.owed.back_mut() {
+            query.forgets = true;
+            self.forgetting += 1;
+        }
+    }
+
+    /// Whether such a Query is unanswered: then nobody knows which statements the server has.
+    #[inline]
+    pub fn may_forget(&self) -> bool {
+        self.forgetting > 0
+    }
+
     #[inline]
     fn push_owed(&mut self, awaited: Awaited, reply: Reply, undo: Option<Box<Undo>>) {
         if awaited != Awaited::CopyEnd {
@@ -133,6 +153,7 @@ impl Pipeline {
             awaited,
             reply,
             undo,
+            forgets: false,
         });
     }
 
@@ -172,9 +193,30 @@ impl Pipeline {
             return None;
         }
         let reply = front.reply;
+        self.forgetting -= usize::from(front.forgets);
         self.owed.pop_front();
         self.drop_copy_ends();
         Some(reply)
+    }
+
+    /// The server has forgotten its statements. Says what it will be, or has been, taught after
+    /// that; what was closed after that needs no undoing any more.
+    pub fn forgotten(&mut self) -> TaughtSince {
+        let mut since = TaughtSince::default();
+        for owed in &mut self.owed {
+            match owed.undo.as_deref() {
+                None => {}
+                Some(Undo::Named { name, sent }) => {
+                    since.names.insert(name.clone());
+                    since.ids.extend(sent);
+                }
+                Some(Undo::Taught(id)) => {
+                    since.ids.insert(*id);
+                }
+                Some(Undo::Closed { .. } | Undo::Evicted(_)) => owed.undo = None,
+            }
+        }
+        since
     }
 
     /// The next reply that the pooler has to give itself, if it is that reply's turn.
@@ -204,6 +246,7 @@ impl Pipeline {
             .position(|owed| owed.awaited == Awaited::Sync);
         let skipped = sync.unwrap_or(self.owed.len());
         for owed in self.owed.drain(..skipped).rev() {
+            self.forgetting -= usize::from(owed.forgets);
             if let Some(undone) = owed.undo {
                 undo(*undone);
             }
@@ -244,6 +287,7 @@ impl Pipeline {
     pub fn clear(&mut self) {
         self.owed.clear();
         self.open = false;
+        self.forgetting = 0;
     }
 
     #[inline]
@@ -256,6 +300,15 @@ impl Pipeline {
             self.owed.pop_front();
         }
     }
+}
+
+/// What is not forgotten, because it was sent after the query that forgets.
+#[derive(Debug, Default)]
+pub struct TaughtSince {
+    /// Names that the client has given.
+    pub names: HashSet<Box<[u8]>>,
+    /// Statements that the server has been sent.
+    pub ids: HashSet<StatementId>,
 }
 
 /// Where a connection stands after ErrorResponse.

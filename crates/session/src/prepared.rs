@@ -5,7 +5,7 @@
 //! client's names to it, [`ServerStatements`] knows what a server has been taught and which of it
 //! was used least recently.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -101,9 +101,10 @@ impl ClientStatements {
         self.by_name.remove(name)
     }
 
-    /// Takes all names away.
-    pub fn clear(&mut self) {
-        self.by_name = HashMap::new();
+    /// Takes all names away but these.
+    pub fn retain(&mut self, names: &HashSet<Box<[u8]>>) {
+        self.by_name.retain(|name, _| names.contains(name));
+        self.by_name.shrink_to_fit();
     }
 
     /// How many names there are.
@@ -163,9 +164,17 @@ impl ServerStatements {
         self.by_use.pop_lru().map(|(_, statement)| statement)
     }
 
-    /// The server has forgotten everything.
-    pub fn clear(&mut self) {
-        self.by_use.clear();
+    /// The server has forgotten everything but these.
+    pub fn retain(&mut self, ids: &HashSet<StatementId>) {
+        let forgotten: Vec<_> = self
+            .by_use
+            .iter()
+            .map(|(id, _)| *id)
+            .filter(|id| !ids.contains(id))
+            .collect();
+        for id in forgotten {
+            self.by_use.pop(&id);
+        }
     }
 
     /// How many statements the server has.

@@ -103,6 +103,7 @@ impl Relay {
             return Ok(Act::Drop);
         }
         let awaited = match header.tag {
+            tag::QUERY if rules.max_prepared.is_some() => return Ok(self.query(header, frame)),
             tag::QUERY => Awaited::Query,
             tag::EXECUTE => Awaited::Execute,
             tag::FUNCTION_CALL => Awaited::FunctionCall,
@@ -145,7 +146,32 @@ impl Relay {
         self.pipeline.push(awaited, Reply::Forward);
         Ok(Act::Pass)
     }
+
+    /// A query while names are mapped: its first word is looked at, because drivers send
+    /// DISCARD ALL and their next batch in one go.
+    #[inline]
+    fn query(&mut self, header: Header, frame: &[u8]) -> Act {
+        let there = &frame[HEADER_LEN..frame.len().min(header.frame_len())];
+        let text = there.trim_ascii_start();
+        let undecided = matches!(text.first(), None | Some(b'D' | b'd'));
+        if undecided && there.len() < header.body_len.min(FIRST_WORD_LEN) {
+            return Act::More;
+        }
+        let begins = |word: &[u8]| {
+            text.get(..word.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(word))
+        };
+        if begins(b"DISCARD") || begins(b"DEALLOCATE") {
+            self.pipeline.push_forgetting();
+        } else {
+            self.pipeline.push(Awaited::Query, Reply::Forward);
+        }
+        Act::Pass
+    }
 }
+
+/// Enough of a query to read its first word: DEALLOCATE, and some space before it.
+const FIRST_WORD_LEN: usize = 16;
 
 /// Which reply a Parse, Bind, Describe or Close waits for.
 fn extended(tag: u8) -> Awaited {
@@ -230,7 +256,7 @@ impl Named<'_> {
         self.client
             .statements
             .insert(name.into(), Arc::clone(&statement));
-        let (reply, sent) = if self.relay.statements.touch(statement.id) {
+        let (reply, sent) = if self.has(&statement) {
             (Reply::Fake, None)
         } else {
             self.make_room();
@@ -326,7 +352,7 @@ impl Named<'_> {
 
     /// Sends the server a Parse if it does not have the statement; the client sees nothing of it.
     fn teach(&mut self, statement: &Arc<Statement>) {
-        if self.relay.statements.touch(statement.id) {
+        if self.has(statement) {
             return;
         }
         self.make_room();
@@ -339,6 +365,18 @@ impl Named<'_> {
         self.learnt(statement);
     }
 
+    /// Whether the server has the statement for sure. Where it may be forgetting it just now, it is
+    /// told to: then it can be taught again.
+    fn has(&mut self, statement: &Arc<Statement>) -> bool {
+        let known = self.relay.statements.touch(statement.id);
+        if known && self.relay.pipeline.may_forget() {
+            self.relay.statements.remove(statement.id);
+            self.evict(Arc::clone(statement));
+            return false;
+        }
+        known
+    }
+
     fn learnt(&mut self, statement: &Arc<Statement>) {
         self.relay.tally.server_parses += 1;
         self.relay.statements.insert(Arc::clone(statement));
@@ -346,11 +384,15 @@ impl Named<'_> {
 
     fn make_room(&mut self) {
         while let Some(old) = self.relay.statements.evict(self.max) {
-            frontend::close_statement(self.out.inject(self.input), &old.server_name);
-            let undo = Undo::Evicted(old);
-            self.relay
-                .pipeline
-                .push_undoable(Awaited::Close, Reply::Skip, undo);
+            self.evict(old);
         }
+    }
+
+    fn evict(&mut self, old: Arc<Statement>) {
+        frontend::close_statement(self.out.inject(self.input), &old.server_name);
+        let undo = Undo::Evicted(old);
+        self.relay
+            .pipeline
+            .push_undoable(Awaited::Close, Reply::Skip, undo);
     }
 }

@@ -172,8 +172,9 @@ impl Relay {
     #[inline]
     fn command_complete(&mut self, body: &[u8], client: &mut ClientSide, rules: &Rules<'_>) {
         if rules.max_prepared.is_some() && matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
-            client.statements.clear();
-            self.statements.clear();
+            let since = self.pipeline.forgotten();
+            client.statements.retain(&since.names);
+            self.statements.retain(&since.ids);
         }
     }
 

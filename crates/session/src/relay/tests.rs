@@ -157,7 +157,7 @@ fn a_known_statement_is_not_parsed_again() {
     let mut story = Story::new();
     story.client(&[parse("a", "select 1"), sync()]);
     story.server(&[frame(b'1', b""), ready(b'I')]);
-    story.client.statements.clear();
+    story.client = ClientSide::default();
     let (server, client) = story.client(&[parse("b", "select 1"), bind("b"), execute(), sync()]);
     assert_eq!(server, [bind("PGBOUNCER_1"), execute(), sync()].concat());
     assert_eq!(client, frame(b'1', b""));
@@ -322,6 +322,63 @@ fn discard_all_forgets_the_statements() {
         assert!(story.client.statements.is_empty());
         assert_eq!(story.relay.statement_count(), 0);
     }
+}
+
+#[test]
+fn discard_all_spares_what_is_prepared_behind_it() {
+    let mut story = Story::new();
+    story.client(&[query("DISCARD ALL"), parse("a", "1"), sync()]);
+    story.server(&[
+        complete("DISCARD ALL"),
+        ready(b'I'),
+        frame(b'1', b""),
+        ready(b'I'),
+    ]);
+    let (server, _) = story.client(&[bind("a"), sync()]);
+    assert_eq!(server, [bind("PGBOUNCER_1"), sync()].concat());
+}
+
+#[test]
+fn behind_discard_all_the_server_is_taught_again_what_it_knew() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    let (server, client) = story.client(&[query("discard all"), parse("b", "1"), sync()]);
+    let taught = [close("PGBOUNCER_1"), parse("PGBOUNCER_1", "1"), sync()].concat();
+    assert_eq!(server, [query("discard all"), taught].concat());
+    assert_eq!(client, b"");
+    let answer = [
+        complete("DISCARD ALL"),
+        ready(b'I'),
+        frame(b'3', b""),
+        frame(b'1', b""),
+        ready(b'I'),
+    ];
+    let seen = story.server(&answer);
+    assert_eq!(
+        seen,
+        [&answer[0], &answer[1], &answer[3], &answer[4]]
+            .map(Vec::as_slice)
+            .concat()
+    );
+    let (server, _) = story.client(&[bind("b"), sync()]);
+    assert_eq!(server, [bind("PGBOUNCER_1"), sync()].concat());
+}
+
+#[test]
+fn what_discard_all_forgot_is_not_brought_back_by_an_error() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story.client(&[
+        query("DISCARD ALL"),
+        parse("", "bad"),
+        parse("b", "1"),
+        sync(),
+    ]);
+    story.server(&[complete("DISCARD ALL"), ready(b'I'), error(), ready(b'I')]);
+    assert_eq!(story.relay.statement_count(), 0);
+    assert!(story.client.statements.is_empty());
 }
 
 #[test]
