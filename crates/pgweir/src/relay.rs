@@ -618,7 +618,8 @@ impl Session {
             state.link = None;
         }
         let global = &held.rules.config.global;
-        if global.server_reset_query_always && !global.server_reset_query.is_empty() {
+        let reset = global.server_reset_query_always && !global.server_reset_query.is_empty();
+        if reset || held.server.relay.is_in_doubt() {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);
         } else {
             pools::checkin(&self.shared, held.slot, held.server, now);

@@ -6,7 +6,8 @@
 //! 3. An error takes everything up to the next Sync with it, and what those messages had changed in
 //!    the books of prepared statements is undone in reverse order.
 //! 4. A query that makes the server forget its statements spares those that are taught behind it.
-//! 5. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing.
+//! 5. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing. When
+//!    the COPY fails nobody knows whether it had read them: see [`Pipeline::is_in_doubt`].
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -103,6 +104,21 @@ pub struct Pipeline {
     open: bool,
     /// How many of the owed replies are to messages that may make the server forget.
     forgetting: usize,
+    doubt: Doubt,
+}
+
+/// Syncs that were sent into a COPY IN.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Doubt {
+    /// There are none, or what became of them is known.
+    #[default]
+    None,
+    /// The COPY goes on: if it ends well the server has read them as part of it.
+    Copying(u32),
+    /// The COPY has failed: the server answers those that it had not read before.
+    Failed(u32),
+    /// The same, but the failed Query's own ReadyForQuery comes first.
+    FailedQuery(u32),
 }
 
 impl Pipeline {
@@ -127,6 +143,29 @@ impl Pipeline {
     /// As [`Self::push`], with what is to be undone if the server skips the message.
     pub fn push_undoable(&mut self, awaited: Awaited, reply: Reply, undo: Undo) {
         self.push_owed(awaited, reply, Some(Box::new(undo)));
+    }
+
+    /// Notes a Sync that the server may read as part of a COPY.
+    pub fn push_sync_into_copy(&mut self) {
+        if let Doubt::Copying(syncs) = &mut self.doubt {
+            *syncs += 1;
+        }
+    }
+
+    /// Whether more ReadyForQuery may come than are owed. It is over when the server has answered
+    /// anything that was sent later.
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        match self.doubt {
+            Doubt::None | Doubt::Copying(_) => false,
+            Doubt::Failed(_) | Doubt::FailedQuery(_) => true,
+        }
+    }
+
+    /// The server has sent something else than an error or ReadyForQuery.
+    #[inline]
+    pub fn dispel_doubt(&mut self) {
+        self.doubt = Doubt::None;
     }
 
     /// Notes a Query that may make the server forget its prepared statements.
@@ -188,6 +227,11 @@ impl Pipeline {
     /// ReadyForQuery has come. `None` if the server owed something else.
     #[inline]
     pub fn ready(&mut self) -> Option<Reply> {
+        if self.doubt != Doubt::None
+            && let Some(reply) = self.doubtful_ready()
+        {
+            return Some(reply);
+        }
         let front = self.owed.front()?;
         if !front.awaited.ends_with_ready() {
             return None;
@@ -197,6 +241,30 @@ impl Pipeline {
         self.owed.pop_front();
         self.drop_copy_ends();
         Some(reply)
+    }
+
+    /// ReadyForQuery has come in doubt. `None` if it is the one that is owed next, or may be.
+    fn doubtful_ready(&mut self) -> Option<Reply> {
+        let syncs = match self.doubt {
+            Doubt::None | Doubt::Copying(_) => return None,
+            Doubt::Failed(syncs) => syncs,
+            Doubt::FailedQuery(syncs) => {
+                self.doubt = Doubt::Failed(syncs);
+                return None;
+            }
+        };
+        let front = self.front();
+        if let Some((Awaited::Sync, _)) = front {
+            return None;
+        }
+        self.doubt = match syncs {
+            0 | 1 => Doubt::None,
+            more => Doubt::Failed(more - 1),
+        };
+        if front.is_none() {
+            self.open = false;
+        }
+        Some(front.map_or(Reply::Forward, |(_, reply)| reply))
     }
 
     /// The server has forgotten its statements. Says what it will be, or has been, taught after
@@ -235,9 +303,20 @@ impl Pipeline {
     /// The server has answered with an error. Calls `undo` for what it skips, last one first, and
     /// says whether the Sync at which it goes on is on its way already.
     pub fn failed(&mut self, mut undo: impl FnMut(Undo)) -> AfterError {
+        let is_query = self
+            .owed
+            .front()
+            .is_some_and(|owed| owed.awaited.ends_with_ready());
+        self.doubt = match self.doubt {
+            Doubt::Copying(syncs @ 1..) if is_query => Doubt::FailedQuery(syncs),
+            Doubt::Copying(syncs @ 1..) => Doubt::Failed(syncs),
+            Doubt::None | Doubt::Copying(_) | Doubt::Failed(_) | Doubt::FailedQuery(_) => {
+                Doubt::None
+            }
+        };
         match self.owed.front() {
             None => return AfterError::Unasked,
-            Some(owed) if owed.awaited.ends_with_ready() => return AfterError::WaitReady,
+            Some(_) if is_query => return AfterError::WaitReady,
             Some(_) => {}
         }
         let sync = self
@@ -266,13 +345,15 @@ impl Pipeline {
             .position(|owed| owed.awaited == Awaited::CopyEnd);
         let mut index = 0;
         let until = end.unwrap_or(self.owed.len());
+        let mut syncs = 0;
         self.owed.retain(|owed| {
-            let drop = index <= until
-                && (owed.awaited == Awaited::CopyEnd
-                    || (index < until && owed.awaited == Awaited::Sync));
+            let sync = index < until && owed.awaited == Awaited::Sync;
+            syncs += u32::from(sync);
+            let drop = sync || (index <= until && owed.awaited == Awaited::CopyEnd);
             index += 1;
             !drop
         });
+        self.doubt = Doubt::Copying(syncs);
         let mut latest = self.owed.iter().rev().map(|owed| owed.awaited);
         let last = latest.find(|&awaited| awaited != Awaited::CopyEnd);
         self.open = last.is_some_and(|awaited| !awaited.ends_with_ready());
@@ -288,6 +369,7 @@ impl Pipeline {
         self.owed.clear();
         self.open = false;
         self.forgetting = 0;
+        self.doubt = Doubt::None;
     }
 
     #[inline]

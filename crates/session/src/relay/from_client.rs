@@ -109,6 +109,7 @@ impl Relay {
             tag::FUNCTION_CALL => Awaited::FunctionCall,
             tag::SYNC => {
                 if self.stream == ClientStream::CopyIn {
+                    self.pipeline.push_sync_into_copy();
                     return Ok(Act::Pass);
                 }
                 self.stream = ClientStream::Normal;

@@ -8,6 +8,18 @@ use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
 use crate::pipeline::{AfterError, Awaited, CopyIn, Reply, Undo};
 
+/// Whether a message shows which of the client's messages the server has read.
+fn dispels_doubt(tag: u8) -> bool {
+    !matches!(
+        tag,
+        tag::READY_FOR_QUERY
+            | tag::ERROR_RESPONSE
+            | tag::NOTICE_RESPONSE
+            | tag::NOTIFICATION_RESPONSE
+            | tag::PARAMETER_STATUS
+    )
+}
+
 impl Relay {
     /// Deals with the server's next bytes: what the client is to get is appended to `to_client`.
     /// Returns how many bytes were dealt with; the rest must be offered again with what follows.
@@ -53,6 +65,9 @@ impl Relay {
         rules: &Rules<'_>,
     ) -> Result<Option<Reply>, Violation> {
         let unexpected = Violation::ServerMessage(header.tag);
+        if self.pipeline.is_in_doubt() && dispels_doubt(header.tag) {
+            self.pipeline.dispel_doubt();
+        }
         let answered = match header.tag {
             tag::DATA_ROW
             | tag::COPY_DATA

@@ -100,10 +100,18 @@ impl Relay {
             && self.stream == ClientStream::Normal
     }
 
-    /// Whether the server can serve another client now: quiet, and in no transaction.
+    /// Whether the server can serve another client now: quiet, in no transaction, and surely so.
     #[inline]
     pub fn may_release(&self) -> bool {
-        self.status == TransactionStatus::Idle && self.is_quiet()
+        self.status == TransactionStatus::Idle && self.is_quiet() && !self.is_in_doubt()
+    }
+
+    /// Whether the server may send another ReadyForQuery although it owes none (a COPY that had
+    /// been given a Sync has failed). Any query of the pooler's own, even an empty one, ends the
+    /// doubt.
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        self.pipeline.is_in_doubt()
     }
 
     /// Whether the server still works on a query of the pooler's own; client bytes must wait.

@@ -413,6 +413,52 @@ fn a_copy_error_waits_for_the_sync_behind_it() {
     let (server, _) = story.client(&[frame(b'd', b"row"), frame(b'c', b""), sync()]);
     assert_eq!(server, sync());
     story.server(&[ready(b'I')]);
+    assert!(story.relay.is_quiet());
+}
+
+#[test]
+fn a_copy_that_fails_at_once_answers_the_sync_sent_with_it() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    let answer = [
+        frame(b'1', b""),
+        frame(b'2', b""),
+        frame(b'G', b"\0\0\0"),
+        error(),
+        ready(b'I'),
+    ];
+    assert_eq!(story.server(&answer), answer.concat());
+    assert!(story.relay.may_release());
+}
+
+/// Sync was sent with COPY and again behind its data; the server has answered one of them.
+fn story_of_a_copy_in_doubt() -> Story {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+    story.client(&[frame(b'd', b"row"), frame(b'c', b""), sync()]);
+    story.server(&[error(), ready(b'I')]);
+    story
+}
+
+#[test]
+fn a_server_that_may_be_ready_once_more_is_not_released() {
+    let mut story = story_of_a_copy_in_doubt();
+    assert!(story.relay.is_quiet() && !story.relay.may_release());
+    story.relay.ask("", &mut BytesMut::new());
+    assert_eq!(story.server(&[ready(b'I')]), b"");
+    assert!(story.relay.is_asking());
+    story.server(&[frame(b'I', b""), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn what_the_client_asks_next_ends_the_doubt_too() {
+    let mut story = story_of_a_copy_in_doubt();
+    story.client(&[query("select 1")]);
+    assert_eq!(story.server(&[ready(b'I')]), ready(b'I'));
+    assert!(!story.relay.is_quiet());
+    story.server(&[complete("SELECT 1"), ready(b'I')]);
     assert!(story.relay.may_release());
 }
 

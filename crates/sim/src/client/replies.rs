@@ -289,7 +289,12 @@ impl Client {
 
     fn ready(&mut self, tag: u8, body: &[u8]) -> Result<(), Broken> {
         match self.awaited.front() {
-            Some(Awaited::Sync) => self.answered(),
+            Some(Awaited::Sync) => {
+                // It may be the answer to an earlier one.
+                let doubtful = self.doubtful;
+                self.answered();
+                self.doubtful = doubtful;
+            }
             Some(Awaited::Query(ops)) if ops.is_empty() || self.progress.failed => self.answered(),
             _ if self.doubtful > 0 => self.doubtful -= 1,
             _ => return Err(self.wrong(tag, "not asked to be ready")),

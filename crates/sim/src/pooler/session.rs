@@ -401,7 +401,10 @@ impl Pooler {
             return;
         };
         self.holders.remove(&held.server.backend);
-        self.checkin(held.slot, held.server, pg, env);
+        match held.server.relay.may_release() {
+            true => self.checkin(held.slot, held.server, pg, env),
+            false => self.clean_up(held.slot, held.server, After::Release, pg, env),
+        }
     }
 
     /// The server has closed its connection. If it was only being prepared for the client, another
