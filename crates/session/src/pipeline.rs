@@ -3,16 +3,14 @@
 //! Load-bearing rules:
 //! 1. Every message that makes the server answer is pushed when it is sent, none later.
 //! 2. A reply of the pooler's own (`Fake`) waits for its turn behind the server's replies.
-//! 3. An error takes everything up to the next Sync with it, and what those messages had changed in
-//!    the books of prepared statements is undone in reverse order.
-//! 4. A query that makes the server forget its statements spares those that are taught behind it.
-//! 5. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing. When
+//! 3. An error takes everything up to the next Sync with it, and what those messages were to change
+//!    in the books of prepared statements.
+//! 4. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing. When
 //!    the COPY fails nobody knows whether it had read them: see [`Pipeline::is_in_doubt`].
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 
-use crate::prepared::{Statement, StatementId};
+use crate::changes::{Change, Changes};
 
 /// Which message the server answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,34 +61,12 @@ pub enum Reply {
     Fake,
 }
 
-/// How to restore the books of prepared statements when the server skips a message.
-#[derive(Debug)]
-pub enum Undo {
-    /// The client's Parse had given this name; `sent` if the server was to learn the statement.
-    Named {
-        /// The client's name.
-        name: Box<[u8]>,
-        /// The statement, if it was sent.
-        sent: Option<StatementId>,
-    },
-    /// A Parse of the pooler's own.
-    Taught(StatementId),
-    /// The client's Close had taken this name away.
-    Closed {
-        /// The client's name.
-        name: Box<[u8]>,
-        /// What it had stood for.
-        statement: Arc<Statement>,
-    },
-    /// A Close of the pooler's own, to make room.
-    Evicted(Arc<Statement>),
-}
-
 #[derive(Debug)]
 struct Owed {
     awaited: Awaited,
     reply: Reply,
-    undo: Option<Box<Undo>>,
+    /// Whether the first of the pipeline's changes comes with it.
+    changes: bool,
     /// Whether it may make the server forget its prepared statements.
     forgets: bool,
 }
@@ -99,6 +75,7 @@ struct Owed {
 #[derive(Debug, Default)]
 pub struct Pipeline {
     owed: VecDeque<Owed>,
+    changes: Changes,
     /// Whether an extended query has begun that no Sync has ended. All of it may be answered (after
     /// a Flush), and still the server keeps an unnamed statement, a portal and a transaction for it.
     open: bool,
@@ -137,12 +114,18 @@ impl Pipeline {
     /// Notes that a message has been (or is being) sent.
     #[inline]
     pub fn push(&mut self, awaited: Awaited, reply: Reply) {
-        self.push_owed(awaited, reply, None);
+        self.push_owed(awaited, reply, false);
     }
 
-    /// As [`Self::push`], with what is to be undone if the server skips the message.
-    pub fn push_undoable(&mut self, awaited: Awaited, reply: Reply, undo: Undo) {
-        self.push_owed(awaited, reply, Some(Box::new(undo)));
+    /// As [`Self::push`], with what the reply changes in the books of prepared statements.
+    pub fn push_change(&mut self, awaited: Awaited, reply: Reply, change: Change) {
+        self.changes.push(change);
+        self.push_owed(awaited, reply, true);
+    }
+
+    /// Changes that have not been answered.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Notes a Sync that the server may read as part of a COPY.
@@ -184,14 +167,17 @@ impl Pipeline {
     }
 
     #[inline]
-    fn push_owed(&mut self, awaited: Awaited, reply: Reply, undo: Option<Box<Undo>>) {
+    fn push_owed(&mut self, awaited: Awaited, reply: Reply, changes: bool) {
+        if awaited.ends_with_ready() {
+            self.changes.end_batch();
+        }
         if awaited != Awaited::CopyEnd {
             self.open = !awaited.ends_with_ready();
         }
         self.owed.push_back(Owed {
             awaited,
             reply,
-            undo,
+            changes,
             forgets: false,
         });
     }
@@ -213,15 +199,27 @@ impl Pipeline {
     /// The server's reply to `awaited` is complete. `None` if that is not what it owed: then the
     /// books and the server disagree, and the connection must not be trusted any more.
     #[inline]
-    pub fn answered(&mut self, awaited: Awaited) -> Option<Reply> {
-        let front = self.owed.front()?;
-        if front.awaited != awaited {
+    pub fn answered(&mut self, awaited: Awaited) -> Option<Answered> {
+        if self.owed.front()?.awaited != awaited {
             return None;
         }
-        let reply = front.reply;
-        self.owed.pop_front();
+        self.pop()
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Answered> {
+        let owed = self.owed.pop_front()?;
+        self.forgetting -= usize::from(owed.forgets);
         self.drop_copy_ends();
-        Some(reply)
+        Some(Answered {
+            awaited: owed.awaited,
+            reply: owed.reply,
+            change: if owed.changes {
+                self.changes.pop()
+            } else {
+                None
+            },
+        })
     }
 
     /// ReadyForQuery has come. `None` if the server owed something else.
@@ -232,15 +230,10 @@ impl Pipeline {
         {
             return Some(reply);
         }
-        let front = self.owed.front()?;
-        if !front.awaited.ends_with_ready() {
+        if !self.owed.front()?.awaited.ends_with_ready() {
             return None;
         }
-        let reply = front.reply;
-        self.forgetting -= usize::from(front.forgets);
-        self.owed.pop_front();
-        self.drop_copy_ends();
-        Some(reply)
+        self.pop().map(|answered| answered.reply)
     }
 
     /// ReadyForQuery has come in doubt. `None` if it is the one that is owed next, or may be.
@@ -267,42 +260,18 @@ impl Pipeline {
         Some(front.map_or(Reply::Forward, |(_, reply)| reply))
     }
 
-    /// The server has forgotten its statements. Says what it will be, or has been, taught after
-    /// that; what was closed after that needs no undoing any more.
-    pub fn forgotten(&mut self) -> TaughtSince {
-        let mut since = TaughtSince::default();
-        for owed in &mut self.owed {
-            match owed.undo.as_deref() {
-                None => {}
-                Some(Undo::Named { name, sent }) => {
-                    since.names.insert(name.clone());
-                    since.ids.extend(sent);
-                }
-                Some(Undo::Taught(id)) => {
-                    since.ids.insert(*id);
-                }
-                Some(Undo::Closed { .. } | Undo::Evicted(_)) => owed.undo = None,
-            }
-        }
-        since
-    }
-
     /// The next reply that the pooler has to give itself, if it is that reply's turn.
     #[inline]
-    pub fn pop_fake(&mut self) -> Option<Awaited> {
-        let front = self.owed.front()?;
-        if front.reply != Reply::Fake {
+    pub fn pop_fake(&mut self) -> Option<Answered> {
+        if self.owed.front()?.reply != Reply::Fake {
             return None;
         }
-        let awaited = front.awaited;
-        self.owed.pop_front();
-        self.drop_copy_ends();
-        Some(awaited)
+        self.pop()
     }
 
-    /// The server has answered with an error. Calls `undo` for what it skips, last one first, and
-    /// says whether the Sync at which it goes on is on its way already.
-    pub fn failed(&mut self, mut undo: impl FnMut(Undo)) -> AfterError {
+    /// The server has answered with an error. Forgets what it skips, and says whether the Sync at
+    /// which it goes on is on its way already.
+    pub fn failed(&mut self) -> AfterError {
         let is_query = self
             .owed
             .front()
@@ -324,10 +293,10 @@ impl Pipeline {
             .iter()
             .position(|owed| owed.awaited == Awaited::Sync);
         let skipped = sync.unwrap_or(self.owed.len());
-        for owed in self.owed.drain(..skipped).rev() {
+        for owed in self.owed.drain(..skipped) {
             self.forgetting -= usize::from(owed.forgets);
-            if let Some(undone) = owed.undo {
-                undo(*undone);
+            if owed.changes {
+                self.changes.pop();
             }
         }
         match sync {
@@ -367,6 +336,7 @@ impl Pipeline {
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
         self.owed.clear();
+        self.changes.clear();
         self.open = false;
         self.forgetting = 0;
         self.doubt = Doubt::None;
@@ -384,13 +354,15 @@ impl Pipeline {
     }
 }
 
-/// What is not forgotten, because it was sent after the query that forgets.
-#[derive(Debug, Default)]
-pub struct TaughtSince {
-    /// Names that the client has given.
-    pub names: HashSet<Box<[u8]>>,
-    /// Statements that the server has been sent.
-    pub ids: HashSet<StatementId>,
+/// A reply that is complete.
+#[derive(Debug)]
+pub struct Answered {
+    /// To which message.
+    pub awaited: Awaited,
+    /// What the client gets to see of it.
+    pub reply: Reply,
+    /// What it changes in the books of prepared statements.
+    pub change: Option<Change>,
 }
 
 /// Where a connection stands after ErrorResponse.
@@ -416,6 +388,7 @@ pub enum CopyIn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepared::StatementId;
 
     fn pipeline(messages: &[(Awaited, Reply)]) -> Pipeline {
         let mut pipeline = Pipeline::default();
@@ -428,9 +401,9 @@ mod tests {
     #[test]
     fn a_reply_must_be_the_one_that_is_owed() {
         let mut pipeline = pipeline(&[(Awaited::Bind, Reply::Forward)]);
-        assert_eq!(pipeline.answered(Awaited::Parse), None);
+        assert!(pipeline.answered(Awaited::Parse).is_none());
         assert_eq!(pipeline.ready(), None);
-        assert_eq!(pipeline.answered(Awaited::Bind), Some(Reply::Forward));
+        assert!(pipeline.answered(Awaited::Bind).is_some());
         assert!(pipeline.is_empty());
     }
 
@@ -440,9 +413,10 @@ mod tests {
             (Awaited::Bind, Reply::Forward),
             (Awaited::Parse, Reply::Fake),
         ]);
-        assert_eq!(pipeline.pop_fake(), None);
+        assert!(pipeline.pop_fake().is_none());
         pipeline.answered(Awaited::Bind);
-        assert_eq!(pipeline.pop_fake(), Some(Awaited::Parse));
+        let fake = pipeline.pop_fake().map(|fake| fake.awaited);
+        assert_eq!(fake, Some(Awaited::Parse));
     }
 
     #[test]
@@ -453,36 +427,33 @@ mod tests {
             (Awaited::Sync, Reply::Forward),
             (Awaited::Query, Reply::Forward),
         ]);
-        assert_eq!(pipeline.failed(|_| ()), AfterError::WaitReady);
+        assert_eq!(pipeline.failed(), AfterError::WaitReady);
         assert_eq!(pipeline.front(), Some((Awaited::Sync, Reply::Forward)));
     }
 
     #[test]
     fn an_error_without_sync_skips_what_is_still_to_come() {
         let mut pipeline = pipeline(&[(Awaited::Parse, Reply::Forward)]);
-        assert_eq!(pipeline.failed(|_| ()), AfterError::SkipToSync);
+        assert_eq!(pipeline.failed(), AfterError::SkipToSync);
         assert!(pipeline.is_empty());
     }
 
     #[test]
-    fn what_was_skipped_is_undone_last_one_first() {
+    fn what_is_skipped_changes_nothing() {
         let mut pipeline = Pipeline::default();
-        for id in [1, 2] {
-            pipeline.push_undoable(Awaited::Parse, Reply::Skip, Undo::Taught(StatementId(id)));
-        }
-        let mut order = Vec::new();
-        pipeline.failed(|undo| {
-            if let Undo::Taught(id) = undo {
-                order.push(id.0);
-            }
-        });
-        assert_eq!(order, [2, 1]);
+        let id = StatementId(1);
+        pipeline.push_change(Awaited::Close, Reply::Skip, Change::Evicted(id));
+        pipeline.push(Awaited::Sync, Reply::Forward);
+        pipeline.push_change(Awaited::Close, Reply::Skip, Change::Evicted(id));
+        pipeline.failed();
+        assert_eq!(pipeline.ready(), Some(Reply::Forward));
+        assert!(pipeline.answered(Awaited::Close).unwrap().change.is_some());
     }
 
     #[test]
     fn an_error_in_a_simple_query_waits_for_ready() {
         let mut pipeline = pipeline(&[(Awaited::Query, Reply::Forward)]);
-        assert_eq!(pipeline.failed(|_| ()), AfterError::WaitReady);
+        assert_eq!(pipeline.failed(), AfterError::WaitReady);
         assert_eq!(pipeline.ready(), Some(Reply::Forward));
     }
 

@@ -9,12 +9,15 @@
 mod from_client;
 mod from_server;
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use pgweir_wire::{FrameError, TransactionStatus, backend, frontend};
 use thiserror::Error;
 
 pub use from_client::FromClient;
 
+use crate::changes::Change;
 use crate::gather::Gather;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
@@ -193,13 +196,37 @@ impl Relay {
     }
 
     /// Appends the replies whose turn it is and that the server was not asked for.
-    fn give_fakes(&mut self, out: &mut BytesMut) {
-        while let Some(awaited) = self.pipeline.pop_fake() {
-            out.extend_from_slice(match awaited {
+    fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
+        while let Some(fake) = self.pipeline.pop_fake() {
+            out.extend_from_slice(match fake.awaited {
                 Awaited::Parse => &backend::PARSE_COMPLETE,
                 Awaited::Close => &backend::CLOSE_COMPLETE,
                 other => unreachable!("{other:?} is never answered by the pooler"),
             });
+            if let Some(change) = fake.change {
+                self.change(change, client);
+            }
+        }
+    }
+
+    /// Enters a change into the books.
+    fn change(&mut self, change: Change, client: &mut ClientSide) {
+        match change {
+            Change::Named {
+                name,
+                statement,
+                sent,
+            } => {
+                if sent {
+                    self.statements.insert(Arc::clone(&statement));
+                }
+                client.statements.insert(name, statement);
+            }
+            Change::Closed(name) => {
+                client.statements.remove(&name);
+            }
+            Change::Taught(statement) => self.statements.insert(statement),
+            Change::Evicted(id) => self.statements.remove(id),
         }
     }
 

@@ -278,6 +278,46 @@ fn an_eviction_that_the_server_skipped_is_undone() {
 }
 
 #[test]
+fn a_batch_does_not_rely_on_what_an_earlier_one_teaches() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story.relay = Relay::new(Values::default());
+    let (server, _) = story.client(&[parse("", "bad"), bind("a"), sync(), bind("a"), sync()]);
+    let taught = [parse("PGBOUNCER_1", "1"), bind("PGBOUNCER_1"), sync()].concat();
+    let first = [parse("", "bad"), taught.clone()].concat();
+    assert_eq!(server, [first, close("PGBOUNCER_1"), taught].concat());
+    story.server(&[error(), ready(b'I')]);
+    assert_eq!(story.relay.statement_count(), 0);
+    let second = [
+        frame(b'3', b""),
+        frame(b'1', b""),
+        frame(b'2', b""),
+        ready(b'I'),
+    ];
+    let seen = story.server(&second);
+    assert_eq!(seen, [frame(b'2', b""), ready(b'I')].concat());
+    assert_eq!(story.relay.statement_count(), 1);
+}
+
+#[test]
+fn an_eviction_that_may_be_skipped_is_done_again() {
+    let mut story = Story::new();
+    story.max_prepared = Some(1);
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    let (server, _) = story.client(&[parse("", "bad"), parse("b", "2"), sync(), bind("a"), sync()]);
+    let again = [
+        close("PGBOUNCER_1"),
+        close("PGBOUNCER_2"),
+        parse("PGBOUNCER_1", "1"),
+        bind("PGBOUNCER_1"),
+        sync(),
+    ];
+    assert!(server.ends_with(&again.concat()), "{server:?}");
+}
+
+#[test]
 fn describe_names_the_statement_as_the_server_knows_it() {
     let mut story = Story::new();
     let (server, _) = story.client(&[parse("a", "select 1"), describe("a"), sync()]);
