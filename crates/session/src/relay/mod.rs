@@ -180,6 +180,8 @@ impl Relay {
 
     /// The client is gone. Appends what makes the server quiet again, so that it can be rolled
     /// back and reused; the replies must be read through [`Self::from_server`] and thrown away.
+    /// To be called again whenever something has been read: a COPY that the client had asked for
+    /// may have begun, and waits for data that nobody will send.
     pub fn abandon(&mut self, out: &mut BytesMut) -> Abandon {
         if !self.client_rest.is_done() {
             return Abandon::Close;

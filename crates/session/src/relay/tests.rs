@@ -650,6 +650,21 @@ fn an_abandoned_copy_fails() {
 }
 
 #[test]
+fn a_copy_that_begins_after_its_client_has_gone_fails_too() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert!(out.is_empty());
+    story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    let fail = [frame(b'f', b"client disconnected\0"), sync()].concat();
+    assert_eq!(&out[..], fail);
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(out.len(), fail.len(), "it is said once");
+}
+
+#[test]
 fn a_client_that_leaves_inside_a_message_takes_the_server_with_it() {
     let mut story = Story::new();
     story.try_client(&query("select 1")[..8]).unwrap();

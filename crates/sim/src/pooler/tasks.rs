@@ -225,7 +225,14 @@ impl Pooler {
                         let (mut nobody, mut heard) = (ClientSide::default(), Gather::default());
                         let relay = &mut server.relay;
                         match relay.from_server(&bytes, &mut nobody, &rules, &mut heard) {
-                            Ok(consumed) => server.line.keep(bytes, consumed),
+                            Ok(consumed) => {
+                                server.line.keep(bytes, consumed);
+                                let mut out = BytesMut::new();
+                                let _ = server.relay.abandon(&mut out);
+                                server.line.queue(&out);
+                                let drained = server.line.drain(env);
+                                problem = drained.err().map(|_| "gone".to_owned());
+                            }
                             Err(violation) => problem = Some(violation.to_string()),
                         }
                     }
