@@ -277,6 +277,10 @@ impl Client {
             return Ok(());
         }
         self.progress = Progress::default();
+        if self.awaited.is_empty() && self.doubtful > 0 {
+            // The answer to a Sync that was taken for answered already.
+            return Ok(());
+        }
         while let Some(awaited) = self.awaited.front() {
             if matches!(awaited, Awaited::Sync) {
                 return Ok(());
