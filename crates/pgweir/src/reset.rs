@@ -24,7 +24,7 @@ use crate::{ask, cancel, pools};
 /// Why a server needs care.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum After {
-    /// Its client gave it back properly; `server_reset_query` is due.
+    /// Its client gave it back properly; `server_reset_query` is due, or a proof that it is quiet.
     Release,
     /// Its client is gone.
     Client,
@@ -118,6 +118,9 @@ async fn clean(
         server.line.queue(&out);
         cancel::send(shared, &server.info).await;
         ask::until_quiet(server, &mut ClientSide::default(), &rules).await?;
+    }
+    if server.relay.is_in_doubt() {
+        ask::run(server, "", &rules).await?;
     }
     if server.relay.status() != TransactionStatus::Idle {
         ask::run(server, "ROLLBACK", &rules).await?;

@@ -9,12 +9,15 @@
 mod from_client;
 mod from_server;
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use pgweir_wire::{FrameError, TransactionStatus, backend, frontend};
 use thiserror::Error;
 
 pub use from_client::FromClient;
 
+use crate::changes::Change;
 use crate::gather::Gather;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
@@ -100,10 +103,18 @@ impl Relay {
             && self.stream == ClientStream::Normal
     }
 
-    /// Whether the server can serve another client now: quiet, and in no transaction.
+    /// Whether the server can serve another client now: quiet, in no transaction, and surely so.
     #[inline]
     pub fn may_release(&self) -> bool {
-        self.status == TransactionStatus::Idle && self.is_quiet()
+        self.status == TransactionStatus::Idle && self.is_quiet() && !self.is_in_doubt()
+    }
+
+    /// Whether the server may send another ReadyForQuery although it owes none (a COPY that had
+    /// been given a Sync has failed). Any query of the pooler's own, even an empty one, ends the
+    /// doubt.
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        self.pipeline.is_in_doubt()
     }
 
     /// Whether the server still works on a query of the pooler's own; client bytes must wait.
@@ -169,6 +180,8 @@ impl Relay {
 
     /// The client is gone. Appends what makes the server quiet again, so that it can be rolled
     /// back and reused; the replies must be read through [`Self::from_server`] and thrown away.
+    /// To be called again whenever something has been read: a COPY that the client had asked for
+    /// may have begun, and waits for data that nobody will send.
     pub fn abandon(&mut self, out: &mut BytesMut) -> Abandon {
         if !self.client_rest.is_done() {
             return Abandon::Close;
@@ -185,13 +198,37 @@ impl Relay {
     }
 
     /// Appends the replies whose turn it is and that the server was not asked for.
-    fn give_fakes(&mut self, out: &mut BytesMut) {
-        while let Some(awaited) = self.pipeline.pop_fake() {
-            out.extend_from_slice(match awaited {
+    fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
+        while let Some(fake) = self.pipeline.pop_fake() {
+            out.extend_from_slice(match fake.awaited {
                 Awaited::Parse => &backend::PARSE_COMPLETE,
                 Awaited::Close => &backend::CLOSE_COMPLETE,
                 other => unreachable!("{other:?} is never answered by the pooler"),
             });
+            if let Some(change) = fake.change {
+                self.change(change, client);
+            }
+        }
+    }
+
+    /// Enters a change into the books.
+    fn change(&mut self, change: Change, client: &mut ClientSide) {
+        match change {
+            Change::Named {
+                name,
+                statement,
+                sent,
+            } => {
+                if sent {
+                    self.statements.insert(Arc::clone(&statement));
+                }
+                client.statements.insert(name, statement);
+            }
+            Change::Closed(name) => {
+                client.statements.remove(&name);
+            }
+            Change::Taught(statement) => self.statements.insert(statement),
+            Change::Evicted(id) => self.statements.remove(id),
         }
     }
 
