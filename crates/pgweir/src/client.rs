@@ -51,6 +51,33 @@ struct Mailbox {
     canceled: bool,
 }
 
+/// What a replication client's own server is asked for at its login.
+#[derive(Debug)]
+pub(crate) struct Replication {
+    pub(crate) kind: ReplicationKind,
+    /// Parameters for the startup packet besides user and database.
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+/// What is replicated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ReplicationKind {
+    /// `replication=database`: changes of one database.
+    Logical,
+    /// `replication=yes`: the write-ahead log.
+    Physical,
+}
+
+impl ReplicationKind {
+    /// As it stands in the startup packet.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Logical => "database",
+            Self::Physical => "yes",
+        }
+    }
+}
+
 /// The limits that a client counts in.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
@@ -92,6 +119,8 @@ pub(crate) struct Client {
     pub(crate) identity: OnceLock<Identity>,
     pub(crate) route: OnceLock<Arc<Route>>,
     pub(crate) cancel_key: OnceLock<CancelKey>,
+    /// Set for a client that gets a server of its own for replication.
+    pub(crate) replication: OnceLock<Replication>,
     /// Whether it talks to the console.
     pub(crate) is_console: AtomicBool,
     pub(crate) prepared: AtomicU32,
@@ -118,6 +147,7 @@ impl Client {
             identity: OnceLock::new(),
             route: OnceLock::new(),
             cancel_key: OnceLock::new(),
+            replication: OnceLock::new(),
             is_console: AtomicBool::new(false),
             prepared: AtomicU32::new(0),
             counted: Mutex::new(Counted::default()),

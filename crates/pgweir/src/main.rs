@@ -19,6 +19,7 @@ mod log;
 mod login;
 mod open;
 mod options;
+mod peers;
 mod pools;
 mod relay;
 mod reload;

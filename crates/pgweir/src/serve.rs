@@ -61,7 +61,7 @@ async fn live(shared: &Arc<Shared>, client: &Arc<Client>, stream: Stream) {
         return;
     };
     match entry {
-        Entry::Client { route, side } => {
+        Entry::Client { route, side, own } => {
             let mut line = Buffered::new(talk.stream);
             line.put_back_bytes(&talk.unread);
             shared.pools().client_joined(route.home.id);
@@ -69,6 +69,9 @@ async fn live(shared: &Arc<Shared>, client: &Arc<Client>, stream: Stream) {
             start_idle(client);
             let (shared, client) = (Arc::clone(shared), Arc::clone(client));
             let mut session = Session::new(shared, client, route, line, side);
+            if let Some(lease) = own {
+                session.take_own(lease);
+            }
             let farewell = session.run().await;
             Box::pin(leave(session, farewell)).await;
         }

@@ -16,7 +16,7 @@ use super::{Desk, Place, Session};
 use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
-use crate::server::Server;
+use crate::server::{Server, Stage, Work};
 use crate::shared::{Rules, Shared, lock};
 use crate::{pools, reset};
 
@@ -27,22 +27,6 @@ const ROUNDS_MAX: usize = 32;
 pub(super) struct Held {
     pub(super) slot: SlotId,
     pub(super) server: Box<Server>,
-    stage: Stage,
-    rules: Arc<Rules>,
-    pub(super) tally: Tally,
-    query_start: Option<Instant>,
-    transaction_start: Option<Instant>,
-}
-
-/// What a server that was just lent has to do first.
-#[derive(Clone, Debug)]
-enum Stage {
-    /// Show that it is still there.
-    Check,
-    /// Take over the client's parameters, which were these.
-    Fit(Values),
-    /// Serve.
-    Serve,
 }
 
 impl Session {
@@ -88,15 +72,30 @@ impl Session {
             wait_time_us: micros(wait),
             ..Tally::default()
         };
-        self.place = Place::Leased(Held {
-            slot,
-            server,
+        server.work = Work {
             stage,
             rules,
             tally,
+            is_own: false,
             query_start: Some(asked),
             transaction_start: Some(now),
-        });
+        };
+        self.place = Place::Leased(Held { slot, server });
+    }
+
+    /// Takes a server that is this client's alone.
+    pub(crate) fn take_own(&mut self, lease: Lease) {
+        self.side.values = lease.server.relay.values().clone();
+        let now = Instant::now();
+        self.begin_lease(lease, now, now);
+        if let Place::Leased(held) = &mut self.place {
+            held.server.work.is_own = true;
+            held.server.work.query_start = None;
+            held.server.work.transaction_start = None;
+        }
+        let mut state = self.client.state();
+        state.clocks.query_start = None;
+        state.clocks.transaction_start = None;
     }
 
     /// Moves bytes in both directions until neither moves or the server is released.
@@ -180,8 +179,8 @@ impl Session {
         to_server.clear();
         fakes.clear();
         let bytes = input.bytes(scratch);
-        held.tally.bytes_received += bytes.len() as u64;
-        let session_rules = session_rules(&self.shared, &held.rules);
+        held.server.work.tally.bytes_received += bytes.len() as u64;
+        let session_rules = session_rules(&self.shared, &held.server.work.rules);
         let relay = &mut held.server.relay;
         let verdict = relay.from_client(bytes, &mut self.side, &session_rules, to_server, fakes);
         let out = to_server.bytes(bytes);
@@ -194,15 +193,15 @@ impl Session {
                 return Err(Farewell::Violation(violation));
             }
         };
-        if was_quiet && held.query_start.is_none() && !held.server.relay.is_quiet() {
+        if was_quiet && held.server.work.query_start.is_none() && !held.server.relay.is_quiet() {
             let now = Instant::now();
-            held.query_start = Some(now);
-            held.transaction_start.get_or_insert(now);
+            held.server.work.query_start = Some(now);
+            held.server.work.transaction_start.get_or_insert(now);
             let mut state = self.client.state();
             state.clocks.phase = Phase::Active;
             state.clocks.since = now;
             state.clocks.query_start = Some(now);
-            state.clocks.transaction_start = held.transaction_start;
+            state.clocks.transaction_start = held.server.work.transaction_start;
             state.requested_at = now;
         }
         if !out.is_empty() && held.server.line.send(cx, out).is_err() {
@@ -219,7 +218,7 @@ impl Session {
             return Err(Farewell::ClientClosed);
         }
         // Everything the client sent was answered without the server (Close of a statement).
-        if held.server.relay.may_release() && held.query_start.is_some() {
+        if held.server.relay.may_release() && held.server.work.query_start.is_some() {
             self.turn_quiet();
         }
         Ok(())
@@ -240,14 +239,14 @@ impl Session {
         } = desk;
         to_client.clear();
         let bytes = input.bytes(scratch);
-        let session_rules = session_rules(&self.shared, &held.rules);
+        let session_rules = session_rules(&self.shared, &held.server.work.rules);
         let relay = &mut held.server.relay;
         let consumed = match relay.from_server(bytes, &mut self.side, &session_rules, to_client) {
             Ok(consumed) => consumed,
             Err(violation) => return Err(Farewell::Violation(violation)),
         };
         let out = to_client.bytes(bytes);
-        held.tally.bytes_sent += out.len() as u64;
+        held.server.work.tally.bytes_sent += out.len() as u64;
         if !out.is_empty() {
             self.line.send(cx, out).map_err(|_| Farewell::ClientGone)?;
         }
@@ -256,10 +255,10 @@ impl Session {
             self.next_stage();
             return Ok(Heard::More);
         }
-        if !held.server.relay.is_quiet() || held.query_start.is_none() {
+        if !held.server.relay.is_quiet() || held.server.work.query_start.is_none() {
             return Ok(Heard::More);
         }
-        if held.rules.settings.pool_mode == PoolMode::Statement
+        if held.server.work.rules.settings.pool_mode == PoolMode::Statement
             && held.server.relay.status() != TransactionStatus::Idle
         {
             return Err(Farewell::TransactionInStatementMode);
@@ -278,7 +277,7 @@ impl Session {
         if held.server.relay.is_asking() {
             return;
         }
-        match std::mem::replace(&mut held.stage, Stage::Serve) {
+        match std::mem::replace(&mut held.server.work.stage, Stage::Serve) {
             Stage::Check => {
                 let mut out = BytesMut::new();
                 let before = self.side.values.clone();
@@ -288,7 +287,7 @@ impl Session {
                     .fit(&mut self.side, &self.shared.tracked, &mut out)
                 {
                     held.server.line.queue(&out);
-                    held.stage = Stage::Fit(before);
+                    held.server.work.stage = Stage::Fit(before);
                     self.log_fit(&out);
                 }
             }
@@ -324,8 +323,8 @@ impl Session {
         let now = Instant::now();
         let idle = held.server.relay.status() == TransactionStatus::Idle;
         held.end_query(idle, now);
-        self.route.home.totals.add(&mut held.tally);
-        let release = idle && may_leave(&held.rules);
+        self.route.home.totals.add(&mut held.server.work.tally);
+        let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         if release {
             self.release(now);
             return;
@@ -354,7 +353,7 @@ impl Session {
             state.clocks.transaction_start = None;
             state.link = None;
         }
-        let global = &held.rules.config.global;
+        let global = &held.server.work.rules.config.global;
         if global.server_reset_query_always && !global.server_reset_query.is_empty() {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);
         } else {
@@ -385,21 +384,21 @@ impl Session {
 
 impl Held {
     fn serves(&self) -> bool {
-        matches!(self.stage, Stage::Serve)
+        matches!(self.server.work.stage, Stage::Serve)
     }
 
     fn end_query(&mut self, idle: bool, now: Instant) {
         let parsed = self.server.relay.take_tally();
-        self.tally.client_parse_count += parsed.client_parses;
-        self.tally.server_parse_count += parsed.server_parses;
-        self.tally.bind_count += parsed.binds;
-        if let Some(start) = self.query_start.take() {
-            self.tally.query_count += 1;
-            self.tally.query_time_us += micros(now.saturating_duration_since(start));
+        self.server.work.tally.client_parse_count += parsed.client_parses;
+        self.server.work.tally.server_parse_count += parsed.server_parses;
+        self.server.work.tally.bind_count += parsed.binds;
+        if let Some(start) = self.server.work.query_start.take() {
+            self.server.work.tally.query_count += 1;
+            self.server.work.tally.query_time_us += micros(now.saturating_duration_since(start));
         }
-        if idle && let Some(start) = self.transaction_start.take() {
-            self.tally.xact_count += 1;
-            self.tally.xact_time_us += micros(now.saturating_duration_since(start));
+        if idle && let Some(start) = self.server.work.transaction_start.take() {
+            self.server.work.tally.xact_count += 1;
+            self.server.work.tally.xact_time_us += micros(now.saturating_duration_since(start));
         }
     }
 }

@@ -26,6 +26,7 @@ use pgweir_pool::Ticket;
 use pgweir_session::{ClientSide, Gather, SkipBatch};
 
 use crate::client::Client;
+use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::relay::leased::Held;
 use crate::shared::{Route, Shared};
@@ -140,8 +141,13 @@ impl Session {
             Place::Waiting(ticket) => pools::leave_queue(&shared, &client, route.home.id, ticket),
             Place::Leased(mut held) => {
                 can_be_told = held.server.relay.is_between_replies();
-                route.home.totals.add(&mut held.tally);
-                reset::after_client(&shared, held.slot, held.server, farewell);
+                route.home.totals.add(&mut held.server.work.tally);
+                if held.server.work.is_own {
+                    let reason = "replication client was closed";
+                    close::give_up(&shared, held.slot, held.server, reason, Busy::Yes);
+                } else {
+                    reset::after_client(&shared, held.slot, held.server, farewell);
+                }
             }
         }
         Remains { line, can_be_told }

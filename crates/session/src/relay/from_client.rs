@@ -103,18 +103,9 @@ impl Relay {
             return Ok(Act::Drop);
         }
         let awaited = match header.tag {
-            tag::QUERY => {
-                self.end_batch();
-                Awaited::Query
-            }
-            tag::EXECUTE => {
-                self.begin_batch();
-                Awaited::Execute
-            }
-            tag::FUNCTION_CALL => {
-                self.end_batch();
-                Awaited::FunctionCall
-            }
+            tag::QUERY => Awaited::Query,
+            tag::EXECUTE => Awaited::Execute,
+            tag::FUNCTION_CALL => Awaited::FunctionCall,
             tag::SYNC => {
                 if self.stream == ClientStream::CopyIn {
                     return Ok(Act::Pass);
@@ -123,7 +114,6 @@ impl Relay {
                 Awaited::Sync
             }
             tag::PARSE | tag::BIND | tag::DESCRIBE | tag::CLOSE => {
-                self.begin_batch();
                 return match rules.max_prepared {
                     Some(max) => Named {
                         relay: self,
@@ -142,10 +132,7 @@ impl Relay {
             }
             tag::COPY_DONE | tag::COPY_FAIL => {
                 if self.stream == ClientStream::CopyIn {
-                    self.stream = match self.pipeline.front() {
-                        Some((Awaited::Execute, _)) => ClientStream::Batch,
-                        _ => ClientStream::Normal,
-                    };
+                    self.stream = ClientStream::Normal;
                 } else {
                     self.pipeline.push_copy_end();
                 }
@@ -157,21 +144,6 @@ impl Relay {
         };
         self.pipeline.push(awaited, Reply::Forward);
         Ok(Act::Pass)
-    }
-
-    #[inline]
-    fn begin_batch(&mut self) {
-        if self.stream == ClientStream::Normal {
-            self.stream = ClientStream::Batch;
-        }
-    }
-
-    /// A simple query ends with ReadyForQuery, whatever came before it.
-    #[inline]
-    fn end_batch(&mut self) {
-        if self.stream == ClientStream::Batch {
-            self.stream = ClientStream::Normal;
-        }
     }
 }
 

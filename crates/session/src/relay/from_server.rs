@@ -4,7 +4,7 @@ use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, TransactionStatus};
 
-use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation};
+use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
 use crate::pipeline::{AfterError, Awaited, CopyIn, Reply, Undo};
 
@@ -87,12 +87,8 @@ impl Relay {
             }
             tag::COPY_IN_RESPONSE => match self.pipeline.front() {
                 Some((Awaited::Query | Awaited::Execute, Reply::Forward)) => {
-                    match self.pipeline.copy_in_begun() {
-                        CopyIn::Open => self.stream = ClientStream::CopyIn,
-                        CopyIn::Ended if self.pipeline.is_unfinished() => {
-                            self.stream = ClientStream::Batch;
-                        }
-                        CopyIn::Ended => {}
+                    if self.pipeline.copy_in_begun() == CopyIn::Open {
+                        self.stream = ClientStream::CopyIn;
                     }
                     return Ok(Some(Reply::Forward));
                 }
@@ -129,9 +125,10 @@ impl Relay {
     fn ready(&mut self, status: u8, client: &mut ClientSide) -> Result<Reply, Violation> {
         let status = TransactionStatus::from_byte(status);
         self.status = status.ok_or(Violation::ServerMalformed(tag::READY_FOR_QUERY))?;
+        self.stream = ClientStream::Normal;
         let unexpected = Violation::ServerMessage(tag::READY_FOR_QUERY);
         let reply = self.pipeline.ready().ok_or(unexpected)?;
-        if reply == Reply::Skip {
+        if reply == Reply::Skip && self.asked == Asked::Fit {
             // The server may spell a value in its own way ("ISO, MDY" for "ISO"): from here on the
             // client has the server's spelling, so that the same server is not set again.
             client.values = self.values.clone();
@@ -164,14 +161,10 @@ impl Relay {
             Undo::Closed { name, statement } => client.statements.insert(name, statement),
             Undo::Evicted(statement) => statements.restore(statement),
         });
-        match (after, self.stream) {
-            (AfterError::SkipToSync, _) => self.stream = ClientStream::SkipToSync,
-            // The copy is over. A batch, though, may have begun behind the Sync that is waited for.
-            (AfterError::WaitReady | AfterError::Unasked, ClientStream::CopyIn) => {
-                self.stream = ClientStream::Normal;
-            }
-            (AfterError::WaitReady | AfterError::Unasked, _) => {}
-        }
+        self.stream = match after {
+            AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
+            AfterError::SkipToSync => ClientStream::SkipToSync,
+        };
         Ok(Some(Reply::Forward))
     }
 
@@ -199,7 +192,9 @@ impl Relay {
         };
         if let Some(index) = rules.tracked.index(name) {
             self.values.set(index, value);
-            client.values.set(index, value);
+            if !self.is_asking() {
+                client.values.set(index, value);
+            }
         }
         Ok(())
     }

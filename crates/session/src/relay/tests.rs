@@ -522,6 +522,46 @@ fn fitting_is_invisible_and_adopts_the_servers_spelling() {
 }
 
 #[test]
+fn checking_a_server_leaves_the_clients_parameters_alone() {
+    let mut story = Story::new();
+    let timezone = story.tracked.index("TimeZone").unwrap();
+    story.client.values.set(timezone, "Asia/Tokyo");
+    let mut values = Values::default();
+    values.set(timezone, "GMT");
+    story.relay = Relay::new(values);
+    story.relay.ask("select 1", &mut BytesMut::new());
+    story.server(&[complete("SELECT 1"), ready(b'I')]);
+    let mut out = BytesMut::new();
+    assert!(story.relay.fit(&mut story.client, &story.tracked, &mut out));
+    assert_eq!(&out[..], query("SET TimeZone='Asia/Tokyo';"));
+}
+
+#[test]
+fn a_server_is_kept_between_flush_and_sync() {
+    let mut story = Story::new();
+    story.client(&[parse("", "select 1"), frame(b'H', b"")]);
+    story.server(&[frame(b'1', b"")]);
+    assert!(
+        !story.relay.may_release(),
+        "the unnamed statement would be lost"
+    );
+    story.client(&[bind(""), execute(), sync()]);
+    story.server(&[frame(b'2', b""), complete("SELECT 1"), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_batch_behind_a_failed_one_stays_open() {
+    let mut story = Story::new();
+    story.client(&[parse("", "bad"), sync(), parse("", "select 1")]);
+    story.server(&[error(), ready(b'I'), frame(b'1', b"")]);
+    assert!(!story.relay.may_release());
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], sync());
+}
+
+#[test]
 fn a_refused_own_query_ends_both() {
     let mut story = Story::new();
     story.relay.ask("SET nonsense=1", &mut BytesMut::new());
