@@ -16,16 +16,24 @@ const CANCELED: &str = "E(57014 canceling statement due to user request) Z(I)";
 
 #[test]
 fn sixty_clients_on_two_servers_get_their_own_answers_only() {
-    let Some(tenant) = Tenant::new() else { return };
+    // One thread, as by default, and two, which can get into each other's way.
+    for workers in [1, 2] {
+        let Some(tenant) = Tenant::new() else { return };
+        let ini = tenant.ini().set("workers", workers);
+        let pooler = start(ini.set("default_pool_size", SERVERS));
+        crowd(&tenant, &pooler);
+    }
+}
+
+fn crowd(tenant: &Tenant, pooler: &Pooler) {
     tenant
         .direct()
         .rows("create table ledger (entry text not null)");
-    let pooler = tenant.pooler(SERVERS);
     let watch = tenant.watch();
 
     thread::scope(|scope| {
         for number in 0..CLIENTS {
-            let mut client = tenant.client(&pooler);
+            let mut client = tenant.client(pooler);
             scope.spawn(move || {
                 for round in 0..ROUNDS {
                     talk(&mut client, number, round);

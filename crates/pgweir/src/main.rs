@@ -84,10 +84,15 @@ fn check(file: &str) -> ExitCode {
         && config
             .load(pgweir_config::Phase::Start, &mut reload::read)
             .is_ok()
-        && let Err(error) = Tls::load(&config.global)
     {
-        println!("{file}: error: TLS setup failed: {error}");
-        broken = true;
+        // Without these files it starts all the same, as PgBouncer does.
+        for (_, text) in AuthFiles::read(&config.global).1 {
+            println!("{file}: warning: {text}");
+        }
+        if let Err(error) = Tls::load(&config.global) {
+            println!("{file}: error: TLS setup failed: {error}");
+            broken = true;
+        }
     }
     if broken {
         return ExitCode::FAILURE;

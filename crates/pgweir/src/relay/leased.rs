@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use pgweir_config::PoolMode;
 use pgweir_net::Input;
 use pgweir_pool::SlotId;
-use pgweir_session::{Phase, Values};
+use pgweir_session::{Phase, Values, Violation};
 use pgweir_stats::Tally;
 use pgweir_wire::TransactionStatus;
 
@@ -243,6 +243,13 @@ impl Session {
         let relay = &mut held.server.relay;
         let consumed = match relay.from_server(bytes, &mut self.side, &session_rules, to_client) {
             Ok(consumed) => consumed,
+            Err(Violation::OwnQueryFailed(message))
+                if matches!(held.server.work.stage, Stage::Check) =>
+            {
+                tracing::info!(peer = %held.server.info, "server_check_query: {message}");
+                self.replace_server("test query failed", Busy::No);
+                return Ok(Heard::Released);
+            }
             Err(violation) => return Err(Farewell::Violation(violation)),
         };
         let out = to_client.bytes(bytes);
@@ -375,15 +382,19 @@ impl Session {
         if held.serves() {
             return Err(Farewell::ServerLost);
         }
+        self.replace_server("server conn crashed?", Busy::Gone);
+        Ok(())
+    }
+
+    /// Gives a server up that has not served the client yet. What the client sent is still there:
+    /// it asks again.
+    fn replace_server(&mut self, reason: &str, busy: Busy) {
         let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
-            return Ok(());
+            return;
         };
         self.client.state().link = None;
-        let reason = "server conn crashed?";
-        let gone = Busy::Gone;
-        close::give_up(&self.shared, held.slot, held.server, reason, gone);
+        close::give_up(&self.shared, held.slot, held.server, reason, busy);
         self.line.offer_held();
-        Ok(())
     }
 }
 
