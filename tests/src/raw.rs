@@ -179,8 +179,9 @@ impl Batch {
 
     /// Flush
     #[must_use]
-    pub fn flush(self) -> Self {
-        self.message(b'H', |_| ())
+    pub fn flush(mut self) -> Self {
+        frontend::flush(&mut self.bytes);
+        self
     }
 
     /// Sync

@@ -117,11 +117,17 @@ fn a_client_that_leaves_in_a_transaction_costs_no_server() {
             .bind("", "half", &[])
             .terminate(),
         Batch::new().query("select pg_sleep(20)").terminate(),
+        Batch::new().query("copy kept from stdin").terminate(),
+        Batch::new().run("copy kept from stdin").terminate(),
     ] {
         let mut client = tenant.client(&pooler);
         client.send(&leave);
         client.until_end();
-        assert_eq!(tenant.client(&pooler).value(PID), first, "no login storm");
+        assert_eq!(
+            tenant.client(&pooler).value(PID),
+            first,
+            "no login storm after {leave:?}"
+        );
     }
     assert_eq!(tenant.root().value("select count(*) from kept"), "0");
 }

@@ -27,7 +27,7 @@ const CANCEL_AGAIN: Duration = Duration::from_millis(500);
 /// Why a server needs care.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum After {
-    /// Its client gave it back properly; `server_reset_query` is due.
+    /// Its client gave it back properly; `server_reset_query` is due, or a proof that it is quiet.
     Release,
     /// Its client is gone.
     Client,
@@ -120,6 +120,9 @@ async fn clean(
         }
         server.line.queue(&out);
         drain(shared, server, &rules).await?;
+    }
+    if server.relay.is_in_doubt() {
+        ask::run(server, "", &rules).await?;
     }
     if server.relay.status() != TransactionStatus::Idle {
         ask::run(server, "ROLLBACK", &rules).await?;

@@ -254,10 +254,14 @@ impl Session {
         };
         let out = to_client.bytes(bytes);
         held.server.work.tally.bytes_sent += out.len() as u64;
-        if !out.is_empty() {
-            self.line.send(cx, out).map_err(|_| Farewell::ClientGone)?;
-        }
+        // A server that is still being prepared has nothing to say to the client.
+        let sent = match out.is_empty() || !held.serves() {
+            true => Ok(()),
+            false => self.line.send(cx, out),
+        };
+        // Even if the client is gone: the server is read on from here when it is cleaned up.
         held.server.line.keep(input, scratch, consumed);
+        sent.map_err(|_| Farewell::ClientGone)?;
         if !held.serves() {
             self.next_stage();
             return Ok(Heard::More);
@@ -281,7 +285,7 @@ impl Session {
         let Place::Leased(held) = &mut self.place else {
             return;
         };
-        if held.server.relay.is_asking() {
+        if !held.server.relay.is_quiet() {
             return;
         }
         match std::mem::replace(&mut held.server.work.stage, Stage::Serve) {
@@ -361,7 +365,8 @@ impl Session {
             state.link = None;
         }
         let global = &held.server.work.rules.config.global;
-        if global.server_reset_query_always && !global.server_reset_query.is_empty() {
+        let reset = global.server_reset_query_always && !global.server_reset_query.is_empty();
+        if reset || held.server.relay.is_in_doubt() {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);
         } else {
             pools::checkin(&self.shared, held.slot, held.server, now);

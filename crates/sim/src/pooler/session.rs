@@ -368,11 +368,14 @@ impl Pooler {
         let consumed = relay
             .from_server(&bytes, side, &rules, &mut to_client)
             .map_err(Farewell::Violation)?;
-        line.send(env, to_client.bytes(&bytes))
-            .map_err(|_| Farewell::Left)?;
+        let sent = match held.stage {
+            Stage::Serve => line.send(env, to_client.bytes(&bytes)),
+            Stage::Check | Stage::Fit => Ok(()),
+        };
         held.server.line.keep(bytes, consumed);
+        sent.map_err(|_| Farewell::Left)?;
         if held.stage != Stage::Serve {
-            if !held.server.relay.is_asking() {
+            if held.server.relay.is_quiet() {
                 let mut out = BytesMut::new();
                 let fits = held.stage == Stage::Check
                     && held.server.relay.fit(side, &self.tracked, &mut out);
@@ -401,7 +404,10 @@ impl Pooler {
             return;
         };
         self.holders.remove(&held.server.backend);
-        self.checkin(held.slot, held.server, pg, env);
+        match held.server.relay.may_release() {
+            true => self.checkin(held.slot, held.server, pg, env),
+            false => self.clean_up(held.slot, held.server, After::Release, pg, env),
+        }
     }
 
     /// The server has closed its connection. If it was only being prepared for the client, another

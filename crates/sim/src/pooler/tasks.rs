@@ -41,6 +41,8 @@ pub(super) enum Step {
     Cancel,
     /// What is owed is read and thrown away.
     Drain,
+    /// A query runs that shows whether everything was read.
+    Probe,
     /// ROLLBACK is running.
     RollBack,
     /// `server_reset_query` is running.
@@ -50,6 +52,9 @@ pub(super) enum Step {
 /// Why a server is cleaned up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum After {
+    /// Its client has given it back, and it has to show that it is quiet.
+    Release,
+    /// Its client is gone.
     Client,
 }
 
@@ -220,7 +225,14 @@ impl Pooler {
                         let (mut nobody, mut heard) = (ClientSide::default(), Gather::default());
                         let relay = &mut server.relay;
                         match relay.from_server(&bytes, &mut nobody, &rules, &mut heard) {
-                            Ok(consumed) => server.line.keep(bytes, consumed),
+                            Ok(consumed) => {
+                                server.line.keep(bytes, consumed);
+                                let mut out = BytesMut::new();
+                                let _ = server.relay.abandon(&mut out);
+                                server.line.queue(&out);
+                                let drained = server.line.drain(env);
+                                problem = drained.err().map(|_| "gone".to_owned());
+                            }
                             Err(violation) => problem = Some(violation.to_string()),
                         }
                     }
@@ -231,7 +243,13 @@ impl Pooler {
             let mut out = BytesMut::new();
             let next = match (&problem, *step) {
                 (Some(_), _) | (None, Step::Reset) => None,
-                (None, Step::Drain) if server.relay.status() != TransactionStatus::Idle => {
+                (None, _) if server.relay.is_in_doubt() => {
+                    server.relay.ask("", &mut out);
+                    Some(Step::Probe)
+                }
+                (None, Step::Drain | Step::Probe)
+                    if server.relay.status() != TransactionStatus::Idle =>
+                {
                     server.relay.ask("ROLLBACK", &mut out);
                     Some(Step::RollBack)
                 }
