@@ -99,7 +99,7 @@ impl Pooler {
         loop {
             let moved = match self.sessions[id].place {
                 Place::Idle => self.idle(id, pg, env),
-                Place::Waiting(ticket) => self.waiting(id, ticket, pg, env),
+                Place::Waiting(ticket) => self.waiting(id, ticket, env),
                 Place::Leased(_) => self.leased(id, pg, env),
                 Place::Ended => return self.return_late_mail(id, pg, env),
             };
@@ -165,7 +165,7 @@ impl Pooler {
         }
     }
 
-    fn waiting(&mut self, id: usize, ticket: Ticket, pg: &mut Postgres, env: &mut Env) -> Moved {
+    fn waiting(&mut self, id: usize, ticket: Ticket, env: &mut Env) -> Moved {
         match self.sessions[id].mail.take() {
             Some(Mail::Lease(slot, server, stale)) => {
                 match self.alive(slot, server, env) {
@@ -186,10 +186,7 @@ impl Pooler {
             return Ok(true);
         }
         match session.line.is_gone(env) {
-            true => {
-                let _ = pg;
-                Err(Farewell::Left)
-            }
+            true => Err(Farewell::Left),
             false => Ok(false),
         }
     }

@@ -27,6 +27,7 @@ pub(super) enum Task {
         slot: SlotId,
         server: Box<Server>,
         step: Step,
+        since_us: u64,
     },
     Closing {
         slot: SlotId,
@@ -99,7 +100,7 @@ impl Pooler {
 
     /// A CancelRequest reaches PostgreSQL.
     pub(crate) fn cancel_arrives(
-        &mut self,
+        &self,
         flight: u64,
         pg: &mut Postgres,
         env: &mut Env,
@@ -177,8 +178,14 @@ impl Pooler {
             step = Step::Cancel;
             self.send_cancel(backend, Then::Drain, env);
         }
-        self.tasks
-            .insert(backend, Task::Cleaning { slot, server, step });
+        let since_us = env.now_us;
+        let task = Task::Cleaning {
+            slot,
+            server,
+            step,
+            since_us,
+        };
+        self.tasks.insert(backend, task);
         self.wake_server(backend, pg, env);
     }
 
@@ -205,7 +212,10 @@ impl Pooler {
 
     fn go_on_cleaning(&mut self, backend: usize, pg: &mut Postgres, env: &mut Env) {
         loop {
-            let Some(Task::Cleaning { slot, server, step }) = self.tasks.get_mut(&backend) else {
+            let Some(Task::Cleaning {
+                slot, server, step, ..
+            }) = self.tasks.get_mut(&backend)
+            else {
                 return;
             };
             if *step == Step::Cancel {
@@ -282,14 +292,17 @@ impl Pooler {
 
     /// The patience for cleaning a server up is over.
     pub(crate) fn impatience(&mut self, backend: usize, env: &mut Env) {
-        if !matches!(self.tasks.get(&backend), Some(Task::Cleaning { .. })) {
-            return;
+        match self.tasks.get(&backend) {
+            // The timer may be one of an earlier time.
+            Some(Task::Cleaning { since_us, .. }) if since_us + PATIENCE_US == env.now_us => {}
+            _ => return,
         }
-        if let Some(Task::Cleaning { slot, server, step }) = self.tasks.remove(&backend) {
-            self.blame(
-                backend,
-                format!("{step:?} takes too long: {:?}", server.relay),
-            );
+        if let Some(Task::Cleaning {
+            slot, server, step, ..
+        }) = self.tasks.remove(&backend)
+        {
+            let why = format!("{step:?} takes too long: {:?}", server.relay);
+            self.blame(backend, why);
             self.give_up(slot, server, env);
         }
     }
