@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod demo;
 mod fuzz;
@@ -25,6 +26,17 @@ usage: cargo xtask COMMAND
     --seconds N          for how long (10)
     --debug              the debug build: builds faster, runs slower
     --keep               leave it running until Ctrl-C
+  bench [OPTIONS]      pgweir beside PgBouncer and a bare relay, in turns; see docs/benchmarks.md
+    --quick              two short rounds
+    --rounds N           rounds (5)
+    --seconds N          how long one run of pgbench takes (5)
+    --only NAME          only workloads whose names begin so; may be repeated
+    --pgbouncer PATH     the PgBouncer to compare with, if not the one in PATH
+    --syscalls           count system calls too (perf)
+    --callgrind          count instructions too (valgrind)
+    --write              write docs/benchmarks.md
+    --from FILE          use earlier results instead of measuring
+    --against FILE       set another measurement beside this one
   check                formatting, lints, documentation; what a change must pass beside the tests
   fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
   help                 this text
@@ -42,6 +54,7 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["test", rest @ ..] => test::run(rest),
         ["demo", rest @ ..] => demo::run(rest),
+        ["bench", rest @ ..] => bench::run(rest),
         ["check"] => check::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {

@@ -33,6 +33,8 @@ pub struct ClusterOptions {
     pub conf: Vec<String>,
     /// Turns TLS on.
     pub tls: Option<Tls>,
+    /// Keeps the data in memory where the machine has room for it, so that no disk is measured.
+    pub in_memory: bool,
 }
 
 impl Default for ClusterOptions {
@@ -42,6 +44,7 @@ impl Default for ClusterOptions {
             hba: Vec::new(),
             conf: Vec::new(),
             tls: None,
+            in_memory: false,
         }
     }
 }
@@ -84,7 +87,10 @@ impl Cluster {
     /// Makes and starts a cluster of this PostgreSQL.
     pub fn start_with(postgres: Postgres, options: ClusterOptions) -> Result<Self, Error> {
         let account = Account::choose()?;
-        let daemon = Daemon::new("postgres", account)?;
+        let daemon = match memory_disk().filter(|_| options.in_memory) {
+            Some(disk) => Daemon::new_in(disk, "postgres", account)?,
+            None => Daemon::new("postgres", account)?,
+        };
         let host = daemon.dir().display().to_string();
         let dir = daemon.dir().to_owned();
         let endpoint = Endpoint {
@@ -283,6 +289,14 @@ impl Cluster {
         let program = self.endpoint.postgres.bin_dir.join(program);
         self.daemon.account().command(&program, self.daemon.dir())
     }
+}
+
+/// Linux's file system in memory, where it exists and is not one of the tiny ones that containers get.
+fn memory_disk() -> Option<&'static Path> {
+    const ROOM_MIN: u64 = 2 << 30;
+    let disk = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(disk).ok()?;
+    (room.f_bavail * room.f_frsize >= ROOM_MIN).then_some(disk)
 }
 
 fn pg_hba_conf(options: &ClusterOptions) -> String {

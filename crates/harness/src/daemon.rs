@@ -38,7 +38,15 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// A directory for a process that is not started yet.
     pub(crate) fn new(name: &str, account: Account) -> Result<Self, Error> {
-        let scratch = Scratch::new(account)?;
+        Self::within(Scratch::new(account)?, name, account)
+    }
+
+    /// As [`Self::new`], with a directory in another folder.
+    pub(crate) fn new_in(parent: &Path, name: &str, account: Account) -> Result<Self, Error> {
+        Self::within(Scratch::new_in(parent, account)?, name, account)
+    }
+
+    fn within(scratch: Scratch, name: &str, account: Account) -> Result<Self, Error> {
         let log = scratch.path().join(format!("{name}.log"));
         Ok(Self {
             name: name.to_owned(),

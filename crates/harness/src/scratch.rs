@@ -33,7 +33,12 @@ impl Scratch {
     /// Not in TMPDIR: the name of a Unix socket may have 107 bytes at most (103 on macOS), and macOS's TMPDIR
     /// alone takes half of that.
     pub(crate) fn new(account: Account) -> Result<Self, Error> {
-        let path = fresh_directory(Path::new("/tmp"))?;
+        Self::new_in(Path::new("/tmp"), account)
+    }
+
+    /// As [`Self::new`], in another folder with a short name.
+    pub(crate) fn new_in(parent: &Path, account: Account) -> Result<Self, Error> {
+        let path = fresh_directory(parent)?;
         account.give(&path)?;
         let mut guard = Command::new("/bin/sh")
             .args(["-c", GUARD, "pgweir-guard"])

@@ -9,6 +9,7 @@ fn a_cluster_obeys_its_options() {
         hba: vec!["host all stranger 127.0.0.1/32 reject".to_owned()],
         conf: vec!["work_mem = '5MB'".to_owned()],
         tls: None,
+        in_memory: false,
     };
     let Some(cluster) = Cluster::start_or_skip(options) else {
         return;

@@ -262,6 +262,13 @@ pub(crate) fn resume_all(shared: &Arc<Shared>) {
     pools::perform(shared, actions);
 }
 
+/// A console's query is canceled: if that is a pause or suspend, it is taken back.
+pub(crate) fn cancel(shared: &Arc<Shared>) {
+    if shared.operator.hold() != Hold::None && shared.operator.shutdown() == Shutdown::No {
+        resume_all(shared);
+    }
+}
+
 /// Until clients can be handed to another process, SUSPEND is a PAUSE that waits for nothing.
 fn suspend(shared: &Arc<Shared>, client: &Client) -> Result<(), CommandError> {
     if shared.operator.hold() != Hold::None {

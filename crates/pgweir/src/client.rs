@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use pgweir_net::Address;
 use pgweir_net::tls::TlsInfo;
-use pgweir_pool::{Refusal, SlotId, Ticket};
+use pgweir_pool::{PoolId, Refusal, Scope, SlotId, Ticket};
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
 
@@ -38,7 +38,7 @@ pub(crate) enum Mail {
     /// Its pool has had a login.
     Greet,
     /// It gets no server.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 #[derive(Debug, Default)]
@@ -46,9 +46,44 @@ struct Mailbox {
     waker: Option<Waker>,
     mail: Option<Mail>,
     /// The first order to end counts.
-    end: Option<Farewell>,
+    end: Option<Box<Farewell>>,
     notice: bool,
     canceled: bool,
+}
+
+/// What a replication client's own server is asked for at its login.
+#[derive(Debug)]
+pub(crate) struct Replication {
+    pub(crate) kind: ReplicationKind,
+    /// Parameters for the startup packet besides user and database.
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+/// What is replicated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ReplicationKind {
+    /// `replication=database`: changes of one database.
+    Logical,
+    /// `replication=yes`: the write-ahead log.
+    Physical,
+}
+
+impl ReplicationKind {
+    /// As it stands in the startup packet.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Logical => "database",
+            Self::Physical => "yes",
+        }
+    }
+}
+
+/// The limits that a client counts in.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) scopes: Vec<Scope>,
+    /// The pool that it has joined.
+    pub(crate) pool: Option<PoolId>,
 }
 
 /// Who a client is, known after its startup packet.
@@ -71,7 +106,6 @@ pub(crate) struct State {
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
     pub(crate) application_name: Arc<str>,
-    pub(crate) tls: Option<TlsInfo>,
 }
 
 /// The shared record of a client.
@@ -84,9 +118,15 @@ pub(crate) struct Client {
     pub(crate) identity: OnceLock<Identity>,
     pub(crate) route: OnceLock<Arc<Route>>,
     pub(crate) cancel_key: OnceLock<CancelKey>,
+    /// Set for a client that gets a server of its own for replication.
+    pub(crate) replication: OnceLock<Box<Replication>>,
+    /// Set where TLS is in use.
+    pub(crate) tls: OnceLock<Box<TlsInfo>>,
     /// Whether it talks to the console.
     pub(crate) is_console: AtomicBool,
     pub(crate) prepared: AtomicU32,
+    /// What it counts in, to be given back when it is forgotten, however its task ends.
+    counted: Mutex<Counted>,
     state: Mutex<State>,
     has_mail: AtomicBool,
     mailbox: Mutex<Mailbox>,
@@ -108,8 +148,11 @@ impl Client {
             identity: OnceLock::new(),
             route: OnceLock::new(),
             cancel_key: OnceLock::new(),
+            replication: OnceLock::new(),
+            tls: OnceLock::new(),
             is_console: AtomicBool::new(false),
             prepared: AtomicU32::new(0),
+            counted: Mutex::new(Counted::default()),
             state: Mutex::new(State {
                 clocks,
                 requested_at: now,
@@ -117,7 +160,6 @@ impl Client {
                 ticket: None,
                 wait_notified: false,
                 application_name: "".into(),
-                tls: None,
             }),
             has_mail: AtomicBool::new(false),
             mailbox: Mutex::new(Mailbox::default()),
@@ -127,6 +169,11 @@ impl Client {
     /// The state, to read or change. Held for a few lines only.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it counts in.
+    pub(crate) fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers which task to wake. A task keeps its waker for life.
@@ -148,7 +195,7 @@ impl Client {
     /// Tells the task to end.
     pub(crate) fn end(&self, farewell: Farewell) {
         let mut mailbox = self.mailbox();
-        mailbox.end.get_or_insert(farewell);
+        mailbox.end.get_or_insert_with(|| Box::new(farewell));
         self.ring(mailbox);
     }
 
@@ -184,6 +231,7 @@ impl Client {
     /// The order to end, if there is one.
     pub(crate) fn take_end(&self) -> Option<Farewell> {
         self.take(|mailbox| mailbox.end.take())
+            .map(|farewell| *farewell)
     }
 
     /// The thing waited for, if it is there.

@@ -11,7 +11,7 @@ use pgweir_auth::hba::Hba;
 use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
-use pgweir_config::{CONSOLE_DATABASE, Settings};
+use pgweir_config::{CONSOLE_DATABASE, Settings, Severity};
 use pgweir_session::{ClientSide, Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
@@ -31,60 +31,60 @@ pub(crate) struct AuthFiles {
 }
 
 impl AuthFiles {
-    /// Reads the files. What cannot be read is logged; a broken file must not keep those out who
-    /// stand in the others.
+    /// Reads the files and logs what is wrong with them.
     pub(crate) fn load(settings: &Settings) -> Self {
-        let mut files = Self::default();
-        if let Some(path) = settings
-            .auth_file
-            .as_deref()
-            .filter(|path| !path.is_empty())
-        {
-            match fs::read(path) {
-                Ok(text) => {
-                    let (users, problem) = UserList::parse(&text);
-                    files.users = users;
-                    if let Some(problem) = problem {
-                        tracing::error!("{path}: {problem}");
-                    }
-                }
-                Err(error) => tracing::error!("could not open auth_file {path}: {error}"),
+        let (files, problems) = Self::read(settings);
+        for (severity, text) in problems {
+            match severity {
+                Severity::Warning => tracing::warn!("{text}"),
+                Severity::Error => tracing::error!("{text}"),
             }
-        }
-        if let Some(path) = settings
-            .auth_ident_file
-            .as_deref()
-            .filter(|path| !path.is_empty())
-        {
-            match fs::read_to_string(path) {
-                Ok(text) => {
-                    let (ident, problems) = IdentMaps::parse(&text);
-                    files.ident = ident;
-                    for problem in problems {
-                        tracing::warn!("{path}: {problem}");
-                    }
-                }
-                Err(error) => tracing::error!("could not open auth_ident_file {path}: {error}"),
-            }
-        }
-        if !settings.auth_hba_file.is_empty() {
-            files.load_hba(&settings.auth_hba_file);
         }
         files
     }
 
-    fn load_hba(&mut self, path: &str) {
-        match fs::read_to_string(path) {
-            Ok(text) => {
-                let mut read = |name: &Path| fs::read_to_string(name);
-                let (hba, problems) = Hba::parse(&text, Path::new(path), &self.ident, &mut read);
-                self.hba = hba;
-                for problem in problems {
-                    tracing::warn!("{path}: {problem}");
+    /// Reads the files, and says what is wrong with them. A broken file must not keep those out who
+    /// stand in the others.
+    pub(crate) fn read(settings: &Settings) -> (Self, Vec<(Severity, String)>) {
+        let mut files = Self::default();
+        let mut problems = Vec::new();
+        let named = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
+        if let Some(path) = named(&settings.auth_file) {
+            match fs::read(&path) {
+                Ok(text) => {
+                    let (users, problem) = UserList::parse(&text);
+                    files.users = users;
+                    let told = problem.map(|problem| format!("{path}: {problem}"));
+                    problems.extend(told.map(|text| (Severity::Error, text)));
                 }
+                Err(error) => problems.push(unreadable("auth_file", &path, &error)),
             }
-            Err(error) => tracing::error!("could not open auth_hba_file {path}: {error}"),
         }
+        if let Some(path) = named(&settings.auth_ident_file) {
+            match fs::read_to_string(&path) {
+                Ok(text) => {
+                    let (ident, found) = IdentMaps::parse(&text);
+                    files.ident = ident;
+                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
+                    problems.extend(told.map(|text| (Severity::Warning, text)));
+                }
+                Err(error) => problems.push(unreadable("auth_ident_file", &path, &error)),
+            }
+        }
+        let path = &settings.auth_hba_file;
+        if !path.is_empty() {
+            match fs::read_to_string(path) {
+                Ok(text) => {
+                    let mut read = |name: &Path| fs::read_to_string(name);
+                    let (hba, found) = Hba::parse(&text, Path::new(path), &files.ident, &mut read);
+                    files.hba = hba;
+                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
+                    problems.extend(told.map(|text| (Severity::Warning, text)));
+                }
+                Err(error) => problems.push(unreadable("auth_hba_file", path, &error)),
+            }
+        }
+        (files, problems)
     }
 
     /// The kind of secret that most users have: an unknown user is treated as if it had one.
@@ -102,6 +102,13 @@ impl AuthFiles {
             SecretKind::Md5
         }
     }
+}
+
+fn unreadable(key: &str, path: &str, error: &std::io::Error) -> (Severity, String) {
+    (
+        Severity::Error,
+        format!("could not open {key} {path}: {error}"),
+    )
 }
 
 /// Keys that were derived from passwords, so that nobody waits for the same hashing twice.
@@ -177,19 +184,34 @@ pub(crate) async fn query(
     if shared.operator.is_disabled(auth_database) {
         return Err(Farewell::AuthDatabaseDisabled(auth_database.to_owned()));
     }
-    let mut lease = pools::acquire(shared, client, &route.home).await?;
-    match look_up(shared, &mut lease, &settings.auth_query, user).await {
-        Ok(row) => {
-            pools::checkin(shared, lease.slot, lease.server, Instant::now());
-            Ok(row.map(|secret| secret.unwrap_or_else(impossible)))
-        }
-        Err(reason) => {
+    let lease = pools::acquire(shared, client, &route.home).await?;
+    // In a task of its own: a login that runs out of time must not take the server with it.
+    let (shared, sql, user) = (Arc::clone(shared), settings.auth_query, user.to_owned());
+    let lookup = tokio::spawn(async move { look_up_and_return(&shared, lease, &sql, &user).await });
+    match lookup.await {
+        Ok(Ok(row)) => Ok(row.map(|secret| secret.unwrap_or_else(impossible))),
+        Ok(Err(reason)) => {
             tracing::error!(peer = %client, "error in auth_query: {reason}");
-            let why = "error response from auth_query";
-            close::give_up(shared, lease.slot, lease.server, why, Busy::Yes);
             Err(Farewell::Configuration)
         }
+        Err(_) => Err(Farewell::Configuration),
     }
+}
+
+async fn look_up_and_return(
+    shared: &Arc<Shared>,
+    mut lease: Lease,
+    sql: &str,
+    user: &str,
+) -> Result<Option<Option<Secret>>, String> {
+    let result = look_up(shared, &mut lease, sql, user).await;
+    if result.is_ok() {
+        pools::checkin(shared, lease.slot, lease.server, Instant::now());
+    } else {
+        let why = "error response from auth_query";
+        close::give_up(shared, lease.slot, lease.server, why, Busy::Yes);
+    }
+    result
 }
 
 /// A secret that nothing matches: the user is there but may not log in (VALID UNTIL has passed).

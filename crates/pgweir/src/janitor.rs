@@ -79,7 +79,7 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             client.state().wait_notified = true;
             client.notify_wait();
         }
-        if config.global.server_fast_close {
+        if config.global.server_fast_close || client.replication.get().is_some() {
             close_fast(shared, &client);
         }
     }
@@ -95,13 +95,14 @@ fn login_deadlines(config: &Config) -> Deadlines {
 }
 
 /// `server_fast_close`: a session between two transactions gives up a server whose configuration
-/// has changed.
+/// has changed. A replication client always does, because it might never end by itself.
 fn close_fast(shared: &Arc<Shared>, client: &Arc<crate::client::Client>) {
     let state = client.state();
+    let replicates = client.replication.get().is_some();
     let between = state.clocks.phase == Phase::Active && state.clocks.query_start.is_none();
     let slot = state.link.as_ref().map(|(slot, _)| *slot);
     drop(state);
-    if between && slot.is_some_and(|slot| shared.pools().is_obsolete(slot)) {
+    if (between || replicates) && slot.is_some_and(|slot| shared.pools().is_obsolete(slot)) {
         client.end(Farewell::DatabaseChanged);
     }
 }

@@ -18,7 +18,13 @@ use crate::{close, open};
 pub(crate) fn perform(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Client>>) {
     for action in actions {
         match action {
-            Action::Open { pool, slot } => open::spawn(shared, pool, slot),
+            Action::Open {
+                pool,
+                slot,
+                dedicated_to,
+            } => {
+                open::spawn(shared, pool, slot, dedicated_to);
+            }
             Action::Serve {
                 waiter,
                 slot,
@@ -32,7 +38,7 @@ pub(crate) fn perform(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Cl
                 }));
             }
             Action::Greet { waiter } => waiter.deliver(Mail::Greet),
-            Action::Refuse { waiter, refusal } => waiter.deliver(Mail::Refused(refusal)),
+            Action::Refuse { waiter, refusal } => waiter.deliver(Mail::Refused(Box::new(refusal))),
             Action::Close {
                 slot,
                 server,
@@ -68,6 +74,7 @@ fn close_text(reason: CloseReason) -> &'static str {
         CloseReason::Surplus => "too many servers in the pool",
         CloseReason::Paused => "pause mode",
         CloseReason::Removed => "database removed",
+        CloseReason::Abandoned => "replication client was closed",
     }
 }
 
@@ -97,12 +104,34 @@ pub(crate) async fn acquire(
             Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
             Checkout::Wait(ticket) => match wait(shared, client, home, ticket).await? {
                 Mail::Lease(lease) => lease,
-                Mail::Refused(refusal) => return Err(Farewell::Refused(refusal)),
+                Mail::Refused(refusal) => return Err(Farewell::Refused(*refusal)),
                 Mail::Greet => continue,
             },
         };
         if let Some(lease) = alive(shared, lease) {
             return Ok(lease);
+        }
+    }
+}
+
+/// Gets a server for a replication client alone.
+pub(crate) async fn dedicate(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    home: &PoolHome,
+) -> Result<Lease, Farewell> {
+    let mut actions = Actions::default();
+    let now = Instant::now();
+    let ticket = shared
+        .pools()
+        .dedicate(home.id, now, || Arc::clone(client), &mut actions);
+    perform(shared, actions);
+    match wait(shared, client, home, ticket).await? {
+        Mail::Lease(lease) => Ok(lease),
+        Mail::Refused(refusal) => Err(Farewell::Refused(*refusal)),
+        Mail::Greet => {
+            debug_assert!(false, "whoever wants a server is not greeted");
+            Err(Farewell::ServerLost)
         }
     }
 }
@@ -123,7 +152,7 @@ pub(crate) async fn greet(
         Greeting::Known => Ok(()),
         Greeting::Wait(ticket) => match wait(shared, client, home, ticket).await? {
             Mail::Greet => Ok(()),
-            Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
+            Mail::Refused(refusal) => Err(Farewell::Refused(*refusal)),
             Mail::Lease(lease) => {
                 debug_assert!(false, "a greeting brings no server");
                 checkin(shared, lease.slot, lease.server, Instant::now());

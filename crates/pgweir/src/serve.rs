@@ -1,6 +1,9 @@
 //! The life of one client connection, in a few lines.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -10,19 +13,55 @@ use pgweir_session::Expiry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::client::Client;
+use crate::client::{Client, Counted};
 use crate::conversation::Conversation;
 use crate::farewell::Farewell;
-use crate::login::{Entry, Login};
+use crate::login::{Entrance, Entry, Login};
 use crate::relay::{self, Session};
 use crate::shared::Shared;
-use crate::{admin, cancel};
+use crate::{admin, cancel, close};
 
 /// How long a client that is being sent away may take to read why.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: Address) {
+///
+/// Thousands of clients are idle, so what this future holds while one is idle is kept small: login
+/// and farewell, which are large and rare, are boxed and gone by then.
+pub(crate) fn serve(
+    shared: Arc<Shared>,
+    stream: Stream,
+    address: Address,
+) -> impl Future<Output = ()> + Send {
+    let client = register(&shared, &stream, address);
+    let login = Box::pin(enter(Arc::clone(&shared), Arc::clone(&client), stream));
+    async move {
+        let mut life = std::pin::pin!(live(&shared, &client, login));
+        let end = std::future::poll_fn(|cx| {
+            let turn = catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx)));
+            turn.map_or(Poll::Ready(End::Panicked), |poll| {
+                poll.map(|()| End::Orderly)
+            })
+        })
+        .await;
+        if end == End::Panicked {
+            // The panic has been printed. Other clients must not pay for it: what this one held is
+            // given back as far as that is safe.
+            tracing::error!(peer = %client, "a bug ended this client's task");
+            close::write_off(&shared, &client);
+        }
+        forget(&shared, &client);
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    Orderly,
+    Panicked,
+}
+
+/// From here on the client is listed and counted.
+fn register(shared: &Shared, stream: &Stream, address: Address) -> Arc<Client> {
     let local = stream.local_address(address.port()).unwrap_or(address);
     let client = Arc::new(Client::new(
         shared.next_id(),
@@ -32,55 +71,52 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: Address)
     ));
     shared.clients.insert(client.id, Arc::clone(&client));
     shared.pools().budget.take_unlimited(&[Scope::Clients]);
-    // Login and farewell are large and rare: boxed, they cost an idle client nothing.
-    let entered = Box::pin(enter(&shared, &client, stream)).await;
-    if let Some((entry, talk)) = entered {
-        match entry {
-            Entry::Client {
-                route,
-                side,
-                permits,
-            } => {
-                let mut line = Buffered::new(talk.stream);
-                line.put_back_bytes(&talk.unread);
-                shared.pools().client_joined(route.home.id);
-                start_idle(&client);
-                let mut session =
-                    Session::new(Arc::clone(&shared), Arc::clone(&client), route, line, side);
-                let farewell = session.run().await;
-                Box::pin(leave(&shared, &client, session, farewell, &permits)).await;
-            }
-            Entry::Console { access, permits } => {
-                start_idle(&client);
-                let farewell = Box::pin(admin::serve(&shared, &client, talk, access)).await;
-                log_end(&shared, &client, &farewell);
-                shared.pools().budget.give_back(&permits);
-                forget(&shared, &client);
-            }
-            Entry::Cancel(key) => {
-                forget(&shared, &client);
-                Box::pin(cancel::handle(&shared, &key)).await;
-                drop(talk);
-            }
-        }
-    }
-    shared.ended.notify_waiters();
+    client.counted().scopes.push(Scope::Clients);
+    client
 }
 
-/// Logs the client in. `None` if that failed: then it has been told and is gone.
+/// Logs in and then does what the connection is for.
+async fn live(shared: &Arc<Shared>, client: &Arc<Client>, login: Pin<Box<impl Enter>>) {
+    let Some((entry, talk)) = login.await else {
+        return;
+    };
+    match entry {
+        Entry::Client(entrance) => {
+            let mut session = begin(shared, client, *entrance, talk);
+            let farewell = session.run().await;
+            Box::pin(leave(session, farewell)).await;
+        }
+        Entry::Console { access } => {
+            start_idle(client);
+            let farewell = Box::pin(admin::serve(shared, client, talk, access)).await;
+            log_end(shared, client, &farewell);
+        }
+        Entry::Cancel(key) => {
+            forget(shared, client);
+            Box::pin(cancel::handle(shared, &key)).await;
+            // Only now the socket closes: whoever sent the request waits for that.
+            drop(talk);
+        }
+    }
+}
+
+/// What a login resolves to. `None` if it failed: then the client has been told and is gone.
+trait Enter: Future<Output = Option<(Entry, Conversation)>> {}
+impl<F: Future<Output = Option<(Entry, Conversation)>>> Enter for F {}
+
 async fn enter(
-    shared: &Arc<Shared>,
-    client: &Arc<Client>,
+    shared: Arc<Shared>,
+    client: Arc<Client>,
     stream: Stream,
 ) -> Option<(Entry, Conversation)> {
     std::future::poll_fn(|cx| {
         client.attach(cx.waker());
-        std::task::Poll::Ready(())
+        Poll::Ready(())
     })
     .await;
     let mut login = Login {
-        shared,
-        client,
+        shared: &shared,
+        client: &client,
         talk: Some(Conversation::new(stream)),
     };
     let limit = shared.config().global.client_login_timeout.limit();
@@ -93,12 +129,32 @@ async fn enter(
         Ok(Err(farewell)) => farewell,
         Err(_) => Farewell::Expired(Expiry::Login),
     };
-    log_end(shared, client, &farewell);
-    forget(shared, client);
-    if let Some(talk) = login.talk {
-        tell(shared, client, talk.stream, &farewell).await;
+    let talk = login.talk;
+    log_end(&shared, &client, &farewell);
+    forget(&shared, &client);
+    if let Some(talk) = talk {
+        tell(&shared, &client, talk.stream, &farewell).await;
     }
     None
+}
+
+fn begin(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    entrance: Entrance,
+    talk: Conversation,
+) -> Session {
+    let Entrance { route, side, own } = entrance;
+    let mut line = Buffered::new(talk.stream);
+    line.put_back_bytes(&talk.unread);
+    shared.pools().client_joined(route.home.id);
+    client.counted().pool = Some(route.home.id);
+    start_idle(client);
+    let mut session = Session::new(Arc::clone(shared), Arc::clone(client), route, line, side);
+    if let Some(lease) = own {
+        session.take_own(lease);
+    }
+    session
 }
 
 fn start_idle(client: &Client) {
@@ -107,40 +163,35 @@ fn start_idle(client: &Client) {
     state.clocks.since = Instant::now();
 }
 
-async fn leave(
-    shared: &Arc<Shared>,
-    client: &Arc<Client>,
-    session: Session,
-    farewell: Farewell,
-    permits: &[Scope],
-) {
-    log_end(shared, client, &farewell);
-    let home = Arc::clone(&session.route.home);
+async fn leave(session: Session, farewell: Farewell) {
+    let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
+    log_end(&shared, &client, &farewell);
     let mut remains = session.into_remains(&farewell);
-    {
-        let mut pools = shared.pools();
-        pools.client_left(home.id, Instant::now());
-        pools.budget.give_back(permits);
-    }
-    forget(shared, client);
+    forget(&shared, &client);
     if remains.can_be_told {
         let drained = std::future::poll_fn(|cx| remains.line.poll_drain(cx));
         if timeout(FAREWELL_PATIENCE, drained)
             .await
             .is_ok_and(|result| result.is_ok())
         {
-            tell(shared, client, remains.line.into_stream(), &farewell).await;
+            tell(&shared, &client, remains.line.into_stream(), &farewell).await;
         }
     }
 }
 
-/// From here on the client is in no list and in no count.
+/// From here on the client is in no list and in no count. Harmless when done twice.
 fn forget(shared: &Shared, client: &Client) {
     shared.clients.remove(&client.id);
     if let Some(key) = client.cancel_key.get() {
         shared.cancel_keys.remove(key);
     }
-    shared.pools().budget.give_back(&[Scope::Clients]);
+    let Counted { scopes, pool } = std::mem::take(&mut *client.counted());
+    let mut pools = shared.pools();
+    pools.budget.give_back(&scopes);
+    if let Some(pool) = pool {
+        pools.client_left(pool, Instant::now());
+    }
+    drop(pools);
     shared.ended.notify_waiters();
 }
 
@@ -173,5 +224,21 @@ async fn tell(shared: &Shared, client: &Client, mut stream: Stream, farewell: &F
         let _ = timeout(FAREWELL_PATIENCE, closing).await;
     } else {
         let _ = timeout(FAREWELL_PATIENCE, stream.shutdown()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<F: Future>(_: impl Fn(Arc<Shared>, Stream, Address) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle client is its task and its record: what grows them costs every one of thousands.
+    #[test]
+    fn an_idle_client_is_small() {
+        assert!(size_of_future(serve) <= 512, "{}", size_of_future(serve));
+        assert!(size_of::<Client>() <= 512, "{}", size_of::<Client>());
     }
 }

@@ -144,8 +144,7 @@ impl<S, W: Clone> Pools<S, W> {
         let pool = self.pool(id);
         pool.clients == 0
             && pool.limits.min == 0
-            && pool.waiting.is_empty()
-            && pool.greeting.is_empty()
+            && !pool.is_wanted()
             && pool.counts.total() == 0
             && timeout.is_some_and(|t| now.saturating_duration_since(pool.last_used) > t)
     }

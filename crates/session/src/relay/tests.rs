@@ -94,6 +94,9 @@ fn execute() -> Vec<u8> {
 fn sync() -> Vec<u8> {
     frame(b'S', b"")
 }
+fn flush() -> Vec<u8> {
+    frame(b'H', b"")
+}
 fn query(sql: &str) -> Vec<u8> {
     frame(b'Q', format!("{sql}\0").as_bytes())
 }
@@ -427,6 +430,89 @@ fn without_tracking_names_pass_as_they_are() {
     story.max_prepared = None;
     let sent = [parse("a", "1"), bind("a"), execute(), close("a"), sync()];
     assert_eq!(story.client(&sent).0, sent.concat());
+}
+
+#[test]
+fn a_flushed_batch_keeps_its_server_until_sync() {
+    let mut story = Story::new();
+    story.client(&[parse("", "insert"), describe(""), flush()]);
+    story.server(&[frame(b'1', b""), frame(b't', b"\0\0"), frame(b'n', b"")]);
+    assert!(!story.relay.is_quiet());
+    story.client(&[bind(""), execute(), flush()]);
+    story.server(&[frame(b'2', b""), complete("INSERT 0 1")]);
+    assert!(
+        !story.relay.is_quiet(),
+        "the insert is not committed before Sync"
+    );
+    story.client(&[sync()]);
+    story.server(&[ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_batch_begun_behind_a_sync_is_not_ended_by_it() {
+    let mut story = Story::new();
+    story.client(&[parse("", "1/0"), sync(), parse("", "2"), flush()]);
+    story.server(&[error(), ready(b'I'), frame(b'1', b"")]);
+    assert!(!story.relay.is_quiet());
+    story.client(&[sync()]);
+    story.server(&[ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_simple_query_ends_a_batch() {
+    let mut story = Story::new();
+    story.client(&[parse("", "1"), query("select 1")]);
+    story.server(&[frame(b'1', b""), complete("SELECT 1"), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn an_abandoned_flushed_batch_is_finished_with_sync() {
+    let mut story = Story::new();
+    story.client(&[parse("", "insert"), bind(""), execute(), flush()]);
+    story.server(&[frame(b'1', b""), frame(b'2', b""), complete("INSERT 0 1")]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], sync());
+    story.server(&[ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_copy_of_an_extended_query_keeps_its_server_until_sync() {
+    for synced_too_early in [true, false] {
+        let mut story = Story::new();
+        story.client(&[parse("", "copy"), bind(""), execute()]);
+        story.client(&[if synced_too_early { sync() } else { flush() }]);
+        story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+        story.client(&[frame(b'c', b""), flush()]);
+        story.server(&[complete("COPY 0")]);
+        assert!(!story.relay.is_quiet());
+        story.client(&[sync()]);
+        story.server(&[ready(b'I')]);
+        assert!(story.relay.may_release());
+    }
+}
+
+#[test]
+fn a_copy_sent_ahead_with_its_sync_too_early_is_still_owed_one() {
+    let mut story = Story::new();
+    story.client(&[
+        parse("", "copy"),
+        bind(""),
+        execute(),
+        sync(),
+        frame(b'c', b""),
+    ]);
+    story.server(&[
+        frame(b'1', b""),
+        frame(b'2', b""),
+        frame(b'G', b"\0\0\0"),
+        complete("COPY 0"),
+    ]);
+    assert!(!story.relay.is_quiet());
 }
 
 #[test]

@@ -207,7 +207,11 @@ impl Pooler {
     fn perform(&mut self, actions: Actions<Box<Server>, usize>, pg: &mut Postgres, env: &mut Env) {
         for action in actions {
             match action {
-                Action::Open { pool, slot } => {
+                Action::Open {
+                    pool,
+                    slot,
+                    dedicated_to: _,
+                } => {
                     let number = self.ids.iter().position(|id| *id == pool);
                     let (backend, end) = pg.connect(number.unwrap_or_default(), env);
                     let refused = false;

@@ -1,0 +1,91 @@
+//! Clients that pgbench cannot play: thousands that do nothing, one that reads or writes a great deal.
+//!
+//! `load idle PORT CLIENTS` logs them in, prints `ready` and waits; a line `query` on its input makes each of them
+//! run one query, and `ready` is printed again; the end of the input ends it.
+//! `load read PORT SQL TIMES` runs SQL and reads the answer. `load write PORT SQL MEGABYTES ROW` sends rows to
+//! `COPY ... FROM STDIN`. Both print one line of JSON, a [`Transfer`].
+#![forbid(unsafe_code)]
+
+use std::{
+    env,
+    io::{self, BufRead, Write},
+    process::ExitCode,
+    time::Instant,
+};
+
+use pgweir_benches::{Client, Transfer};
+
+const SCRATCH_LEN: usize = 256 * 1024;
+
+/// Rows are sent in messages of about this size, as psql and most drivers do.
+const COPY_MESSAGE_LEN: usize = 8 * 1024;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load {}: {error}", args.join(" "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> io::Result<()> {
+    let mut scratch = vec![0; SCRATCH_LEN];
+    match args {
+        ["idle", port, clients] => idle(number(port)?, number(clients)?, &mut scratch),
+        ["read", port, sql, times] => {
+            let mut client = Client::connect(number(port)?, &mut scratch)?;
+            let times: u32 = number(times)?;
+            timed(|| (0..times).try_fold(0, |sum, _| Ok(sum + client.query(sql, &mut scratch)?)))
+        }
+        ["write", port, sql, megabytes, row] => {
+            let mut client = Client::connect(number(port)?, &mut scratch)?;
+            let data = format!("{row}\n").repeat(COPY_MESSAGE_LEN.div_ceil(row.len() + 1));
+            let bytes = number::<u64>(megabytes)? * 1_000_000;
+            timed(|| client.copy_in(sql, data.as_bytes(), bytes, &mut scratch))
+        }
+        _ => Err(io::Error::other("cannot make sense of these arguments")),
+    }
+}
+
+fn idle(port: u16, count: usize, scratch: &mut [u8]) -> io::Result<()> {
+    let mut clients = (0..count)
+        .map(|_| Client::connect(port, scratch))
+        .collect::<io::Result<Vec<_>>>()?;
+    ready()?;
+    for line in io::stdin().lock().lines() {
+        match line?.as_str() {
+            "query" => {
+                for client in &mut clients {
+                    client.query("SELECT 1", scratch)?;
+                }
+                ready()?;
+            }
+            unknown => return Err(io::Error::other(format!("unknown order {unknown}"))),
+        }
+    }
+    Ok(())
+}
+
+fn ready() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "ready")?;
+    out.flush()
+}
+
+fn timed(transfer: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
+    let start = Instant::now();
+    let bytes = transfer()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let line = serde_json::to_string(&Transfer { bytes, seconds }).map_err(io::Error::other)?;
+    println!("{line}");
+    Ok(())
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+    text.parse()
+        .map_err(|_| io::Error::other(format!("{text} is no number here")))
+}

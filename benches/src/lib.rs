@@ -1,0 +1,15 @@
+//! What `cargo xtask bench` runs beside pgweir and PgBouncer: `muxrelay`, a bare relay that shows what the kernel
+//! alone costs, and `load`, the clients that pgbench cannot play.
+//!
+//! Nothing here belongs into production: there is no authentication, no cancel, no timeout, and a peer that breaks
+//! the protocol ends the program.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod client;
+mod report;
+mod scan;
+
+pub use client::{Client, START, startup_packet};
+pub use report::Transfer;
+pub use scan::Scan;
