@@ -6,20 +6,23 @@
 //! start.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_config::PoolMode;
 use pgweir_pool::SlotId;
 use pgweir_session::{Abandon, ClientSide, Rules};
 use pgweir_wire::TransactionStatus;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::Server;
 use crate::shared::Shared;
 use crate::{ask, cancel, pools};
+
+/// How often to look whether a cancel has arrived; it takes milliseconds.
+const CANCEL_POLL: Duration = Duration::from_millis(2);
 
 /// Why a server needs care.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,7 +92,7 @@ async fn run(
     reset_query: Option<String>,
 ) {
     let patience = shared.config().global.cancel_drain_timeout.duration();
-    let cleaning = clean(&shared, &mut server, after, reset_query.as_deref());
+    let cleaning = clean(&shared, slot, &mut server, after, reset_query.as_deref());
     let problem = match timeout(patience, cleaning).await {
         Ok(Ok(())) => return pools::checkin(&shared, slot, server, Instant::now()),
         Ok(Err(problem)) => problem,
@@ -100,6 +103,7 @@ async fn run(
 
 async fn clean(
     shared: &Arc<Shared>,
+    slot: SlotId,
     server: &mut Server,
     after: After,
     reset_query: Option<&str>,
@@ -116,8 +120,16 @@ async fn clean(
             return Err("client disconnected in the middle of a message".to_owned());
         }
         server.line.queue(&out);
-        cancel::send(shared, &server.info).await;
+        // A query of our own was preparing the server for the client: it is short, and must not
+        // fail.
+        if !server.relay.is_asking() {
+            cancel::send(shared, &server.info).await;
+        }
         ask::until_quiet(server, &mut ClientSide::default(), &rules).await?;
+    }
+    // A late cancel of the client's could hit what we ask now.
+    while shared.pools().is_being_canceled(slot) {
+        sleep(CANCEL_POLL).await;
     }
     if server.relay.is_in_doubt() {
         ask::run(server, "", &rules).await?;

@@ -79,6 +79,8 @@ impl Session {
                     return self.go_without(Farewell::Refused(refusal));
                 }
                 Checkout::Wait(ticket) => {
+                    // Orders that came too late for an earlier wait.
+                    let _ = self.client.take_wait_orders();
                     let mut state = self.client.state();
                     state.clocks.begin_wait(now);
                     state.requested_at = now;
@@ -143,14 +145,18 @@ impl Session {
     /// The query that waits is not wanted any more: the client is answered as if it had run.
     fn cancel_wait(&mut self, ticket: Ticket) -> Result<(), Farewell> {
         if self.leave_queue(ticket) {
-            self.skip_batch(&Answer {
-                severity: Severity::Error,
-                code: SqlState::QUERY_CANCELED,
-                text: "canceling statement due to user request".into(),
-                detail: Some("It was waiting for a server and has not been run.".into()),
-            });
+            self.answer_canceled();
         }
         Ok(())
+    }
+
+    pub(super) fn answer_canceled(&mut self) {
+        self.skip_batch(&Answer {
+            severity: Severity::Error,
+            code: SqlState::QUERY_CANCELED,
+            text: "canceling statement due to user request".into(),
+            detail: Some("It was waiting for a server and has not been run.".into()),
+        });
     }
 
     /// An order to end has come. A client that only waits may keep its connection.

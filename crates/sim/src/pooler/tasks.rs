@@ -6,7 +6,7 @@ use pgweir_pool::SlotId;
 use pgweir_session::{Abandon, ClientSide, Gather, Rules};
 use pgweir_wire::{TransactionStatus, frontend};
 
-use super::session::Place;
+use super::session::{Place, Stage};
 use super::{Pooler, Server};
 use crate::laws::Broken;
 use crate::postgres::Postgres;
@@ -77,10 +77,13 @@ impl Pooler {
     /// A client asks to cancel what its connection is doing.
     pub(crate) fn cancel_asked(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
         match &self.sessions[id].place {
-            Place::Idle | Place::Ended => {}
+            Place::Idle | Place::Skipping(_) | Place::Ended => {}
             Place::Waiting(_) => {
                 self.sessions[id].canceled = true;
                 self.wake_session(id, pg, env);
+            }
+            Place::Leased(held) if held.stage != Stage::Serve => {
+                self.sessions[id].canceled = true;
             }
             Place::Leased(held) => {
                 let (slot, backend) = (held.slot, held.server.backend);
@@ -121,6 +124,7 @@ impl Pooler {
             Then::EndCancel(slot) => {
                 let actions = self.pools.end_cancel(slot, env.now());
                 self.perform(actions, pg, env);
+                self.wake_server(backend, pg, env);
             }
             Then::Drain => {
                 if let Some(Task::Cleaning { step, .. }) = self.tasks.get_mut(&backend) {
@@ -175,8 +179,11 @@ impl Pooler {
                 return self.give_up(slot, server, env);
             }
             server.line.queue(&out);
-            step = Step::Cancel;
-            self.send_cancel(backend, Then::Drain, env);
+            // A query of the pooler's own was preparing the server.
+            if !server.relay.is_asking() {
+                step = Step::Cancel;
+                self.send_cancel(backend, Then::Drain, env);
+            }
         }
         let since_us = env.now_us;
         let task = Task::Cleaning {
@@ -249,6 +256,10 @@ impl Pooler {
                     Read::Nothing => return,
                     Read::End => problem = Some("server conn crashed?".to_owned()),
                 }
+            }
+            // A late cancel of the client's could hit what is asked now.
+            if problem.is_none() && self.pools.is_being_canceled(slot) {
+                return;
             }
             let mut out = BytesMut::new();
             let next = match (&problem, *step) {
