@@ -7,7 +7,7 @@ use pgweir_auth::userlist::UserList;
 
 fuzz_target!(|bytes: &[u8]| {
     let (users, _) = UserList::parse(bytes);
-    assert_eq!(users.iter().count(), users.len());
+    assert!(users.iter().count() <= users.len());
     for (user, secret) in users.iter() {
         assert!(users.secret(user).is_some());
         let again = Secret::parse(&secret.expose()).expect("a stored secret can be stored");

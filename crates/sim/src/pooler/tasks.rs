@@ -12,8 +12,8 @@ use crate::laws::Broken;
 use crate::postgres::Postgres;
 use crate::wires::{End, Env, Event, Read};
 
-/// `cancel_drain_timeout`
-const PATIENCE_US: u64 = 2_000_000;
+/// `cancel_drain_timeout`: longer than the slowest wire needs for the longest answer.
+const PATIENCE_US: u64 = 30_000_000;
 
 /// What happens to a backend that no session holds and that is not idle in a pool.
 #[derive(Debug)]

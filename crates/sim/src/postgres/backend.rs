@@ -285,7 +285,11 @@ impl Backend {
         if std::mem::take(&mut self.canceled) {
             return self.fail("57014", *token, "canceling statement due to user request");
         }
-        if self.block == Block::Failed && !matches!(op, Op::Commit | Op::Rollback) {
+        let harmless = match how {
+            How::Simple => matches!(op, Op::Commit | Op::Rollback | Op::Empty),
+            How::Portal { .. } => matches!(op, Op::Commit | Op::Rollback),
+        };
+        if self.block == Block::Failed && !harmless {
             return self.fail("25P02", *token, "current transaction is aborted");
         }
         // The pooler's own queries take a little time, so that something can happen meanwhile.
