@@ -49,9 +49,9 @@ struct Mailbox {
     end: Option<Box<Farewell>>,
     /// Nobody waits for the next mail any more: who brings it takes it back.
     returns_next: bool,
-    /// Orders are for one wait: one that comes too late must not hit the next.
-    notice: Option<Ticket>,
-    canceled: Option<Ticket>,
+    /// Orders are for one request: one that comes too late must not hit the next.
+    notice: Option<u64>,
+    canceled: Option<u64>,
 }
 
 /// What a replication client's own server is asked for at its login.
@@ -104,6 +104,8 @@ pub(crate) struct State {
     pub(crate) requested_at: Instant,
     /// The server that it holds.
     pub(crate) link: Option<(SlotId, Arc<ServerInfo>)>,
+    /// How many requests have ended: the number of the one that it waits for.
+    pub(crate) request: u64,
     /// Its place in the queue.
     pub(crate) ticket: Option<Ticket>,
     /// Whether it has been told that it waits.
@@ -160,6 +162,7 @@ impl Client {
                 clocks,
                 requested_at: now,
                 link: None,
+                request: 0,
                 ticket: None,
                 wait_notified: false,
                 application_name: "".into(),
@@ -217,16 +220,16 @@ impl Client {
     }
 
     /// Tells the waiting task that its query is not wanted any more.
-    pub(crate) fn cancel_wait(&self, ticket: Ticket) {
+    pub(crate) fn cancel_wait(&self, request: u64) {
         let mut mailbox = self.mailbox();
-        mailbox.canceled = Some(ticket);
+        mailbox.canceled = Some(request);
         self.ring(mailbox);
     }
 
     /// Tells the waiting task to tell its client that it waits.
-    pub(crate) fn notify_wait(&self, ticket: Ticket) {
+    pub(crate) fn notify_wait(&self, request: u64) {
         let mut mailbox = self.mailbox();
-        mailbox.notice = Some(ticket);
+        mailbox.notice = Some(request);
         self.ring(mailbox);
     }
 
@@ -256,12 +259,12 @@ impl Client {
         self.take(|mailbox| mailbox.mail.take())
     }
 
-    /// Whether this wait was canceled, and whether the client should be told that it waits.
-    pub(crate) fn take_wait_orders(&self, ticket: Ticket) -> (bool, bool) {
+    /// Whether this request was canceled, and whether the client should be told that it waits.
+    pub(crate) fn take_wait_orders(&self, request: u64) -> (bool, bool) {
         self.take(|mailbox| {
             (
-                mailbox.canceled.take() == Some(ticket),
-                mailbox.notice.take() == Some(ticket),
+                mailbox.canceled.take() == Some(request),
+                mailbox.notice.take() == Some(request),
             )
         })
     }

@@ -53,9 +53,9 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
         let deadlines = rules
             .as_ref()
             .map_or_else(|| login_deadlines(config), |r| r.deadlines);
-        let (clocks, told, ticket) = {
+        let (clocks, told, request) = {
             let state = client.state();
-            (state.clocks, state.wait_notified, state.ticket)
+            (state.clocks, state.wait_notified, state.request)
         };
         if clocks.phase == Phase::Login {
             continue;
@@ -75,10 +75,9 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             && !told
             && notify_after > 0
             && now.duration_since(clocks.since).as_secs() > notify_after
-            && let Some(ticket) = ticket
         {
             client.state().wait_notified = true;
-            client.notify_wait(ticket);
+            client.notify_wait(request);
         }
         if config.global.server_fast_close || client.replication.get().is_some() {
             close_fast(shared, &client);

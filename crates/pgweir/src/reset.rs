@@ -13,7 +13,7 @@ use pgweir_config::PoolMode;
 use pgweir_pool::SlotId;
 use pgweir_session::{Abandon, ClientSide, Relay, Rules};
 use pgweir_wire::TransactionStatus;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
@@ -23,6 +23,9 @@ use crate::{ask, cancel, pools};
 
 /// When a cancel is sent again: one that comes before the backend has begun is lost.
 const CANCEL_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often to look whether a cancel has arrived; it takes milliseconds.
+const CANCEL_POLL: Duration = Duration::from_millis(2);
 
 /// Why a server needs care.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,7 +95,7 @@ async fn run(
     reset_query: Option<String>,
 ) {
     let patience = shared.config().global.cancel_drain_timeout.duration();
-    let cleaning = clean(&shared, &mut server, after, reset_query.as_deref());
+    let cleaning = clean(&shared, slot, &mut server, after, reset_query.as_deref());
     let problem = match timeout(patience, cleaning).await {
         Ok(Ok(())) => return pools::checkin(&shared, slot, server, Instant::now()),
         Ok(Err(problem)) => problem,
@@ -103,6 +106,7 @@ async fn run(
 
 async fn clean(
     shared: &Arc<Shared>,
+    slot: SlotId,
     server: &mut Server,
     after: After,
     reset_query: Option<&str>,
@@ -120,6 +124,10 @@ async fn clean(
         }
         server.line.queue(&out);
         drain(shared, server, &rules).await?;
+    }
+    // A late cancel of the client's could hit what we ask now.
+    while shared.pools().is_being_canceled(slot) {
+        sleep(CANCEL_POLL).await;
     }
     if server.relay.is_in_doubt() {
         ask::run(server, "", &rules).await?;
@@ -141,7 +149,11 @@ async fn drain(shared: &Arc<Shared>, server: &mut Server, rules: &Rules<'_>) -> 
     let mut nobody = ClientSide::default();
     ask::until(server, &mut nobody, rules, Relay::may_cancel).await?;
     while !server.relay.is_quiet() {
-        cancel::send(shared, &server.info).await;
+        // A query of our own was preparing the server for the client: it is short, and must not
+        // fail.
+        if !server.relay.is_asking() {
+            cancel::send(shared, &server.info).await;
+        }
         let quiet = ask::until_quiet(server, &mut nobody, rules);
         if let Ok(result) = timeout(CANCEL_AGAIN, quiet).await {
             return result.map(|_| ());

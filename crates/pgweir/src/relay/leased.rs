@@ -58,7 +58,12 @@ impl Session {
         }
         {
             let mut state = self.client.state();
-            state.clocks.phase = Phase::Active;
+            // While the server is being prepared the client still waits for it: a cancel must not
+            // hit a query that is not the client's.
+            state.clocks.phase = match stage {
+                Stage::Check | Stage::Fit(_) => Phase::Waiting,
+                Stage::Serve => Phase::Active,
+            };
             state.clocks.since = now;
             state.clocks.query_start = Some(asked);
             state.clocks.transaction_start = Some(now);
@@ -305,6 +310,23 @@ impl Session {
             Stage::Fit(before) => self.log_canonical(&before),
             Stage::Serve => {}
         }
+        self.begin_service();
+    }
+
+    /// The server is ready for what the client asked, unless the client has canceled it.
+    fn begin_service(&mut self) {
+        let now = Instant::now();
+        if matches!(&self.place, Place::Leased(held) if !held.serves()) {
+            return;
+        }
+        let (canceled, _) = self.client.take_wait_orders(self.request);
+        if canceled {
+            self.release(now);
+            return self.answer_canceled();
+        }
+        let mut state = self.client.state();
+        state.clocks.phase = Phase::Active;
+        state.clocks.since = now;
     }
 
     fn log_fit(&self, query: &[u8]) {
@@ -357,7 +379,9 @@ impl Session {
             return;
         };
         {
+            self.request += 1;
             let mut state = self.client.state();
+            state.request = self.request;
             state.clocks.phase = Phase::Idle;
             state.clocks.since = now;
             state.clocks.query_start = None;

@@ -105,7 +105,7 @@ impl Session {
         desk: &mut Desk,
         ticket: Ticket,
     ) -> Poll<Result<(), Farewell>> {
-        let (canceled, notify) = self.client.take_wait_orders(ticket);
+        let (canceled, notify) = self.client.take_wait_orders(self.request);
         if canceled {
             self.cancel_wait(ticket);
             return Poll::Ready(Ok(()));
@@ -145,6 +145,10 @@ impl Session {
     /// server that is on its way is given back unused.
     fn cancel_wait(&mut self, ticket: Ticket) {
         pools::leave_queue(&self.shared, &self.client, self.route.home.id, ticket);
+        self.answer_canceled();
+    }
+
+    pub(super) fn answer_canceled(&mut self) {
         self.skip_batch(&Answer {
             severity: Severity::Error,
             code: SqlState::QUERY_CANCELED,
@@ -202,7 +206,9 @@ impl Session {
         self.line.offer_held();
         self.place = Place::Skipping(SkipBatch::default());
         let now = Instant::now();
+        self.request += 1;
         let mut state = self.client.state();
+        state.request = self.request;
         state.ticket = None;
         state.clocks.phase = Phase::Idle;
         state.clocks.since = now;

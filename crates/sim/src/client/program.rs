@@ -155,7 +155,7 @@ impl Client {
         self.sync(episode);
     }
 
-    fn sync(&mut self, episode: &mut Episode) {
+    fn sync(&self, episode: &mut Episode) {
         frame(&mut episode.bytes, b'S', b"");
         episode.awaited.push(Awaited::Sync);
         if episode.risky {
@@ -212,7 +212,7 @@ impl Client {
         }
     }
 
-    fn parse(&mut self, episode: &mut Episode, name: &str, op: &Op) {
+    fn parse(&self, episode: &mut Episode, name: &str, op: &Op) {
         let mut out = BytesMut::new();
         frontend::parse_renamed(&mut out, name, format!("{op}\0\0\0").as_bytes());
         episode.bytes.extend(&out);

@@ -6,14 +6,14 @@ use pgweir_pool::SlotId;
 use pgweir_session::{Abandon, ClientSide, Gather, Rules};
 use pgweir_wire::{TransactionStatus, frontend};
 
-use super::session::Place;
+use super::session::{Place, Stage};
 use super::{Pooler, Server};
 use crate::laws::Broken;
 use crate::postgres::Postgres;
 use crate::wires::{End, Env, Event, Read};
 
-/// `cancel_drain_timeout`
-const PATIENCE_US: u64 = 2_000_000;
+/// `cancel_drain_timeout`: longer than the slowest wire needs for the longest answer.
+const PATIENCE_US: u64 = 30_000_000;
 
 /// What happens to a backend that no session holds and that is not idle in a pool.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) enum Task {
         slot: SlotId,
         server: Box<Server>,
         step: Step,
+        since_us: u64,
     },
     Closing {
         slot: SlotId,
@@ -76,10 +77,13 @@ impl Pooler {
     /// A client asks to cancel what its connection is doing.
     pub(crate) fn cancel_asked(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
         match &self.sessions[id].place {
-            Place::Idle | Place::Ended => {}
+            Place::Idle | Place::Skipping(_) | Place::Ended => {}
             Place::Waiting(_) => {
                 self.sessions[id].canceled = true;
                 self.wake_session(id, pg, env);
+            }
+            Place::Leased(held) if held.stage != Stage::Serve => {
+                self.sessions[id].canceled = true;
             }
             Place::Leased(held) => {
                 let (slot, backend) = (held.slot, held.server.backend);
@@ -99,7 +103,7 @@ impl Pooler {
 
     /// A CancelRequest reaches PostgreSQL.
     pub(crate) fn cancel_arrives(
-        &mut self,
+        &self,
         flight: u64,
         pg: &mut Postgres,
         env: &mut Env,
@@ -120,6 +124,7 @@ impl Pooler {
             Then::EndCancel(slot) => {
                 let actions = self.pools.end_cancel(slot, env.now());
                 self.perform(actions, pg, env);
+                self.wake_server(backend, pg, env);
             }
             Then::Drain => {
                 if let Some(Task::Cleaning { step, .. }) = self.tasks.get_mut(&backend) {
@@ -174,11 +179,20 @@ impl Pooler {
                 return self.give_up(slot, server, env);
             }
             server.line.queue(&out);
-            step = Step::Cancel;
-            self.send_cancel(backend, Then::Drain, env);
+            // A query of the pooler's own was preparing the server.
+            if !server.relay.is_asking() {
+                step = Step::Cancel;
+                self.send_cancel(backend, Then::Drain, env);
+            }
         }
-        self.tasks
-            .insert(backend, Task::Cleaning { slot, server, step });
+        let since_us = env.now_us;
+        let task = Task::Cleaning {
+            slot,
+            server,
+            step,
+            since_us,
+        };
+        self.tasks.insert(backend, task);
         self.wake_server(backend, pg, env);
     }
 
@@ -205,7 +219,10 @@ impl Pooler {
 
     fn go_on_cleaning(&mut self, backend: usize, pg: &mut Postgres, env: &mut Env) {
         loop {
-            let Some(Task::Cleaning { slot, server, step }) = self.tasks.get_mut(&backend) else {
+            let Some(Task::Cleaning {
+                slot, server, step, ..
+            }) = self.tasks.get_mut(&backend)
+            else {
                 return;
             };
             if *step == Step::Cancel {
@@ -239,6 +256,10 @@ impl Pooler {
                     Read::Nothing => return,
                     Read::End => problem = Some("server conn crashed?".to_owned()),
                 }
+            }
+            // A late cancel of the client's could hit what is asked now.
+            if problem.is_none() && self.pools.is_being_canceled(slot) {
+                return;
             }
             let mut out = BytesMut::new();
             let next = match (&problem, *step) {
@@ -282,14 +303,17 @@ impl Pooler {
 
     /// The patience for cleaning a server up is over.
     pub(crate) fn impatience(&mut self, backend: usize, env: &mut Env) {
-        if !matches!(self.tasks.get(&backend), Some(Task::Cleaning { .. })) {
-            return;
+        match self.tasks.get(&backend) {
+            // The timer may be one of an earlier time.
+            Some(Task::Cleaning { since_us, .. }) if since_us + PATIENCE_US == env.now_us => {}
+            _ => return,
         }
-        if let Some(Task::Cleaning { slot, server, step }) = self.tasks.remove(&backend) {
-            self.blame(
-                backend,
-                format!("{step:?} takes too long: {:?}", server.relay),
-            );
+        if let Some(Task::Cleaning {
+            slot, server, step, ..
+        }) = self.tasks.remove(&backend)
+        {
+            let why = format!("{step:?} takes too long: {:?}", server.relay);
+            self.blame(backend, why);
             self.give_up(slot, server, env);
         }
     }
