@@ -50,8 +50,8 @@ struct Mailbox {
     /// Nobody waits for the next mail any more: who brings it takes it back.
     returns_next: bool,
     /// Orders are for one request: one that comes too late must not hit the next.
-    notice: Option<u64>,
-    canceled: Option<u64>,
+    notice: Option<u32>,
+    canceled: Option<u32>,
 }
 
 /// What a replication client's own server is asked for at its login.
@@ -105,7 +105,7 @@ pub(crate) struct State {
     /// The server that it holds.
     pub(crate) link: Option<(SlotId, Arc<ServerInfo>)>,
     /// How many requests have ended: the number of the one that it waits for.
-    pub(crate) request: u64,
+    pub(crate) request: u32,
     /// Its place in the queue.
     pub(crate) ticket: Option<Ticket>,
     /// Whether it has been told that it waits.
@@ -220,14 +220,14 @@ impl Client {
     }
 
     /// Tells the waiting task that its query is not wanted any more.
-    pub(crate) fn cancel_wait(&self, request: u64) {
+    pub(crate) fn cancel_wait(&self, request: u32) {
         let mut mailbox = self.mailbox();
         mailbox.canceled = Some(request);
         self.ring(mailbox);
     }
 
     /// Tells the waiting task to tell its client that it waits.
-    pub(crate) fn notify_wait(&self, request: u64) {
+    pub(crate) fn notify_wait(&self, request: u32) {
         let mut mailbox = self.mailbox();
         mailbox.notice = Some(request);
         self.ring(mailbox);
@@ -259,8 +259,9 @@ impl Client {
         self.take(|mailbox| mailbox.mail.take())
     }
 
-    /// Whether this request was canceled, and whether the client should be told that it waits.
-    pub(crate) fn take_wait_orders(&self, request: u64) -> (bool, bool) {
+    /// Whether the present request was canceled, and whether the client should be told that it waits.
+    pub(crate) fn take_wait_orders(&self) -> (bool, bool) {
+        let request = self.state().request;
         self.take(|mailbox| {
             (
                 mailbox.canceled.take() == Some(request),

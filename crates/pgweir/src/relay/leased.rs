@@ -319,7 +319,7 @@ impl Session {
         if matches!(&self.place, Place::Leased(held) if !held.serves()) {
             return;
         }
-        let (canceled, _) = self.client.take_wait_orders(self.request);
+        let (canceled, _) = self.client.take_wait_orders();
         if canceled {
             self.release(now);
             return self.answer_canceled();
@@ -379,9 +379,8 @@ impl Session {
             return;
         };
         {
-            self.request += 1;
             let mut state = self.client.state();
-            state.request = self.request;
+            state.request = state.request.wrapping_add(1);
             state.clocks.phase = Phase::Idle;
             state.clocks.since = now;
             state.clocks.query_start = None;

@@ -57,8 +57,6 @@ pub(crate) struct Session {
     pub(crate) line: Buffered,
     side: ClientSide,
     place: Place,
-    /// As in the client's state, where others see it.
-    request: u64,
 }
 
 /// Where a client is.
@@ -95,7 +93,6 @@ impl Session {
             line,
             side,
             place: Place::Idle,
-            request: 0,
         }
     }
 

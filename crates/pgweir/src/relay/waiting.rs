@@ -105,7 +105,7 @@ impl Session {
         desk: &mut Desk,
         ticket: Ticket,
     ) -> Poll<Result<(), Farewell>> {
-        let (canceled, notify) = self.client.take_wait_orders(self.request);
+        let (canceled, notify) = self.client.take_wait_orders();
         if canceled {
             self.cancel_wait(ticket);
             return Poll::Ready(Ok(()));
@@ -206,9 +206,8 @@ impl Session {
         self.line.offer_held();
         self.place = Place::Skipping(SkipBatch::default());
         let now = Instant::now();
-        self.request += 1;
         let mut state = self.client.state();
-        state.request = self.request;
+        state.request = state.request.wrapping_add(1);
         state.ticket = None;
         state.clocks.phase = Phase::Idle;
         state.clocks.since = now;
