@@ -179,8 +179,9 @@ impl Batch {
 
     /// Flush
     #[must_use]
-    pub fn flush(self) -> Self {
-        self.message(b'H', |_| ())
+    pub fn flush(mut self) -> Self {
+        frontend::flush(&mut self.bytes);
+        self
     }
 
     /// Sync
@@ -265,7 +266,7 @@ fn string(out: &mut BytesMut, text: &str) {
 }
 
 /// What a client's bytes travel on.
-pub trait Wire: Read + Write + Send + fmt::Debug {
+pub trait Wire: Read + Write + Send + Sync + fmt::Debug {
     /// The socket below, for its time limits and to close it.
     fn socket(&self) -> &TcpStream;
 }

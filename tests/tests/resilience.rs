@@ -62,7 +62,7 @@ fn idle_servers_that_postgresql_closes_are_nobodys_problem() {
     ));
     let pooler = tenant.pooler(2);
     let mut client = tenant.client(&pooler);
-    for pause in [0, 90, 95, 98, 100, 101, 102, 105, 110, 150, 300] {
+    for pause in [0, 30, 200, 300] {
         assert_eq!(client.query("select 1"), SELECT_1, "after {pause} ms");
         thread::sleep(Duration::from_millis(pause));
     }
@@ -110,18 +110,57 @@ fn a_client_that_leaves_in_a_transaction_costs_no_server() {
             .terminate(),
         Batch::new().query("begin").query("select 1/0").terminate(),
         Batch::new().run("select 1").flush().terminate(),
+        Batch::new().run("select 1/0").flush().terminate(),
+        Batch::new().run("select 1/0").run("select 1").terminate(),
         Batch::new()
             .parse("half", "select 1")
             .bind("", "half", &[])
             .terminate(),
         Batch::new().query("select pg_sleep(20)").terminate(),
+        Batch::new().query("copy kept from stdin").terminate(),
+        Batch::new().run("copy kept from stdin").terminate(),
     ] {
         let mut client = tenant.client(&pooler);
         client.send(&leave);
         client.until_end();
-        assert_eq!(tenant.client(&pooler).value(PID), first, "no login storm");
+        assert_eq!(
+            tenant.client(&pooler).value(PID),
+            first,
+            "no login storm after {leave:?}"
+        );
     }
     assert_eq!(tenant.root().value("select count(*) from kept"), "0");
+}
+
+#[test]
+fn what_a_vanished_client_had_not_committed_is_never_committed() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    tenant.direct().rows("create table kept (x int)");
+    let insert = "insert into kept values (1)";
+    for round in 0..20 {
+        for left in [
+            // A cancel that hits BEGIN must not leave the INSERT alone.
+            Batch::new().query("begin").query(insert),
+            Batch::new()
+                .query("begin; select pg_sleep(0.02)")
+                .query(insert),
+            Batch::new().run("begin").sync().run(insert).sync(),
+            // PostgreSQL commits at Sync, which never comes.
+            Batch::new().run(insert).flush(),
+            Batch::new().run(insert),
+            Batch::new().run("begin").run(insert).flush(),
+        ] {
+            let mut client = tenant.client(&pooler);
+            client.send(&left);
+            if round % 2 == 0 {
+                client.is_silent_for(Duration::from_millis(5));
+            }
+            drop(client);
+            let count = tenant.client(&pooler).value("select count(*) from kept");
+            assert_eq!(count, "0", "round {round}");
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use pgweir_net::buffer::with_scratch;
-use pgweir_session::{ClientSide, Gather, Rules};
+use pgweir_session::{ClientSide, Gather, Relay, Rules};
 
 use crate::server::Server;
 
@@ -15,6 +15,17 @@ pub(crate) async fn until_quiet(
     server: &mut Server,
     side: &mut ClientSide,
     rules: &Rules<'_>,
+) -> Result<Vec<u8>, String> {
+    until(server, side, rules, Relay::is_quiet).await
+}
+
+/// As [`until_quiet`], up to another moment. What has been done stays done if this is dropped, but
+/// what was said is lost.
+pub(crate) async fn until(
+    server: &mut Server,
+    side: &mut ClientSide,
+    rules: &Rules<'_>,
+    is_done: impl Fn(&Relay) -> bool,
 ) -> Result<Vec<u8>, String> {
     let mut said = Vec::new();
     let (mut heard, mut out) = (Gather::default(), BytesMut::new());
@@ -26,7 +37,7 @@ pub(crate) async fn until_quiet(
                 {
                     return Poll::Ready(Err(error.to_string()));
                 }
-                if server.relay.is_quiet() {
+                if is_done(&server.relay) {
                     return Poll::Ready(Ok(()));
                 }
                 let input = match server.line.poll_read(cx, scratch) {

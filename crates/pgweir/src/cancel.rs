@@ -46,12 +46,12 @@ async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) {
         // What a console can wait for is a pause that does not come to its end.
         return admin::cancel(shared);
     }
-    let (phase, link) = {
+    let (phase, request, link) = {
         let state = client.state();
-        (state.clocks.phase, state.link.clone())
+        (state.clocks.phase, state.request, state.link.clone())
     };
     if phase == Phase::Waiting {
-        client.cancel_wait();
+        client.cancel_wait(request);
         return;
     }
     let Some((slot, server)) = link else { return };

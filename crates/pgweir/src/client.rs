@@ -47,8 +47,11 @@ struct Mailbox {
     mail: Option<Mail>,
     /// The first order to end counts.
     end: Option<Box<Farewell>>,
-    notice: bool,
-    canceled: bool,
+    /// Nobody waits for the next mail any more: who brings it takes it back.
+    returns_next: bool,
+    /// Orders are for one request: one that comes too late must not hit the next.
+    notice: Option<u64>,
+    canceled: Option<u64>,
 }
 
 /// What a replication client's own server is asked for at its login.
@@ -101,6 +104,8 @@ pub(crate) struct State {
     pub(crate) requested_at: Instant,
     /// The server that it holds.
     pub(crate) link: Option<(SlotId, Arc<ServerInfo>)>,
+    /// How many requests have ended: the number of the one that it waits for.
+    pub(crate) request: u64,
     /// Its place in the queue.
     pub(crate) ticket: Option<Ticket>,
     /// Whether it has been told that it waits.
@@ -157,6 +162,7 @@ impl Client {
                 clocks,
                 requested_at: now,
                 link: None,
+                request: 0,
                 ticket: None,
                 wait_notified: false,
                 application_name: "".into(),
@@ -181,15 +187,29 @@ impl Client {
         self.mailbox().waker = Some(waker.clone());
     }
 
-    /// Gives the task something it waits for.
-    pub(crate) fn deliver(&self, mail: Mail) {
+    /// Gives the task something it waits for; comes back if it does not wait any more.
+    #[must_use]
+    pub(crate) fn deliver(&self, mail: Mail) -> Option<Mail> {
         let mut mailbox = self.mailbox();
+        if std::mem::take(&mut mailbox.returns_next) {
+            return Some(mail);
+        }
         debug_assert!(
             mailbox.mail.is_none(),
             "a client waits for one thing at a time"
         );
         mailbox.mail = Some(mail);
         self.ring(mailbox);
+        None
+    }
+
+    /// The task does not want the mail that is on its way, or here already.
+    pub(crate) fn decline_mail(&self) -> Option<Mail> {
+        self.take(|mailbox| {
+            let mail = mailbox.mail.take();
+            mailbox.returns_next = mail.is_none();
+            mail
+        })
     }
 
     /// Tells the task to end.
@@ -200,16 +220,16 @@ impl Client {
     }
 
     /// Tells the waiting task that its query is not wanted any more.
-    pub(crate) fn cancel_wait(&self) {
+    pub(crate) fn cancel_wait(&self, request: u64) {
         let mut mailbox = self.mailbox();
-        mailbox.canceled = true;
+        mailbox.canceled = Some(request);
         self.ring(mailbox);
     }
 
     /// Tells the waiting task to tell its client that it waits.
-    pub(crate) fn notify_wait(&self) {
+    pub(crate) fn notify_wait(&self, request: u64) {
         let mut mailbox = self.mailbox();
-        mailbox.notice = true;
+        mailbox.notice = Some(request);
         self.ring(mailbox);
     }
 
@@ -239,12 +259,12 @@ impl Client {
         self.take(|mailbox| mailbox.mail.take())
     }
 
-    /// Whether the wait was canceled, and whether the client should be told that it waits.
-    pub(crate) fn take_wait_orders(&self) -> (bool, bool) {
+    /// Whether this request was canceled, and whether the client should be told that it waits.
+    pub(crate) fn take_wait_orders(&self, request: u64) -> (bool, bool) {
         self.take(|mailbox| {
             (
-                std::mem::take(&mut mailbox.canceled),
-                std::mem::take(&mut mailbox.notice),
+                mailbox.canceled.take() == Some(request),
+                mailbox.notice.take() == Some(request),
             )
         })
     }
@@ -252,8 +272,10 @@ impl Client {
     fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
         let mut mailbox = self.mailbox();
         let taken = f(&mut mailbox);
-        let empty =
-            mailbox.mail.is_none() && mailbox.end.is_none() && !mailbox.notice && !mailbox.canceled;
+        let empty = mailbox.mail.is_none()
+            && mailbox.end.is_none()
+            && mailbox.notice.is_none()
+            && mailbox.canceled.is_none();
         self.has_mail.store(!empty, Ordering::Release);
         taken
     }

@@ -196,6 +196,21 @@ impl Pipeline {
         self.owed.front().map(|owed| (owed.awaited, owed.reply))
     }
 
+    /// How many of the client's queries and pipelines the server has not ended yet. One that the
+    /// client began and the pooler ends counts as well.
+    pub fn batches(&self) -> usize {
+        let mut batches = 0;
+        let mut begun = false;
+        for owed in &self.owed {
+            begun |= owed.reply != Reply::Skip;
+            if begun && owed.awaited.ends_with_ready() {
+                batches += 1;
+                begun = false;
+            }
+        }
+        batches + usize::from(begun)
+    }
+
     /// The server's reply to `awaited` is complete. `None` if that is not what it owed: then the
     /// books and the server disagree, and the connection must not be trusted any more.
     #[inline]
@@ -436,6 +451,30 @@ mod tests {
         let mut pipeline = pipeline(&[(Awaited::Parse, Reply::Forward)]);
         assert_eq!(pipeline.failed(), AfterError::SkipToSync);
         assert!(pipeline.is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_counted_until_its_ready() {
+        use Awaited::{Execute, Parse, Query, Sync};
+        let forward = |awaited| (awaited, Reply::Forward);
+        let mut pipeline = pipeline(&[
+            forward(Query),
+            (Parse, Reply::Skip),
+            forward(Execute),
+            forward(Sync),
+            forward(Execute),
+            (Query, Reply::Skip),
+            (Sync, Reply::Skip),
+        ]);
+        assert_eq!(pipeline.batches(), 3);
+        pipeline.ready();
+        assert_eq!(pipeline.batches(), 2);
+        pipeline.answered(Parse);
+        pipeline.answered(Execute);
+        pipeline.ready();
+        assert_eq!(pipeline.batches(), 1);
+        pipeline.answered(Execute);
+        assert_eq!(pipeline.batches(), 0);
     }
 
     #[test]

@@ -319,7 +319,7 @@ impl Session {
         if matches!(&self.place, Place::Leased(held) if !held.serves()) {
             return;
         }
-        let (canceled, _) = self.client.take_wait_orders();
+        let (canceled, _) = self.client.take_wait_orders(self.request);
         if canceled {
             self.release(now);
             return self.answer_canceled();
@@ -379,7 +379,9 @@ impl Session {
             return;
         };
         {
+            self.request += 1;
             let mut state = self.client.state();
+            state.request = self.request;
             state.clocks.phase = Phase::Idle;
             state.clocks.since = now;
             state.clocks.query_start = None;
@@ -402,7 +404,10 @@ impl Session {
             return Ok(());
         };
         if held.serves() {
-            return Err(Farewell::ServerLost);
+            return Err(match held.server.relay.has_said_goodbye() {
+                true => Farewell::ServerEnded,
+                false => Farewell::ServerLost,
+            });
         }
         self.replace_server("server conn crashed?", Busy::Gone);
         Ok(())

@@ -57,6 +57,8 @@ pub(crate) struct Session {
     pub(crate) line: Buffered,
     side: ClientSide,
     place: Place,
+    /// As in the client's state, where others see it.
+    request: u64,
 }
 
 /// Where a client is.
@@ -93,6 +95,7 @@ impl Session {
             line,
             side,
             place: Place::Idle,
+            request: 0,
         }
     }
 

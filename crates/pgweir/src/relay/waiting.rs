@@ -79,8 +79,6 @@ impl Session {
                     return self.go_without(Farewell::Refused(refusal));
                 }
                 Checkout::Wait(ticket) => {
-                    // Orders that came too late for an earlier wait.
-                    let _ = self.client.take_wait_orders();
                     let mut state = self.client.state();
                     state.clocks.begin_wait(now);
                     state.requested_at = now;
@@ -107,6 +105,11 @@ impl Session {
         desk: &mut Desk,
         ticket: Ticket,
     ) -> Poll<Result<(), Farewell>> {
+        let (canceled, notify) = self.client.take_wait_orders(self.request);
+        if canceled {
+            self.cancel_wait(ticket);
+            return Poll::Ready(Ok(()));
+        }
         match self.client.take_mail() {
             Some(Mail::Lease(lease)) => {
                 if let Some(lease) = pools::alive(&self.shared, lease) {
@@ -124,10 +127,6 @@ impl Session {
             }
             Some(Mail::Greet) | None => {}
         }
-        let (canceled, notify) = self.client.take_wait_orders();
-        if canceled {
-            return Poll::Ready(self.cancel_wait(ticket));
-        }
         if notify {
             self.tell_waiting();
         }
@@ -142,12 +141,11 @@ impl Session {
         gone.map(|_| Err(Farewell::ClientGone))
     }
 
-    /// The query that waits is not wanted any more: the client is answered as if it had run.
-    fn cancel_wait(&mut self, ticket: Ticket) -> Result<(), Farewell> {
-        if self.leave_queue(ticket) {
-            self.answer_canceled();
-        }
-        Ok(())
+    /// The query that waits is not wanted any more: the client is answered as if it had run. A
+    /// server that is on its way is given back unused.
+    fn cancel_wait(&mut self, ticket: Ticket) {
+        pools::leave_queue(&self.shared, &self.client, self.route.home.id, ticket);
+        self.answer_canceled();
     }
 
     pub(super) fn answer_canceled(&mut self) {
@@ -208,7 +206,9 @@ impl Session {
         self.line.offer_held();
         self.place = Place::Skipping(SkipBatch::default());
         let now = Instant::now();
+        self.request += 1;
         let mut state = self.client.state();
+        state.request = self.request;
         state.ticket = None;
         state.clocks.phase = Phase::Idle;
         state.clocks.since = now;

@@ -156,13 +156,15 @@ impl Relay {
     }
 
     fn error(&mut self, header: Header, frame: &[u8]) -> Result<Option<Reply>, Violation> {
+        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+            return Ok(None);
+        };
+        let fields = ErrorFields::parse(body);
         if self.is_asking() {
-            let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
-                return Ok(None);
-            };
-            let message = String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned();
+            let message = String::from_utf8_lossy(fields.message).into_owned();
             return Err(Violation::OwnQueryFailed(message));
         }
+        self.has_said_goodbye |= fields.is_fatal();
         let after = self.pipeline.failed();
         self.stream = match after {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,

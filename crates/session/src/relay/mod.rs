@@ -67,6 +67,9 @@ pub struct Relay {
     statements: ServerStatements,
     values: Values,
     asked: Asked,
+    has_said_goodbye: bool,
+    /// Whether the server was told to answer what an abandoned batch has asked so far.
+    is_flushed: bool,
     tally: Tally,
 }
 
@@ -82,6 +85,8 @@ impl Relay {
             statements: ServerStatements::default(),
             values,
             asked: Asked::Other,
+            has_said_goodbye: false,
+            is_flushed: false,
             tally: Tally::default(),
         }
     }
@@ -121,6 +126,17 @@ impl Relay {
     #[inline]
     pub fn is_asking(&self) -> bool {
         self.pipeline.front() == Some((Awaited::Query, Reply::Skip))
+    }
+
+    /// Whether a cancel can do no harm: it makes the server give up the batch it works on and go on
+    /// with the next one, as if the first had never been sent. An INSERT would lose its BEGIN.
+    pub fn may_cancel(&self) -> bool {
+        self.pipeline.batches() <= 1
+    }
+
+    /// Whether the server has said why it ends the connection.
+    pub fn has_said_goodbye(&self) -> bool {
+        self.has_said_goodbye
     }
 
     /// Whether the client stands between two messages of the server, so that the pooler may say
@@ -178,22 +194,41 @@ impl Relay {
         frontend::query(out, sql);
     }
 
-    /// The client is gone. Appends what makes the server quiet again, so that it can be rolled
-    /// back and reused; the replies must be read through [`Self::from_server`] and thrown away.
+    /// The client is gone. Appends what brings the server nearer to being quiet, so that it can be
+    /// rolled back and reused; the replies must be read through [`Self::from_server`] and thrown
+    /// away. To be called again after each reply, until [`Self::is_quiet`].
     /// To be called again whenever something has been read: a COPY that the client had asked for
     /// may have begun, and waits for data that nobody will send.
     pub fn abandon(&mut self, out: &mut BytesMut) -> Abandon {
         if !self.client_rest.is_done() {
             return Abandon::Close;
         }
-        if self.stream == ClientStream::CopyIn {
-            frontend::copy_fail(out, "client disconnected");
-        }
-        if self.pipeline.is_open() {
+        let failed = match self.stream {
+            ClientStream::CopyIn => {
+                frontend::copy_fail(out, "client disconnected");
+                true
+            }
+            ClientStream::SkipToSync => true,
+            ClientStream::Normal => false,
+        };
+        if !self.pipeline.is_open() {
+            self.stream = ClientStream::Normal;
+        } else if failed || self.pipeline.is_empty() {
+            // A Sync alone would commit what the client has not committed.
+            if !failed {
+                frontend::query(out, "ROLLBACK");
+                self.pipeline.push(Awaited::Query, Reply::Skip);
+            }
             frontend::sync(out);
-            self.pipeline.push(Awaited::Sync, Reply::Forward);
+            self.pipeline.push(Awaited::Sync, Reply::Skip);
+            self.stream = ClientStream::Normal;
+            self.is_flushed = false;
+        } else if !self.is_flushed {
+            // What is still unanswered may turn out to be a COPY, in which a query ends the
+            // connection.
+            frontend::flush(out);
+            self.is_flushed = true;
         }
-        self.stream = ClientStream::Normal;
         Abandon::Drain
     }
 

@@ -469,15 +469,49 @@ fn a_simple_query_ends_a_batch() {
 }
 
 #[test]
-fn an_abandoned_flushed_batch_is_finished_with_sync() {
+fn an_abandoned_flushed_batch_is_rolled_back() {
     let mut story = Story::new();
     story.client(&[parse("", "insert"), bind(""), execute(), flush()]);
     story.server(&[frame(b'1', b""), frame(b'2', b""), complete("INSERT 0 1")]);
     let mut out = BytesMut::new();
     assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], [query("ROLLBACK"), sync()].concat());
+    story.server(&[complete("ROLLBACK"), ready(b'I'), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn an_abandoned_batch_that_has_failed_needs_its_sync_only() {
+    let mut story = Story::new();
+    story.client(&[parse("", "bad"), flush()]);
+    story.server(&[error()]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
     assert_eq!(&out[..], sync());
     story.server(&[ready(b'I')]);
     assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_cancel_may_hit_the_last_batch_only() {
+    let mut story = Story::new();
+    story.client(&[query("begin"), query("insert")]);
+    assert!(!story.relay.may_cancel());
+    story.server(&[complete("BEGIN"), ready(b'T')]);
+    assert!(story.relay.may_cancel());
+    story.client(&[parse("", "select 1")]);
+    assert!(!story.relay.may_cancel());
+}
+
+#[test]
+fn a_server_that_ends_the_connection_has_said_goodbye() {
+    for (severity, ends) in [("ERROR", false), ("FATAL", true), ("PANIC", true)] {
+        let mut story = Story::new();
+        story.client(&[query("select 1")]);
+        let body = format!("SFEHLER\0V{severity}\0C57P01\0Mno\0\0");
+        story.server(&[frame(b'E', body.as_bytes())]);
+        assert_eq!(story.relay.has_said_goodbye(), ends);
+    }
 }
 
 #[test]
@@ -701,7 +735,7 @@ fn a_batch_behind_a_failed_one_stays_open() {
     assert!(!story.relay.may_release());
     let mut out = BytesMut::new();
     assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
-    assert_eq!(&out[..], sync());
+    assert_eq!(&out[..], [query("ROLLBACK"), sync()].concat());
 }
 
 #[test]
@@ -715,13 +749,32 @@ fn a_refused_own_query_ends_both() {
 }
 
 #[test]
-fn an_abandoned_batch_is_finished_with_sync() {
+fn an_abandoned_batch_is_rolled_back_when_it_has_been_answered() {
     let mut story = Story::new();
     story.client(&[parse("", "select 1"), bind("")]);
     let mut out = BytesMut::new();
     assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    story.server(&[frame(b'1', b"")]);
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], flush(), "it is said once");
+    story.server(&[frame(b'2', b"")]);
+    out.clear();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], [query("ROLLBACK"), sync()].concat());
+    story.server(&[complete("ROLLBACK"), ready(b'I'), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn an_abandoned_batch_that_fails_needs_its_sync_only() {
+    let mut story = Story::new();
+    story.client(&[parse("", "select 1"), bind("")]);
+    assert_eq!(story.relay.abandon(&mut BytesMut::new()), Abandon::Drain);
+    story.server(&[frame(b'1', b""), error()]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
     assert_eq!(&out[..], sync());
-    story.server(&[frame(b'1', b""), frame(b'2', b""), ready(b'I')]);
+    story.server(&[ready(b'I')]);
     assert!(story.relay.may_release());
 }
 
@@ -748,6 +801,24 @@ fn a_copy_that_begins_after_its_client_has_gone_fails_too() {
     assert_eq!(&out[..], fail);
     assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
     assert_eq!(out.len(), fail.len(), "it is said once");
+    story.server(&[error(), ready(b'I')]);
+    assert!(story.relay.is_quiet());
+}
+
+#[test]
+fn an_abandoned_batch_that_turns_out_to_be_a_copy_fails() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute()]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], flush());
+    story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+    let mut more = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut more), Abandon::Drain);
+    let fail = [frame(b'f', b"client disconnected\0"), sync()].concat();
+    assert_eq!(&more[..], fail);
+    story.server(&[error(), ready(b'I')]);
+    assert!(story.relay.may_release());
 }
 
 #[test]
