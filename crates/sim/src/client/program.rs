@@ -36,8 +36,6 @@ struct Episode {
     taken: Vec<String>,
     /// Whether something may fail: then nothing may rely on an earlier batch.
     risky: bool,
-    /// Whether a transaction block is open.
-    in_block: bool,
 }
 
 impl Episode {
@@ -65,7 +63,6 @@ impl Client {
             usable: self.statements.clone(),
             taken: self.statements.keys().cloned().collect(),
             risky: self.rng.one_in(2),
-            in_block: false,
         };
         match self.rng.between(0, 12) {
             _ if last => self.use_everything(&mut episode),
@@ -264,7 +261,6 @@ impl Client {
     fn transaction(&mut self, episode: &mut Episode) {
         let waits = self.rng.one_in(2);
         self.query(episode, vec![Op::Begin]);
-        episode.in_block = true;
         for _ in 0..self.rng.between(0, 4) {
             if waits {
                 episode.settle();
