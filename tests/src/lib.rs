@@ -3,7 +3,189 @@
 
 #![forbid(unsafe_code)]
 
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
 pub use pgweir_harness::*;
+
+pub mod raw;
+
+pub use raw::{Batch, End, Message, RawClient, cancel, story};
+
+/// The PostgreSQL that all tests of one program share, or nothing after saying why the test is skipped. Its guard
+/// removes it when the program ends.
+///
+/// It trusts everybody but members of the roles `wants_scram`, `wants_md5` and `wants_password`.
+#[track_caller]
+pub fn shared_postgres() -> Option<&'static Cluster> {
+    static POSTGRES: OnceLock<Option<Cluster>> = OnceLock::new();
+    let options = || ClusterOptions {
+        max_connections: 300,
+        hba: vec![
+            "host all +wants_scram 127.0.0.1/32 scram-sha-256".to_owned(),
+            "host all +wants_md5 127.0.0.1/32 md5".to_owned(),
+            "host all +wants_password 127.0.0.1/32 password".to_owned(),
+        ],
+        ..ClusterOptions::default()
+    };
+    let shared = POSTGRES.get_or_init(|| {
+        let postgres = Cluster::start_or_skip(options())?;
+        for role in ["wants_scram", "wants_md5", "wants_password"] {
+            postgres.psql("postgres", &format!("create role {role}"));
+        }
+        Some(postgres)
+    });
+    if shared.is_none() {
+        skip("the PostgreSQL of this program's tests could not be started");
+    }
+    shared.as_ref()
+}
+
+/// A user and a database of the same name for one test, so that tests can share a PostgreSQL and still count.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Where it lives.
+    pub postgres: &'static Cluster,
+    /// The name of the user and of the database.
+    pub name: String,
+}
+
+impl Tenant {
+    /// A new one, or nothing after saying why the test is skipped.
+    #[track_caller]
+    pub fn new() -> Option<Self> {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let postgres = shared_postgres()?;
+        let name = format!("tenant{}", LAST.fetch_add(1, Ordering::Relaxed));
+        let mut root = RawClient::login(postgres.port(), "postgres", "postgres");
+        root.rows(&format!("create role {name} login"));
+        root.rows(&format!("create database {name} owner {name}"));
+        Some(Self { postgres, name })
+    }
+
+    /// A configuration in transaction mode that lets this user and `postgres` in without passwords.
+    pub fn ini(&self) -> Ini {
+        let users = format!("\"postgres\" \"\"\n\"{}\" \"\"\n", self.name);
+        Ini::in_front_of(self.postgres)
+            .set("pool_mode", "transaction")
+            .file("userlist.txt", &users)
+    }
+
+    /// A pooler in transaction mode with so many servers.
+    #[track_caller]
+    pub fn pooler(&self, servers: u32) -> Pooler {
+        start(self.ini().set("default_pool_size", servers))
+    }
+
+    /// A client of a pooler.
+    #[track_caller]
+    pub fn client(&self, pooler: &Pooler) -> RawClient {
+        RawClient::login(pooler.port, &self.name, &self.name)
+    }
+
+    /// A client of PostgreSQL itself, as this user.
+    #[track_caller]
+    pub fn direct(&self) -> RawClient {
+        RawClient::login(self.postgres.port(), &self.name, &self.name)
+    }
+
+    /// A superuser in this tenant's database, past any pooler. PostgreSQL keeps connections back for superusers.
+    #[track_caller]
+    pub fn root(&self) -> RawClient {
+        RawClient::login(self.postgres.port(), &self.name, "postgres")
+    }
+
+    /// How many connections of this user PostgreSQL counts.
+    #[track_caller]
+    pub fn backends(&self) -> u32 {
+        count_backends(&mut self.root(), &self.name)
+    }
+
+    /// Counts this user's connections every few milliseconds from now on.
+    #[track_caller]
+    pub fn watch(&self) -> Watch {
+        let mut root = self.root();
+        let name = self.name.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let sampler = thread::spawn(move || {
+            let mut seen = Samples { most: 0, count: 0 };
+            while !stopped.load(Ordering::Relaxed) {
+                seen.most = seen.most.max(count_backends(&mut root, &name));
+                seen.count += 1;
+                thread::sleep(Duration::from_millis(5));
+            }
+            seen
+        });
+        Watch { stop, sampler }
+    }
+}
+
+fn count_backends(root: &mut RawClient, user: &str) -> u32 {
+    let sql = format!(
+        "select count(*) from pg_stat_activity \
+         where backend_type = 'client backend' and usename = '{user}'"
+    );
+    root.value(&sql).parse().expect("a number")
+}
+
+/// Counts a user's connections, in PostgreSQL's own view, until it is asked for the result.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    sampler: thread::JoinHandle<Samples>,
+}
+
+/// What a [`Watch`] saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Samples {
+    /// The largest number of connections at one moment.
+    pub most: u32,
+    /// How often it looked.
+    pub count: u32,
+}
+
+impl Watch {
+    /// Stops counting.
+    pub fn end(self) -> Samples {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sampler.join().expect("the sampler could count")
+    }
+}
+
+/// Asks until the answer is as expected.
+///
+/// # Panics
+/// With the last answer, if it is not the expected one in time.
+#[track_caller]
+pub fn eventually<T: Debug>(
+    limit: Duration,
+    mut ask: impl FnMut() -> T,
+    expected: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        let answer = ask();
+        if expected(&answer) {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "after {limit:?}: {answer:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The console over TCP, as the administrator `postgres`.
+#[track_caller]
+pub fn console(pooler: &Pooler) -> RawClient {
+    RawClient::login(pooler.port, "pgbouncer", "postgres")
+}
 
 /// A PostgreSQL with the database `app`, or nothing after saying why the test is skipped.
 #[track_caller]

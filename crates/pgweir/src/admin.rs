@@ -45,18 +45,18 @@ pub(crate) async fn serve(
             Err(Interrupted::Gone) => return Farewell::ClientGone,
             Err(_) => return Farewell::LoginMessage,
         };
+        if tag == pgweir_wire::tag::frontend::QUERY {
+            janitor::count_console_query(shared);
+        }
         let mut out = Vec::new();
         match session.handle_frame(tag, &body, &mut out) {
             Step::Continue => {}
-            Step::Run(command) => {
-                janitor::count_console_query(shared);
-                match execute(shared, client, &command, &mut out).await {
-                    Ok(Outcome::Done(notice)) => command.write_done(notice, &mut out),
-                    Ok(Outcome::Answered) => {}
-                    Ok(Outcome::Hangup) => return Farewell::ClientClosed,
-                    Err(error) => error.write(&mut out),
-                }
-            }
+            Step::Run(command) => match execute(shared, client, &command, &mut out).await {
+                Ok(Outcome::Done(notice)) => command.write_done(notice, &mut out),
+                Ok(Outcome::Answered) => {}
+                Ok(Outcome::Hangup) => return Farewell::ClientClosed,
+                Err(error) => error.write(&mut out),
+            },
             Step::Close => {
                 let _ = talk.send(&out).await;
                 return Farewell::ClientClosed;
@@ -260,6 +260,13 @@ pub(crate) fn resume_all(shared: &Arc<Shared>) {
         .pools()
         .resume(|name| !paused.contains(name), Instant::now());
     pools::perform(shared, actions);
+}
+
+/// A console's query is canceled: if that is a pause or suspend, it is taken back.
+pub(crate) fn cancel(shared: &Arc<Shared>) {
+    if shared.operator.hold() != Hold::None && shared.operator.shutdown() == Shutdown::No {
+        resume_all(shared);
+    }
 }
 
 /// Until clients can be handed to another process, SUSPEND is a PAUSE that waits for nothing.

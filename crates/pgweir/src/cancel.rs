@@ -5,6 +5,7 @@
 //! PostgreSQL has closed the cancel's own connection, and by then the signal has been sent.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -14,9 +15,10 @@ use pgweir_wire::{CancelKey, frontend};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::pools;
+use crate::peers::{self, Destination};
 use crate::server::ServerInfo;
 use crate::shared::Shared;
+use crate::{admin, pools};
 
 /// How long one cancel connection may take; PostgreSQL answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,14 +26,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A client asks to cancel the query of the client with this key. Unknown keys and idle clients
 /// are ignored in silence, as PostgreSQL does.
 pub(crate) async fn handle(shared: &Arc<Shared>, key: &CancelKey) {
-    let Some(client) = shared
+    match peers::destination(key, shared.config().global.peer_id) {
+        Destination::Here(key) => handle_here(shared, &key).await,
+        Destination::Peer(id, key) => peers::forward(shared, id, &key).await,
+        Destination::Nowhere => tracing::debug!("cancel request was passed on too often"),
+    }
+}
+
+async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) {
+    let known = shared
         .cancel_keys
         .get(key)
-        .map(|entry| Arc::clone(entry.value()))
-    else {
+        .map(|entry| Arc::clone(entry.value()));
+    let Some(client) = known else {
         tracing::debug!("cancel request for an unknown key");
         return;
     };
+    if client.is_console.load(Ordering::Relaxed) {
+        // What a console can wait for is a pause that does not come to its end.
+        return admin::cancel(shared);
+    }
     let (phase, link) = {
         let state = client.state();
         (state.clocks.phase, state.link.clone())

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use pgweir_net::Address;
 use pgweir_net::tls::TlsInfo;
-use pgweir_pool::{Refusal, SlotId, Ticket};
+use pgweir_pool::{PoolId, Refusal, Scope, SlotId, Ticket};
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
 
@@ -51,6 +51,41 @@ struct Mailbox {
     canceled: bool,
 }
 
+/// What a replication client's own server is asked for at its login.
+#[derive(Debug)]
+pub(crate) struct Replication {
+    pub(crate) kind: ReplicationKind,
+    /// Parameters for the startup packet besides user and database.
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+/// What is replicated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ReplicationKind {
+    /// `replication=database`: changes of one database.
+    Logical,
+    /// `replication=yes`: the write-ahead log.
+    Physical,
+}
+
+impl ReplicationKind {
+    /// As it stands in the startup packet.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Logical => "database",
+            Self::Physical => "yes",
+        }
+    }
+}
+
+/// The limits that a client counts in.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) scopes: Vec<Scope>,
+    /// The pool that it has joined.
+    pub(crate) pool: Option<PoolId>,
+}
+
 /// Who a client is, known after its startup packet.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -84,9 +119,13 @@ pub(crate) struct Client {
     pub(crate) identity: OnceLock<Identity>,
     pub(crate) route: OnceLock<Arc<Route>>,
     pub(crate) cancel_key: OnceLock<CancelKey>,
+    /// Set for a client that gets a server of its own for replication.
+    pub(crate) replication: OnceLock<Replication>,
     /// Whether it talks to the console.
     pub(crate) is_console: AtomicBool,
     pub(crate) prepared: AtomicU32,
+    /// What it counts in, to be given back when it is forgotten, however its task ends.
+    counted: Mutex<Counted>,
     state: Mutex<State>,
     has_mail: AtomicBool,
     mailbox: Mutex<Mailbox>,
@@ -108,8 +147,10 @@ impl Client {
             identity: OnceLock::new(),
             route: OnceLock::new(),
             cancel_key: OnceLock::new(),
+            replication: OnceLock::new(),
             is_console: AtomicBool::new(false),
             prepared: AtomicU32::new(0),
+            counted: Mutex::new(Counted::default()),
             state: Mutex::new(State {
                 clocks,
                 requested_at: now,
@@ -127,6 +168,11 @@ impl Client {
     /// The state, to read or change. Held for a few lines only.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it counts in.
+    pub(crate) fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers which task to wake. A task keeps its waker for life.

@@ -15,6 +15,7 @@ use pgweir_wire::frontend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::client::Client;
 use crate::server::Server;
 use crate::shared::Shared;
 use crate::{cancel, pools};
@@ -89,6 +90,21 @@ pub(crate) async fn wait_for_end(shared: &Arc<Shared>, slot: SlotId, stream: &mu
 async fn read_to_end(stream: &mut Stream) {
     let mut sink = [0; 4096];
     while let Ok(1..) = stream.read(&mut sink).await {}
+}
+
+/// A task that held a server has panicked, and the socket went with it. Whether the backend is gone
+/// cannot be seen any more, so the slot stays taken for as long as a backend may take to end.
+pub(crate) fn write_off(shared: &Arc<Shared>, client: &Client) {
+    let Some((slot, _)) = client.state().link.take() else {
+        return;
+    };
+    shared.pools().quarantined(slot, Instant::now());
+    let shared = Arc::clone(shared);
+    let patience = shared.config().global.server_close_timeout.duration();
+    tokio::spawn(async move {
+        tokio::time::sleep(patience).await;
+        free(&shared, slot);
+    });
 }
 
 /// The connection is gone: its slot comes back.

@@ -177,19 +177,34 @@ pub(crate) async fn query(
     if shared.operator.is_disabled(auth_database) {
         return Err(Farewell::AuthDatabaseDisabled(auth_database.to_owned()));
     }
-    let mut lease = pools::acquire(shared, client, &route.home).await?;
-    match look_up(shared, &mut lease, &settings.auth_query, user).await {
-        Ok(row) => {
-            pools::checkin(shared, lease.slot, lease.server, Instant::now());
-            Ok(row.map(|secret| secret.unwrap_or_else(impossible)))
-        }
-        Err(reason) => {
+    let lease = pools::acquire(shared, client, &route.home).await?;
+    // In a task of its own: a login that runs out of time must not take the server with it.
+    let (shared, sql, user) = (Arc::clone(shared), settings.auth_query, user.to_owned());
+    let lookup = tokio::spawn(async move { look_up_and_return(&shared, lease, &sql, &user).await });
+    match lookup.await {
+        Ok(Ok(row)) => Ok(row.map(|secret| secret.unwrap_or_else(impossible))),
+        Ok(Err(reason)) => {
             tracing::error!(peer = %client, "error in auth_query: {reason}");
-            let why = "error response from auth_query";
-            close::give_up(shared, lease.slot, lease.server, why, Busy::Yes);
             Err(Farewell::Configuration)
         }
+        Err(_) => Err(Farewell::Configuration),
     }
+}
+
+async fn look_up_and_return(
+    shared: &Arc<Shared>,
+    mut lease: Lease,
+    sql: &str,
+    user: &str,
+) -> Result<Option<Option<Secret>>, String> {
+    let result = look_up(shared, &mut lease, sql, user).await;
+    if result.is_ok() {
+        pools::checkin(shared, lease.slot, lease.server, Instant::now());
+    } else {
+        let why = "error response from auth_query";
+        close::give_up(shared, lease.slot, lease.server, why, Busy::Yes);
+    }
+    result
 }
 
 /// A secret that nothing matches: the user is there but may not log in (VALID UNTIL has passed).

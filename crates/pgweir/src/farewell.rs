@@ -124,6 +124,16 @@ impl Farewell {
         })
     }
 
+    /// Whether the client can go on after being told. It can where nothing of what it asked has been
+    /// run; PgBouncer closes even then.
+    pub(crate) fn spares_connection(&self, codes: ErrorCodes) -> bool {
+        let not_run = matches!(
+            self,
+            Self::Refused(_) | Self::Expired(Expiry::QueryWait | Expiry::QueryWhileWaiting)
+        );
+        not_run && codes == ErrorCodes::Postgres
+    }
+
     /// The reason, in PgBouncer's words: for the client and for the log.
     pub(crate) fn reason(&self) -> Cow<'static, str> {
         match self {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pgweir_session::Phase;
+use pgweir_config::Config;
+use pgweir_session::{Deadlines, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
 
 use crate::credentials::AuthFiles;
@@ -44,12 +45,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 fn expire_clients(shared: &Arc<Shared>, now: Instant) {
+    let config = shared.config();
     let draining = shared.operator.shutdown() == Shutdown::WaitForServers;
     for client in &shared.clients {
-        let Some(route) = client.route.get() else {
-            continue;
-        };
-        let rules = route.rules();
+        let rules = client.route.get().map(|route| route.rules());
+        let config = rules.as_ref().map_or(&config, |rules| &rules.config);
+        let deadlines = rules
+            .as_ref()
+            .map_or_else(|| login_deadlines(config), |r| r.deadlines);
         let (clocks, told) = {
             let state = client.state();
             (state.clocks, state.wait_notified)
@@ -61,12 +64,14 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             client.end(Farewell::ServersShuttingDown);
             continue;
         }
-        if let Some(expiry) = rules.deadlines.expired(&clocks, now) {
+        if let Some(expiry) = deadlines.expired(&clocks, now) {
             client.end(Farewell::Expired(expiry));
             continue;
         }
-        let notify_after = u64::try_from(rules.config.global.query_wait_notify).unwrap_or(0);
+        let notify_after = u64::try_from(config.global.query_wait_notify).unwrap_or(0);
+        let greeted = client.cancel_key.get().is_some();
         if clocks.phase == Phase::Waiting
+            && greeted
             && !told
             && notify_after > 0
             && now.duration_since(clocks.since).as_secs() > notify_after
@@ -74,20 +79,30 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             client.state().wait_notified = true;
             client.notify_wait();
         }
-        if rules.config.global.server_fast_close {
+        if config.global.server_fast_close || client.replication.get().is_some() {
             close_fast(shared, &client);
         }
     }
 }
 
+/// The limits on a client that waits for a server before its own route is known (auth_query).
+fn login_deadlines(config: &Config) -> Deadlines {
+    Deadlines {
+        query_wait: config.global.query_wait_timeout.limit(),
+        query: config.global.query_timeout.limit(),
+        ..Deadlines::default()
+    }
+}
+
 /// `server_fast_close`: a session between two transactions gives up a server whose configuration
-/// has changed.
+/// has changed. A replication client always does, because it might never end by itself.
 fn close_fast(shared: &Arc<Shared>, client: &Arc<crate::client::Client>) {
     let state = client.state();
+    let replicates = client.replication.get().is_some();
     let between = state.clocks.phase == Phase::Active && state.clocks.query_start.is_none();
     let slot = state.link.as_ref().map(|(slot, _)| *slot);
     drop(state);
-    if between && slot.is_some_and(|slot| shared.pools().is_obsolete(slot)) {
+    if (between || replicates) && slot.is_some_and(|slot| shared.pools().is_obsolete(slot)) {
         client.end(Farewell::DatabaseChanged);
     }
 }

@@ -10,10 +10,12 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pgweir_config::Settings;
 use pgweir_console::UnixTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -29,7 +31,8 @@ pub(crate) struct Log {
 #[derive(Debug, Default)]
 struct Sinks {
     quiet: bool,
-    file: Option<(String, File)>,
+    file: Option<File>,
+    syslog: Option<Syslog>,
 }
 
 impl Log {
@@ -37,7 +40,10 @@ impl Log {
     pub(crate) fn start(quiet: bool, verbose: u8) -> &'static Self {
         let log: &'static Self = Box::leak(Box::new(Self {
             verbose: AtomicU8::new(verbose),
-            sinks: Mutex::new(Sinks { quiet, file: None }),
+            sinks: Mutex::new(Sinks {
+                quiet,
+                ..Sinks::default()
+            }),
         }));
         let subscriber = tracing_subscriber::registry().with(Lines(log));
         // Only a second call could fail, and there is none.
@@ -50,22 +56,26 @@ impl Log {
         self.verbose.store(verbose, Ordering::Relaxed);
     }
 
-    /// Opens (or reopens, after a rotation) the log file. An empty path closes it.
+    /// Opens (or reopens, after a rotation) what the configuration wants to be written to.
     ///
     /// # Errors
-    /// The file cannot be opened; the old one stays in use.
-    pub(crate) fn open_file(&self, path: &str) -> io::Result<()> {
-        let file = match path {
+    /// The text for the log. What could not be opened anew stays in use as it was.
+    pub(crate) fn open(&self, settings: &Settings) -> Result<(), String> {
+        let path = &settings.logfile;
+        let file = match path.as_str() {
             "" => None,
             path => {
-                let file = OpenOptions::new().create(true).append(true).open(path)?;
-                Some((path.to_owned(), file))
+                let opened = OpenOptions::new().create(true).append(true).open(path);
+                Some(opened.map_err(|error| format!("could not open logfile {path}: {error}"))?)
             }
         };
-        self.sinks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .file = file;
+        let syslog = match settings.syslog {
+            false => None,
+            true => Some(Syslog::open(settings)?),
+        };
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        sinks.file = file;
+        sinks.syslog = syslog;
         Ok(())
     }
 
@@ -78,15 +88,70 @@ impl Log {
         }
     }
 
-    fn write(&self, line: &str) {
+    fn write(&self, line: &str, level: Level, text: &str) {
         let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written must not stop the pooler.
-        if let Some((_, file)) = &mut sinks.file {
+        if let Some(file) = &mut sinks.file {
             let _ = file.write_all(line.as_bytes());
+        }
+        if let Some(syslog) = &sinks.syslog {
+            syslog.send(level, text);
         }
         if !sinks.quiet {
             let _ = io::stderr().write_all(line.as_bytes());
         }
+    }
+}
+
+/// The system's log, by the protocol of RFC 3164.
+#[derive(Debug)]
+struct Syslog {
+    socket: UnixDatagram,
+    facility: u8,
+    ident: String,
+}
+
+impl Syslog {
+    fn open(settings: &Settings) -> Result<Self, String> {
+        const PATH: &str = "/dev/log";
+        let facility = facility(&settings.syslog_facility)
+            .ok_or_else(|| format!("unknown syslog_facility {}", settings.syslog_facility))?;
+        let socket = UnixDatagram::unbound()
+            .and_then(|socket| socket.connect(PATH).map(|()| socket))
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+            .map_err(|error| format!("could not open syslog ({PATH}): {error}"))?;
+        Ok(Self {
+            socket,
+            facility,
+            ident: settings.syslog_ident.clone(),
+        })
+    }
+
+    fn send(&self, level: Level, text: &str) {
+        let severity = match level {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        let (priority, pid) = (self.facility * 8 + severity, std::process::id());
+        let message = format!("<{priority}>{}[{pid}]: {text}", self.ident);
+        // A system log that takes nothing must not stop the pooler.
+        let _ = self.socket.send(message.as_bytes());
+    }
+}
+
+fn facility(name: &str) -> Option<u8> {
+    let local = name
+        .strip_prefix("local")
+        .and_then(|number| number.parse::<u8>().ok());
+    match (name, local) {
+        (_, Some(number @ 0..=7)) => Some(16 + number),
+        ("user", _) => Some(1),
+        ("daemon", _) => Some(3),
+        ("auth", _) => Some(4),
+        ("authpriv", _) => Some(10),
+        _ => None,
     }
 }
 
@@ -109,7 +174,9 @@ impl<S: Subscriber> Layer<S> for Lines {
             Level::TRACE => "NOISE",
         };
         let mut line = String::with_capacity(96 + text.message.len());
-        let _ = write!(line, "{} [{}] {level} ", Now, std::process::id());
+        let _ = write!(line, "{} [{}] ", Now, std::process::id());
+        let stamp = line.len();
+        let _ = write!(line, "{level} ");
         if !text.peer.is_empty() {
             let _ = write!(line, "{} ", text.peer);
         }
@@ -120,7 +187,8 @@ impl<S: Subscriber> Layer<S> for Lines {
                 .map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }),
         );
         line.push('\n');
-        self.0.write(&line);
+        let text = line.get(stamp..).unwrap_or_default().trim_end();
+        self.0.write(&line, *event.metadata().level(), text);
     }
 }
 

@@ -19,6 +19,7 @@ mod log;
 mod login;
 mod open;
 mod options;
+mod peers;
 mod pools;
 mod relay;
 mod reload;
@@ -42,6 +43,7 @@ use crate::args::{Request, Run};
 use crate::credentials::AuthFiles;
 use crate::log::Log;
 use crate::shared::{Shared, Shutdown};
+use crate::system::Background;
 use crate::tls::Tls;
 
 fn main() -> ExitCode {
@@ -97,37 +99,54 @@ fn check(file: &str) -> ExitCode {
 fn run(options: &Run) -> ExitCode {
     let log = Log::start(options.quiet, options.verbose);
     match prepare(options, log) {
-        Ok(config) => serve(&config, log),
+        Ok(Some(config)) => serve(&config, log),
+        Ok(None) => ExitCode::SUCCESS,
         Err(()) => ExitCode::FAILURE,
     }
 }
 
-/// Everything that can fail before the first client. What failed has been logged.
-fn prepare(options: &Run, log: &'static Log) -> Result<Config, ()> {
+/// Everything that can fail before the first client. What failed has been logged. `None`: the
+/// program goes on in another process.
+fn prepare(options: &Run, log: &'static Log) -> Result<Option<Config>, ()> {
     let mut config = reload::first(&options.config)?;
+    let global = &mut config.global;
     if options.verbose > 0 {
-        config.global.verbose = i32::from(options.verbose);
+        global.verbose = i32::from(options.verbose);
     }
-    if let Err(error) = log.open_file(&config.global.logfile) {
-        let path = &config.global.logfile;
-        tracing::error!(fatal = true, "could not open logfile {path}: {error}");
-        return Err(());
+    if options.user.is_some() {
+        global.user.clone_from(&options.user);
+    }
+    if options.daemon && (global.pidfile.is_empty() || global.logfile.is_empty() && !global.syslog)
+    {
+        return fatal("daemon needs pidfile configured, and logfile or syslog");
+    }
+    if let Some(user) = &global.user
+        && let Err(text) = system::become_user(user)
+    {
+        return fatal(&text);
     }
     if rustix::process::getuid().is_root() {
-        tracing::error!(fatal = true, "PgBouncer should not run as root");
-        return Err(());
+        return fatal("PgBouncer should not run as root (set the key \"user\", or use -u)");
     }
-    for (asked, what) in [
-        (options.daemon, "-d"),
-        (options.reboot, "-R"),
-        (options.user.is_some(), "-u"),
-    ] {
-        if asked {
-            tracing::error!(fatal = true, "option {what} is not supported yet");
-            return Err(());
+    if options.daemon {
+        match system::go_to_background() {
+            Ok(Background::Arrived) => {}
+            Ok(Background::Left) => return Ok(None),
+            Err(error) => return fatal(&format!("cannot start in the background: {error}")),
         }
     }
-    Ok(config)
+    if let Err(error) = log.open(&config.global) {
+        return fatal(&error);
+    }
+    if options.reboot {
+        tracing::warn!("online restart (-R) is not supported yet: this is a normal start");
+    }
+    Ok(Some(config))
+}
+
+fn fatal<T>(text: &str) -> Result<T, ()> {
+    tracing::error!(fatal = true, "{text}");
+    Err(())
 }
 
 /// Serves until the process is told to stop.
@@ -167,7 +186,7 @@ async fn live(config: Config, log: &'static Log) -> Result<(), String> {
     })?;
     let files = AuthFiles::load(&config.global);
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
-    let pidfile = write_pidfile(&config.global.pidfile)?;
+    let _pidfile = system::write_pidfile(&config.global.pidfile)?;
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
     let listeners = accept::open(&shared.config().global, shared.tcp_options())?;
     announce(&shared);
@@ -181,9 +200,6 @@ async fn live(config: Config, log: &'static Log) -> Result<(), String> {
     for listener in listening {
         // A listener that has to close does so at once.
         let _ = listener.await;
-    }
-    if let Some(path) = pidfile {
-        let _ = std::fs::remove_file(path);
     }
     Ok(())
 }
@@ -222,23 +238,4 @@ async fn wait_for_end(
             }
         }
     }
-}
-
-/// Writes the process id, unless another process that lives has written its own.
-fn write_pidfile(path: &str) -> Result<Option<String>, String> {
-    if path.is_empty() {
-        return Ok(None);
-    }
-    if let Ok(text) = std::fs::read_to_string(path)
-        && let Ok(pid) = text.trim().parse::<i32>()
-        && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        && rustix::process::test_kill_process(pid).is_ok()
-    {
-        return Err(format!(
-            "pidfile '{path}' exists, another instance running?"
-        ));
-    }
-    std::fs::write(path, format!("{}\n", std::process::id()))
-        .map_err(|error| format!("could not write pidfile {path}: {error}"))?;
-    Ok(Some(path.to_owned()))
 }

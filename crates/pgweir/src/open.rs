@@ -22,23 +22,34 @@ use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState,
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
-use crate::server::{Loan, Server, ServerInfo};
+use crate::server::{Loan, Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
 use crate::{close, credentials, pools};
 
 /// Starts to open a server with a permit that has been taken.
-pub(crate) fn spawn(shared: &Arc<Shared>, pool: PoolId, slot: SlotId) {
+pub(crate) fn spawn(
+    shared: &Arc<Shared>,
+    pool: PoolId,
+    slot: SlotId,
+    dedicated_to: Option<Arc<Client>>,
+) {
     let Some(home) = shared.homes().into_values().find(|home| home.id == pool) else {
         let failure = connect_failure("pool was removed");
         let actions = shared.pools().open_failed(slot, failure, Instant::now());
         return pools::perform(shared, actions);
     };
-    tokio::spawn(run(Arc::clone(shared), home, slot));
+    tokio::spawn(run(Arc::clone(shared), home, slot, dedicated_to));
 }
 
-async fn run(shared: Arc<Shared>, home: Arc<PoolHome>, slot: SlotId) {
-    let result = attempt(&shared, &home, slot).await;
+async fn run(
+    shared: Arc<Shared>,
+    home: Arc<PoolHome>,
+    slot: SlotId,
+    dedicated_to: Option<Arc<Client>>,
+) {
+    let result = attempt(&shared, &home, slot, dedicated_to).await;
     let actions = match result {
         Ok(server) => {
             home.totals.add(&mut pgweir_stats::Tally {
@@ -61,6 +72,7 @@ async fn attempt(
     shared: &Arc<Shared>,
     home: &Arc<PoolHome>,
     slot: SlotId,
+    dedicated_to: Option<Arc<Client>>,
 ) -> Result<Box<Server>, Failure> {
     let rules = Arc::clone(
         &home
@@ -96,6 +108,7 @@ async fn attempt(
         local: OnceLock::new(),
         tls: OnceLock::new(),
         cancel_key: OnceLock::new(),
+        welcome: OnceLock::new(),
         loan: Mutex::new(Loan {
             client: None,
             requested_at: now,
@@ -109,6 +122,7 @@ async fn attempt(
         info: &info,
         rules: &rules,
         talk: None,
+        dedicated_to,
     };
     let outcome = match patience {
         Some(patience) => timeout(patience, opening.run()).await,
@@ -173,8 +187,10 @@ async fn choose_target(
 struct Opening<'a> {
     shared: &'a Arc<Shared>,
     info: &'a Arc<ServerInfo>,
-    rules: &'a Rules,
+    rules: &'a Arc<Rules>,
     talk: Option<Conversation>,
+    /// The replication client that the server is for.
+    dedicated_to: Option<Arc<Client>>,
 }
 
 /// A failure, and what the log says of it.
@@ -240,11 +256,17 @@ impl Opening<'_> {
         let mut line = Buffered::new(talk.stream);
         line.put_back_bytes(&talk.unread);
         let relay = Relay::new(welcome.tracked.clone());
-        *lock(&self.info.home.welcome) = Some(Arc::new(welcome));
+        let welcome = Arc::new(welcome);
+        let _ = self.info.welcome.set(Arc::clone(&welcome));
+        if self.dedicated_to.is_none() {
+            *lock(&self.info.home.welcome) = Some(welcome);
+        }
+        let work = Work::none(Arc::clone(self.rules));
         Ok(Box::new(Server {
             line,
             relay,
             info: Arc::clone(self.info),
+            work,
         }))
     }
 
@@ -395,6 +417,15 @@ impl Opening<'_> {
                 .into_iter()
                 .filter_map(|(name, value)| value.as_ref().map(|value| (name, value.as_str()))),
         );
+        let replication = self
+            .dedicated_to
+            .as_ref()
+            .and_then(|client| client.replication.get());
+        if let Some(replication) = replication {
+            parameters.push(("replication", replication.kind.word()));
+            let wanted = replication.parameters.iter();
+            parameters.extend(wanted.map(|(name, value)| (name.as_str(), value.as_str())));
+        }
         let mut out = BytesMut::new();
         frontend::startup(&mut out, ProtocolVersion::V3_0, parameters);
         out
@@ -481,6 +512,12 @@ impl Opening<'_> {
         let fields = ErrorFields::parse(body);
         let severity = String::from_utf8_lossy(fields.severity);
         let message = String::from_utf8_lossy(fields.message);
+        if self.dedicated_to.is_some() {
+            // A missing right to replicate says nothing about other logins, and its client is told
+            // no more than that.
+            tracing::warn!(peer = %self.info, "S: login failed: {severity} {message}");
+            return login_failure("login failed", "login failed".to_owned());
+        }
         tracing::warn!("server login failed: {severity} {message}");
         let sqlstate = fields.sqlstate();
         // "The database system is starting up" passes: nobody is refused for it.

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use pgweir_pool::{Action, Actions, Checkout, CloseReason, Greeting, PoolId, SlotId, Ticket};
 
+use pgweir_session::Phase;
+
 use crate::client::{Client, Lease, Mail};
 use crate::farewell::Farewell;
 use crate::server::Server;
@@ -16,7 +18,13 @@ use crate::{close, open};
 pub(crate) fn perform(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Client>>) {
     for action in actions {
         match action {
-            Action::Open { pool, slot } => open::spawn(shared, pool, slot),
+            Action::Open {
+                pool,
+                slot,
+                dedicated_to,
+            } => {
+                open::spawn(shared, pool, slot, dedicated_to);
+            }
             Action::Serve {
                 waiter,
                 slot,
@@ -66,6 +74,7 @@ fn close_text(reason: CloseReason) -> &'static str {
         CloseReason::Surplus => "too many servers in the pool",
         CloseReason::Paused => "pause mode",
         CloseReason::Removed => "database removed",
+        CloseReason::Abandoned => "replication client was closed",
     }
 }
 
@@ -105,6 +114,28 @@ pub(crate) async fn acquire(
     }
 }
 
+/// Gets a server for a replication client alone.
+pub(crate) async fn dedicate(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    home: &PoolHome,
+) -> Result<Lease, Farewell> {
+    let mut actions = Actions::default();
+    let now = Instant::now();
+    let ticket = shared
+        .pools()
+        .dedicate(home.id, now, || Arc::clone(client), &mut actions);
+    perform(shared, actions);
+    match wait(shared, client, home, ticket).await? {
+        Mail::Lease(lease) => Ok(lease),
+        Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
+        Mail::Greet => {
+            debug_assert!(false, "whoever wants a server is not greeted");
+            Err(Farewell::ServerLost)
+        }
+    }
+}
+
 /// Waits until the pool of a client in login has had a login of its own.
 pub(crate) async fn greet(
     shared: &Arc<Shared>,
@@ -119,7 +150,6 @@ pub(crate) async fn greet(
     perform(shared, actions);
     match outcome {
         Greeting::Known => Ok(()),
-        Greeting::Refused(refusal) => Err(Farewell::Refused(refusal)),
         Greeting::Wait(ticket) => match wait(shared, client, home, ticket).await? {
             Mail::Greet => Ok(()),
             Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
@@ -145,6 +175,7 @@ async fn wait(
         home,
         ticket,
     };
+    client.state().clocks.begin_wait(Instant::now());
     std::future::poll_fn(|_| {
         if let Some(end) = client.take_end() {
             return Poll::Ready(Err(end));
@@ -166,6 +197,7 @@ struct QueuePlace<'a> {
 
 impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
+        self.client.state().clocks.phase = Phase::Login;
         leave_queue(self.shared, self.client, self.home.id, self.ticket);
     }
 }

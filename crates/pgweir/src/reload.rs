@@ -78,9 +78,8 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
 
 /// Reopens the log file, which may have been rotated.
 pub(crate) fn reopen_log(shared: &Shared) {
-    let path = &shared.config().global.logfile;
-    if let Err(error) = shared.log.open_file(path) {
-        tracing::error!("could not open logfile {path}: {error}");
+    if let Err(error) = shared.log.open(&shared.config().global) {
+        tracing::error!("{error}");
     }
 }
 
@@ -103,7 +102,7 @@ pub(crate) fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<Option
     if matches!(key, "auth_file" | "auth_hba_file" | "auth_ident_file") {
         janitor::reload_files(shared);
     }
-    if key == "logfile" {
+    if key == "logfile" || key.starts_with("syslog") {
         reopen_log(shared);
     }
     Ok(tls.err().map(|()| Notice::TlsNotApplied))

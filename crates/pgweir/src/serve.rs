@@ -1,6 +1,8 @@
 //! The life of one client connection, in a few lines.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -10,13 +12,13 @@ use pgweir_session::Expiry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::client::Client;
+use crate::client::{Client, Counted};
 use crate::conversation::Conversation;
 use crate::farewell::Farewell;
 use crate::login::{Entry, Login};
 use crate::relay::{self, Session};
 use crate::shared::Shared;
-use crate::{admin, cancel};
+use crate::{admin, cancel, close};
 
 /// How long a client that is being sent away may take to read why.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
@@ -24,48 +26,66 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: Address) {
     let local = stream.local_address(address.port()).unwrap_or(address);
-    let client = Arc::new(Client::new(
-        shared.next_id(),
-        address,
-        local,
-        Instant::now(),
-    ));
+    let client = Client::new(shared.next_id(), address, local, Instant::now());
+    let client = Arc::new(client);
     shared.clients.insert(client.id, Arc::clone(&client));
     shared.pools().budget.take_unlimited(&[Scope::Clients]);
+    client.counted().scopes.push(Scope::Clients);
+    let mut life = std::pin::pin!(live(&shared, &client, stream));
+    let end = std::future::poll_fn(|cx| {
+        let turn = catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx)));
+        turn.map_or_else(
+            |_| Poll::Ready(End::Panicked),
+            |poll| poll.map(|()| End::Orderly),
+        )
+    })
+    .await;
+    if end == End::Panicked {
+        // The panic has been printed. Other clients must not pay for it: what this one held is
+        // given back as far as that is safe.
+        tracing::error!(peer = %client, "a bug ended this client's task");
+        close::write_off(&shared, &client);
+    }
+    forget(&shared, &client);
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    Orderly,
+    Panicked,
+}
+
+async fn live(shared: &Arc<Shared>, client: &Arc<Client>, stream: Stream) {
     // Login and farewell are large and rare: boxed, they cost an idle client nothing.
-    let entered = Box::pin(enter(&shared, &client, stream)).await;
-    if let Some((entry, talk)) = entered {
-        match entry {
-            Entry::Client {
-                route,
-                side,
-                permits,
-            } => {
-                let mut line = Buffered::new(talk.stream);
-                line.put_back_bytes(&talk.unread);
-                let _ = client.route.set(Arc::clone(&route));
-                shared.pools().client_joined(route.home.id);
-                start_idle(&client);
-                let mut session =
-                    Session::new(Arc::clone(&shared), Arc::clone(&client), route, line, side);
-                let farewell = session.run().await;
-                Box::pin(leave(&shared, &client, session, farewell, &permits)).await;
+    let Some((entry, talk)) = Box::pin(enter(shared, client, stream)).await else {
+        return;
+    };
+    match entry {
+        Entry::Client { route, side, own } => {
+            let mut line = Buffered::new(talk.stream);
+            line.put_back_bytes(&talk.unread);
+            shared.pools().client_joined(route.home.id);
+            client.counted().pool = Some(route.home.id);
+            start_idle(client);
+            let (shared, client) = (Arc::clone(shared), Arc::clone(client));
+            let mut session = Session::new(shared, client, route, line, side);
+            if let Some(lease) = own {
+                session.take_own(lease);
             }
-            Entry::Console { access, permits } => {
-                start_idle(&client);
-                let farewell = Box::pin(admin::serve(&shared, &client, talk, access)).await;
-                log_end(&shared, &client, &farewell);
-                shared.pools().budget.give_back(&permits);
-                forget(&shared, &client);
-            }
-            Entry::Cancel(key) => {
-                forget(&shared, &client);
-                Box::pin(cancel::handle(&shared, &key)).await;
-                drop(talk);
-            }
+            let farewell = session.run().await;
+            Box::pin(leave(session, farewell)).await;
+        }
+        Entry::Console { access } => {
+            start_idle(client);
+            let farewell = Box::pin(admin::serve(shared, client, talk, access)).await;
+            log_end(shared, client, &farewell);
+        }
+        Entry::Cancel(key) => {
+            forget(shared, client);
+            Box::pin(cancel::handle(shared, &key)).await;
+            drop(talk);
         }
     }
-    shared.ended.notify_waiters();
 }
 
 /// Logs the client in. `None` if that failed: then it has been told and is gone.
@@ -108,40 +128,35 @@ fn start_idle(client: &Client) {
     state.clocks.since = Instant::now();
 }
 
-async fn leave(
-    shared: &Arc<Shared>,
-    client: &Arc<Client>,
-    session: Session,
-    farewell: Farewell,
-    permits: &[Scope],
-) {
-    log_end(shared, client, &farewell);
-    let home = Arc::clone(&session.route.home);
+async fn leave(session: Session, farewell: Farewell) {
+    let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
+    log_end(&shared, &client, &farewell);
     let mut remains = session.into_remains(&farewell);
-    {
-        let mut pools = shared.pools();
-        pools.client_left(home.id, Instant::now());
-        pools.budget.give_back(permits);
-    }
-    forget(shared, client);
+    forget(&shared, &client);
     if remains.can_be_told {
         let drained = std::future::poll_fn(|cx| remains.line.poll_drain(cx));
         if timeout(FAREWELL_PATIENCE, drained)
             .await
             .is_ok_and(|result| result.is_ok())
         {
-            tell(shared, client, remains.line.into_stream(), &farewell).await;
+            tell(&shared, &client, remains.line.into_stream(), &farewell).await;
         }
     }
 }
 
-/// From here on the client is in no list and in no count.
+/// From here on the client is in no list and in no count. Harmless when done twice.
 fn forget(shared: &Shared, client: &Client) {
     shared.clients.remove(&client.id);
     if let Some(key) = client.cancel_key.get() {
         shared.cancel_keys.remove(key);
     }
-    shared.pools().budget.give_back(&[Scope::Clients]);
+    let Counted { scopes, pool } = std::mem::take(&mut *client.counted());
+    let mut pools = shared.pools();
+    pools.budget.give_back(&scopes);
+    if let Some(pool) = pool {
+        pools.client_left(pool, Instant::now());
+    }
+    drop(pools);
     shared.ended.notify_waiters();
 }
 

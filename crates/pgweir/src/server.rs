@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use pgweir_net::tls::TlsInfo;
 use pgweir_net::{Address, Buffered, Target};
-use pgweir_session::Relay;
+use pgweir_session::{Relay, Values};
+use pgweir_stats::Tally;
 use pgweir_wire::CancelKey;
 
 use crate::client::Client;
-use crate::shared::PoolHome;
+use crate::shared::{PoolHome, Rules, Welcome};
 
 /// A server that is logged in. It moves by value: into a client's task, and back to the pool.
 #[derive(Debug)]
@@ -18,6 +19,46 @@ pub(crate) struct Server {
     pub(crate) line: Buffered,
     pub(crate) relay: Relay,
     pub(crate) info: Arc<ServerInfo>,
+    pub(crate) work: Work,
+}
+
+/// What a server does for the client that has it. It stands here, and not with the client, because
+/// there are few servers and many idle clients.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) stage: Stage,
+    /// What holds for this client, since the lease began.
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) tally: Tally,
+    /// The server is this client's alone, for life (replication).
+    pub(crate) is_own: bool,
+    pub(crate) query_start: Option<Instant>,
+    pub(crate) transaction_start: Option<Instant>,
+}
+
+/// What a server that was just lent has to do first.
+#[derive(Clone, Debug)]
+pub(crate) enum Stage {
+    /// Show that it is still there.
+    Check,
+    /// Take over the client's parameters, which were these.
+    Fit(Values),
+    /// Serve.
+    Serve,
+}
+
+impl Work {
+    /// None yet.
+    pub(crate) fn none(rules: Arc<Rules>) -> Self {
+        Self {
+            stage: Stage::Serve,
+            rules,
+            tally: Tally::default(),
+            is_own: false,
+            query_start: None,
+            transaction_start: None,
+        }
+    }
 }
 
 /// The shared record of a server.
@@ -37,6 +78,8 @@ pub(crate) struct ServerInfo {
     pub(crate) tls: OnceLock<TlsInfo>,
     /// Once logged in.
     pub(crate) cancel_key: OnceLock<CancelKey>,
+    /// What it said of itself, once logged in.
+    pub(crate) welcome: OnceLock<Arc<Welcome>>,
     /// Changes with every lease.
     pub(crate) loan: Mutex<Loan>,
 }

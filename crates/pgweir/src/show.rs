@@ -16,7 +16,7 @@ use pgweir_pool::view::SlotView;
 use pgweir_pool::{Scope, SlotState};
 use pgweir_session::Phase;
 
-use crate::client::Client;
+use crate::client::{Client, ReplicationKind};
 use crate::janitor;
 use crate::server::ServerInfo;
 use crate::shared::{Hold, Shared, lock};
@@ -350,7 +350,7 @@ fn client_row(shared: &Shared, client: &Client, with_logins: bool) -> Option<Soc
         state: shown,
         user: identity.map(|identity| Arc::clone(&identity.user)),
         database: identity.map(|identity| Arc::clone(&identity.database)),
-        replication: Replication::None,
+        replication: replication(client),
         addr: client.address.host().to_string(),
         port: client.address.port(),
         local_addr: client.local.host().to_string(),
@@ -374,6 +374,14 @@ fn client_row(shared: &Shared, client: &Client, with_logins: bool) -> Option<Soc
         prepared_statements: client.prepared.load(Ordering::Relaxed) as usize,
         buffers: SocketBuffers::default(),
     })
+}
+
+fn replication(client: &Client) -> Replication {
+    match client.replication.get().map(|wish| wish.kind) {
+        None => Replication::None,
+        Some(ReplicationKind::Logical) => Replication::Logical,
+        Some(ReplicationKind::Physical) => Replication::Physical,
+    }
 }
 
 fn servers(shared: &Shared) -> Vec<SocketRow> {
@@ -413,7 +421,10 @@ fn server_row(
         state,
         user: Some(Arc::clone(&info.home.name.user)),
         database: Some(Arc::clone(&info.home.name.database)),
-        replication: Replication::None,
+        replication: loan
+            .client
+            .as_deref()
+            .map_or(Replication::None, replication),
         addr: info.address.host().to_string(),
         port: info.address.port(),
         local_addr: local.map_or_else(String::new, |local| local.host().to_string()),

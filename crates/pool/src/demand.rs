@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::budget::Scope;
 use crate::gate::Gate;
-use crate::pool::Room;
+use crate::pool::{Pool, Room};
 use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
-use crate::slot::SlotState;
+use crate::slot::{SlotId, SlotState};
 
 /// Servers that one pool opens at the same time, once one of its servers works. Before that it
 /// tries one, so that a wrong password is refused once and not twenty times.
@@ -52,13 +52,14 @@ pub(crate) struct Retry {
 impl<S, W: Clone> Pools<S, W> {
     /// Opens servers for a pool as far as somebody waits for them and the limits allow.
     pub(crate) fn demand(&mut self, id: PoolId, now: Instant, actions: &mut Actions<S, W>) {
+        self.demand_dedicated(id, now, actions);
         while self.wants_server(id, now) && self.open(id, Evict::IfNeeded, now, actions) {}
     }
 
     /// Whether another server should be opened for those who wait.
     fn wants_server(&self, id: PoolId, now: Instant) -> bool {
         let pool = self.pool(id);
-        let opening = pool.counts.of(SlotState::Opening);
+        let opening = pool.counts.of(SlotState::Opening) - pool.dedicated_opening;
         let greeting = usize::from(!pool.greeting.is_empty() && !pool.greeted);
         let waiting = pool.waiting.len().max(greeting) as u32;
         let parallel = if pool.greeted && pool.counts.connected() > 0 {
@@ -89,32 +90,65 @@ impl<S, W: Clone> Pools<S, W> {
         now: Instant,
         actions: &mut Actions<S, W>,
     ) -> bool {
-        let room = self.pool(id).room(now);
-        if room == Room::None {
-            return false;
-        }
-        let scopes = std::mem::take(&mut self.pool_mut(id).scopes);
-        let full = self.budget.take(&scopes).err().cloned();
-        self.pool_mut(id).scopes = scopes;
-        if let Some(full) = full {
-            self.starve(id);
-            if evict == Evict::IfNeeded {
-                self.evict(&full, id, now, actions);
+        let slot = match (self.pool(id).room(now), evict) {
+            (Room::None, _) => None,
+            (Room::Free, Evict::IfNeeded) => self.take_slot(id, now, actions),
+            (Room::Free, Evict::Never) => self
+                .take_permits(id)
+                .is_ok()
+                .then(|| self.new_slot(id, now)),
+            (Room::Reserve, _) => {
+                let slot = self.take_slot(id, now, actions);
+                let oldest = self.pool(id).waiting.first_key_value();
+                let waiter = oldest.map(|(_, waiting)| waiting.waiter.clone());
+                let taking = slot
+                    .and(waiter)
+                    .map(|waiter| Action::TakingReserve { waiter });
+                actions.extend(taking);
+                slot
             }
-            return false;
+        };
+        let Some(slot) = slot else { return false };
+        self.pool_mut(id).retry.last_attempt = Some(now);
+        actions.push(Action::Open {
+            pool: id,
+            slot,
+            dedicated_to: None,
+        });
+        true
+    }
+
+    /// A slot with the permits that it needs. Where a shared limit is full, an idle server of another
+    /// pool is closed, and the pool asks again when its permit comes back.
+    pub(crate) fn take_slot(
+        &mut self,
+        id: PoolId,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) -> Option<SlotId> {
+        match self.take_permits(id) {
+            Ok(()) => Some(self.new_slot(id, now)),
+            Err(full) => {
+                self.starve(id);
+                self.evict(&full, id, now, actions);
+                None
+            }
         }
-        if room == Room::Reserve {
-            let oldest = self.pool(id).waiting.first_key_value();
-            let waiter = oldest.map(|(_, waiting)| waiting.waiter.clone());
-            actions.extend(waiter.map(|waiter| Action::TakingReserve { waiter }));
-        }
-        let slot = self.slots.insert(id, now);
+    }
+
+    /// Takes one unit of everything that the pool's servers count in.
+    fn take_permits(&mut self, id: PoolId) -> Result<(), Scope> {
+        let scopes = std::mem::take(&mut self.pool_mut(id).scopes);
+        let taken = self.budget.take(&scopes).map_err(Clone::clone);
+        self.pool_mut(id).scopes = scopes;
+        taken
+    }
+
+    fn new_slot(&mut self, id: PoolId, now: Instant) -> SlotId {
         let pool = self.pool_mut(id);
         pool.counts.add(SlotState::Opening);
-        pool.retry.last_attempt = Some(now);
         pool.last_used = now;
-        actions.push(Action::Open { pool: id, slot });
-        true
+        self.slots.insert(id, now)
     }
 
     /// Notes that a pool waits for a shared limit. Who waits longest in this list is asked first
@@ -153,7 +187,7 @@ impl<S, W: Clone> Pools<S, W> {
         });
     }
 
-    pub(crate) fn mark_evicted(&mut self, slot: crate::SlotId, needy: PoolId, now: Instant) {
+    pub(crate) fn mark_evicted(&mut self, slot: SlotId, needy: PoolId, now: Instant) {
         self.set_state(slot, SlotState::Closing, now);
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.evicted_for = Some(needy);
@@ -167,10 +201,7 @@ impl<S, W: Clone> Pools<S, W> {
             let Some(id) = self.starving.pop_front() else {
                 break;
             };
-            if self
-                .get(id)
-                .is_some_and(|pool| !pool.waiting.is_empty() || !pool.greeting.is_empty())
-            {
+            if self.get(id).is_some_and(Pool::is_wanted) {
                 // If the limit is still full this puts the pool back at the end of the list.
                 self.demand(id, now, actions);
             }

@@ -14,6 +14,7 @@
 
 mod audit;
 pub mod budget;
+mod dedicated;
 mod demand;
 mod gate;
 mod lease;

@@ -143,8 +143,8 @@ impl<S, W: Clone> Pools<S, W> {
     fn is_forgotten(&self, id: PoolId, now: Instant, timeout: Option<Duration>) -> bool {
         let pool = self.pool(id);
         pool.clients == 0
-            && pool.waiting.is_empty()
-            && pool.greeting.is_empty()
+            && pool.limits.min == 0
+            && !pool.is_wanted()
             && pool.counts.total() == 0
             && timeout.is_some_and(|t| now.saturating_duration_since(pool.last_used) > t)
     }

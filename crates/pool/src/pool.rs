@@ -65,6 +65,10 @@ pub(crate) struct Pool<S, W> {
     pub(crate) waiting: BTreeMap<Ticket, Waiting<W>>,
     /// Clients in login that wait to learn what this pool's servers are like.
     pub(crate) greeting: BTreeMap<Ticket, W>,
+    /// Clients that wait for a server of their own.
+    pub(crate) dedicated: BTreeMap<Ticket, Waiting<W>>,
+    /// Servers that are being opened for one of them.
+    pub(crate) dedicated_opening: u32,
     /// Whether a server has logged in since the pool was made or reconnected.
     pub(crate) greeted: bool,
     pub(crate) counts: StateCounts,
@@ -93,6 +97,8 @@ impl<S, W> Pool<S, W> {
             idle: VecDeque::new(),
             waiting: BTreeMap::new(),
             greeting: BTreeMap::new(),
+            dedicated: BTreeMap::new(),
+            dedicated_opening: 0,
             greeted: false,
             counts: StateCounts::default(),
             retry: Retry::default(),
@@ -101,6 +107,11 @@ impl<S, W> Pool<S, W> {
             evictions: 0,
             last_used: now,
         }
+    }
+
+    /// Whether anybody waits for anything here.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.waiting.is_empty() || !self.greeting.is_empty() || !self.dedicated.is_empty()
     }
 
     /// When the client that waits longest began to wait.

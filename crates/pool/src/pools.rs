@@ -6,6 +6,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use crate::budget::{Budget, Scope};
+use crate::dedicated::Dedication;
 use crate::demand::{Failure, FailureKind, Refusal};
 use crate::gate::Gate;
 use crate::pool::{Pool, PoolLimits, PoolName, Ticket, Waiting};
@@ -27,6 +28,8 @@ pub enum Action<S, W> {
         pool: PoolId,
         /// With this permit.
         slot: SlotId,
+        /// For this waiter alone, whose wishes shape the login (replication).
+        dedicated_to: Option<W>,
     },
     /// The waiter has its server.
     Serve {
@@ -84,6 +87,8 @@ pub enum CloseReason {
     Paused,
     /// The pool was removed.
     Removed,
+    /// The client that it was opened for is gone.
+    Abandoned,
 }
 
 /// Actions in order. One is kept without allocating, because a checkin mostly causes one.
@@ -152,10 +157,9 @@ pub enum Checkout<S> {
 pub enum Greeting {
     /// A server has logged in before.
     Known,
-    /// An [`Action::Greet`] or [`Action::Refuse`] will follow.
+    /// An [`Action::Greet`] or [`Action::Refuse`] will follow, after a retry if the last login has
+    /// failed.
     Wait(Ticket),
-    /// It learns nothing.
-    Refused(Refusal),
 }
 
 /// All pools. `S` is a server, `W` a waiting client.
@@ -163,7 +167,7 @@ pub enum Greeting {
 pub struct Pools<S, W> {
     /// Every count limit.
     pub budget: Budget,
-    pub(crate) slots: Slots<S>,
+    pub(crate) slots: Slots<S, W>,
     /// Pools that wait for a permit that others hold, longest first.
     pub(crate) starving: VecDeque<PoolId>,
     pools: Slab<(u64, Pool<S, W>)>,
@@ -283,13 +287,6 @@ impl<S, W: Clone> Pools<S, W> {
         if self.pool(id).greeted {
             return Greeting::Known;
         }
-        if let Some(failure) = self.failing(id) {
-            if !self.must_wait_to_retry(id, now) && self.pool(id).counts.of(SlotState::Opening) == 0
-            {
-                self.open(id, crate::demand::Evict::IfNeeded, now, actions);
-            }
-            return Greeting::Refused(Refusal::Failing(failure));
-        }
         let ticket = self.next_ticket();
         self.pool_mut(id).greeting.insert(ticket, waiter());
         self.demand(id, now, actions);
@@ -302,7 +299,8 @@ impl<S, W: Clone> Pools<S, W> {
         self.get(id)?;
         let pool = self.pool_mut(id);
         let waiting = pool.waiting.remove(&ticket).map(|waiting| waiting.waiter);
-        waiting.or_else(|| pool.greeting.remove(&ticket))
+        let queued = waiting.or_else(|| pool.greeting.remove(&ticket));
+        queued.or_else(|| self.abandon_dedicated(id, ticket))
     }
 
     /// A server has logged in.
@@ -310,6 +308,9 @@ impl<S, W: Clone> Pools<S, W> {
         let mut actions = Actions::default();
         let Some(id) = self.slots.get(slot).map(|slot| slot.pool) else {
             debug_assert!(false, "a server without a slot was opened");
+            return actions;
+        };
+        let Some(server) = self.serve_dedicated(slot, server, now, &mut actions) else {
             return actions;
         };
         let obsolete = self.slots.get(slot).is_some_and(|slot| slot.obsolete);
@@ -335,6 +336,22 @@ impl<S, W: Clone> Pools<S, W> {
         let Some(id) = self.slots.get(slot).map(|slot| slot.pool) else {
             return actions;
         };
+        // What a replication login is refused for may not concern anybody else.
+        match self.end_dedication(slot) {
+            Dedication::Nobody => {}
+            Dedication::To(_, waiter) => {
+                actions.push(Action::Refuse {
+                    waiter,
+                    refusal: Refusal::Login(failure),
+                });
+                self.free(slot, now, &mut actions);
+                return actions;
+            }
+            Dedication::Abandoned => {
+                self.free(slot, now, &mut actions);
+                return actions;
+            }
+        }
         let pool = self.pool_mut(id);
         let usable = pool.counts.connected() > 0 && pool.greeted;
         if failure.kind == FailureKind::Login && !usable {
@@ -406,7 +423,7 @@ impl<S, W: Clone> Pools<S, W> {
         counts.add(state);
     }
 
-    fn next_ticket(&mut self) -> Ticket {
+    pub(crate) fn next_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         Ticket(self.last_ticket)
     }

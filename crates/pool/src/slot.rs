@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use crate::dedicated::Dedication;
 use crate::pools::PoolId;
 
 /// The name of a slot. A slot that has ended keeps no name: an old one finds nothing.
@@ -56,7 +57,7 @@ impl SlotState {
 
 /// A slot's books. `S` is here only while the server is parked for a cancel request.
 #[derive(Debug)]
-pub(crate) struct Slot<S> {
+pub(crate) struct Slot<S, W> {
     serial: u64,
     pub(crate) pool: PoolId,
     pub(crate) state: SlotState,
@@ -69,16 +70,18 @@ pub(crate) struct Slot<S> {
     /// The pool that waits for the permit of this slot, if it was evicted for one.
     pub(crate) evicted_for: Option<PoolId>,
     pub(crate) parked: Option<S>,
+    /// For whom it is opened.
+    pub(crate) dedication: Dedication<W>,
 }
 
 /// All slots, and how many are in each state.
 #[derive(Debug)]
-pub(crate) struct Slots<S> {
-    slab: Slab<Slot<S>>,
+pub(crate) struct Slots<S, W> {
+    slab: Slab<Slot<S, W>>,
     last_serial: u64,
 }
 
-impl<S> Default for Slots<S> {
+impl<S, W> Default for Slots<S, W> {
     fn default() -> Self {
         Self {
             slab: Slab::new(),
@@ -87,7 +90,7 @@ impl<S> Default for Slots<S> {
     }
 }
 
-impl<S> Slots<S> {
+impl<S, W> Slots<S, W> {
     /// A new slot, in state [`SlotState::Opening`].
     pub(crate) fn insert(&mut self, pool: PoolId, now: Instant) -> SlotId {
         self.last_serial += 1;
@@ -102,28 +105,29 @@ impl<S> Slots<S> {
             obsolete: false,
             evicted_for: None,
             parked: None,
+            dedication: Dedication::Nobody,
         });
         SlotId { index, serial }
     }
 
-    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot<S>> {
+    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot<S, W>> {
         self.slab
             .get(id.index)
             .filter(|slot| slot.serial == id.serial)
     }
 
-    pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot<S>> {
+    pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot<S, W>> {
         self.slab
             .get_mut(id.index)
             .filter(|slot| slot.serial == id.serial)
     }
 
-    pub(crate) fn remove(&mut self, id: SlotId) -> Option<Slot<S>> {
+    pub(crate) fn remove(&mut self, id: SlotId) -> Option<Slot<S, W>> {
         self.get(id)?;
         Some(self.slab.remove(id.index))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot<S>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot<S, W>)> {
         self.slab.iter().map(|(index, slot)| {
             (
                 SlotId {
@@ -135,7 +139,7 @@ impl<S> Slots<S> {
         })
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<S>> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<S, W>> {
         self.slab.iter_mut().map(|(_, slot)| slot)
     }
 }

@@ -1,7 +1,7 @@
 //! The laws of the pool: stories of single rules, and random life with the books audited after
 //! every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -34,6 +34,8 @@ struct World {
     closing: Vec<SlotId>,
     leased: BTreeMap<u32, (SlotId, u32)>,
     tickets: BTreeMap<u32, (PoolId, Ticket)>,
+    /// Clients whose server is theirs alone.
+    owners: BTreeSet<u32>,
     refused: Vec<(u32, Refusal)>,
     closed_because: Vec<CloseReason>,
     next: u32,
@@ -48,6 +50,7 @@ impl World {
             closing: Vec::new(),
             leased: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            owners: BTreeSet::new(),
             refused: Vec::new(),
             closed_because: Vec::new(),
             next: 0,
@@ -87,6 +90,18 @@ impl World {
             }
             Checkout::Refused(refusal) => self.refused.push((client, refusal)),
         }
+        self.carry_out(actions);
+        client
+    }
+
+    /// A new client asks for a server of its own; its number.
+    fn ask_for_own(&mut self, pool: PoolId) -> u32 {
+        self.next += 1;
+        let client = self.next;
+        let mut actions = Actions::default();
+        let ticket = self.pools.dedicate(pool, self.now, || client, &mut actions);
+        self.tickets.insert(client, (pool, ticket));
+        self.owners.insert(client);
         self.carry_out(actions);
         client
     }
@@ -156,6 +171,11 @@ impl World {
 
     fn give_back(&mut self, client: u32) {
         let (slot, server) = self.leased.remove(&client).expect("it holds a server");
+        if self.owners.contains(&client) {
+            self.pools.closing(slot, self.now);
+            self.closing.push(slot);
+            return;
+        }
         let actions = self.pools.checkin(slot, server, self.now);
         self.carry_out(actions);
     }
@@ -444,8 +464,58 @@ fn an_idle_server_that_postgres_closed_is_not_lent() {
     assert_eq!(world.closing.len(), 1);
 }
 
+#[test]
+fn a_dedicated_server_takes_the_place_of_an_idle_one() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    let first = world.ask(pool);
+    world.settle();
+    world.give_back(first);
+    let client = world.ask_for_own(pool);
+    assert_eq!(world.closed_because, [CloseReason::Evicted]);
+    world.settle();
+    assert!(world.leased.contains_key(&client));
+}
+
+#[test]
+fn a_dedicated_server_is_not_for_others() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(2));
+    let own = world.ask_for_own(pool);
+    world.give_up(own);
+    let other = world.ask(pool);
+    assert_eq!(world.opening.len(), 2);
+    let dedicated = world.opening.remove(0);
+    let actions = world.pools.opened(dedicated, 0, world.now);
+    world.carry_out(actions);
+    assert_eq!(world.closed_because, [CloseReason::Abandoned]);
+    world.settle();
+    assert!(world.leased.contains_key(&other));
+}
+
+#[test]
+fn a_refused_dedicated_login_concerns_its_client_only() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(2));
+    let own = world.ask_for_own(pool);
+    let other = world.ask(pool);
+    world.opening.reverse();
+    world.fail_open(FailureKind::Login);
+    assert_eq!(
+        world
+            .refused
+            .iter()
+            .map(|(client, _)| *client)
+            .collect::<Vec<_>>(),
+        [own]
+    );
+    world.settle();
+    assert!(world.leased.contains_key(&other));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
+    AskForOwn(u8),
     Ask(u8),
     GiveBack(u8),
     GiveUp(u8),
@@ -465,6 +535,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any::<u8>().prop_map(Step::Ask),
+        1 => any::<u8>().prop_map(Step::AskForOwn),
         5 => any::<u8>().prop_map(Step::GiveBack),
         1 => any::<u8>().prop_map(Step::GiveUp),
         2 => any::<u8>().prop_map(Step::Vanish),
@@ -508,6 +579,9 @@ proptest! {
         for step in steps {
             match step {
                 Step::Ask(pool) => { world.ask(ids[usize::from(pool) % ids.len()]); }
+                Step::AskForOwn(pool) => {
+                    world.ask_for_own(ids[usize::from(pool) % ids.len()]);
+                }
                 Step::GiveBack(n) => if let Some(client) = nth(&world.leased, n) {
                     world.give_back(client);
                 },

@@ -59,7 +59,7 @@ impl<S, W: Clone> Pools<S, W> {
                 id,
                 name: pool.name.clone(),
                 clients: pool.clients,
-                waiting: (pool.waiting.len() + pool.greeting.len()) as u32,
+                waiting: (pool.waiting.len() + pool.greeting.len() + pool.dedicated.len()) as u32,
                 oldest_wait: pool.oldest_wait(),
                 opening: pool.counts.of(SlotState::Opening),
                 idle: pool.counts.of(SlotState::Idle),
@@ -90,7 +90,13 @@ impl<S, W: Clone> Pools<S, W> {
         self.iter()
             .flat_map(|(_, pool)| {
                 let waiting = pool.waiting.values().map(|waiting| waiting.waiter.clone());
-                waiting.chain(pool.greeting.values().cloned())
+                let dedicated = pool
+                    .dedicated
+                    .values()
+                    .map(|waiting| waiting.waiter.clone());
+                waiting
+                    .chain(dedicated)
+                    .chain(pool.greeting.values().cloned())
             })
             .collect()
     }

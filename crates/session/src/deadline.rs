@@ -33,6 +33,15 @@ pub struct Clocks {
     pub transaction_start: Option<Instant>,
 }
 
+impl Clocks {
+    /// From `now` on the client waits for a server.
+    pub fn begin_wait(&mut self, now: Instant) {
+        self.phase = Phase::Waiting;
+        self.since = now;
+        self.query_start = Some(now);
+    }
+}
+
 /// The limits that hold for a client.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Deadlines {

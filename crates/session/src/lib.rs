@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod batch;
 pub mod deadline;
 pub mod gather;
 pub mod params;
@@ -17,6 +18,7 @@ pub mod pipeline;
 pub mod prepared;
 pub mod relay;
 
+pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};
 pub use gather::Gather;
 pub use params::{Tracked, Values};

@@ -95,6 +95,9 @@ struct Owed {
 #[derive(Debug, Default)]
 pub struct Pipeline {
     owed: VecDeque<Owed>,
+    /// Whether an extended query has begun that no Sync has ended. All of it may be answered (after
+    /// a Flush), and still the server keeps an unnamed statement, a portal and a transaction for it.
+    open: bool,
 }
 
 impl Pipeline {
@@ -104,22 +107,32 @@ impl Pipeline {
         self.owed.is_empty()
     }
 
+    /// Whether the last thing sent belongs to an extended query that still needs its Sync.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
     /// Notes that a message has been (or is being) sent.
     #[inline]
     pub fn push(&mut self, awaited: Awaited, reply: Reply) {
-        self.owed.push_back(Owed {
-            awaited,
-            reply,
-            undo: None,
-        });
+        self.push_owed(awaited, reply, None);
     }
 
     /// As [`Self::push`], with what is to be undone if the server skips the message.
     pub fn push_undoable(&mut self, awaited: Awaited, reply: Reply, undo: Undo) {
+        self.push_owed(awaited, reply, Some(Box::new(undo)));
+    }
+
+    #[inline]
+    fn push_owed(&mut self, awaited: Awaited, reply: Reply, undo: Option<Box<Undo>>) {
+        if awaited != Awaited::CopyEnd {
+            self.open = !awaited.ends_with_ready();
+        }
         self.owed.push_back(Owed {
             awaited,
             reply,
-            undo: Some(Box::new(undo)),
+            undo,
         });
     }
 
@@ -135,12 +148,6 @@ impl Pipeline {
     #[inline]
     pub fn front(&self) -> Option<(Awaited, Reply)> {
         self.owed.front().map(|owed| (owed.awaited, owed.reply))
-    }
-
-    /// The message that was sent last.
-    pub fn last(&self) -> Option<Awaited> {
-        let mut latest = self.owed.iter().rev().map(|owed| owed.awaited);
-        latest.find(|&awaited| awaited != Awaited::CopyEnd)
     }
 
     /// The server's reply to `awaited` is complete. `None` if that is not what it owed: then the
@@ -223,6 +230,9 @@ impl Pipeline {
             index += 1;
             !drop
         });
+        let mut latest = self.owed.iter().rev().map(|owed| owed.awaited);
+        let last = latest.find(|&awaited| awaited != Awaited::CopyEnd);
+        self.open = last.is_some_and(|awaited| !awaited.ends_with_ready());
         if end.is_some() {
             CopyIn::Ended
         } else {
@@ -233,6 +243,7 @@ impl Pipeline {
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
         self.owed.clear();
+        self.open = false;
     }
 
     #[inline]
@@ -363,6 +374,25 @@ mod tests {
         pipeline.answered(Awaited::Execute);
         assert_eq!(pipeline.ready(), Some(Reply::Forward));
         assert!(pipeline.is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_open_until_its_sync_is_sent() {
+        let mut pipeline = pipeline(&[(Awaited::Parse, Reply::Forward)]);
+        pipeline.answered(Awaited::Parse);
+        assert!(pipeline.is_empty() && pipeline.is_open());
+        pipeline.push(Awaited::Sync, Reply::Forward);
+        assert!(!pipeline.is_open());
+    }
+
+    #[test]
+    fn a_copy_opens_the_batch_again_whose_sync_it_swallows() {
+        let mut pipeline = pipeline(&[
+            (Awaited::Execute, Reply::Forward),
+            (Awaited::Sync, Reply::Forward),
+        ]);
+        pipeline.copy_in_begun();
+        assert!(pipeline.is_open());
     }
 
     #[test]

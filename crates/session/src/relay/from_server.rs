@@ -4,7 +4,7 @@ use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, TransactionStatus};
 
-use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation};
+use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
 use crate::pipeline::{AfterError, Awaited, CopyIn, Reply, Undo};
 
@@ -128,7 +128,7 @@ impl Relay {
         self.stream = ClientStream::Normal;
         let unexpected = Violation::ServerMessage(tag::READY_FOR_QUERY);
         let reply = self.pipeline.ready().ok_or(unexpected)?;
-        if reply == Reply::Skip {
+        if reply == Reply::Skip && self.asked == Asked::Fit {
             // The server may spell a value in its own way ("ISO, MDY" for "ISO"): from here on the
             // client has the server's spelling, so that the same server is not set again.
             client.values = self.values.clone();
@@ -192,7 +192,9 @@ impl Relay {
         };
         if let Some(index) = rules.tracked.index(name) {
             self.values.set(index, value);
-            client.values.set(index, value);
+            if !self.is_asking() {
+                client.values.set(index, value);
+            }
         }
         Ok(())
     }

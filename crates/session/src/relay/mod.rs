@@ -63,6 +63,7 @@ pub struct Relay {
     status: TransactionStatus,
     statements: ServerStatements,
     values: Values,
+    asked: Asked,
     tally: Tally,
 }
 
@@ -77,6 +78,7 @@ impl Relay {
             status: TransactionStatus::Idle,
             statements: ServerStatements::default(),
             values,
+            asked: Asked::Other,
             tally: Tally::default(),
         }
     }
@@ -87,11 +89,12 @@ impl Relay {
         self.status
     }
 
-    /// Whether the server owes nothing and both sides stand between two frames. Only then does
-    /// [`Self::status`] say what the server is doing now.
+    /// Whether the server owes nothing, both sides stand between two frames, and no extended query
+    /// waits for its Sync. Only then does [`Self::status`] say what the server is doing now.
     #[inline]
     pub fn is_quiet(&self) -> bool {
         self.pipeline.is_empty()
+            && !self.pipeline.is_open()
             && self.client_rest.is_done()
             && self.server_rest.is_done()
             && self.stream == ClientStream::Normal
@@ -142,6 +145,7 @@ impl Relay {
         match client.values.settings_for(&self.values, tracked) {
             Some(sql) => {
                 self.ask(&sql, out);
+                self.asked = Asked::Fit;
                 true
             }
             None => {
@@ -158,6 +162,7 @@ impl Relay {
             self.is_quiet(),
             "the pooler asks only between two queries of a client"
         );
+        self.asked = Asked::Other;
         self.pipeline.push(Awaited::Query, Reply::Skip);
         frontend::query(out, sql);
     }
@@ -171,11 +176,7 @@ impl Relay {
         if self.stream == ClientStream::CopyIn {
             frontend::copy_fail(out, "client disconnected");
         }
-        let unfinished = match self.pipeline.last() {
-            Some(last) => !last.ends_with_ready(),
-            None => self.stream == ClientStream::SkipToSync,
-        };
-        if unfinished {
+        if self.pipeline.is_open() {
             frontend::sync(out);
             self.pipeline.push(Awaited::Sync, Reply::Forward);
         }
@@ -207,6 +208,15 @@ pub enum Abandon {
     Drain,
     /// The client left in the middle of a message: nothing but closing helps.
     Close,
+}
+
+/// What the pooler's own query is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Asked {
+    /// To bring the server's parameters to the client's.
+    Fit,
+    /// Something that is none of the client's business.
+    Other,
 }
 
 /// What the client's bytes mean now.

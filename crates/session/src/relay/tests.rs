@@ -94,6 +94,9 @@ fn execute() -> Vec<u8> {
 fn sync() -> Vec<u8> {
     frame(b'S', b"")
 }
+fn flush() -> Vec<u8> {
+    frame(b'H', b"")
+}
 fn query(sql: &str) -> Vec<u8> {
     frame(b'Q', format!("{sql}\0").as_bytes())
 }
@@ -333,6 +336,89 @@ fn without_tracking_names_pass_as_they_are() {
 }
 
 #[test]
+fn a_flushed_batch_keeps_its_server_until_sync() {
+    let mut story = Story::new();
+    story.client(&[parse("", "insert"), describe(""), flush()]);
+    story.server(&[frame(b'1', b""), frame(b't', b"\0\0"), frame(b'n', b"")]);
+    assert!(!story.relay.is_quiet());
+    story.client(&[bind(""), execute(), flush()]);
+    story.server(&[frame(b'2', b""), complete("INSERT 0 1")]);
+    assert!(
+        !story.relay.is_quiet(),
+        "the insert is not committed before Sync"
+    );
+    story.client(&[sync()]);
+    story.server(&[ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_batch_begun_behind_a_sync_is_not_ended_by_it() {
+    let mut story = Story::new();
+    story.client(&[parse("", "1/0"), sync(), parse("", "2"), flush()]);
+    story.server(&[error(), ready(b'I'), frame(b'1', b"")]);
+    assert!(!story.relay.is_quiet());
+    story.client(&[sync()]);
+    story.server(&[ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_simple_query_ends_a_batch() {
+    let mut story = Story::new();
+    story.client(&[parse("", "1"), query("select 1")]);
+    story.server(&[frame(b'1', b""), complete("SELECT 1"), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn an_abandoned_flushed_batch_is_finished_with_sync() {
+    let mut story = Story::new();
+    story.client(&[parse("", "insert"), bind(""), execute(), flush()]);
+    story.server(&[frame(b'1', b""), frame(b'2', b""), complete("INSERT 0 1")]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], sync());
+    story.server(&[ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_copy_of_an_extended_query_keeps_its_server_until_sync() {
+    for synced_too_early in [true, false] {
+        let mut story = Story::new();
+        story.client(&[parse("", "copy"), bind(""), execute()]);
+        story.client(&[if synced_too_early { sync() } else { flush() }]);
+        story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+        story.client(&[frame(b'c', b""), flush()]);
+        story.server(&[complete("COPY 0")]);
+        assert!(!story.relay.is_quiet());
+        story.client(&[sync()]);
+        story.server(&[ready(b'I')]);
+        assert!(story.relay.may_release());
+    }
+}
+
+#[test]
+fn a_copy_sent_ahead_with_its_sync_too_early_is_still_owed_one() {
+    let mut story = Story::new();
+    story.client(&[
+        parse("", "copy"),
+        bind(""),
+        execute(),
+        sync(),
+        frame(b'c', b""),
+    ]);
+    story.server(&[
+        frame(b'1', b""),
+        frame(b'2', b""),
+        frame(b'G', b"\0\0\0"),
+        complete("COPY 0"),
+    ]);
+    assert!(!story.relay.is_quiet());
+}
+
+#[test]
 fn copy_in_swallows_the_sync_sent_with_execute() {
     let mut story = Story::new();
     story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
@@ -433,6 +519,46 @@ fn fitting_is_invisible_and_adopts_the_servers_spelling() {
             .relay
             .fit(&mut story.client, &story.tracked, &mut BytesMut::new())
     );
+}
+
+#[test]
+fn checking_a_server_leaves_the_clients_parameters_alone() {
+    let mut story = Story::new();
+    let timezone = story.tracked.index("TimeZone").unwrap();
+    story.client.values.set(timezone, "Asia/Tokyo");
+    let mut values = Values::default();
+    values.set(timezone, "GMT");
+    story.relay = Relay::new(values);
+    story.relay.ask("select 1", &mut BytesMut::new());
+    story.server(&[complete("SELECT 1"), ready(b'I')]);
+    let mut out = BytesMut::new();
+    assert!(story.relay.fit(&mut story.client, &story.tracked, &mut out));
+    assert_eq!(&out[..], query("SET TimeZone='Asia/Tokyo';"));
+}
+
+#[test]
+fn a_server_is_kept_between_flush_and_sync() {
+    let mut story = Story::new();
+    story.client(&[parse("", "select 1"), frame(b'H', b"")]);
+    story.server(&[frame(b'1', b"")]);
+    assert!(
+        !story.relay.may_release(),
+        "the unnamed statement would be lost"
+    );
+    story.client(&[bind(""), execute(), sync()]);
+    story.server(&[frame(b'2', b""), complete("SELECT 1"), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_batch_behind_a_failed_one_stays_open() {
+    let mut story = Story::new();
+    story.client(&[parse("", "bad"), sync(), parse("", "select 1")]);
+    story.server(&[error(), ready(b'I'), frame(b'1', b"")]);
+    assert!(!story.relay.may_release());
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], sync());
 }
 
 #[test]

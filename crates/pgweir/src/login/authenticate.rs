@@ -1,0 +1,247 @@
+//! Whether a client is who it says.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use pgweir_auth::ident::IdentMap;
+use pgweir_auth::{
+    Challenge, ChannelBinding, ClientAuthentication, ClientLogin, PasswordMethod, Proof, Secret,
+    ServerSecret, Step, hba,
+};
+use pgweir_config::AuthType;
+use pgweir_wire::SizeLimits;
+use pgweir_wire::backend::Authentication;
+use pgweir_wire::tag::frontend as tag;
+
+use super::{Login, interrupted};
+use crate::client::ReplicationKind;
+use crate::credentials;
+use crate::farewell::Farewell;
+
+/// How a client is to prove who it is.
+enum Method {
+    Any,
+    Trust,
+    Password(PasswordMethod),
+    Certificate(Option<Arc<IdentMap>>),
+    Peer(Option<Arc<IdentMap>>),
+    Reject,
+    Unsupported(&'static str),
+}
+
+/// What is known of the user that a client wants to be.
+pub(super) enum KnownAs {
+    /// Its secret, or nothing but its name.
+    Known(Option<Secret>),
+    /// Nobody; the exchange is done all the same, so that this cannot be told.
+    Unknown,
+}
+
+impl Login<'_> {
+    /// What is known of the user: from the file, or from auth_query.
+    pub(super) async fn known_as(
+        &self,
+        database: &str,
+        user: &str,
+        database_exists: bool,
+    ) -> Result<KnownAs, Farewell> {
+        let config = self.shared.config();
+        if config.global.auth_type == AuthType::Any {
+            return Ok(KnownAs::Known(None));
+        }
+        if let Some(secret) = self.shared.files().users.secret(user) {
+            return Ok(KnownAs::Known(Some(secret.clone())));
+        }
+        let auth_user = match config.resolve(database, user) {
+            Some(settings) => settings.auth_user,
+            None => config.global.auth_user.clone(),
+        };
+        match auth_user {
+            Some(_) if !database_exists => {}
+            Some(auth_user) if auth_user == user => return Ok(KnownAs::Known(None)),
+            Some(_) => {
+                let found = credentials::query(self.shared, self.client, database, user).await?;
+                return found
+                    .map(|secret| KnownAs::Known(Some(secret)))
+                    .ok_or(Farewell::NoSuchUser);
+            }
+            None => {}
+        }
+        tracing::info!(peer = %self.client, "no such user: {user}");
+        Ok(KnownAs::Unknown)
+    }
+
+    /// Lets the client prove who it is. What was learnt serves to log in to PostgreSQL.
+    pub(super) async fn authenticate(
+        &mut self,
+        database: &str,
+        user: &str,
+        known: KnownAs,
+    ) -> Result<Option<ServerSecret>, Farewell> {
+        let (secret, unknown) = match known {
+            KnownAs::Known(secret) => (secret, false),
+            KnownAs::Unknown => (None, true),
+        };
+        let fail = |text: &'static str| Err(Farewell::Authentication(text.into()));
+        match self.method(database, user)? {
+            Method::Any => Ok(None),
+            Method::Trust if unknown => fail("\"trust\" authentication failed"),
+            Method::Trust => Ok(secret.map(ServerSecret::from)),
+            Method::Password(method) => {
+                let proof = self.ask_password(user, method, secret.as_ref()).await?;
+                Ok(match (proof, secret) {
+                    (Proof::Cleartext(password), _) => Some(ServerSecret::Plain(password)),
+                    (Proof::ScramStored(keys), _) => Some(ServerSecret::Keys(keys)),
+                    (Proof::Md5 | Proof::ScramAdHoc(_), secret) => secret.map(ServerSecret::from),
+                })
+            }
+            Method::Certificate(map) => {
+                let name = self
+                    .talk()?
+                    .stream
+                    .peer_certificate()
+                    .and_then(|certificate| certificate.common_name());
+                let Some(name) = name else {
+                    return fail("unauthenticated TLS connection, certificate is needed");
+                };
+                let admitted = match map {
+                    Some(map) => map.admits(|system| system == name, user),
+                    None => name == user,
+                };
+                match admitted && !unknown {
+                    true => Ok(secret.map(ServerSecret::from)),
+                    false => fail("TLS certificate name mismatch"),
+                }
+            }
+            Method::Peer(map) => {
+                let admitted = self.is_peer(user, map.as_deref());
+                match admitted && !unknown {
+                    true => Ok(secret.map(ServerSecret::from)),
+                    false => fail("unix socket login rejected"),
+                }
+            }
+            Method::Reject => Err(Farewell::LoginRejected),
+            Method::Unsupported(what) => Err(Farewell::Unsupported(what)),
+        }
+    }
+
+    fn is_peer(&mut self, user: &str, map: Option<&IdentMap>) -> bool {
+        let credentials = self
+            .talk()
+            .ok()
+            .and_then(|talk| talk.stream.peer_credentials());
+        let Some(credentials) = credentials else {
+            return false;
+        };
+        let is = |system: &str| crate::system::user_id(system) == Some(credentials.uid);
+        match map {
+            Some(map) => map.admits(is, user),
+            None => is(user),
+        }
+    }
+
+    fn method(&self, database: &str, user: &str) -> Result<Method, Farewell> {
+        Ok(match self.shared.config().global.auth_type {
+            AuthType::Any => Method::Any,
+            AuthType::Trust => Method::Trust,
+            AuthType::Plain => Method::Password(PasswordMethod::Cleartext),
+            AuthType::Md5 => Method::Password(PasswordMethod::Md5),
+            AuthType::ScramSha256 => Method::Password(PasswordMethod::ScramSha256),
+            AuthType::Cert => Method::Certificate(None),
+            AuthType::Ldap => Method::Unsupported("authentication by LDAP"),
+            AuthType::Pam => Method::Unsupported("authentication by PAM"),
+            AuthType::Hba => {
+                let files = self.shared.files();
+                let rule = files.hba.rule_for(&hba::Connection {
+                    database,
+                    user,
+                    // Logical replication is matched as any other login to its database.
+                    replication: self
+                        .client
+                        .replication
+                        .get()
+                        .is_some_and(|wish| wish.kind == ReplicationKind::Physical),
+                    tls: self.client.state().tls.is_some(),
+                    address: self.client.address.ip(),
+                });
+                match &rule.ok_or(Farewell::NoMethod)?.method {
+                    hba::Method::Trust => Method::Trust,
+                    hba::Method::Reject => Method::Reject,
+                    hba::Method::Md5 => Method::Password(PasswordMethod::Md5),
+                    hba::Method::Password => Method::Password(PasswordMethod::Cleartext),
+                    hba::Method::ScramSha256 => Method::Password(PasswordMethod::ScramSha256),
+                    hba::Method::Peer(map) => Method::Peer(map.clone()),
+                    hba::Method::Cert(map) => Method::Certificate(map.clone()),
+                    hba::Method::Ldap(_) => Method::Unsupported("authentication by LDAP"),
+                    hba::Method::Pam => Method::Unsupported("authentication by PAM"),
+                }
+            }
+        })
+    }
+
+    async fn ask_password(
+        &mut self,
+        user: &str,
+        method: PasswordMethod,
+        secret: Option<&Secret>,
+    ) -> Result<Proof, Farewell> {
+        let binding = self.talk()?.stream.server_end_point_binding();
+        let login = ClientLogin {
+            user,
+            method,
+            secret,
+            channel_binding: binding.map_or(ChannelBinding::Unavailable, ChannelBinding::Available),
+            md5_salt: credentials::random(),
+            nonce: credentials::nonce(),
+        };
+        let mut step = ClientAuthentication::start(login, &self.shared.auth_policy());
+        loop {
+            step = match step {
+                Step::Send(challenge, next) => {
+                    self.send_challenge(&challenge).await?;
+                    let message = self.talk()?.message(SizeLimits::LOGIN).await;
+                    match message.map_err(interrupted)? {
+                        (tag::PASSWORD, body) => next.respond(&body),
+                        (tag::TERMINATE, _) => return Err(Farewell::ClientClosed),
+                        _ => return Err(Farewell::LoginMessage),
+                    }
+                }
+                Step::Derive(job, waiting) => {
+                    waiting.resume(credentials::derive(self.shared, job).await)
+                }
+                Step::Done(success) => {
+                    let (last, proof) = success.into_parts();
+                    if let Some(last) = last {
+                        self.send_challenge(&last).await?;
+                    }
+                    return Ok(proof);
+                }
+                Step::Fail(failure) => {
+                    tracing::debug!(peer = %self.client, "authentication: {}", failure.cause);
+                    return Err(Farewell::Authentication(failure.refusal.to_string().into()));
+                }
+            };
+        }
+    }
+
+    async fn send_challenge(&mut self, challenge: &Challenge) -> Result<(), Farewell> {
+        let message = match challenge {
+            Challenge::CleartextPassword => Authentication::CleartextPassword,
+            Challenge::Md5Password { salt } => Authentication::Md5Password { salt: *salt },
+            Challenge::Sasl(mechanisms) => Authentication::Sasl(
+                mechanisms
+                    .iter()
+                    .map(|mechanism| mechanism.name())
+                    .collect(),
+            ),
+            Challenge::SaslContinue(data) => Authentication::SaslContinue(data),
+            Challenge::SaslFinal(data) => Authentication::SaslFinal(data),
+        };
+        let mut out = BytesMut::new();
+        message.write(&mut out);
+        self.talk()?
+            .send(&out)
+            .await
+            .map_err(|_| Farewell::ClientGone)
+    }
+}

@@ -1,0 +1,298 @@
+//! Limits of database and user, and the greeting: into a pool, to a server of one's own, or into
+//! the console.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use pgweir_config::{AuthType, CONSOLE_DATABASE};
+use pgweir_console::Access;
+use pgweir_pool::Scope;
+use pgweir_session::ClientSide;
+use pgweir_stats::Tally;
+use pgweir_wire::backend::{self, Authentication};
+use pgweir_wire::{CancelKey, ProtocolVersion, Severity, SqlState, TransactionStatus};
+
+use super::authenticate::KnownAs;
+use super::{Entry, Login, Wish};
+use crate::close::{self, Busy};
+use crate::farewell::Farewell;
+use crate::shared::{Route, Shutdown, Welcome, lock};
+use crate::{credentials, peers, pools};
+
+impl Login<'_> {
+    pub(super) async fn enter_pool(&mut self, wish: Wish) -> Result<Entry, Farewell> {
+        let config = self.shared.config();
+        let database = config
+            .database(&wish.database)
+            .map(std::borrow::Cow::into_owned);
+        let mut user = wish.user.clone();
+        if config.global.auth_type == AuthType::Any {
+            match database
+                .as_ref()
+                .and_then(|database| database.keys.user.clone())
+            {
+                Some(forced) => user = forced,
+                None => {
+                    tracing::error!(peer = %self.client, "auth_type=any requires forced user");
+                    return Err(Farewell::Configuration);
+                }
+            }
+        }
+        let known = self
+            .known_as(&wish.database, &user, database.is_some())
+            .await?;
+        self.log_attempt(&wish);
+        let secret = self.authenticate(&wish.database, &user, known).await?;
+        let missing = || Farewell::NoDatabase(wish.database.as_str().into());
+        if database.is_none() {
+            tracing::info!(
+                peer = %self.client,
+                "login failed: db={} user={}", wish.database, wish.user
+            );
+            return Err(missing());
+        }
+        if self.shared.operator.is_disabled(&wish.database) {
+            return Err(Farewell::DatabaseDisabled(wish.database.as_str().into()));
+        }
+        if self.shared.operator.shutdown() != Shutdown::No {
+            return Err(Farewell::ShuttingDown);
+        }
+        let route = self
+            .shared
+            .route(&wish.database, &user)
+            .map_err(|_| missing())?;
+        if let Some(secret) = secret
+            && *route.home.name.user == *user
+        {
+            *lock(&route.home.secret) = Some(secret);
+        }
+        let rules = route.rules();
+        self.take_permits(&[
+            (
+                Scope::DatabaseClients(wish.database.as_str().into()),
+                rules.settings.max_db_client_connections,
+            ),
+            (
+                Scope::UserClients(user.as_str().into()),
+                rules.settings.max_user_client_connections,
+            ),
+        ])?;
+        let _ = self.client.route.set(Arc::clone(&route));
+        route.home.totals.add(&mut Tally {
+            client_login_count: 1,
+            ..Default::default()
+        });
+        if self.client.replication.get().is_some() {
+            return self.enter_replication(route, wish).await;
+        }
+        pools::greet(self.shared, self.client, &route.home).await?;
+        let welcome = lock(&route.home.welcome).clone().unwrap_or_default();
+        let side = self.greet(&welcome, wish).await?;
+        Ok(Entry::Client {
+            route,
+            side,
+            own: None,
+        })
+    }
+
+    /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten.
+    fn take_permits(&self, scopes: &[(Scope, Option<u32>)]) -> Result<(), Farewell> {
+        let mut pools = self.shared.pools();
+        for (scope, limit) in scopes {
+            pools.budget.set_limit(scope.clone(), *limit);
+        }
+        let scopes: Vec<_> = scopes.iter().map(|(scope, _)| scope.clone()).collect();
+        pools
+            .budget
+            .take(&scopes)
+            .map_err(|full| Farewell::TooMany(full.clone()))?;
+        drop(pools);
+        self.client.counted().scopes.extend(scopes);
+        Ok(())
+    }
+
+    fn log_attempt(&self, wish: &Wish) {
+        if !self.shared.config().global.log_connections {
+            return;
+        }
+        let tls = self
+            .client
+            .state()
+            .tls
+            .map_or("no".to_owned(), |tls| tls.to_string());
+        let replication = self
+            .client
+            .replication
+            .get()
+            .map_or("no", |wish| wish.kind.word());
+        tracing::info!(
+            peer = %self.client,
+            "login attempt: db={} user={} tls={tls} replication={replication}",
+            wish.database, wish.user
+        );
+    }
+
+    /// Opens the client's own server, and greets it with what that server says.
+    async fn enter_replication(
+        &mut self,
+        route: Arc<Route>,
+        wish: Wish,
+    ) -> Result<Entry, Farewell> {
+        let lease = pools::dedicate(self.shared, self.client, &route.home).await?;
+        let welcome = lease.server.info.welcome.get().cloned().unwrap_or_default();
+        match self.greet(&welcome, wish).await {
+            Ok(side) => Ok(Entry::Client {
+                route,
+                side,
+                own: Some(lease),
+            }),
+            Err(farewell) => {
+                let reason = "replication client was closed";
+                close::give_up(self.shared, lease.slot, lease.server, reason, Busy::No);
+                Err(farewell)
+            }
+        }
+    }
+
+    /// Tells the client that it is in, and what its servers are like.
+    async fn greet(&mut self, welcome: &Welcome, wish: Wish) -> Result<ClientSide, Farewell> {
+        let mut side = ClientSide {
+            values: wish.values,
+            ..ClientSide::default()
+        };
+        side.values.fill(&welcome.tracked);
+        let mut out = BytesMut::new();
+        Authentication::Ok.write(&mut out);
+        for (name, value) in &welcome.untracked {
+            backend::parameter_status(&mut out, name, value);
+        }
+        for (index, name) in self.shared.tracked.names().enumerate() {
+            if let Some(value) = side.values.get(index) {
+                backend::parameter_status(&mut out, name.as_bytes(), value.as_bytes());
+            }
+        }
+        let key = new_cancel_key(wish.version, self.shared.config().global.peer_id);
+        backend::backend_key_data(&mut out, key.process_id, &key.secret);
+        let _ = self.client.cancel_key.set(key.clone());
+        self.shared.cancel_keys.insert(key, Arc::clone(self.client));
+        let config = self.shared.config();
+        let notice = &config.global.login_notify_message;
+        if !notice.is_empty() {
+            backend::Report {
+                severity: Severity::Notice,
+                code: SqlState::SUCCESSFUL_COMPLETION,
+                message: notice,
+                detail: None,
+                hint: None,
+            }
+            .write(&mut out);
+        }
+        backend::ready_for_query(&mut out, TransactionStatus::Idle);
+        self.talk()?
+            .send(&out)
+            .await
+            .map_err(|_| Farewell::ClientGone)?;
+        Ok(side)
+    }
+
+    pub(super) async fn enter_console(&mut self, wish: Wish) -> Result<Entry, Farewell> {
+        self.client.is_console.store(true, Ordering::Relaxed);
+        let config = self.shared.config();
+        let global = &config.global;
+        let own_user = self.is_own_user(&wish.user);
+        let is_admin = own_user || global.admin_users.contains(&wish.user);
+        if own_user {
+            if global.log_connections {
+                tracing::info!(peer = %self.client, "pgbouncer access from unix socket");
+            }
+        } else if global.auth_type != AuthType::Any || !is_admin {
+            let known = self.known_as(CONSOLE_DATABASE, &wish.user, true).await?;
+            self.log_attempt(&wish);
+            let listed = is_admin || global.stats_users.contains(&wish.user);
+            if matches!(known, KnownAs::Known(_)) && !listed {
+                return Err(Farewell::NotAllowed);
+            }
+            self.authenticate(CONSOLE_DATABASE, &wish.user, known)
+                .await?;
+        }
+        let access = if is_admin {
+            Access::Admin
+        } else {
+            Access::Stats
+        };
+        self.take_console_permits(&wish.user, access)?;
+        self.shared.console_totals.add(&mut Tally {
+            client_login_count: 1,
+            ..Default::default()
+        });
+        let key = new_cancel_key(ProtocolVersion::V3_0, global.peer_id);
+        let mut greeting = Vec::new();
+        let mut ok = BytesMut::new();
+        Authentication::Ok.write(&mut ok);
+        greeting.extend_from_slice(&ok);
+        let mut shown = key.process_id.to_be_bytes().to_vec();
+        shown.extend_from_slice(&key.secret);
+        pgweir_console::write_greeting(&shown, &mut greeting);
+        let _ = self.client.cancel_key.set(key.clone());
+        self.shared.cancel_keys.insert(key, Arc::clone(self.client));
+        self.talk()?
+            .send(&greeting)
+            .await
+            .map_err(|_| Farewell::ClientGone)?;
+        Ok(Entry::Console { access })
+    }
+
+    /// Administrators are counted, but never kept out.
+    fn take_console_permits(&self, user: &str, access: Access) -> Result<(), Farewell> {
+        let config = self.shared.config();
+        let limit = |value: i32| u32::try_from(value).ok().filter(|&limit| limit > 0);
+        let of_user = config
+            .users
+            .get(user)
+            .and_then(|user| user.keys.max_user_client_connections);
+        let of_user = of_user.filter(|&limit| limit > 0);
+        let scopes = [
+            (
+                Scope::DatabaseClients(CONSOLE_DATABASE.into()),
+                limit(config.global.max_db_client_connections),
+            ),
+            (
+                Scope::UserClients(user.into()),
+                limit(of_user.unwrap_or(config.global.max_user_client_connections)),
+            ),
+        ];
+        match access {
+            Access::Stats => self.take_permits(&scopes),
+            Access::Admin => {
+                let scopes = scopes.map(|(scope, _)| scope);
+                self.shared.pools().budget.take_unlimited(&scopes);
+                self.client.counted().scopes.extend(scopes);
+                Ok(())
+            }
+        }
+    }
+
+    /// The user `pgbouncer` (or `pgweir`) on the Unix socket, being the system user that we run as,
+    /// needs no proof: it could read our memory anyway.
+    fn is_own_user(&self, user: &str) -> bool {
+        let own = rustix::process::getuid().as_raw();
+        matches!(user, "pgbouncer" | "pgweir")
+            && self
+                .client
+                .address
+                .peer_credentials()
+                .is_some_and(|peer| peer.uid == own)
+    }
+}
+
+/// A key that nobody can guess. Process ids are positive, because some clients want them so.
+fn new_cancel_key(version: ProtocolVersion, peer_id: u16) -> CancelKey {
+    let process_id = i32::from_be_bytes(credentials::random()) & i32::MAX;
+    let secret: Box<[u8]> = if version >= ProtocolVersion::V3_2 {
+        credentials::random::<32>().into()
+    } else {
+        credentials::random::<4>().into()
+    };
+    peers::stamp(CancelKey { process_id, secret }, peer_id)
+}

@@ -1,0 +1,447 @@
+//! A client with a server: bytes in both directions, until the server is released.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use pgweir_config::PoolMode;
+use pgweir_net::Input;
+use pgweir_pool::SlotId;
+use pgweir_session::{Phase, Values};
+use pgweir_stats::Tally;
+use pgweir_wire::TransactionStatus;
+
+use super::{Desk, Place, Session};
+use crate::client::Lease;
+use crate::close::{self, Busy};
+use crate::farewell::Farewell;
+use crate::server::{Server, Stage, Work};
+use crate::shared::{Rules, Shared, lock};
+use crate::{pools, reset};
+
+/// Rounds of reading and writing before other tasks get their turn.
+const ROUNDS_MAX: usize = 32;
+
+/// A server in use.
+pub(super) struct Held {
+    pub(super) slot: SlotId,
+    pub(super) server: Box<Server>,
+}
+
+impl Session {
+    pub(super) fn begin_lease(&mut self, lease: Lease, asked: Instant, now: Instant) {
+        let Lease {
+            slot,
+            mut server,
+            stale,
+        } = lease;
+        let rules = self.route.rules();
+        let mut out = BytesMut::new();
+        let stage = if stale {
+            server.relay.ask(check_query(&rules), &mut out);
+            Stage::Check
+        } else if server
+            .relay
+            .fit(&mut self.side, &self.shared.tracked, &mut out)
+        {
+            self.log_fit(&out);
+            Stage::Fit(self.side.values.clone())
+        } else {
+            Stage::Serve
+        };
+        server.line.queue(&out);
+        {
+            let mut loan = lock(&server.info.loan);
+            loan.client = Some(Arc::clone(&self.client));
+            loan.requested_at = now;
+        }
+        {
+            let mut state = self.client.state();
+            state.clocks.phase = Phase::Active;
+            state.clocks.since = now;
+            state.clocks.query_start = Some(asked);
+            state.clocks.transaction_start = Some(now);
+            state.requested_at = asked;
+            state.ticket = None;
+            state.link = Some((slot, Arc::clone(&server.info)));
+        }
+        let wait = now.saturating_duration_since(asked);
+        let tally = Tally {
+            server_assignment_count: 1,
+            wait_time_us: micros(wait),
+            ..Tally::default()
+        };
+        server.work = Work {
+            stage,
+            rules,
+            tally,
+            is_own: false,
+            query_start: Some(asked),
+            transaction_start: Some(now),
+        };
+        self.place = Place::Leased(Held { slot, server });
+    }
+
+    /// Takes a server that is this client's alone.
+    pub(crate) fn take_own(&mut self, lease: Lease) {
+        self.side.values = lease.server.relay.values().clone();
+        let now = Instant::now();
+        self.begin_lease(lease, now, now);
+        if let Place::Leased(held) = &mut self.place {
+            held.server.work.is_own = true;
+            held.server.work.query_start = None;
+            held.server.work.transaction_start = None;
+        }
+        let mut state = self.client.state();
+        state.clocks.query_start = None;
+        state.clocks.transaction_start = None;
+    }
+
+    /// Moves bytes in both directions until neither moves or the server is released.
+    pub(super) fn poll_leased(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+    ) -> Poll<Result<(), Farewell>> {
+        for _ in 0..ROUNDS_MAX {
+            let Place::Leased(held) = &mut self.place else {
+                return Poll::Ready(Ok(()));
+            };
+            let mut moved = false;
+            if held.server.line.has_unsent()
+                && let Poll::Ready(Err(_)) = held.server.line.poll_drain(cx)
+            {
+                return Poll::Ready(self.server_lost());
+            }
+            if self.line.has_unsent() && self.line.poll_drain(cx).is_ready_err() {
+                return Poll::Ready(Err(Farewell::ClientGone));
+            }
+            let clear = !held.server.line.has_unsent() && !self.line.has_unsent();
+            if held.serves()
+                && clear
+                && let Poll::Ready(input) = self.line.poll_read(cx, &mut desk.scratch)
+            {
+                match input {
+                    Ok(Input::End) | Err(_) => return Poll::Ready(Err(Farewell::ClientGone)),
+                    Ok(input) => {
+                        if let Err(farewell) = self.feed(cx, desk, input) {
+                            return Poll::Ready(Err(farewell));
+                        }
+                        moved = true;
+                    }
+                }
+            }
+            let Place::Leased(held) = &mut self.place else {
+                return Poll::Ready(Ok(()));
+            };
+            if !self.line.has_unsent()
+                && let Poll::Ready(input) = held.server.line.poll_read(cx, &mut desk.scratch)
+            {
+                match input {
+                    Ok(Input::End) | Err(_) => return Poll::Ready(self.server_lost()),
+                    Ok(input) => match self.hear(cx, desk, input) {
+                        Ok(Heard::Released) => return Poll::Ready(Ok(())),
+                        Ok(Heard::More) => moved = true,
+                        Err(farewell) => return Poll::Ready(Err(farewell)),
+                    },
+                }
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Gives the client's bytes to its server.
+    pub(super) fn feed(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+        input: Input,
+    ) -> Result<(), Farewell> {
+        let Place::Leased(held) = &mut self.place else {
+            unreachable!("bytes are fed to a server that is held")
+        };
+        if !held.serves() {
+            self.line.put_back(input, &desk.scratch);
+            return Ok(());
+        }
+        let Desk {
+            scratch,
+            to_server,
+            fakes,
+            ..
+        } = desk;
+        let was_quiet = held.server.relay.is_quiet();
+        to_server.clear();
+        fakes.clear();
+        let bytes = input.bytes(scratch);
+        held.server.work.tally.bytes_received += bytes.len() as u64;
+        let session_rules = session_rules(&self.shared, &held.server.work.rules);
+        let relay = &mut held.server.relay;
+        let verdict = relay.from_client(bytes, &mut self.side, &session_rules, to_server, fakes);
+        let out = to_server.bytes(bytes);
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(violation) => {
+                // What came before is in the books as sent, so it is sent.
+                let _ = held.server.line.send(cx, out);
+                tracing::info!(peer = %self.client, "{violation}");
+                return Err(Farewell::Violation(violation));
+            }
+        };
+        if was_quiet && held.server.work.query_start.is_none() && !held.server.relay.is_quiet() {
+            let now = Instant::now();
+            held.server.work.query_start = Some(now);
+            held.server.work.transaction_start.get_or_insert(now);
+            let mut state = self.client.state();
+            state.clocks.phase = Phase::Active;
+            state.clocks.since = now;
+            state.clocks.query_start = Some(now);
+            state.clocks.transaction_start = held.server.work.transaction_start;
+            state.requested_at = now;
+        }
+        if !out.is_empty() && held.server.line.send(cx, out).is_err() {
+            self.line.keep(input, scratch, verdict.consumed);
+            return self.server_lost();
+        }
+        if !fakes.is_empty() {
+            self.line
+                .send(cx, fakes)
+                .map_err(|_| Farewell::ClientGone)?;
+        }
+        self.line.keep(input, scratch, verdict.consumed);
+        if verdict.terminate {
+            return Err(Farewell::ClientClosed);
+        }
+        // Everything the client sent was answered without the server (Close of a statement).
+        if held.server.relay.may_release() && held.server.work.query_start.is_some() {
+            self.turn_quiet();
+        }
+        Ok(())
+    }
+
+    /// Gives the server's bytes to the client.
+    fn hear(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+        input: Input,
+    ) -> Result<Heard, Farewell> {
+        let Place::Leased(held) = &mut self.place else {
+            return Ok(Heard::Released);
+        };
+        let Desk {
+            scratch, to_client, ..
+        } = desk;
+        to_client.clear();
+        let bytes = input.bytes(scratch);
+        let session_rules = session_rules(&self.shared, &held.server.work.rules);
+        let relay = &mut held.server.relay;
+        let consumed = match relay.from_server(bytes, &mut self.side, &session_rules, to_client) {
+            Ok(consumed) => consumed,
+            Err(violation) => return Err(Farewell::Violation(violation)),
+        };
+        let out = to_client.bytes(bytes);
+        held.server.work.tally.bytes_sent += out.len() as u64;
+        if !out.is_empty() {
+            self.line.send(cx, out).map_err(|_| Farewell::ClientGone)?;
+        }
+        held.server.line.keep(input, scratch, consumed);
+        if !held.serves() {
+            self.next_stage();
+            return Ok(Heard::More);
+        }
+        if !held.server.relay.is_quiet() || held.server.work.query_start.is_none() {
+            return Ok(Heard::More);
+        }
+        if held.server.work.rules.settings.pool_mode == PoolMode::Statement
+            && held.server.relay.status() != TransactionStatus::Idle
+        {
+            return Err(Farewell::TransactionInStatementMode);
+        }
+        self.turn_quiet();
+        match self.place {
+            Place::Leased(_) => Ok(Heard::More),
+            Place::Idle | Place::Waiting(_) | Place::Skipping(_) => Ok(Heard::Released),
+        }
+    }
+
+    fn next_stage(&mut self) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        if held.server.relay.is_asking() {
+            return;
+        }
+        match std::mem::replace(&mut held.server.work.stage, Stage::Serve) {
+            Stage::Check => {
+                let mut out = BytesMut::new();
+                let before = self.side.values.clone();
+                if held
+                    .server
+                    .relay
+                    .fit(&mut self.side, &self.shared.tracked, &mut out)
+                {
+                    held.server.line.queue(&out);
+                    held.server.work.stage = Stage::Fit(before);
+                    self.log_fit(&out);
+                }
+            }
+            Stage::Fit(before) => self.log_canonical(&before),
+            Stage::Serve => {}
+        }
+    }
+
+    fn log_fit(&self, query: &[u8]) {
+        let sql = String::from_utf8_lossy(query.get(5..).unwrap_or_default());
+        tracing::debug!(peer = %self.client, "varcache_apply: {}", sql.trim_end_matches('\0'));
+    }
+
+    /// The server may spell a value in its own way, which the client has from now on.
+    fn log_canonical(&self, before: &Values) {
+        for (index, name) in self.shared.tracked.names().enumerate() {
+            if let (Some(was), Some(is)) = (before.get(index), self.side.values.get(index))
+                && was != is
+            {
+                tracing::debug!(
+                    peer = %self.client,
+                    "varcache_set_canonical: setting {name} to its canonical version {was} -> {is}"
+                );
+            }
+        }
+    }
+
+    /// The server owes nothing any more: a query has ended, and perhaps the lease with it.
+    fn turn_quiet(&mut self) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        let now = Instant::now();
+        let idle = held.server.relay.status() == TransactionStatus::Idle;
+        held.end_query(idle, now);
+        self.route.home.totals.add(&mut held.server.work.tally);
+        let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
+        if release {
+            self.release(now);
+            return;
+        }
+        let mut state = self.client.state();
+        state.clocks.query_start = None;
+        state.clocks.since = now;
+        if idle {
+            state.clocks.transaction_start = None;
+            state.clocks.phase = Phase::Active;
+        } else {
+            state.clocks.phase = Phase::IdleInTransaction;
+        }
+    }
+
+    /// Gives the server back.
+    fn release(&mut self, now: Instant) {
+        let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
+            return;
+        };
+        {
+            let mut state = self.client.state();
+            state.clocks.phase = Phase::Idle;
+            state.clocks.since = now;
+            state.clocks.query_start = None;
+            state.clocks.transaction_start = None;
+            state.link = None;
+        }
+        let global = &held.server.work.rules.config.global;
+        if global.server_reset_query_always && !global.server_reset_query.is_empty() {
+            reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);
+        } else {
+            pools::checkin(&self.shared, held.slot, held.server, now);
+        }
+    }
+
+    /// The server has closed its connection. If it was only being checked or fitted, the client
+    /// gets another one and notices nothing.
+    fn server_lost(&mut self) -> Result<(), Farewell> {
+        let Place::Leased(held) = &mut self.place else {
+            return Ok(());
+        };
+        if held.serves() {
+            return Err(Farewell::ServerLost);
+        }
+        let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
+            return Ok(());
+        };
+        self.client.state().link = None;
+        let reason = "server conn crashed?";
+        let gone = Busy::Gone;
+        close::give_up(&self.shared, held.slot, held.server, reason, gone);
+        self.line.offer_held();
+        Ok(())
+    }
+}
+
+impl Held {
+    fn serves(&self) -> bool {
+        matches!(self.server.work.stage, Stage::Serve)
+    }
+
+    fn end_query(&mut self, idle: bool, now: Instant) {
+        let parsed = self.server.relay.take_tally();
+        self.server.work.tally.client_parse_count += parsed.client_parses;
+        self.server.work.tally.server_parse_count += parsed.server_parses;
+        self.server.work.tally.bind_count += parsed.binds;
+        if let Some(start) = self.server.work.query_start.take() {
+            self.server.work.tally.query_count += 1;
+            self.server.work.tally.query_time_us += micros(now.saturating_duration_since(start));
+        }
+        if idle && let Some(start) = self.server.work.transaction_start.take() {
+            self.server.work.tally.xact_count += 1;
+            self.server.work.tally.xact_time_us += micros(now.saturating_duration_since(start));
+        }
+    }
+}
+
+enum Heard {
+    More,
+    Released,
+}
+
+/// The only place that asks for the pool mode on release: a session keeps its server.
+fn may_leave(rules: &Rules) -> bool {
+    match rules.settings.pool_mode {
+        PoolMode::Session => false,
+        PoolMode::Transaction | PoolMode::Statement => true,
+    }
+}
+
+fn check_query(rules: &Rules) -> &str {
+    match rules.config.global.server_check_query.as_str() {
+        "<empty>" => "",
+        query => query,
+    }
+}
+
+fn session_rules<'a>(shared: &'a Shared, rules: &Rules) -> pgweir_session::Rules<'a> {
+    pgweir_session::Rules {
+        max_prepared: rules.max_prepared,
+        max_message: rules.config.global.max_packet_size,
+        tracked: &shared.tracked,
+        statements: &shared.statements,
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+trait ReadyErr {
+    fn is_ready_err(&self) -> bool;
+}
+
+impl<T, E> ReadyErr for Poll<Result<T, E>> {
+    fn is_ready_err(&self) -> bool {
+        matches!(self, Self::Ready(Err(_)))
+    }
+}

@@ -1,0 +1,163 @@
+//! A logged-in client: idle, waiting, or holding a server. The way of every query.
+//!
+//! Hot path. One task polls the client, its server and its mailbox; [`pgweir_session::Relay`] says
+//! what to do with the bytes. A query on a free server costs four system calls: read, write, read,
+//! write. Nothing is allocated, and the clock is read when a query begins and when it ends.
+//!
+//! Load-bearing rules:
+//! 1. Nothing of a batch is given to a server before the server is checked out for all of it.
+//! 2. What a peer does not take is kept in its [`Buffered`]; while there is something kept for one
+//!    side, the other side is not read.
+//! 3. A server leaves through `release`, `server_lost` or [`Session::into_remains`], never by `Drop`.
+
+mod leased;
+mod waiting;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use pgweir_config::ErrorCodes;
+use pgweir_net::Buffered;
+use pgweir_net::buffer::SCRATCH_LEN;
+use pgweir_pool::Ticket;
+use pgweir_session::{ClientSide, Gather, SkipBatch};
+
+use crate::client::Client;
+use crate::close::{self, Busy};
+use crate::farewell::Farewell;
+use crate::relay::leased::Held;
+use crate::shared::{Route, Shared};
+use crate::{pools, reset};
+
+/// What a thread needs to move bytes; shared by all its clients.
+struct Desk {
+    scratch: Box<[u8]>,
+    to_server: Gather,
+    to_client: Gather,
+    fakes: BytesMut,
+}
+
+thread_local! {
+    static DESK: RefCell<Desk> = RefCell::new(Desk {
+        scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
+        to_server: Gather::default(),
+        to_client: Gather::default(),
+        fakes: BytesMut::new(),
+    });
+}
+
+/// A client that is logged in.
+pub(crate) struct Session {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) route: Arc<Route>,
+    pub(crate) line: Buffered,
+    side: ClientSide,
+    place: Place,
+}
+
+/// Where a client is.
+enum Place {
+    /// It has asked nothing.
+    Idle,
+    /// It waits for a server; what it asked is kept unread.
+    Waiting(Ticket),
+    /// It gets no server: what it asked is passed over, then it is told that it may ask again.
+    Skipping(SkipBatch),
+    /// It has a server.
+    Leased(Held),
+}
+
+/// What remains of a session.
+pub(crate) struct Remains {
+    pub(crate) line: Buffered,
+    /// Whether the client can still be told something: it is not in the middle of a message.
+    pub(crate) can_be_told: bool,
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        client: Arc<Client>,
+        route: Arc<Route>,
+        line: Buffered,
+        side: ClientSide,
+    ) -> Self {
+        Self {
+            shared,
+            client,
+            route,
+            line,
+            side,
+            place: Place::Idle,
+        }
+    }
+
+    /// Serves the client until it ends, and says why it did.
+    pub(crate) async fn run(&mut self) -> Farewell {
+        poll_fn(|cx| DESK.with_borrow_mut(|desk| self.poll(cx, desk))).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Farewell> {
+        loop {
+            if self.client.has_mail()
+                && let Some(farewell) = self.client.take_end()
+                && let Err(farewell) = self.end_wait(farewell)
+            {
+                return Poll::Ready(farewell);
+            }
+            let step = match &self.place {
+                Place::Idle => ready!(self.poll_idle(cx, desk)),
+                Place::Waiting(ticket) => {
+                    let ticket = *ticket;
+                    ready!(self.poll_waiting(cx, desk, ticket))
+                }
+                Place::Skipping(_) => ready!(self.poll_skipping(cx, desk)),
+                Place::Leased(_) => ready!(self.poll_leased(cx, desk)),
+            };
+            if let Err(farewell) = step {
+                return Poll::Ready(farewell);
+            }
+        }
+    }
+
+    /// Ends the session: the server is drained, reset or closed, the place in the queue given up.
+    pub(crate) fn into_remains(self, farewell: &Farewell) -> Remains {
+        let Self {
+            shared,
+            client,
+            route,
+            line,
+            place,
+            ..
+        } = self;
+        client.state().link = None;
+        let mut can_be_told = true;
+        match place {
+            Place::Idle | Place::Skipping(_) => {}
+            Place::Waiting(ticket) => pools::leave_queue(&shared, &client, route.home.id, ticket),
+            Place::Leased(mut held) => {
+                can_be_told = held.server.relay.is_between_replies();
+                route.home.totals.add(&mut held.server.work.tally);
+                if held.server.work.is_own {
+                    let reason = "replication client was closed";
+                    close::give_up(&shared, held.slot, held.server, reason, Busy::Yes);
+                } else {
+                    reset::after_client(&shared, held.slot, held.server, farewell);
+                }
+            }
+        }
+        Remains { line, can_be_told }
+    }
+}
+
+/// Which dialect a client of this route is spoken to in.
+pub(crate) fn error_codes(route: Option<&Arc<Route>>, shared: &Shared) -> ErrorCodes {
+    match route {
+        Some(route) => route.rules().config.global.error_codes,
+        None => shared.config().global.error_codes,
+    }
+}

@@ -1,0 +1,259 @@
+//! A client without a server: idle, in the queue, or refused.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgweir_net::Input;
+use pgweir_pool::{Actions, Checkout, Ticket};
+use pgweir_session::{Phase, SkipBatch, Skipped, Violation, Wish, wish};
+use pgweir_wire::{FrameError, Severity, SqlState, TransactionStatus, backend};
+
+use super::{Desk, Place, Session, error_codes};
+use crate::client::{Lease, Mail};
+use crate::farewell::{Answer, Farewell};
+use crate::pools;
+
+/// Bytes that a waiting client may send ahead before it is no longer read.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
+
+impl Session {
+    /// Reads until the client wants something that needs a server.
+    pub(super) fn poll_idle(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+    ) -> Poll<Result<(), Farewell>> {
+        if self.line.has_unsent() {
+            ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
+        }
+        loop {
+            let input = ready!(self.line.poll_read(cx, &mut desk.scratch));
+            let input = input.map_err(|_| Farewell::ClientGone)?;
+            if matches!(input, Input::End) {
+                return Poll::Ready(Err(Farewell::ClientGone));
+            }
+            let (wish, consumed) = wish(input.bytes(&desk.scratch)).map_err(broken)?;
+            match wish {
+                Wish::Nothing => {
+                    self.line.keep(input, &desk.scratch, consumed);
+                    if consumed > 0 {
+                        self.line.offer_held();
+                    }
+                }
+                Wish::Terminate => return Poll::Ready(Err(Farewell::ClientClosed)),
+                Wish::Server => return Poll::Ready(self.check_out(cx, desk, input)),
+            }
+        }
+    }
+
+    /// Asks the pool for a server for what the client has sent.
+    fn check_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+        input: Input,
+    ) -> Result<(), Farewell> {
+        let now = Instant::now();
+        loop {
+            let mut actions = Actions::default();
+            let outcome = {
+                let client = &self.client;
+                let mut pools = self.shared.pools();
+                pools.checkout(self.route.home.id, now, || Arc::clone(client), &mut actions)
+            };
+            pools::perform(&self.shared, actions);
+            let lease = match outcome {
+                Checkout::Ready {
+                    slot,
+                    server,
+                    stale,
+                } => Lease {
+                    slot,
+                    server,
+                    stale,
+                },
+                Checkout::Refused(refusal) => {
+                    self.line.put_back(input, &desk.scratch);
+                    return self.go_without(Farewell::Refused(refusal));
+                }
+                Checkout::Wait(ticket) => {
+                    let mut state = self.client.state();
+                    state.clocks.begin_wait(now);
+                    state.requested_at = now;
+                    state.ticket = Some(ticket);
+                    state.wait_notified = false;
+                    drop(state);
+                    self.line.put_back(input, &desk.scratch);
+                    self.place = Place::Waiting(ticket);
+                    return Ok(());
+                }
+            };
+            let Some(lease) = pools::alive(&self.shared, lease) else {
+                continue;
+            };
+            self.begin_lease(lease, now, now);
+            return self.feed(cx, desk, input);
+        }
+    }
+
+    /// Waits for a server, and sees whether the client is still there.
+    pub(super) fn poll_waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+        ticket: Ticket,
+    ) -> Poll<Result<(), Farewell>> {
+        match self.client.take_mail() {
+            Some(Mail::Lease(lease)) => {
+                if let Some(lease) = pools::alive(&self.shared, lease) {
+                    let now = Instant::now();
+                    let since = self.client.state().clocks.since;
+                    self.begin_lease(lease, since, now);
+                } else {
+                    // What the client sent is still there: it asks again.
+                    self.place = Place::Idle;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            Some(Mail::Refused(refusal)) => {
+                return Poll::Ready(self.go_without(Farewell::Refused(refusal)));
+            }
+            Some(Mail::Greet) | None => {}
+        }
+        let (canceled, notify) = self.client.take_wait_orders();
+        if canceled {
+            return Poll::Ready(self.cancel_wait(ticket));
+        }
+        if notify {
+            self.tell_waiting();
+        }
+        if self.line.has_unsent()
+            && let Poll::Ready(Err(_)) = self.line.poll_drain(cx)
+        {
+            return Poll::Ready(Err(Farewell::ClientGone));
+        }
+        let gone = self
+            .line
+            .poll_gone(cx, &mut desk.scratch, WAITING_BYTES_MAX);
+        gone.map(|_| Err(Farewell::ClientGone))
+    }
+
+    /// The query that waits is not wanted any more: the client is answered as if it had run.
+    fn cancel_wait(&mut self, ticket: Ticket) -> Result<(), Farewell> {
+        if self.leave_queue(ticket) {
+            self.skip_batch(&Answer {
+                severity: Severity::Error,
+                code: SqlState::QUERY_CANCELED,
+                text: "canceling statement due to user request".into(),
+                detail: Some("It was waiting for a server and has not been run.".into()),
+            });
+        }
+        Ok(())
+    }
+
+    /// An order to end has come. A client that only waits may keep its connection.
+    pub(super) fn end_wait(&mut self, farewell: Farewell) -> Result<(), Farewell> {
+        let Place::Waiting(ticket) = self.place else {
+            return Err(farewell);
+        };
+        let codes = error_codes(Some(&self.route), &self.shared);
+        if !farewell.spares_connection(codes) {
+            return Err(farewell);
+        }
+        if self.leave_queue(ticket) {
+            self.go_without(farewell)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the place in the queue was still there; if not, a server is on its way.
+    fn leave_queue(&self, ticket: Ticket) -> bool {
+        self.shared
+            .pools()
+            .leave_queue(self.route.home.id, ticket)
+            .is_some()
+    }
+
+    /// The client gets no server. Nothing of its batch has been run, so where the dialect has a way
+    /// to say so, its connection goes on.
+    fn go_without(&mut self, farewell: Farewell) -> Result<(), Farewell> {
+        let codes = error_codes(Some(&self.route), &self.shared);
+        match farewell.answer(codes) {
+            Some(answer) if farewell.spares_connection(codes) => {
+                tracing::warn!(peer = %self.client, "pooler error: {}", answer.text);
+                self.skip_batch(&Answer {
+                    severity: Severity::Error,
+                    ..answer
+                });
+                Ok(())
+            }
+            Some(_) | None => Err(farewell),
+        }
+    }
+
+    /// Answers a batch that no server has seen.
+    fn skip_batch(&mut self, answer: &Answer) {
+        let mut out = BytesMut::new();
+        answer.write(&mut out);
+        self.line.queue(&out);
+        self.line.offer_held();
+        self.place = Place::Skipping(SkipBatch::default());
+        let now = Instant::now();
+        let mut state = self.client.state();
+        state.ticket = None;
+        state.clocks.phase = Phase::Idle;
+        state.clocks.since = now;
+        state.clocks.query_start = None;
+    }
+
+    /// Reads to the end of a batch that was answered with an error.
+    pub(super) fn poll_skipping(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+    ) -> Poll<Result<(), Farewell>> {
+        ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
+        loop {
+            let input = ready!(self.line.poll_read(cx, &mut desk.scratch));
+            let input = input.map_err(|_| Farewell::ClientGone)?;
+            if matches!(input, Input::End) {
+                return Poll::Ready(Err(Farewell::ClientGone));
+            }
+            let Place::Skipping(skip) = &mut self.place else {
+                return Poll::Ready(Ok(()));
+            };
+            match skip.skip(input.bytes(&desk.scratch)).map_err(broken)? {
+                Skipped::Part(consumed) => self.line.keep(input, &desk.scratch, consumed),
+                Skipped::All(consumed) => {
+                    self.line.keep(input, &desk.scratch, consumed);
+                    self.line.offer_held();
+                    let mut out = BytesMut::new();
+                    backend::ready_for_query(&mut out, TransactionStatus::Idle);
+                    self.line.queue(&out);
+                    self.place = Place::Idle;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// `query_wait_notify`
+    fn tell_waiting(&mut self) {
+        let mut out = BytesMut::new();
+        Answer {
+            severity: Severity::Notice,
+            code: SqlState::SUCCESSFUL_COMPLETION,
+            text: "No server connection available in postgres backend, client being queued".into(),
+            detail: None,
+        }
+        .write(&mut out);
+        self.line.queue(&out);
+    }
+}
+
+fn broken(error: FrameError) -> Farewell {
+    Farewell::Violation(Violation::ClientFrame(error))
+}

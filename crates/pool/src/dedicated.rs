@@ -1,0 +1,155 @@
+//! Servers for one client alone: replication connections, which cannot be shared or reused.
+//!
+//! They take slots and permits like any other server. At a limit of its own pool such a client
+//! makes room by closing an idle server of the pool.
+
+use std::time::Instant;
+
+use crate::gate::Gate;
+use crate::pool::{Room, Ticket, Waiting};
+use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
+use crate::slot::{SlotId, SlotState};
+
+/// For whom a slot is opened.
+#[derive(Debug)]
+pub(crate) enum Dedication<W> {
+    /// For whoever wants it next.
+    Nobody,
+    /// For this waiter.
+    To(Ticket, W),
+    /// For a waiter that is gone: nobody else can use it.
+    Abandoned,
+}
+
+impl<S, W: Clone> Pools<S, W> {
+    /// A client wants a server of its own. An [`Action::Serve`] or [`Action::Refuse`] will follow.
+    pub fn dedicate(
+        &mut self,
+        id: PoolId,
+        now: Instant,
+        waiter: impl FnOnce() -> W,
+        actions: &mut Actions<S, W>,
+    ) -> Ticket {
+        let ticket = self.next_ticket();
+        let waiting = Waiting {
+            waiter: waiter(),
+            since: now,
+        };
+        self.pool_mut(id).dedicated.insert(ticket, waiting);
+        self.demand_dedicated(id, now, actions);
+        ticket
+    }
+
+    /// Opens servers for clients that want one of their own, as far as the limits allow.
+    pub(crate) fn demand_dedicated(
+        &mut self,
+        id: PoolId,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) {
+        while self.pool(id).gate == Gate::Open
+            && let Some((&ticket, _)) = self.pool(id).dedicated.first_key_value()
+        {
+            if self.pool(id).room(now) == Room::None {
+                self.evict_own(id, now, actions);
+                return;
+            }
+            let Some(slot) = self.take_slot(id, now, actions) else {
+                return;
+            };
+            let waiting = self.pool_mut(id).dedicated.remove(&ticket);
+            let Some(Waiting { waiter, .. }) = waiting else {
+                return;
+            };
+            if let Some(slot) = self.slots.get_mut(slot) {
+                slot.dedication = Dedication::To(ticket, waiter.clone());
+            }
+            self.pool_mut(id).dedicated_opening += 1;
+            actions.push(Action::Open {
+                pool: id,
+                slot,
+                dedicated_to: Some(waiter),
+            });
+        }
+    }
+
+    /// Closes one idle server of the pool, unless enough are being closed already.
+    fn evict_own(&mut self, id: PoolId, now: Instant, actions: &mut Actions<S, W>) {
+        if self.pool(id).evictions >= self.pool(id).dedicated.len() as u32 {
+            return;
+        }
+        let Some((slot, server)) = self.pool_mut(id).idle.pop_front() else {
+            return;
+        };
+        self.mark_evicted(slot, id, now);
+        actions.push(Action::Close {
+            slot,
+            server,
+            reason: CloseReason::Evicted,
+        });
+    }
+
+    /// Gives a server that was opened for one client to that client, or closes it if the client is
+    /// gone. Gives any other server back.
+    pub(crate) fn serve_dedicated(
+        &mut self,
+        slot: SlotId,
+        server: S,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) -> Option<S> {
+        match self.end_dedication(slot) {
+            Dedication::Nobody => return Some(server),
+            Dedication::To(_, waiter) => {
+                self.set_state(slot, SlotState::Leased, now);
+                actions.push(Action::Serve {
+                    waiter,
+                    slot,
+                    server,
+                    stale: false,
+                });
+            }
+            Dedication::Abandoned => {
+                self.set_state(slot, SlotState::Closing, now);
+                actions.push(Action::Close {
+                    slot,
+                    server,
+                    reason: CloseReason::Abandoned,
+                });
+            }
+        }
+        None
+    }
+
+    /// The opening of a slot has come to its end, good or bad: for whom was it?
+    pub(crate) fn end_dedication(&mut self, slot: SlotId) -> Dedication<W> {
+        let Some(slot) = self.slots.get_mut(slot) else {
+            return Dedication::Nobody;
+        };
+        let dedication = std::mem::replace(&mut slot.dedication, Dedication::Nobody);
+        let pool = slot.pool;
+        if !matches!(dedication, Dedication::Nobody) {
+            self.pool_mut(pool).dedicated_opening -= 1;
+        }
+        dedication
+    }
+
+    /// The waiter with this ticket is gone.
+    pub(crate) fn abandon_dedicated(&mut self, id: PoolId, ticket: Ticket) -> Option<W> {
+        if let Some(waiting) = self.pool_mut(id).dedicated.remove(&ticket) {
+            return Some(waiting.waiter);
+        }
+        let of_ticket = |dedication: &Dedication<W>| match dedication {
+            Dedication::To(of, _) => *of == ticket,
+            Dedication::Nobody | Dedication::Abandoned => false,
+        };
+        let slot = self
+            .slots
+            .iter_mut()
+            .find(|slot| of_ticket(&slot.dedication))?;
+        match std::mem::replace(&mut slot.dedication, Dedication::Abandoned) {
+            Dedication::To(_, waiter) => Some(waiter),
+            Dedication::Nobody | Dedication::Abandoned => None,
+        }
+    }
+}

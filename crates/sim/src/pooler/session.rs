@@ -1,0 +1,521 @@
+//! A client's life behind its login: idle, waiting, or holding a server. The twin of the binary's
+//! `relay`.
+
+use bytes::BytesMut;
+use pgweir_pool::{Actions, Checkout, Refusal, SlotId, Ticket};
+use pgweir_session::{ClientSide, Gather, Rules, Violation};
+use pgweir_wire::backend::{Report, ready_for_query};
+use pgweir_wire::tag::frontend as tag;
+use pgweir_wire::{Header, Severity, SqlState, TransactionStatus};
+
+use super::line::Line;
+use super::tasks::After;
+use super::{Pooler, Server};
+use crate::laws::Broken;
+use crate::postgres::Postgres;
+use crate::wires::{Env, Read};
+
+/// A client that is logged in.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) pool: usize,
+    pub(super) line: Line,
+    pub(super) side: ClientSide,
+    pub(super) place: Place,
+    pub(super) mail: Option<Mail>,
+    pub(super) canceled: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Place {
+    Idle,
+    Waiting(Ticket),
+    Leased(Held),
+    Ended,
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) slot: SlotId,
+    pub(super) server: Box<Server>,
+    stage: Stage,
+    /// Whether something was asked since the last quiet moment.
+    asked: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Check,
+    Fit,
+    Serve,
+}
+
+/// What the pool tells a session.
+#[derive(Debug)]
+pub(super) enum Mail {
+    Lease(SlotId, Box<Server>, bool),
+    Refused(Refusal),
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum Farewell {
+    Left,
+    ServerLost,
+    Refused(Refusal),
+    Violation(Violation),
+    /// A canceled batch that has no end yet.
+    CanceledInBatch,
+}
+
+/// Whether something moved.
+type Moved = Result<bool, Farewell>;
+
+impl Session {
+    pub(super) fn new(pool: usize, line: Line, side: ClientSide) -> Self {
+        Self {
+            pool,
+            line,
+            side,
+            place: Place::Idle,
+            mail: None,
+            canceled: false,
+        }
+    }
+
+    pub(super) fn story(&self) -> String {
+        match &self.place {
+            Place::Idle => "idle".to_owned(),
+            Place::Waiting(_) => "waiting".to_owned(),
+            Place::Leased(held) => format!("holds {} in {:?}", held.server.backend, held.stage),
+            Place::Ended => "ended".to_owned(),
+        }
+    }
+}
+
+impl Pooler {
+    /// A session looks around until nothing moves.
+    pub(crate) fn wake_session(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
+        loop {
+            let moved = match self.sessions[id].place {
+                Place::Idle => self.idle(id, pg, env),
+                Place::Waiting(ticket) => self.waiting(id, ticket, pg, env),
+                Place::Leased(_) => self.leased(id, pg, env),
+                Place::Ended => return self.return_late_mail(id, pg, env),
+            };
+            match moved {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(farewell) => return self.end(id, farewell, pg, env),
+            }
+        }
+    }
+
+    fn idle(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) -> Moved {
+        let line = &mut self.sessions[id].line;
+        line.drain(env).map_err(|_| Farewell::Left)?;
+        if line.has_unsent() {
+            return Ok(false);
+        }
+        let bytes = match line.read(env) {
+            Read::Bytes(bytes) => bytes,
+            Read::Nothing => return Ok(false),
+            Read::End => return Err(Farewell::Left),
+        };
+        match wish(&bytes)? {
+            (Wish::Nothing, consumed) => {
+                line.keep(bytes, consumed);
+                if consumed > 0 {
+                    line.offer_held();
+                }
+                Ok(true)
+            }
+            (Wish::Terminate, _) => Err(Farewell::Left),
+            (Wish::Server, _) => {
+                line.put_back(&bytes);
+                self.check_out(id, pg, env)
+            }
+        }
+    }
+
+    fn check_out(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) -> Moved {
+        loop {
+            let mut actions = Actions::default();
+            let pool = self.ids[self.sessions[id].pool];
+            let outcome = self.pools.checkout(pool, env.now(), || id, &mut actions);
+            self.perform(actions, pg, env);
+            match outcome {
+                Checkout::Ready {
+                    slot,
+                    server,
+                    stale,
+                } => {
+                    if let Some(server) = self.alive(slot, server, env) {
+                        self.begin_lease(id, slot, server, stale, env);
+                        return Ok(true);
+                    }
+                }
+                Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
+                Checkout::Wait(ticket) => {
+                    env.note(|| format!("session {id} waits"));
+                    self.sessions[id].place = Place::Waiting(ticket);
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    fn waiting(&mut self, id: usize, ticket: Ticket, pg: &mut Postgres, env: &mut Env) -> Moved {
+        match self.sessions[id].mail.take() {
+            Some(Mail::Lease(slot, server, stale)) => {
+                match self.alive(slot, server, env) {
+                    Some(server) => self.begin_lease(id, slot, server, stale, env),
+                    None => self.sessions[id].place = Place::Idle,
+                }
+                return Ok(true);
+            }
+            Some(Mail::Refused(refusal)) => return Err(Farewell::Refused(refusal)),
+            None => {}
+        }
+        let pool = self.ids[self.sessions[id].pool];
+        let session = &mut self.sessions[id];
+        if std::mem::take(&mut session.canceled) {
+            if self.pools.leave_queue(pool, ticket).is_some() {
+                return self.answer_unserved(id, env);
+            }
+            return Ok(true);
+        }
+        match session.line.is_gone(env) {
+            true => {
+                let _ = pg;
+                Err(Farewell::Left)
+            }
+            false => Ok(false),
+        }
+    }
+
+    fn answer_unserved(&mut self, id: usize, env: &mut Env) -> Moved {
+        env.note(|| format!("session {id} is canceled while it waits"));
+        let session = &mut self.sessions[id];
+        session.place = Place::Idle;
+        let held = session.line.take_held();
+        let Some(rest) = skip_batch(&held) else {
+            return Err(Farewell::CanceledInBatch);
+        };
+        let mut out = BytesMut::new();
+        Report {
+            severity: Severity::Error,
+            code: SqlState::QUERY_CANCELED,
+            message: "canceling statement due to user request",
+            detail: None,
+            hint: None,
+        }
+        .write(&mut out);
+        ready_for_query(&mut out, TransactionStatus::Idle);
+        session.line.queue(&out);
+        session.line.put_back(rest);
+        Ok(true)
+    }
+
+    /// A server that was idle and has been closed or has spoken is not lent.
+    fn alive(&mut self, slot: SlotId, server: Box<Server>, env: &mut Env) -> Option<Box<Server>> {
+        if !env.is_readable(server.line.end.read) {
+            return Some(server);
+        }
+        env.note(|| format!("backend {} got dirty", server.backend));
+        self.pools.closing(slot, env.now());
+        self.close(slot, server, env);
+        None
+    }
+
+    fn begin_lease(
+        &mut self,
+        id: usize,
+        slot: SlotId,
+        mut server: Box<Server>,
+        stale: bool,
+        env: &mut Env,
+    ) {
+        let side = &mut self.sessions[id].side;
+        let mut out = BytesMut::new();
+        let stage = if stale {
+            server.relay.ask("SELECT 1 0", &mut out);
+            Stage::Check
+        } else if server.relay.fit(side, &self.tracked, &mut out) {
+            Stage::Fit
+        } else {
+            Stage::Serve
+        };
+        env.note(|| format!("session {id} gets backend {} for {stage:?}", server.backend));
+        server.line.queue(&out);
+        self.holders.insert(server.backend, id);
+        self.sessions[id].line.offer_held();
+        self.sessions[id].place = Place::Leased(Held {
+            slot,
+            server,
+            stage,
+            asked: true,
+        });
+    }
+
+    fn leased(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) -> Moved {
+        let session = &mut self.sessions[id];
+        let Place::Leased(held) = &mut session.place else {
+            return Ok(false);
+        };
+        if held.server.line.drain(env).is_err() {
+            return self.server_lost(id, env);
+        }
+        session.line.drain(env).map_err(|_| Farewell::Left)?;
+        let clear = !held.server.line.has_unsent() && !session.line.has_unsent();
+        let mut moved = false;
+        if held.stage == Stage::Serve && clear {
+            match session.line.read(env) {
+                Read::Bytes(bytes) => {
+                    self.feed(id, bytes, pg, env)?;
+                    moved = true;
+                }
+                Read::Nothing => {}
+                Read::End => return Err(Farewell::Left),
+            }
+        }
+        let session = &mut self.sessions[id];
+        let Place::Leased(held) = &mut session.place else {
+            return Ok(true);
+        };
+        if session.line.has_unsent() {
+            return Ok(moved);
+        }
+        match held.server.line.read(env) {
+            Read::Bytes(bytes) => {
+                self.hear(id, bytes, pg, env)?;
+                Ok(true)
+            }
+            Read::Nothing => Ok(moved),
+            Read::End => self.server_lost(id, env),
+        }
+    }
+
+    fn feed(
+        &mut self,
+        id: usize,
+        bytes: Vec<u8>,
+        pg: &mut Postgres,
+        env: &mut Env,
+    ) -> Result<(), Farewell> {
+        let Session {
+            line, side, place, ..
+        } = &mut self.sessions[id];
+        let Place::Leased(held) = place else {
+            return Ok(());
+        };
+        let rules = Rules {
+            max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
+            max_message: i32::MAX as u32,
+            tracked: &self.tracked,
+            statements: &self.table,
+        };
+        let (mut to_server, mut fakes) = (Gather::default(), BytesMut::new());
+        let relay = &mut held.server.relay;
+        let was_quiet = relay.is_quiet();
+        let verdict = relay.from_client(&bytes, side, &rules, &mut to_server, &mut fakes);
+        let out = to_server.bytes(&bytes);
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(violation) => {
+                let _ = held.server.line.send(env, out);
+                return Err(Farewell::Violation(violation));
+            }
+        };
+        held.asked |= was_quiet && !relay.is_quiet();
+        let sent = held.server.line.send(env, out);
+        if sent.is_err() {
+            line.keep(bytes, verdict.consumed);
+            return self.server_lost(id, env).map(|_| ());
+        }
+        line.send(env, &fakes).map_err(|_| Farewell::Left)?;
+        line.keep(bytes, verdict.consumed);
+        if verdict.terminate {
+            return Err(Farewell::Left);
+        }
+        if held.server.relay.may_release() && held.asked {
+            self.turn_quiet(id, pg, env);
+        }
+        Ok(())
+    }
+
+    fn hear(
+        &mut self,
+        id: usize,
+        bytes: Vec<u8>,
+        pg: &mut Postgres,
+        env: &mut Env,
+    ) -> Result<(), Farewell> {
+        let Session {
+            line, side, place, ..
+        } = &mut self.sessions[id];
+        let Place::Leased(held) = place else {
+            return Ok(());
+        };
+        let rules = Rules {
+            max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
+            max_message: i32::MAX as u32,
+            tracked: &self.tracked,
+            statements: &self.table,
+        };
+        let mut to_client = Gather::default();
+        let relay = &mut held.server.relay;
+        let consumed = relay
+            .from_server(&bytes, side, &rules, &mut to_client)
+            .map_err(Farewell::Violation)?;
+        line.send(env, to_client.bytes(&bytes))
+            .map_err(|_| Farewell::Left)?;
+        held.server.line.keep(bytes, consumed);
+        if held.stage != Stage::Serve {
+            if !held.server.relay.is_asking() {
+                let mut out = BytesMut::new();
+                let fits = held.stage == Stage::Check
+                    && held.server.relay.fit(side, &self.tracked, &mut out);
+                held.server.line.queue(&out);
+                held.stage = if fits { Stage::Fit } else { Stage::Serve };
+            }
+            return Ok(());
+        }
+        if held.server.relay.is_quiet() && held.asked {
+            self.turn_quiet(id, pg, env);
+        }
+        Ok(())
+    }
+
+    /// The server owes nothing any more: a query has ended, and perhaps the lease with it.
+    fn turn_quiet(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
+        let session = &mut self.sessions[id];
+        let Place::Leased(held) = &mut session.place else {
+            return;
+        };
+        held.asked = false;
+        if held.server.relay.status() != TransactionStatus::Idle || self.setup.session_mode {
+            return;
+        }
+        let Place::Leased(held) = std::mem::replace(&mut session.place, Place::Idle) else {
+            return;
+        };
+        self.holders.remove(&held.server.backend);
+        self.checkin(held.slot, held.server, pg, env);
+    }
+
+    /// The server has closed its connection. If it was only being prepared for the client, another
+    /// one is looked for.
+    fn server_lost(&mut self, id: usize, env: &mut Env) -> Moved {
+        let session = &mut self.sessions[id];
+        match &session.place {
+            Place::Leased(held) if held.stage != Stage::Serve => {}
+            _ => return Err(Farewell::ServerLost),
+        }
+        if let Place::Leased(held) = std::mem::replace(&mut session.place, Place::Idle) {
+            session.line.offer_held();
+            self.holders.remove(&held.server.backend);
+            self.pools.closing(held.slot, env.now());
+            self.close(held.slot, held.server, env);
+        }
+        Ok(true)
+    }
+
+    fn end(&mut self, id: usize, farewell: Farewell, pg: &mut Postgres, env: &mut Env) {
+        env.note(|| format!("session {id} ends: {farewell:?}"));
+        let pool = self.ids[self.sessions[id].pool];
+        let session = &mut self.sessions[id];
+        let place = std::mem::replace(&mut session.place, Place::Ended);
+        let holds = match &place {
+            Place::Leased(held) => Some(held.server.backend),
+            Place::Idle | Place::Waiting(_) | Place::Ended => None,
+        };
+        let excused = match &farewell {
+            Farewell::Left | Farewell::CanceledInBatch => true,
+            Farewell::Refused(refusal) => {
+                env.note(|| format!("{refusal:?}"));
+                true
+            }
+            Farewell::ServerLost | Farewell::Violation(_) => {
+                holds.is_some_and(|backend| self.crashed.contains(&backend))
+            }
+        };
+        if !excused {
+            self.broken.get_or_insert(Broken::SentAway {
+                client: id,
+                why: format!("{farewell:?}"),
+            });
+        }
+        env.close(session.line.end);
+        self.pools.client_left(pool, env.now());
+        match place {
+            Place::Idle | Place::Ended => {}
+            Place::Waiting(ticket) => {
+                if self.pools.leave_queue(pool, ticket).is_none() {
+                    self.return_late_mail(id, pg, env);
+                }
+            }
+            Place::Leased(held) => {
+                self.holders.remove(&held.server.backend);
+                match farewell {
+                    Farewell::ServerLost => {
+                        self.pools.closing(held.slot, env.now());
+                        self.close(held.slot, held.server, env);
+                    }
+                    Farewell::Violation(violation) if !violation.is_clients() => {
+                        self.give_up(held.slot, held.server, env);
+                    }
+                    _ => self.clean_up(held.slot, held.server, After::Client, pg, env),
+                }
+            }
+        }
+    }
+
+    fn return_late_mail(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
+        if let Some(Mail::Lease(slot, server, _)) = self.sessions[id].mail.take() {
+            self.checkin(slot, server, pg, env);
+        }
+    }
+}
+
+/// What the first message of an idle client wants.
+enum Wish {
+    Nothing,
+    Terminate,
+    Server,
+}
+
+/// Repeats the shell's look at the messages of a client that holds no server.
+fn wish(bytes: &[u8]) -> Result<(Wish, usize), Farewell> {
+    let mut at = 0;
+    loop {
+        let header = Header::peek(&bytes[at..], u32::MAX)
+            .map_err(|error| Farewell::Violation(Violation::ClientFrame(error)))?;
+        let Some(header) = header else {
+            return Ok((Wish::Nothing, at));
+        };
+        match header.tag {
+            tag::TERMINATE => return Ok((Wish::Terminate, at)),
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {
+                if bytes.len() < at + header.frame_len() {
+                    return Ok((Wish::Nothing, at));
+                }
+                at += header.frame_len();
+            }
+            _ if at > 0 => return Ok((Wish::Nothing, at)),
+            _ => return Ok((Wish::Server, 0)),
+        }
+    }
+}
+
+/// What follows the first batch in `bytes`; `None` if its end is not there.
+fn skip_batch(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes;
+    loop {
+        let header = Header::peek(rest, u32::MAX).ok()??;
+        rest = rest.get(header.frame_len()..)?;
+        if matches!(header.tag, tag::QUERY | tag::SYNC | tag::FUNCTION_CALL) {
+            return Some(rest);
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! The promise: PostgreSQL never has more connections from us than the limits say, counted by PostgreSQL, whatever
+//! clients, operators and PostgreSQL itself do; and what was lost comes back at once.
+
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use pgweir_tests::{
+    Batch, Ini, Pooler, RawClient, Tenant, Watch, cancel, console, eventually, start, story,
+};
+
+/// Every cap there is, in every test of this file.
+const CAP: u32 = 5;
+
+/// Far more clients than servers.
+const CLIENTS: usize = 40;
+
+#[test]
+fn clients_that_vanish_in_the_middle_of_a_query_leave_nothing_behind() {
+    let Some(scene) = Scene::new() else { return };
+    for _ in 0..3 {
+        let mut crowd = scene.clients();
+        for client in &mut crowd {
+            client.send(&Batch::new().query("select pg_sleep(20)"));
+        }
+        scene.wait_for_busy(CAP);
+        drop(crowd);
+        scene.serves_again();
+    }
+    scene.ends_in_order();
+}
+
+#[test]
+fn clients_that_vanish_in_the_middle_of_a_pipeline_leave_nothing_behind() {
+    let Some(scene) = Scene::new() else { return };
+    let batch = Batch::new()
+        .run("select 1")
+        .sync()
+        .run("select pg_sleep(20)")
+        .run("select 2");
+    let mut crowd = scene.clients();
+    for client in &mut crowd {
+        client.send(&batch);
+    }
+    scene.wait_for_busy(CAP);
+    drop(crowd);
+    scene.serves_again();
+    scene.ends_in_order();
+}
+
+#[test]
+fn clients_that_vanish_in_the_middle_of_a_transaction_leave_nothing_behind() {
+    let Some(scene) = Scene::new() else { return };
+    scene.tenant.root().rows("create table kept (x int)");
+    scene.tenant.root().rows("grant all on kept to public");
+    let mut crowd = scene.clients();
+    for client in &mut crowd {
+        client.send(
+            &Batch::new()
+                .query("begin")
+                .query("insert into kept values (1)"),
+        );
+    }
+    scene.wait_for(CAP, "state = 'idle in transaction'");
+    drop(crowd);
+    scene.serves_again();
+    scene.wait_for(0, "state like 'idle in transaction%'");
+    assert_eq!(
+        scene.tenant.root().value("select count(*) from kept"),
+        "0",
+        "what was not committed is rolled back"
+    );
+    scene.ends_in_order();
+}
+
+#[test]
+fn clients_that_vanish_in_the_middle_of_copy_in_leave_nothing_behind() {
+    let Some(scene) = Scene::new() else { return };
+    scene.tenant.root().rows("create table copied (x text)");
+    scene.tenant.root().rows("grant all on copied to public");
+    let mut crowd = scene.clients();
+    for client in &mut crowd {
+        // The last message is cut: its end never comes.
+        let cut = [b'd', 0, 0, 1, 0, b'y', b'y'];
+        client.send(&Batch::new().query("copy copied from stdin"));
+        client.send(&Batch::new().copy_data(b"x\n").bytes(&cut));
+    }
+    scene.wait_for(CAP, "query like 'copy%' and state = 'active'");
+    drop(crowd);
+    scene.serves_again();
+    assert_eq!(
+        scene.tenant.root().value("select count(*) from copied"),
+        "0"
+    );
+    scene.ends_in_order();
+}
+
+#[test]
+fn clients_that_vanish_without_reading_a_copy_out_leave_nothing_behind() {
+    let Some(scene) = Scene::new() else { return };
+    let mut crowd = scene.clients();
+    for client in &mut crowd {
+        client.send(
+            &Batch::new().query(
+                "copy (select repeat('x', 1000) from generate_series(1, 1000000)) to stdout",
+            ),
+        );
+    }
+    scene.wait_for(CAP, "query like 'copy%' and state = 'active'");
+    drop(crowd);
+    scene.serves_again();
+    scene.ends_in_order();
+}
+
+#[test]
+fn clients_that_vanish_in_the_middle_of_login_leave_nothing_behind() {
+    let Some(scene) = Scene::new() else { return };
+    let name = scene.tenant.name.clone();
+    for round in 0..CLIENTS {
+        let mut client = RawClient::connect(scene.pooler.port);
+        match round % 3 {
+            // A length and nothing behind it.
+            0 => client.send_bytes(&[0, 0, 0, 200, 0, 3, 0, 0]),
+            // Half of a request for encryption.
+            1 => client.send_bytes(&[0, 0, 0, 8, 4, 210]),
+            // All of it, and gone while the first server of the pool logs in.
+            _ => client.start_login(&[("user", &name), ("database", &name)]),
+        }
+    }
+    scene.serves_again();
+    let lists = console(&scene.pooler).table("show lists");
+    let logging_in = lists.find("list", "login_clients").expect("a row");
+    assert_eq!(logging_in.number("items"), 0);
+    scene.ends_in_order();
+}
+
+#[test]
+fn a_storm_of_cancels_takes_no_connections() {
+    let Some(scene) = Scene::new() else { return };
+    let port = scene.pooler.port;
+    let mut clients = scene.clients();
+    for client in &mut clients {
+        client.send(&Batch::new().query("select pg_sleep(20)"));
+    }
+    scene.wait_for_busy(CAP);
+
+    let keys: Vec<_> = clients
+        .iter()
+        .map(|client| client.key.clone().expect("logged in"))
+        .collect();
+    let storm: Vec<_> = (0..100)
+        .map(|n| {
+            let key = keys[n % keys.len()].clone();
+            thread::spawn(move || cancel(port, &key))
+        })
+        .collect();
+    for cancel in storm {
+        cancel.join().expect("taken");
+    }
+
+    // Whoever was not hit, because it had no server yet when its cancels came, is hit now.
+    for client in &mut clients {
+        let answer = loop {
+            if !client.is_silent_for(Duration::from_millis(300)) {
+                break client.until_ready();
+            }
+            client.cancel();
+        };
+        assert_eq!(
+            story(&answer).replace("T ", ""),
+            "E(57014 canceling statement due to user request) Z(I)"
+        );
+    }
+    drop(clients);
+    scene.serves_again();
+    scene.ends_in_order();
+}
+
+#[test]
+fn reconnect_under_load_replaces_servers_one_by_one() {
+    let Some(scene) = Scene::new() else { return };
+    scene.under_pgbench(3, || {
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(250));
+            scene.pooler.console("RECONNECT");
+        }
+    });
+    scene.ends_in_order();
+}
+
+#[test]
+fn a_short_server_lifetime_under_load_never_exceeds_the_limit() {
+    let Some(scene) = Scene::with(|ini| ini.set("server_lifetime", 1)) else {
+        return;
+    };
+    let first = scene.tenant.client(&scene.pooler).value(PID);
+    scene.under_pgbench(3, || ());
+    let last = scene.tenant.client(&scene.pooler).value(PID);
+    assert_ne!(first, last, "servers are replaced");
+    scene.ends_in_order();
+}
+
+#[test]
+fn a_lowered_pool_size_holds_soon_after_reload() {
+    let Some(scene) = Scene::new() else { return };
+    scene.under_pgbench(4, || {
+        scene.wait_for(CAP, "true");
+        let lowered = capped(scene.tenant.ini()).set("default_pool_size", 2);
+        scene.pooler.reload(lowered).expect("RELOAD");
+        eventually(
+            Duration::from_secs(2),
+            || scene.tenant.backends(),
+            |count| *count <= 2,
+        );
+        for _ in 0..20 {
+            assert!(scene.tenant.backends() <= 2);
+        }
+        scene
+            .pooler
+            .reload(capped(scene.tenant.ini()))
+            .expect("RELOAD");
+    });
+    scene.ends_in_order();
+}
+
+#[test]
+fn a_lowered_database_limit_holds_soon_after_reload() {
+    let Some(scene) = Scene::new() else { return };
+    scene.under_pgbench(3, || {
+        scene.wait_for(CAP, "true");
+        let lowered = capped(scene.tenant.ini()).set("max_db_connections", 2);
+        scene.pooler.reload(lowered).expect("RELOAD");
+        eventually(
+            Duration::from_secs(2),
+            || scene.tenant.backends(),
+            |count| *count <= 2,
+        );
+    });
+    scene.ends_in_order();
+}
+
+#[test]
+fn servers_that_postgresql_terminates_are_replaced_within_the_limit() {
+    let Some(scene) = Scene::new() else { return };
+    let port = scene.pooler.port;
+    let name = scene.tenant.name.clone();
+    let until = Instant::now() + Duration::from_secs(2);
+    let workers: Vec<_> = (0..10)
+        .map(|_| {
+            let name = name.clone();
+            thread::spawn(move || {
+                let mut answered = 0;
+                while Instant::now() < until {
+                    let login = [("user", &*name), ("database", &*name)];
+                    let Ok(mut client) = RawClient::try_login(port, &login) else {
+                        continue;
+                    };
+                    // A client whose server is terminated is sent away, and comes again.
+                    while Instant::now() < until {
+                        match &*client.query("select 1 from pg_sleep(0.01)") {
+                            "T D(1) C(SELECT 1) Z(I)" => answered += 1,
+                            _ => break,
+                        }
+                    }
+                }
+                answered
+            })
+        })
+        .collect();
+    let mut root = scene.tenant.root();
+    while Instant::now() < until {
+        root.rows(&format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'"
+        ));
+        thread::sleep(Duration::from_millis(150));
+    }
+    for worker in workers {
+        assert!(worker.join().expect("no panic") > 0, "nobody starves");
+    }
+    scene.serves_again();
+    scene.ends_in_order();
+}
+
+#[test]
+fn a_session_pool_keeps_its_limit_when_its_clients_vanish() {
+    let Some(scene) = Scene::with(|ini| ini.set("pool_mode", "session")) else {
+        return;
+    };
+    for _ in 0..2 {
+        let mut crowd = scene.clients();
+        for client in &mut crowd {
+            client.send(&Batch::new().query("select pg_sleep(20)"));
+        }
+        scene.wait_for_busy(CAP);
+        drop(crowd);
+        scene.serves_again();
+    }
+    scene.ends_in_order();
+}
+
+#[test]
+fn databases_of_one_user_share_the_limit_of_the_user() {
+    let Some(tenant) = Tenant::new() else { return };
+    let target = |n: u32| {
+        format!(
+            "host=127.0.0.1 port={} dbname={} pool_size={n}",
+            tenant.postgres.port(),
+            tenant.name
+        )
+    };
+    let mut ini = tenant.ini().set("max_user_connections", 3);
+    for database in ["one", "two", "three"] {
+        ini = ini.database(database, &target(CAP));
+    }
+    let pooler = start(ini);
+    let watch = tenant.watch();
+    let clients = (0..30).map(|n| {
+        let database = ["one", "two", "three"][n % 3].to_owned();
+        let (port, user) = (pooler.port, tenant.name.clone());
+        thread::spawn(move || {
+            let mut client = RawClient::login(port, &database, &user);
+            for _ in 0..10 {
+                assert_eq!(client.value("select 1 from pg_sleep(0.01)"), "1");
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.join().expect("everybody is served");
+    }
+    let seen = watch.end();
+    assert!(seen.most <= 3, "{seen:?}");
+}
+
+#[test]
+fn users_of_one_database_share_the_limit_of_the_database() {
+    let Some(tenant) = Tenant::new() else { return };
+    let users: Vec<String> = (0..5).map(|n| format!("{}_{n}", tenant.name)).collect();
+    let mut root = tenant.root();
+    let mut userlist = "\"postgres\" \"\"\n".to_owned();
+    for user in &users {
+        root.rows(&format!("create role {user} login"));
+        userlist += &format!("\"{user}\" \"\"\n");
+    }
+    let ini = tenant.ini().set("max_db_connections", 4);
+    let pooler = start(ini.file("userlist.txt", &userlist));
+
+    let workers: Vec<_> = users
+        .iter()
+        .flat_map(|user| [user; 4])
+        .map(|user| {
+            let (port, user, database) = (pooler.port, user.clone(), tenant.name.clone());
+            thread::spawn(move || {
+                let mut client = RawClient::login(port, &database, &user);
+                for _ in 0..10 {
+                    assert_eq!(client.value("select current_user::text"), user);
+                }
+            })
+        })
+        .collect();
+    let mut most = 0;
+    while workers.iter().any(|worker| !worker.is_finished()) {
+        let count = root.value(&format!(
+            "select count(*) from pg_stat_activity where datname = '{}' and usename <> 'postgres'",
+            tenant.name
+        ));
+        most = most.max(count.parse().expect("a number"));
+        thread::sleep(Duration::from_millis(5));
+    }
+    for worker in workers {
+        worker.join().expect("everybody is served");
+    }
+    assert!(most <= 4, "{most} connections");
+}
+
+#[test]
+fn a_stopped_postgresql_is_not_flooded_when_it_goes_on() {
+    let Some(scene) = Scene::new() else { return };
+    let mut clients = scene.clients();
+    for client in &mut clients {
+        assert_eq!(client.value("select 1"), "1");
+    }
+    // Every backend of ours stands still; clients come, ask and vanish.
+    let pids = scene.backend_pids();
+    for pid in &pids {
+        kill("-STOP", pid);
+    }
+    for client in &mut clients {
+        client.send(&Batch::new().query("select 1"));
+    }
+    drop(clients);
+    thread::sleep(Duration::from_millis(500));
+    for pid in &pids {
+        kill("-CONT", pid);
+    }
+    scene.serves_again();
+    scene.ends_in_order();
+}
+
+const PID: &str = "select pg_backend_pid()";
+
+/// A pooler with all caps set, clients to come, and somebody who counts in PostgreSQL.
+struct Scene {
+    tenant: Tenant,
+    pooler: Pooler,
+    watch: Watch,
+}
+
+impl Scene {
+    fn new() -> Option<Self> {
+        Self::with(|ini| ini)
+    }
+
+    fn with(change: impl FnOnce(Ini) -> Ini) -> Option<Self> {
+        let tenant = Tenant::new()?;
+        let pooler = start(change(capped(tenant.ini())));
+        let watch = tenant.watch();
+        Some(Self {
+            tenant,
+            pooler,
+            watch,
+        })
+    }
+
+    fn clients(&self) -> Vec<RawClient> {
+        let client = |_| self.tenant.client(&self.pooler);
+        (0..CLIENTS).map(client).collect()
+    }
+
+    fn wait_for_busy(&self, count: u32) {
+        self.wait_for(count, "state = 'active'");
+    }
+
+    /// Waits until so many connections are seen in that state.
+    fn wait_for(&self, count: u32, state: &str) {
+        let sql = format!(
+            "select count(*) from pg_stat_activity where usename = '{}' and {state}",
+            self.tenant.name
+        );
+        let mut root = self.tenant.root();
+        eventually(
+            Duration::from_secs(5),
+            || root.value(&sql),
+            |seen| *seen == count.to_string(),
+        );
+    }
+
+    fn backend_pids(&self) -> Vec<String> {
+        self.tenant.root().rows(&format!(
+            "select pid from pg_stat_activity where usename = '{}' order by pid",
+            self.tenant.name
+        ))
+    }
+
+    /// A new client is served without a noticeable wait.
+    fn serves_again(&self) {
+        let started = Instant::now();
+        let mut client = self.tenant.client(&self.pooler);
+        assert_eq!(client.value("select 1"), "1");
+        let waited = started.elapsed();
+        assert!(waited < Duration::from_secs(2), "waited {waited:?}");
+    }
+
+    /// Runs pgbench with many clients beside something else; not one of its transactions may fail.
+    fn under_pgbench(&self, seconds: u32, meanwhile: impl FnOnce()) {
+        let name = &self.tenant.name;
+        self.tenant
+            .postgres
+            .pgbench(name, &["-i", "-q", "-U", name]);
+        let endpoint = self.pooler.endpoint();
+        let run = thread::scope(|scope| {
+            let bench = scope.spawn(|| {
+                let time = seconds.to_string();
+                let load = ["-n", "-N", "-c", "20", "-j", "2", "-T", &time, "-U", name];
+                endpoint.pgbench(name, &load)
+            });
+            meanwhile();
+            bench.join().expect("pgbench was run")
+        });
+        let run = run.unwrap_or_else(|error| panic!("{error}\n{}", self.pooler.log()));
+        assert!(run.transactions > 0, "{}", run.output);
+        assert_eq!(run.failed, 0, "{}", run.output);
+    }
+
+    /// The limit has held all the time, and the pooler's books say what PostgreSQL says.
+    fn ends_in_order(self) {
+        self.books_agree();
+        // What starts too late is seen too.
+        thread::sleep(Duration::from_millis(300));
+        let seen = self.watch.end();
+        assert!(seen.most <= CAP, "{seen:?}\n{}", self.pooler.log());
+        assert!(seen.count >= 5, "{seen:?}");
+        let log = self.pooler.log();
+        assert!(!log.contains("the books do not balance"), "{log}");
+    }
+
+    fn books_agree(&self) {
+        let mut console = console(&self.pooler);
+        eventually(
+            Duration::from_secs(3),
+            || {
+                let pools = console.table("show pools");
+                let pool = pools.find("database", &self.tenant.name).expect("a pool");
+                let servers: i64 = ["sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login"]
+                    .map(|state| pool.number(state))
+                    .iter()
+                    .sum();
+                let shown = console.table("show servers");
+                let mut pids: Vec<String> = shown
+                    .iter()
+                    .map(|server| server.get("remote_pid").expect("a column").to_owned())
+                    .collect();
+                pids.sort();
+                let mut real = self.backend_pids();
+                real.sort();
+                (servers, pids, real)
+            },
+            |(servers, pids, real)| *servers == real.len() as i64 && pids == real,
+        );
+    }
+}
+
+fn capped(ini: Ini) -> Ini {
+    ini.set("default_pool_size", CAP)
+        .set("max_db_connections", CAP)
+        .set("max_user_connections", CAP)
+        .set("max_client_conn", 200)
+        .set("query_wait_timeout", 30)
+}
+
+fn kill(signal: &str, pid: &str) {
+    let status = Command::new("kill").args([signal, pid]).status();
+    assert!(status.expect("kill exists").success());
+}
