@@ -85,12 +85,14 @@ fn counted(line: &str) -> Option<(f64, &str)> {
     Some((count, fields.nth(1)?))
 }
 
-/// Counts instructions in user space with callgrind: what a longer run takes more than a shorter one.
+/// Counts instructions in user space with callgrind: what a longer run takes more than a shorter one. The file of
+/// the longer one is kept, for callgrind_annotate.
 pub(crate) fn instructions(
     peer: Peer,
     workload: &Workload,
     programs: &Programs,
     cluster: &Cluster,
+    keep: &Path,
 ) -> Result<Detail, Failure> {
     let Load::Pgbench { clients, args } = &workload.load else {
         return Err(Failure::new("instructions are counted under pgbench only"));
@@ -101,7 +103,7 @@ pub(crate) fn instructions(
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
     let [short, long] = CALLGRIND_TRANSACTIONS;
     let count = |each: u32| -> Result<f64, Failure> {
-        let out = folder.join(format!("{}.{peer}.{each}.callgrind", workload.name));
+        let out = folder.join(file_name(workload, peer, each));
         let wrapped = under_valgrind(programs, peer, &folder, &out)?;
         let mut running = peer::start(peer, workload, &wrapped, cluster)?;
         transactions(&running, *clients, args, each)?;
@@ -111,10 +113,19 @@ pub(crate) fn instructions(
         summary(&out)
     };
     let more = count(long)? - count(short)?;
+    let name = format!("{}.{peer}.callgrind", workload.name);
+    fs::copy(
+        folder.join(file_name(workload, peer, long)),
+        keep.join(name),
+    )?;
     fs::remove_dir_all(&folder)?;
     let each = more / f64::from(clients * (long - short));
     let counts = BTreeMap::from([("instructions".to_owned(), each)]);
     Ok(detail(peer, workload, counts))
+}
+
+fn file_name(workload: &Workload, peer: Peer, each: u32) -> String {
+    format!("{}.{peer}.{each}.callgrind", workload.name)
 }
 
 /// The same programs, one of them run by valgrind through a script of two lines.
