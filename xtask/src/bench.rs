@@ -200,13 +200,18 @@ fn target() -> Result<PathBuf, Failure> {
 }
 
 fn results_file(date: &str) -> Result<PathBuf, Failure> {
-    let folder = target()?.join("bench");
-    fs::create_dir_all(&folder)?;
     let name: String = date
         .chars()
         .map(|c| if c.is_ascii_digit() { c } else { '-' })
         .collect();
-    Ok(folder.join(format!("{name}.json")))
+    Ok(bench_folder()?.join(format!("{name}.json")))
+}
+
+/// Where results are kept.
+fn bench_folder() -> Result<PathBuf, Failure> {
+    let folder = target()?.join("bench");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 fn cluster(postgres: Postgres) -> Result<Cluster, Failure> {
@@ -327,7 +332,10 @@ impl Bench {
                 add(detail::syscalls(peer, workload, programs, cluster));
             }
             if options.callgrind && few {
-                add(detail::instructions(peer, workload, programs, cluster));
+                let kept = bench_folder().and_then(|keep| {
+                    detail::instructions(peer, workload, programs, cluster, &keep)
+                });
+                add(kept);
             }
         }
     }

@@ -31,6 +31,7 @@ const BUFFER_LEN: usize = 64 * 1024;
 const EVENTS_MAX: usize = 1024;
 const LISTENER: u64 = u64::MAX;
 
+const TERMINATE: u8 = b'X';
 const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
@@ -247,6 +248,12 @@ impl Relay {
             Got::NothingNow => return Ok(()),
             Got::End => return self.close(from),
         };
+        if let Role::Server(scan) = &mut self.sockets[to].role {
+            if scan.is_quiet() && self.buffer[0] == TERMINATE {
+                return self.close(from);
+            }
+            scan.asked();
+        }
         let bytes = &self.buffer[..len];
         let sent = self.sockets[to].send(bytes);
         let mut quiet = false;
@@ -282,7 +289,7 @@ impl Relay {
         let socket = &mut self.sockets[client];
         socket.role = Role::Client;
         let len = match socket.receive(&mut self.buffer) {
-            Got::Bytes(len) if self.buffer[0] != b'X' => len,
+            Got::Bytes(len) if self.buffer[0] != TERMINATE => len,
             Got::NothingNow => return Ok(false),
             Got::Bytes(_) | Got::End => return self.close(client).map(|()| false),
         };

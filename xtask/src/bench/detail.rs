@@ -61,7 +61,7 @@ pub(crate) fn syscalls(
     // It says nothing when it has attached itself.
     std::thread::sleep(Duration::from_millis(700));
     transactions(&running, *clients, args, SYSCALL_TRANSACTIONS)?;
-    interrupt(perf.pid());
+    send(perf.pid(), Signal::INT);
     // Its status says that it was interrupted.
     let said = perf.rest()?;
     let total = f64::from(clients * SYSCALL_TRANSACTIONS);
@@ -85,12 +85,14 @@ fn counted(line: &str) -> Option<(f64, &str)> {
     Some((count, fields.nth(1)?))
 }
 
-/// Counts instructions in user space with callgrind: what a longer run takes more than a shorter one.
+/// Counts instructions in user space with callgrind: what a longer run takes more than a shorter one. The file of
+/// the longer one is kept, for callgrind_annotate.
 pub(crate) fn instructions(
     peer: Peer,
     workload: &Workload,
     programs: &Programs,
     cluster: &Cluster,
+    keep: &Path,
 ) -> Result<Detail, Failure> {
     let Load::Pgbench { clients, args } = &workload.load else {
         return Err(Failure::new("instructions are counted under pgbench only"));
@@ -101,18 +103,29 @@ pub(crate) fn instructions(
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
     let [short, long] = CALLGRIND_TRANSACTIONS;
     let count = |each: u32| -> Result<f64, Failure> {
-        let out = folder.join(format!("{}.{peer}.{each}.callgrind", workload.name));
+        let out = folder.join(file_name(workload, peer, each));
         let wrapped = under_valgrind(programs, peer, &folder, &out)?;
         let mut running = peer::start(peer, workload, &wrapped, cluster)?;
         transactions(&running, *clients, args, each)?;
-        interrupt(running.pid);
+        // The poolers end when they have no clients; the relay has no handler and just ends.
+        send(running.pid, Signal::TERM);
         running.wait_for_exit(LIMIT);
         summary(&out)
     };
     let more = count(long)? - count(short)?;
+    let name = format!("{}.{peer}.callgrind", workload.name);
+    fs::copy(
+        folder.join(file_name(workload, peer, long)),
+        keep.join(name),
+    )?;
+    fs::remove_dir_all(&folder)?;
     let each = more / f64::from(clients * (long - short));
     let counts = BTreeMap::from([("instructions".to_owned(), each)]);
     Ok(detail(peer, workload, counts))
+}
+
+fn file_name(workload: &Workload, peer: Peer, each: u32) -> String {
+    format!("{}.{peer}.{each}.callgrind", workload.name)
 }
 
 /// The same programs, one of them run by valgrind through a script of two lines.
@@ -125,7 +138,7 @@ fn under_valgrind(
     let wrap = |binary: &Path| -> Result<PathBuf, Failure> {
         let script = folder.join(format!("valgrind-{peer}.sh"));
         let text = format!(
-            "#!/bin/sh\nexec valgrind --tool=callgrind --callgrind-out-file={} {} \"$@\"\n",
+            "#!/bin/sh\nexec valgrind -q --tool=callgrind --callgrind-out-file={} {} \"$@\"\n",
             out.display(),
             binary.display()
         );
@@ -160,10 +173,10 @@ fn transactions(running: &Running, clients: u32, args: &[&str], each: u32) -> Re
     Lines::spawn(&mut command, LIMIT)?.finish().map(|_| ())
 }
 
-fn interrupt(pid: u32) {
+fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // Whoever has ended already needs no signal.
-        let _ = kill_process(pid, Signal::INT);
+        let _ = kill_process(pid, signal);
     }
 }
 

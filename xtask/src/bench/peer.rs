@@ -182,13 +182,10 @@ fn relay(workload: &Workload, binary: &Path, cluster: &Cluster) -> Result<Runnin
     let mut command = Command::new(binary);
     command.args([&cluster.port().to_string(), &SERVERS.to_string(), mode]);
     let mut lines = Lines::spawn(&mut command, RELAY_MAX)?;
-    let port = lines.next()?.and_then(|line| line.parse().ok());
-    let Some(port) = port else {
-        return match lines.finish() {
-            Err(failure) => Err(failure),
-            Ok(_) => Err(Failure::new("muxrelay ended before it began")),
-        };
-    };
+    let line = lines.next()?.unwrap_or_default();
+    let port = line
+        .parse()
+        .map_err(|_| Failure::new(format!("muxrelay says: {line}")))?;
     Ok(Running {
         endpoint: Endpoint {
             host: "127.0.0.1".to_owned(),
