@@ -1,7 +1,7 @@
 //! CancelRequest, in both directions.
 //!
 //! A cancel hits whatever its backend is doing when it arrives. So a server is not lent again
-//! while one is on its way: the pool keeps it back until [`Pools::end_cancel`], which comes after
+//! while one is on its way: the pool keeps it back until [`end_cancel`](pgweir_pool::Pools::end_cancel), which comes after
 //! PostgreSQL has closed the cancel's own connection, and by then the signal has been sent.
 
 use std::sync::Arc;

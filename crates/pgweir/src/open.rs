@@ -1,7 +1,7 @@
 //! Opens a server: resolve, connect, encrypt, log in, greet.
 //!
 //! The slot was taken before this began. Whatever happens here, it ends with exactly one of
-//! [`Pools::opened`] and [`Pools::open_failed`], and with the second only when no socket is left.
+//! [`opened`](pgweir_pool::Pools::opened) and [`open_failed`](pgweir_pool::Pools::open_failed), and with the second only when no socket is left.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
