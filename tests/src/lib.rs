@@ -17,7 +17,7 @@ pub use pgweir_harness::*;
 
 pub mod raw;
 
-pub use raw::{Batch, End, Message, RawClient, cancel, story};
+pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
 
 /// The PostgreSQL that all tests of one program share, or nothing after saying why the test is skipped. Its guard
 /// removes it when the program ends.
@@ -61,13 +61,18 @@ impl Tenant {
     /// A new one, or nothing after saying why the test is skipped.
     #[track_caller]
     pub fn new() -> Option<Self> {
+        shared_postgres().map(Self::of)
+    }
+
+    /// A new one in this PostgreSQL.
+    #[track_caller]
+    pub fn of(postgres: &'static Cluster) -> Self {
         static LAST: AtomicU32 = AtomicU32::new(0);
-        let postgres = shared_postgres()?;
         let name = format!("tenant{}", LAST.fetch_add(1, Ordering::Relaxed));
         let mut root = RawClient::login(postgres.port(), "postgres", "postgres");
         root.rows(&format!("create role {name} login"));
         root.rows(&format!("create database {name} owner {name}"));
-        Some(Self { postgres, name })
+        Self { postgres, name }
     }
 
     /// A configuration in transaction mode that lets this user and `postgres` in without passwords.

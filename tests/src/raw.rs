@@ -179,8 +179,9 @@ impl Batch {
 
     /// Flush
     #[must_use]
-    pub fn flush(self) -> Self {
-        self.message(b'H', |_| ())
+    pub fn flush(mut self) -> Self {
+        frontend::flush(&mut self.bytes);
+        self
     }
 
     /// Sync
@@ -264,10 +265,22 @@ fn string(out: &mut BytesMut, text: &str) {
     out.put_u8(0);
 }
 
+/// What a client's bytes travel on.
+pub trait Wire: Read + Write + Send + Sync + fmt::Debug {
+    /// The socket below, for its time limits and to close it.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Wire for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
 /// A connection to a pooler or to PostgreSQL. Dropping it closes the socket without a word.
 #[derive(Debug)]
 pub struct RawClient {
-    stream: TcpStream,
+    wire: Box<dyn Wire>,
     port: u16,
     unread: Vec<u8>,
     /// What the server said of itself at login.
@@ -298,11 +311,16 @@ impl RawClient {
     /// A connection on which nothing has been said.
     pub fn try_connect(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        Self::on(Box::new(stream), port)
+    }
+
+    /// A connection that has been made already, to this port.
+    pub fn on(wire: Box<dyn Wire>, port: u16) -> io::Result<Self> {
+        wire.socket().set_nodelay(true)?;
+        wire.socket().set_read_timeout(Some(PATIENCE))?;
+        wire.socket().set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
-            stream,
+            wire,
             port,
             unread: Vec::new(),
             parameters: Vec::new(),
@@ -394,12 +412,13 @@ impl RawClient {
 
     /// Sends bytes, if the other side still takes them.
     pub fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.wire.write_all(bytes)?;
+        self.wire.flush()
     }
 
     /// Says that nothing more will be sent, and can still read.
     pub fn half_close(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.wire.socket().shutdown(Shutdown::Write);
     }
 
     /// The next message, or how the connection ended.
@@ -436,7 +455,7 @@ impl RawClient {
     #[track_caller]
     fn fill(&mut self) -> Result<(), End> {
         let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk) {
+        match self.wire.read(&mut chunk) {
             Ok(0) => Err(End::Closed),
             Ok(len) => {
                 self.unread.extend_from_slice(&chunk[..len]);
@@ -564,13 +583,15 @@ impl RawClient {
         if !self.unread.is_empty() {
             return false;
         }
-        self.stream
+        self.wire
+            .socket()
             .set_read_timeout(Some(time))
             .expect("a time above zero");
         let started = Instant::now();
         let mut chunk = [0; 16 * 1024];
-        let read = self.stream.read(&mut chunk);
-        self.stream
+        let read = self.wire.read(&mut chunk);
+        self.wire
+            .socket()
             .set_read_timeout(Some(PATIENCE))
             .expect("a time above zero");
         match read {
@@ -595,7 +616,7 @@ impl RawClient {
         let mut chunk = vec![0; 64 * 1024];
         while bytes > 0 {
             let most = usize::try_from(bytes).map_or(chunk.len(), |left| left.min(chunk.len()));
-            match self.stream.read(&mut chunk[..most]) {
+            match self.wire.read(&mut chunk[..most]) {
                 Ok(0) => panic!("ended {bytes} bytes early"),
                 Ok(len) => bytes -= len as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -197,7 +197,7 @@ fn long_passwords_pass_up_to_the_limit() {
     };
     assert_eq!(login(&long), Ok(()));
     assert_eq!(
-        login(&(long.clone() + "x")),
+        login(&(long + "x")),
         Err("E(FATAL 08P01 password authentication failed)".to_owned())
     );
 }
@@ -439,12 +439,10 @@ fn the_server_gets_the_proof_that_it_wants() {
             let answer = psql(&pooler, &tenant.name, PASSWORD);
             // An md5 secret is no password, and proves nothing to a server that asks for one; one that keeps md5
             // cannot ask for SCRAM, and one that keeps SCRAM is asked by `md5` for SCRAM too.
-            let works = match (wants, stored) {
-                (_, Stored::Plain) => true,
-                ("md5", Stored::Md5) => true,
-                ("scram" | "md5", Stored::Scram) => true,
-                _ => false,
-            };
+            let works = matches!(
+                (wants, stored),
+                (_, Stored::Plain) | ("md5", Stored::Md5) | ("scram" | "md5", Stored::Scram)
+            );
             assert_eq!(answer.is_ok(), works, "{case}: {answer:?}");
         }
     }

@@ -191,6 +191,64 @@ fn reconnect_under_load_replaces_servers_one_by_one() {
 }
 
 #[test]
+fn reload_under_load_disturbs_nobody() {
+    let Some(scene) = Scene::new() else { return };
+    scene.under_pgbench(2, || {
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(80));
+            scene.pooler.console("RELOAD");
+        }
+    });
+    scene.ends_in_order();
+}
+
+#[test]
+fn pause_and_resume_under_load_disturb_nobody() {
+    let Some(scene) = Scene::new() else { return };
+    scene.under_pgbench(3, || {
+        let mut operator = console(&scene.pooler);
+        for _ in 0..5 {
+            thread::sleep(Duration::from_millis(200));
+            assert_eq!(operator.query("pause"), "C(PAUSE) Z(I)");
+            assert_eq!(scene.tenant.backends(), 0);
+            thread::sleep(Duration::from_millis(100));
+            assert_eq!(operator.query("resume"), "C(RESUME) Z(I)");
+        }
+    });
+    scene.ends_in_order();
+}
+
+#[test]
+fn a_thousand_connections_leave_no_descriptor_and_little_memory_behind() {
+    let Some(scene) = Scene::new() else { return };
+    let churn = || {
+        for round in 0..500 {
+            let mut client = scene.tenant.client(&scene.pooler);
+            if round % 2 == 0 {
+                assert_eq!(client.value("select 1"), "1");
+            } else {
+                client.send(&Batch::new().query("select 1"));
+            }
+        }
+        scene.serves_again();
+    };
+    let descriptors =
+        || std::fs::read_dir(format!("/proc/{}/fd", scene.pooler.pid)).map_or(0, Iterator::count);
+    churn();
+    let memory = pgweir_tests::rss(scene.pooler.pid).expect("a process");
+    let open = descriptors();
+    churn();
+    let grown = pgweir_tests::rss(scene.pooler.pid)
+        .expect("a process")
+        .saturating_sub(memory);
+    assert!(grown < 5_000_000, "{grown} bytes more");
+    eventually(Duration::from_secs(2), descriptors, |count| {
+        *count <= open + 3
+    });
+    scene.ends_in_order();
+}
+
+#[test]
 fn a_short_server_lifetime_under_load_never_exceeds_the_limit() {
     let Some(scene) = Scene::with(|ini| ini.set("server_lifetime", 1)) else {
         return;
@@ -481,6 +539,17 @@ impl Scene {
         let run = run.unwrap_or_else(|error| panic!("{error}\n{}", self.pooler.log()));
         assert!(run.transactions > 0, "{}", run.output);
         assert_eq!(run.failed, 0, "{}", run.output);
+        let written = self
+            .tenant
+            .root()
+            .value("select count(*) from pgbench_history");
+        let written: u64 = written.parse().expect("a number");
+        // At its end pgbench may leave one transaction of each client unfinished, or not counted.
+        assert!(
+            (run.transactions..=run.transactions + 20).contains(&written),
+            "{written} written, {} told",
+            run.transactions
+        );
     }
 
     /// The limit has held all the time, and the pooler's books say what PostgreSQL says.

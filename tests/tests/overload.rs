@@ -16,16 +16,24 @@ const CANCELED: &str = "E(57014 canceling statement due to user request) Z(I)";
 
 #[test]
 fn sixty_clients_on_two_servers_get_their_own_answers_only() {
-    let Some(tenant) = Tenant::new() else { return };
+    // One thread, as by default, and two, which can get into each other's way.
+    for workers in [1, 2] {
+        let Some(tenant) = Tenant::new() else { return };
+        let ini = tenant.ini().set("workers", workers);
+        let pooler = start(ini.set("default_pool_size", SERVERS));
+        crowd(&tenant, &pooler);
+    }
+}
+
+fn crowd(tenant: &Tenant, pooler: &Pooler) {
     tenant
         .direct()
         .rows("create table ledger (entry text not null)");
-    let pooler = tenant.pooler(SERVERS);
     let watch = tenant.watch();
 
     thread::scope(|scope| {
         for number in 0..CLIENTS {
-            let mut client = tenant.client(&pooler);
+            let mut client = tenant.client(pooler);
             scope.spawn(move || {
                 for round in 0..ROUNDS {
                     talk(&mut client, number, round);
@@ -315,6 +323,45 @@ fn a_cancel_never_hits_the_next_client_of_the_server() {
 }
 
 #[test]
+fn a_cancel_never_hits_the_next_query_of_its_own_client() {
+    for workers in [1, 2] {
+        let Some(tenant) = Tenant::new() else { return };
+        let ini = tenant.ini().set("workers", workers);
+        let pooler = start(ini.set("default_pool_size", 1));
+        let mut holder = tenant.client(&pooler);
+        let mut waiter = tenant.client(&pooler);
+        for round in 0..100 {
+            assert_eq!(holder.query("begin"), "C(BEGIN) Z(T)");
+            waiter.send(&Batch::new().query("select 'first'"));
+            // The server is handed over while the cancel comes in.
+            thread::scope(|scope| {
+                let waiter = &waiter;
+                scope.spawn(move || waiter.cancel());
+                thread::sleep(Duration::from_micros(round * 10));
+                holder.send(&Batch::new().query("commit"));
+            });
+            assert_eq!(story(&holder.until_ready()), "C(COMMIT) Z(I)");
+            let first = story(&waiter.until_ready());
+            assert!(
+                first == "T D(first) C(SELECT 1) Z(I)" || first.ends_with(CANCELED),
+                "{first}"
+            );
+
+            assert_eq!(holder.query("begin"), "C(BEGIN) Z(T)");
+            waiter.send(&Batch::new().query("select 'second'"));
+            thread::sleep(Duration::from_millis(1));
+            assert_eq!(holder.query("commit"), "C(COMMIT) Z(I)");
+            assert_eq!(
+                story(&waiter.until_ready()),
+                "T D(second) C(SELECT 1) Z(I)",
+                "in round {round}"
+            );
+        }
+        assert_eq!(tenant.backends(), 1);
+    }
+}
+
+#[test]
 fn a_hundred_cancels_for_one_client_do_not_hit_the_other() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(1);
@@ -439,13 +486,13 @@ fn what_a_waiting_client_sends_ahead_is_kept_within_bounds() {
 
     // Twenty clients send 10 MB each while they wait.
     let text = "x".repeat(10_000_000);
-    let select = format!("select length('{text}')");
+    let select = Batch::new().query(&format!("select length('{text}')"));
     thread::scope(|scope| {
         for _ in 0..20 {
             let mut waiter = tenant.client(&pooler);
             let select = &select;
             scope.spawn(move || {
-                assert_eq!(waiter.value(select), "10000000");
+                assert_eq!(waiter.ask(select), "T D(10000000) C(SELECT 1) Z(I)");
             });
         }
         wait_for_waiting(&pooler, 20);
@@ -461,7 +508,7 @@ fn what_a_waiting_client_sends_ahead_is_kept_within_bounds() {
 fn wait_for_waiting(pooler: &Pooler, count: i64) {
     let mut console = pgweir_tests::console(pooler);
     eventually(
-        Duration::from_secs(5),
+        Duration::from_secs(10),
         || {
             let pools = console.table("show pools");
             pools

@@ -219,9 +219,8 @@ fn the_clients_address_can_be_added_to_its_name() {
 fn the_welcome_is_that_of_the_server() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(1);
-    let direct = tenant.direct();
-    let mut reported = direct.parameters.clone();
-    let mut through = tenant.client(&pooler).parameters.clone();
+    let mut reported = tenant.direct().parameters;
+    let mut through = tenant.client(&pooler).parameters;
     reported.sort();
     through.sort();
     assert_eq!(through, reported);

@@ -5,26 +5,41 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use pgweir_net::buffer::with_scratch;
-use pgweir_session::{ClientSide, Gather, Rules};
+use pgweir_session::{ClientSide, Gather, Relay, Rules};
 
 use crate::server::Server;
 
-/// Writes what is queued and reads until the server owes nothing any more; what it said.
+/// Writes what is queued and reads until the server owes nothing any more; what it said. A COPY
+/// that a client has left behind is ended when it begins.
 pub(crate) async fn until_quiet(
     server: &mut Server,
     side: &mut ClientSide,
     rules: &Rules<'_>,
 ) -> Result<Vec<u8>, String> {
+    until(server, side, rules, Relay::is_quiet).await
+}
+
+/// As [`until_quiet`], up to another moment. What has been done stays done if this is dropped, but
+/// what was said is lost.
+pub(crate) async fn until(
+    server: &mut Server,
+    side: &mut ClientSide,
+    rules: &Rules<'_>,
+    is_done: impl Fn(&Relay) -> bool,
+) -> Result<Vec<u8>, String> {
     let mut said = Vec::new();
-    let mut heard = Gather::default();
+    let (mut heard, mut out) = (Gather::default(), BytesMut::new());
     poll_fn(|cx| {
-        if server.line.has_unsent()
-            && let Poll::Ready(Err(error)) = server.line.poll_drain(cx)
-        {
-            return Poll::Ready(Err(error.to_string()));
-        }
         with_scratch(|scratch| {
-            while !server.relay.is_quiet() {
+            loop {
+                if server.line.has_unsent()
+                    && let Poll::Ready(Err(error)) = server.line.poll_drain(cx)
+                {
+                    return Poll::Ready(Err(error.to_string()));
+                }
+                if is_done(&server.relay) {
+                    return Poll::Ready(Ok(()));
+                }
                 let input = match server.line.poll_read(cx, scratch) {
                     Poll::Ready(Ok(input)) => input,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
@@ -41,8 +56,10 @@ pub(crate) async fn until_quiet(
                     .map_err(|violation| violation.to_string())?;
                 said.extend_from_slice(heard.bytes(bytes));
                 server.line.keep(input, scratch, consumed);
+                out.clear();
+                let _ = server.relay.abandon(&mut out);
+                server.line.queue(&out);
             }
-            Poll::Ready(Ok(()))
         })
     })
     .await?;

@@ -46,12 +46,12 @@ async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) {
         // What a console can wait for is a pause that does not come to its end.
         return admin::cancel(shared);
     }
-    let (phase, link) = {
+    let (phase, request, link) = {
         let state = client.state();
-        (state.clocks.phase, state.link.clone())
+        (state.clocks.phase, state.request, state.link.clone())
     };
     if phase == Phase::Waiting {
-        client.cancel_wait();
+        client.cancel_wait(request);
         return;
     }
     let Some((slot, server)) = link else { return };
@@ -92,12 +92,22 @@ pub(crate) async fn send(shared: &Arc<Shared>, server: &ServerInfo) {
     }
 }
 
-async fn reach(shared: &Arc<Shared>, server: &ServerInfo) -> Result<Stream, String> {
-    let stream = connect(&server.target, &shared.tcp_options())
+async fn reach(shared: &Shared, server: &ServerInfo) -> Result<Stream, String> {
+    let mut stream = connect(&server.target, &shared.tcp_options())
         .await
         .map_err(|error| error.to_string())?;
     if server.tls.get().is_none() {
         return Ok(stream);
+    }
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    stream
+        .write_all(&request)
+        .await
+        .map_err(|error| error.to_string())?;
+    match stream.read_u8().await.map_err(|error| error.to_string())? {
+        b'S' => {}
+        _ => return Err("server refused SSL".to_owned()),
     }
     shared
         .tls()

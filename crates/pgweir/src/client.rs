@@ -38,7 +38,7 @@ pub(crate) enum Mail {
     /// Its pool has had a login.
     Greet,
     /// It gets no server.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 #[derive(Debug, Default)]
@@ -46,9 +46,12 @@ struct Mailbox {
     waker: Option<Waker>,
     mail: Option<Mail>,
     /// The first order to end counts.
-    end: Option<Farewell>,
-    notice: bool,
-    canceled: bool,
+    end: Option<Box<Farewell>>,
+    /// Nobody waits for the next mail any more: who brings it takes it back.
+    returns_next: bool,
+    /// Orders are for one request: one that comes too late must not hit the next.
+    notice: Option<u32>,
+    canceled: Option<u32>,
 }
 
 /// What a replication client's own server is asked for at its login.
@@ -101,12 +104,13 @@ pub(crate) struct State {
     pub(crate) requested_at: Instant,
     /// The server that it holds.
     pub(crate) link: Option<(SlotId, Arc<ServerInfo>)>,
+    /// How many requests have ended: the number of the one that it waits for.
+    pub(crate) request: u32,
     /// Its place in the queue.
     pub(crate) ticket: Option<Ticket>,
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
     pub(crate) application_name: Arc<str>,
-    pub(crate) tls: Option<TlsInfo>,
 }
 
 /// The shared record of a client.
@@ -120,7 +124,9 @@ pub(crate) struct Client {
     pub(crate) route: OnceLock<Arc<Route>>,
     pub(crate) cancel_key: OnceLock<CancelKey>,
     /// Set for a client that gets a server of its own for replication.
-    pub(crate) replication: OnceLock<Replication>,
+    pub(crate) replication: OnceLock<Box<Replication>>,
+    /// Set where TLS is in use.
+    pub(crate) tls: OnceLock<Box<TlsInfo>>,
     /// Whether it talks to the console.
     pub(crate) is_console: AtomicBool,
     pub(crate) prepared: AtomicU32,
@@ -148,6 +154,7 @@ impl Client {
             route: OnceLock::new(),
             cancel_key: OnceLock::new(),
             replication: OnceLock::new(),
+            tls: OnceLock::new(),
             is_console: AtomicBool::new(false),
             prepared: AtomicU32::new(0),
             counted: Mutex::new(Counted::default()),
@@ -155,10 +162,10 @@ impl Client {
                 clocks,
                 requested_at: now,
                 link: None,
+                request: 0,
                 ticket: None,
                 wait_notified: false,
                 application_name: "".into(),
-                tls: None,
             }),
             has_mail: AtomicBool::new(false),
             mailbox: Mutex::new(Mailbox::default()),
@@ -180,35 +187,49 @@ impl Client {
         self.mailbox().waker = Some(waker.clone());
     }
 
-    /// Gives the task something it waits for.
-    pub(crate) fn deliver(&self, mail: Mail) {
+    /// Gives the task something it waits for; comes back if it does not wait any more.
+    #[must_use]
+    pub(crate) fn deliver(&self, mail: Mail) -> Option<Mail> {
         let mut mailbox = self.mailbox();
+        if std::mem::take(&mut mailbox.returns_next) {
+            return Some(mail);
+        }
         debug_assert!(
             mailbox.mail.is_none(),
             "a client waits for one thing at a time"
         );
         mailbox.mail = Some(mail);
         self.ring(mailbox);
+        None
+    }
+
+    /// The task does not want the mail that is on its way, or here already.
+    pub(crate) fn decline_mail(&self) -> Option<Mail> {
+        self.take(|mailbox| {
+            let mail = mailbox.mail.take();
+            mailbox.returns_next = mail.is_none();
+            mail
+        })
     }
 
     /// Tells the task to end.
     pub(crate) fn end(&self, farewell: Farewell) {
         let mut mailbox = self.mailbox();
-        mailbox.end.get_or_insert(farewell);
+        mailbox.end.get_or_insert_with(|| Box::new(farewell));
         self.ring(mailbox);
     }
 
     /// Tells the waiting task that its query is not wanted any more.
-    pub(crate) fn cancel_wait(&self) {
+    pub(crate) fn cancel_wait(&self, request: u32) {
         let mut mailbox = self.mailbox();
-        mailbox.canceled = true;
+        mailbox.canceled = Some(request);
         self.ring(mailbox);
     }
 
     /// Tells the waiting task to tell its client that it waits.
-    pub(crate) fn notify_wait(&self) {
+    pub(crate) fn notify_wait(&self, request: u32) {
         let mut mailbox = self.mailbox();
-        mailbox.notice = true;
+        mailbox.notice = Some(request);
         self.ring(mailbox);
     }
 
@@ -230,6 +251,7 @@ impl Client {
     /// The order to end, if there is one.
     pub(crate) fn take_end(&self) -> Option<Farewell> {
         self.take(|mailbox| mailbox.end.take())
+            .map(|farewell| *farewell)
     }
 
     /// The thing waited for, if it is there.
@@ -237,12 +259,13 @@ impl Client {
         self.take(|mailbox| mailbox.mail.take())
     }
 
-    /// Whether the wait was canceled, and whether the client should be told that it waits.
+    /// Whether the present request was canceled, and whether the client should be told that it waits.
     pub(crate) fn take_wait_orders(&self) -> (bool, bool) {
+        let request = self.state().request;
         self.take(|mailbox| {
             (
-                std::mem::take(&mut mailbox.canceled),
-                std::mem::take(&mut mailbox.notice),
+                mailbox.canceled.take() == Some(request),
+                mailbox.notice.take() == Some(request),
             )
         })
     }
@@ -250,8 +273,10 @@ impl Client {
     fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
         let mut mailbox = self.mailbox();
         let taken = f(&mut mailbox);
-        let empty =
-            mailbox.mail.is_none() && mailbox.end.is_none() && !mailbox.notice && !mailbox.canceled;
+        let empty = mailbox.mail.is_none()
+            && mailbox.end.is_none()
+            && mailbox.notice.is_none()
+            && mailbox.canceled.is_none();
         self.has_mail.store(!empty, Ordering::Release);
         taken
     }

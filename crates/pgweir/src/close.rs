@@ -25,7 +25,7 @@ use crate::{cancel, pools};
 pub(crate) enum Busy {
     /// It was idle.
     No,
-    /// It may be: cancel first, or the backend runs on.
+    /// It may be: cancel first if that does no harm, or the backend runs on.
     Yes,
     /// PostgreSQL has closed it already.
     Gone,
@@ -59,7 +59,7 @@ pub(crate) fn give_up(
 }
 
 async fn run(shared: Arc<Shared>, slot: SlotId, mut server: Box<Server>, busy: Busy) {
-    if busy == Busy::Yes {
+    if busy == Busy::Yes && server.relay.may_cancel() {
         cancel::send(&shared, &server.info).await;
     }
     wait_for_end(&shared, slot, server.line.stream_mut()).await;

@@ -11,7 +11,7 @@ use pgweir_auth::hba::Hba;
 use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
-use pgweir_config::{CONSOLE_DATABASE, Settings};
+use pgweir_config::{CONSOLE_DATABASE, Settings, Severity};
 use pgweir_session::{ClientSide, Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
@@ -31,60 +31,60 @@ pub(crate) struct AuthFiles {
 }
 
 impl AuthFiles {
-    /// Reads the files. What cannot be read is logged; a broken file must not keep those out who
-    /// stand in the others.
+    /// Reads the files and logs what is wrong with them.
     pub(crate) fn load(settings: &Settings) -> Self {
-        let mut files = Self::default();
-        if let Some(path) = settings
-            .auth_file
-            .as_deref()
-            .filter(|path| !path.is_empty())
-        {
-            match fs::read(path) {
-                Ok(text) => {
-                    let (users, problem) = UserList::parse(&text);
-                    files.users = users;
-                    if let Some(problem) = problem {
-                        tracing::error!("{path}: {problem}");
-                    }
-                }
-                Err(error) => tracing::error!("could not open auth_file {path}: {error}"),
+        let (files, problems) = Self::read(settings);
+        for (severity, text) in problems {
+            match severity {
+                Severity::Warning => tracing::warn!("{text}"),
+                Severity::Error => tracing::error!("{text}"),
             }
-        }
-        if let Some(path) = settings
-            .auth_ident_file
-            .as_deref()
-            .filter(|path| !path.is_empty())
-        {
-            match fs::read_to_string(path) {
-                Ok(text) => {
-                    let (ident, problems) = IdentMaps::parse(&text);
-                    files.ident = ident;
-                    for problem in problems {
-                        tracing::warn!("{path}: {problem}");
-                    }
-                }
-                Err(error) => tracing::error!("could not open auth_ident_file {path}: {error}"),
-            }
-        }
-        if !settings.auth_hba_file.is_empty() {
-            files.load_hba(&settings.auth_hba_file);
         }
         files
     }
 
-    fn load_hba(&mut self, path: &str) {
-        match fs::read_to_string(path) {
-            Ok(text) => {
-                let mut read = |name: &Path| fs::read_to_string(name);
-                let (hba, problems) = Hba::parse(&text, Path::new(path), &self.ident, &mut read);
-                self.hba = hba;
-                for problem in problems {
-                    tracing::warn!("{path}: {problem}");
+    /// Reads the files, and says what is wrong with them. A broken file must not keep those out who
+    /// stand in the others.
+    pub(crate) fn read(settings: &Settings) -> (Self, Vec<(Severity, String)>) {
+        let mut files = Self::default();
+        let mut problems = Vec::new();
+        let named = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
+        if let Some(path) = named(&settings.auth_file) {
+            match fs::read(&path) {
+                Ok(text) => {
+                    let (users, problem) = UserList::parse(&text);
+                    files.users = users;
+                    let told = problem.map(|problem| format!("{path}: {problem}"));
+                    problems.extend(told.map(|text| (Severity::Error, text)));
                 }
+                Err(error) => problems.push(unreadable("auth_file", &path, &error)),
             }
-            Err(error) => tracing::error!("could not open auth_hba_file {path}: {error}"),
         }
+        if let Some(path) = named(&settings.auth_ident_file) {
+            match fs::read_to_string(&path) {
+                Ok(text) => {
+                    let (ident, found) = IdentMaps::parse(&text);
+                    files.ident = ident;
+                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
+                    problems.extend(told.map(|text| (Severity::Warning, text)));
+                }
+                Err(error) => problems.push(unreadable("auth_ident_file", &path, &error)),
+            }
+        }
+        let path = &settings.auth_hba_file;
+        if !path.is_empty() {
+            match fs::read_to_string(path) {
+                Ok(text) => {
+                    let mut read = |name: &Path| fs::read_to_string(name);
+                    let (hba, found) = Hba::parse(&text, Path::new(path), &files.ident, &mut read);
+                    files.hba = hba;
+                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
+                    problems.extend(told.map(|text| (Severity::Warning, text)));
+                }
+                Err(error) => problems.push(unreadable("auth_hba_file", path, &error)),
+            }
+        }
+        (files, problems)
     }
 
     /// The kind of secret that most users have: an unknown user is treated as if it had one.
@@ -102,6 +102,13 @@ impl AuthFiles {
             SecretKind::Md5
         }
     }
+}
+
+fn unreadable(key: &str, path: &str, error: &std::io::Error) -> (Severity, String) {
+    (
+        Severity::Error,
+        format!("could not open {key} {path}: {error}"),
+    )
 }
 
 /// Keys that were derived from passwords, so that nobody waits for the same hashing twice.

@@ -63,6 +63,8 @@ pub(crate) enum Farewell {
     Refused(Refusal),
     /// The server went away while the client held it.
     ServerLost,
+    /// The same, and the server has told the client why: nobody is told twice.
+    ServerEnded,
     /// A protocol violation of either side.
     Violation(Violation),
     /// BEGIN in statement mode.
@@ -107,7 +109,7 @@ impl Farewell {
     /// What the client is told; `None` if nobody is there to be told.
     pub(crate) fn answer(&self, codes: ErrorCodes) -> Option<Answer> {
         let text = match self {
-            Self::ClientClosed | Self::ClientGone => return None,
+            Self::ClientClosed | Self::ClientGone | Self::ServerEnded => return None,
             other => other.reason(),
         };
         let code = match codes {
@@ -175,7 +177,7 @@ impl Farewell {
                 failure.message
             )
             .into(),
-            Self::ServerLost => "server conn crashed?".into(),
+            Self::ServerLost | Self::ServerEnded => "server conn crashed?".into(),
             Self::Violation(violation) => violation_text(violation),
             Self::TransactionInStatementMode => {
                 "transaction blocks not allowed in statement pooling mode".into()
@@ -199,7 +201,7 @@ impl Farewell {
 
     fn code(&self) -> SqlState {
         match self {
-            Self::ClientClosed | Self::ClientGone | Self::ServerLost => {
+            Self::ClientClosed | Self::ClientGone | Self::ServerLost | Self::ServerEnded => {
                 SqlState::CONNECTION_FAILURE
             }
             Self::Startup(_)

@@ -53,9 +53,9 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
         let deadlines = rules
             .as_ref()
             .map_or_else(|| login_deadlines(config), |r| r.deadlines);
-        let (clocks, told) = {
+        let (clocks, told, request) = {
             let state = client.state();
-            (state.clocks, state.wait_notified)
+            (state.clocks, state.wait_notified, state.request)
         };
         if clocks.phase == Phase::Login {
             continue;
@@ -77,7 +77,7 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             && now.duration_since(clocks.since).as_secs() > notify_after
         {
             client.state().wait_notified = true;
-            client.notify_wait();
+            client.notify_wait(request);
         }
         if config.global.server_fast_close || client.replication.get().is_some() {
             close_fast(shared, &client);

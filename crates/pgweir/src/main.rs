@@ -33,6 +33,7 @@ mod signals;
 mod system;
 mod tls;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -49,15 +50,13 @@ use crate::tls::Tls;
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Request::Version) => {
-            println!("{}", pgweir_console::PRODUCT);
-            println!("pgweir {}", env!("CARGO_PKG_VERSION"));
-            println!("tls: rustls with aws-lc-rs");
-            ExitCode::SUCCESS
+            let version = env!("CARGO_PKG_VERSION");
+            let product = pgweir_console::PRODUCT;
+            say(&format!(
+                "{product}\npgweir {version}\ntls: rustls with aws-lc-rs\n"
+            ))
         }
-        Ok(Request::Help) => {
-            print!("{}", args::HELP);
-            ExitCode::SUCCESS
-        }
+        Ok(Request::Help) => say(args::HELP),
         Ok(Request::Check(file)) => check(&file),
         Ok(Request::Run(options)) => run(&options),
         Err(text) => {
@@ -65,6 +64,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes to standard output. Whoever closes it early (`| head -1`) has read enough.
+fn say(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 /// Prints everything that is wrong with a configuration.
@@ -84,10 +89,15 @@ fn check(file: &str) -> ExitCode {
         && config
             .load(pgweir_config::Phase::Start, &mut reload::read)
             .is_ok()
-        && let Err(error) = Tls::load(&config.global)
     {
-        println!("{file}: error: TLS setup failed: {error}");
-        broken = true;
+        // Without these files it starts all the same, as PgBouncer does.
+        for (_, text) in AuthFiles::read(&config.global).1 {
+            println!("{file}: warning: {text}");
+        }
+        if let Err(error) = Tls::load(&config.global) {
+            println!("{file}: error: TLS setup failed: {error}");
+            broken = true;
+        }
     }
     if broken {
         return ExitCode::FAILURE;

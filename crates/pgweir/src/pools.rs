@@ -31,14 +31,17 @@ pub(crate) fn perform(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Cl
                 server,
                 stale,
             } => {
-                waiter.deliver(Mail::Lease(Lease {
+                let lease = Lease {
                     slot,
                     server,
                     stale,
-                }));
+                };
+                take_back(shared, waiter.deliver(Mail::Lease(lease)));
             }
-            Action::Greet { waiter } => waiter.deliver(Mail::Greet),
-            Action::Refuse { waiter, refusal } => waiter.deliver(Mail::Refused(refusal)),
+            Action::Greet { waiter } => take_back(shared, waiter.deliver(Mail::Greet)),
+            Action::Refuse { waiter, refusal } => {
+                take_back(shared, waiter.deliver(Mail::Refused(Box::new(refusal))));
+            }
             Action::Close {
                 slot,
                 server,
@@ -50,6 +53,13 @@ pub(crate) fn perform(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Cl
                 tracing::warn!(peer = %waiter, "taking connection from reserve_pool");
             }
         }
+    }
+}
+
+/// A server that nobody waits for any more goes to whoever is next.
+fn take_back(shared: &Arc<Shared>, mail: Option<Mail>) {
+    if let Some(Mail::Lease(lease)) = mail {
+        checkin(shared, lease.slot, lease.server, Instant::now());
     }
 }
 
@@ -104,7 +114,7 @@ pub(crate) async fn acquire(
             Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
             Checkout::Wait(ticket) => match wait(shared, client, home, ticket).await? {
                 Mail::Lease(lease) => lease,
-                Mail::Refused(refusal) => return Err(Farewell::Refused(refusal)),
+                Mail::Refused(refusal) => return Err(Farewell::Refused(*refusal)),
                 Mail::Greet => continue,
             },
         };
@@ -128,7 +138,7 @@ pub(crate) async fn dedicate(
     perform(shared, actions);
     match wait(shared, client, home, ticket).await? {
         Mail::Lease(lease) => Ok(lease),
-        Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
+        Mail::Refused(refusal) => Err(Farewell::Refused(*refusal)),
         Mail::Greet => {
             debug_assert!(false, "whoever wants a server is not greeted");
             Err(Farewell::ServerLost)
@@ -152,7 +162,7 @@ pub(crate) async fn greet(
         Greeting::Known => Ok(()),
         Greeting::Wait(ticket) => match wait(shared, client, home, ticket).await? {
             Mail::Greet => Ok(()),
-            Mail::Refused(refusal) => Err(Farewell::Refused(refusal)),
+            Mail::Refused(refusal) => Err(Farewell::Refused(*refusal)),
             Mail::Lease(lease) => {
                 debug_assert!(false, "a greeting brings no server");
                 checkin(shared, lease.slot, lease.server, Instant::now());
@@ -169,14 +179,15 @@ async fn wait(
     home: &PoolHome,
     ticket: Ticket,
 ) -> Result<Mail, Farewell> {
-    let _place = QueuePlace {
+    let mut place = QueuePlace {
         shared,
         client,
         home,
         ticket,
+        answered: false,
     };
     client.state().clocks.begin_wait(Instant::now());
-    std::future::poll_fn(|_| {
+    let mail = std::future::poll_fn(|_| {
         if let Some(end) = client.take_end() {
             return Poll::Ready(Err(end));
         }
@@ -184,7 +195,9 @@ async fn wait(
             .take_mail()
             .map_or(Poll::Pending, |mail| Poll::Ready(Ok(mail)))
     })
-    .await
+    .await;
+    place.answered = mail.is_ok();
+    mail
 }
 
 /// Leaves the queue when dropped; a server that had been given meanwhile goes back.
@@ -193,26 +206,29 @@ struct QueuePlace<'a> {
     client: &'a Arc<Client>,
     home: &'a PoolHome,
     ticket: Ticket,
+    answered: bool,
 }
 
 impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.client.state().clocks.phase = Phase::Login;
-        leave_queue(self.shared, self.client, self.home.id, self.ticket);
+        if !self.answered {
+            leave_queue(self.shared, self.client, self.home.id, self.ticket);
+        }
     }
 }
 
-/// Gives up a place in the queue, and what was given for it meanwhile.
+/// Gives up a place in the queue whose answer has not been taken, and what was given for it
+/// meanwhile.
 pub(crate) fn leave_queue(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
     pool: PoolId,
     ticket: Ticket,
 ) {
-    if shared.pools().leave_queue(pool, ticket).is_none()
-        && let Some(Mail::Lease(lease)) = client.take_mail()
-    {
-        checkin(shared, lease.slot, lease.server, Instant::now());
+    // With several threads the answer may have been decided and not have arrived yet.
+    if shared.pools().leave_queue(pool, ticket).is_none() {
+        take_back(shared, client.decline_mail());
     }
 }
 

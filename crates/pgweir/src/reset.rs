@@ -6,14 +6,14 @@
 //! start.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_config::PoolMode;
 use pgweir_pool::SlotId;
-use pgweir_session::{Abandon, ClientSide, Rules};
+use pgweir_session::{Abandon, ClientSide, Relay, Rules};
 use pgweir_wire::TransactionStatus;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
@@ -21,10 +21,16 @@ use crate::server::Server;
 use crate::shared::Shared;
 use crate::{ask, cancel, pools};
 
+/// When a cancel is sent again: one that comes before the backend has begun is lost.
+const CANCEL_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often to look whether a cancel has arrived; it takes milliseconds.
+const CANCEL_POLL: Duration = Duration::from_millis(2);
+
 /// Why a server needs care.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum After {
-    /// Its client gave it back properly; `server_reset_query` is due.
+    /// Its client gave it back properly; `server_reset_query` is due, or a proof that it is quiet.
     Release,
     /// Its client is gone.
     Client,
@@ -38,7 +44,7 @@ pub(crate) fn after_client(
     farewell: &Farewell,
 ) {
     match farewell {
-        Farewell::ServerLost => {
+        Farewell::ServerLost | Farewell::ServerEnded => {
             close::give_up(shared, slot, server, "server conn crashed?", Busy::Gone);
         }
         // Our books and the server disagree, or a message was cut: nobody may get it again.
@@ -89,7 +95,7 @@ async fn run(
     reset_query: Option<String>,
 ) {
     let patience = shared.config().global.cancel_drain_timeout.duration();
-    let cleaning = clean(&shared, &mut server, after, reset_query.as_deref());
+    let cleaning = clean(&shared, slot, &mut server, after, reset_query.as_deref());
     let problem = match timeout(patience, cleaning).await {
         Ok(Ok(())) => return pools::checkin(&shared, slot, server, Instant::now()),
         Ok(Err(problem)) => problem,
@@ -100,6 +106,7 @@ async fn run(
 
 async fn clean(
     shared: &Arc<Shared>,
+    slot: SlotId,
     server: &mut Server,
     after: After,
     reset_query: Option<&str>,
@@ -116,8 +123,14 @@ async fn clean(
             return Err("client disconnected in the middle of a message".to_owned());
         }
         server.line.queue(&out);
-        cancel::send(shared, &server.info).await;
-        ask::until_quiet(server, &mut ClientSide::default(), &rules).await?;
+        drain(shared, server, &rules).await?;
+    }
+    // A late cancel of the client's could hit what we ask now.
+    while shared.pools().is_being_canceled(slot) {
+        sleep(CANCEL_POLL).await;
+    }
+    if server.relay.is_in_doubt() {
+        ask::run(server, "", &rules).await?;
     }
     if server.relay.status() != TransactionStatus::Idle {
         ask::run(server, "ROLLBACK", &rules).await?;
@@ -129,4 +142,22 @@ async fn clean(
         true => Ok(()),
         false => Err("server is still in a transaction".to_owned()),
     }
+}
+
+/// Cuts short what the server still works on, and throws the answers away.
+async fn drain(shared: &Arc<Shared>, server: &mut Server, rules: &Rules<'_>) -> Result<(), String> {
+    let mut nobody = ClientSide::default();
+    ask::until(server, &mut nobody, rules, Relay::may_cancel).await?;
+    while !server.relay.is_quiet() {
+        // A query of our own was preparing the server for the client: it is short, and must not
+        // fail.
+        if !server.relay.is_asking() {
+            cancel::send(shared, &server.info).await;
+        }
+        let quiet = ask::until_quiet(server, &mut nobody, rules);
+        if let Ok(result) = timeout(CANCEL_AGAIN, quiet).await {
+            return result.map(|_| ());
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The life of one client connection, in a few lines.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 use crate::client::{Client, Counted};
 use crate::conversation::Conversation;
 use crate::farewell::Farewell;
-use crate::login::{Entry, Login};
+use crate::login::{Entrance, Entry, Login};
 use crate::relay::{self, Session};
 use crate::shared::Shared;
 use crate::{admin, cancel, close};
@@ -24,29 +25,33 @@ use crate::{admin, cancel, close};
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, address: Address) {
-    let local = stream.local_address(address.port()).unwrap_or(address);
-    let client = Client::new(shared.next_id(), address, local, Instant::now());
-    let client = Arc::new(client);
-    shared.clients.insert(client.id, Arc::clone(&client));
-    shared.pools().budget.take_unlimited(&[Scope::Clients]);
-    client.counted().scopes.push(Scope::Clients);
-    let mut life = std::pin::pin!(live(&shared, &client, stream));
-    let end = std::future::poll_fn(|cx| {
-        let turn = catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx)));
-        turn.map_or_else(
-            |_| Poll::Ready(End::Panicked),
-            |poll| poll.map(|()| End::Orderly),
-        )
-    })
-    .await;
-    if end == End::Panicked {
-        // The panic has been printed. Other clients must not pay for it: what this one held is
-        // given back as far as that is safe.
-        tracing::error!(peer = %client, "a bug ended this client's task");
-        close::write_off(&shared, &client);
+///
+/// Thousands of clients are idle, so what this future holds while one is idle is kept small: login
+/// and farewell, which are large and rare, are boxed and gone by then.
+pub(crate) fn serve(
+    shared: Arc<Shared>,
+    stream: Stream,
+    address: Address,
+) -> impl Future<Output = ()> + Send {
+    let client = register(&shared, &stream, address);
+    let login = Box::pin(enter(Arc::clone(&shared), Arc::clone(&client), stream));
+    async move {
+        let mut life = std::pin::pin!(live(&shared, &client, login));
+        let end = std::future::poll_fn(|cx| {
+            let turn = catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx)));
+            turn.map_or(Poll::Ready(End::Panicked), |poll| {
+                poll.map(|()| End::Orderly)
+            })
+        })
+        .await;
+        if end == End::Panicked {
+            // The panic has been printed. Other clients must not pay for it: what this one held is
+            // given back as far as that is safe.
+            tracing::error!(peer = %client, "a bug ended this client's task");
+            close::write_off(&shared, &client);
+        }
+        forget(&shared, &client);
     }
-    forget(&shared, &client);
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,23 +60,29 @@ enum End {
     Panicked,
 }
 
-async fn live(shared: &Arc<Shared>, client: &Arc<Client>, stream: Stream) {
-    // Login and farewell are large and rare: boxed, they cost an idle client nothing.
-    let Some((entry, talk)) = Box::pin(enter(shared, client, stream)).await else {
+/// From here on the client is listed and counted.
+fn register(shared: &Shared, stream: &Stream, address: Address) -> Arc<Client> {
+    let local = stream.local_address(address.port()).unwrap_or(address);
+    let client = Arc::new(Client::new(
+        shared.next_id(),
+        address,
+        local,
+        Instant::now(),
+    ));
+    shared.clients.insert(client.id, Arc::clone(&client));
+    shared.pools().budget.take_unlimited(&[Scope::Clients]);
+    client.counted().scopes.push(Scope::Clients);
+    client
+}
+
+/// Logs in and then does what the connection is for.
+async fn live(shared: &Arc<Shared>, client: &Arc<Client>, login: Pin<Box<impl Enter>>) {
+    let Some((entry, talk)) = login.await else {
         return;
     };
     match entry {
-        Entry::Client { route, side, own } => {
-            let mut line = Buffered::new(talk.stream);
-            line.put_back_bytes(&talk.unread);
-            shared.pools().client_joined(route.home.id);
-            client.counted().pool = Some(route.home.id);
-            start_idle(client);
-            let (shared, client) = (Arc::clone(shared), Arc::clone(client));
-            let mut session = Session::new(shared, client, route, line, side);
-            if let Some(lease) = own {
-                session.take_own(lease);
-            }
+        Entry::Client(entrance) => {
+            let mut session = begin(shared, client, *entrance, talk);
             let farewell = session.run().await;
             Box::pin(leave(session, farewell)).await;
         }
@@ -83,25 +94,29 @@ async fn live(shared: &Arc<Shared>, client: &Arc<Client>, stream: Stream) {
         Entry::Cancel(key) => {
             forget(shared, client);
             Box::pin(cancel::handle(shared, &key)).await;
+            // Only now the socket closes: whoever sent the request waits for that.
             drop(talk);
         }
     }
 }
 
-/// Logs the client in. `None` if that failed: then it has been told and is gone.
+/// What a login resolves to. `None` if it failed: then the client has been told and is gone.
+trait Enter: Future<Output = Option<(Entry, Conversation)>> {}
+impl<F: Future<Output = Option<(Entry, Conversation)>>> Enter for F {}
+
 async fn enter(
-    shared: &Arc<Shared>,
-    client: &Arc<Client>,
+    shared: Arc<Shared>,
+    client: Arc<Client>,
     stream: Stream,
 ) -> Option<(Entry, Conversation)> {
     std::future::poll_fn(|cx| {
         client.attach(cx.waker());
-        std::task::Poll::Ready(())
+        Poll::Ready(())
     })
     .await;
     let mut login = Login {
-        shared,
-        client,
+        shared: &shared,
+        client: &client,
         talk: Some(Conversation::new(stream)),
     };
     let limit = shared.config().global.client_login_timeout.limit();
@@ -114,12 +129,32 @@ async fn enter(
         Ok(Err(farewell)) => farewell,
         Err(_) => Farewell::Expired(Expiry::Login),
     };
-    log_end(shared, client, &farewell);
-    forget(shared, client);
-    if let Some(talk) = login.talk {
-        tell(shared, client, talk.stream, &farewell).await;
+    let talk = login.talk;
+    log_end(&shared, &client, &farewell);
+    forget(&shared, &client);
+    if let Some(talk) = talk {
+        tell(&shared, &client, talk.stream, &farewell).await;
     }
     None
+}
+
+fn begin(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    entrance: Entrance,
+    talk: Conversation,
+) -> Session {
+    let Entrance { route, side, own } = entrance;
+    let mut line = Buffered::new(talk.stream);
+    line.put_back_bytes(&talk.unread);
+    shared.pools().client_joined(route.home.id);
+    client.counted().pool = Some(route.home.id);
+    start_idle(client);
+    let mut session = Session::new(Arc::clone(shared), Arc::clone(client), route, line, side);
+    if let Some(lease) = own {
+        session.take_own(lease);
+    }
+    session
 }
 
 fn start_idle(client: &Client) {
@@ -189,5 +224,21 @@ async fn tell(shared: &Shared, client: &Client, mut stream: Stream, farewell: &F
         let _ = timeout(FAREWELL_PATIENCE, closing).await;
     } else {
         let _ = timeout(FAREWELL_PATIENCE, stream.shutdown()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<F: Future>(_: impl Fn(Arc<Shared>, Stream, Address) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle client is its task and its record: what grows them costs every one of thousands.
+    #[test]
+    fn an_idle_client_is_small() {
+        assert!(size_of_future(serve) <= 512, "{}", size_of_future(serve));
+        assert!(size_of::<Client>() <= 512, "{}", size_of::<Client>());
     }
 }

@@ -10,7 +10,7 @@ use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, PoolMode, PoolSettings};
 use pgweir_net::{Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, Scope};
-use pgweir_session::{Deadlines, StatementTable, Tracked};
+use pgweir_session::{Deadlines, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
@@ -156,7 +156,7 @@ pub(crate) struct Welcome {
     /// Those that are not tracked, in the server's order.
     pub(crate) untracked: Vec<(Vec<u8>, Vec<u8>)>,
     /// Those that are.
-    pub(crate) tracked: pgweir_session::Values,
+    pub(crate) tracked: Values,
 }
 
 /// Where a login as a user to a database leads.
@@ -164,6 +164,8 @@ pub(crate) struct Welcome {
 pub(crate) struct Route {
     pub(crate) home: Arc<PoolHome>,
     rules: RwLock<Arc<Rules>>,
+    /// The parameters of the client that logged in last; the next one may have the same.
+    pub(crate) latest_values: Mutex<Values>,
 }
 
 impl Route {
@@ -329,9 +331,19 @@ impl Shared {
         let route = Arc::new(Route {
             home,
             rules: RwLock::new(Arc::new(rules)),
+            latest_values: Mutex::new(Values::default()),
         });
         lock(&self.routes).insert(key, Arc::clone(&route));
         Ok(route)
+    }
+
+    /// The names of a database and a user, sharing the memory of others that lead there.
+    pub(crate) fn names(&self, database: &str, user: &str) -> (Arc<str>, Arc<str>) {
+        let names = (Arc::from(database), Arc::from(user));
+        match lock(&self.routes).get_key_value(&names) {
+            Some(((database, user), _)) => (Arc::clone(database), Arc::clone(user)),
+            None => names,
+        }
     }
 
     /// The pool of this name, made if it is not there.

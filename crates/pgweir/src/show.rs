@@ -369,7 +369,10 @@ fn client_row(shared: &Shared, client: &Client, with_logins: bool) -> Option<Soc
             Some(peer) => peer.pid.unwrap_or(0),
             None => 0,
         },
-        tls: state.tls.map_or_else(String::new, |tls| tls.to_string()),
+        tls: client
+            .tls
+            .get()
+            .map_or_else(String::new, |tls| tls.to_string()),
         application_name: state.application_name,
         prepared_statements: client.prepared.load(Ordering::Relaxed) as usize,
         buffers: SocketBuffers::default(),

@@ -47,6 +47,12 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
+    /// Whether a CancelRequest is on its way to this server. Until it has arrived it could hit
+    /// what the pooler itself asks in order to reset the server.
+    pub fn is_being_canceled(&self, slot: SlotId) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.cancels > 0)
+    }
+
     /// The CancelRequest has arrived, or failed to. If the server has been given back meanwhile,
     /// it was kept from the next client until now.
     pub fn end_cancel(&mut self, id: SlotId, now: Instant) -> Actions<S, W> {

@@ -377,8 +377,10 @@ fn a_server_with_a_cancel_on_its_way_waits_for_it() {
         "the cancel could hit the second client"
     );
     assert!(!world.pools.begin_cancel(slot), "nobody holds it now");
+    assert!(world.pools.is_being_canceled(slot));
     let actions = world.pools.end_cancel(slot, world.now);
     world.carry_out(actions);
+    assert!(!world.pools.is_being_canceled(slot));
     assert!(world.leased.contains_key(&second));
 }
 

@@ -2,8 +2,8 @@
 //!
 //! [`Relay`] decides what to do with the next bytes of either side; it forwards by length and looks
 //! into a message only where a pooler must. [`Pipeline`] knows which replies the server still owes.
-//! [`prepared`] maps the names of prepared statements, [`params`] keeps session parameters with
-//! their client, [`deadline`] is the home of every time limit on a client.
+//! [`prepared`] maps the names of prepared statements, [`changes`] knows how that is changing, [`params`] keeps
+//! session parameters with their client, [`deadline`] is the home of every time limit on a client.
 //!
 //! The crate does no I/O, reads no clock and keeps nothing static: bytes and times come in as
 //! arguments, decisions go out as values.
@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 pub mod batch;
+pub mod changes;
 pub mod deadline;
 pub mod gather;
 pub mod params;

@@ -3,14 +3,14 @@
 //! Load-bearing rules:
 //! 1. Every message that makes the server answer is pushed when it is sent, none later.
 //! 2. A reply of the pooler's own (`Fake`) waits for its turn behind the server's replies.
-//! 3. An error takes everything up to the next Sync with it, and what those messages had changed in
-//!    the books of prepared statements is undone in reverse order.
-//! 4. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing.
+//! 3. An error takes everything up to the next Sync with it, and what those messages were to change
+//!    in the books of prepared statements.
+//! 4. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing. When
+//!    the COPY fails nobody knows whether it had read them: see [`Pipeline::is_in_doubt`].
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use crate::prepared::{Statement, StatementId};
+use crate::changes::{Change, Changes};
 
 /// Which message the server answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,43 +61,41 @@ pub enum Reply {
     Fake,
 }
 
-/// How to restore the books of prepared statements when the server skips a message.
-#[derive(Debug)]
-pub enum Undo {
-    /// The client's Parse had given this name; `sent` if the server was to learn the statement.
-    Named {
-        /// The client's name.
-        name: Box<[u8]>,
-        /// The statement, if it was sent.
-        sent: Option<StatementId>,
-    },
-    /// A Parse of the pooler's own.
-    Taught(StatementId),
-    /// The client's Close had taken this name away.
-    Closed {
-        /// The client's name.
-        name: Box<[u8]>,
-        /// What it had stood for.
-        statement: Arc<Statement>,
-    },
-    /// A Close of the pooler's own, to make room.
-    Evicted(Arc<Statement>),
-}
-
 #[derive(Debug)]
 struct Owed {
     awaited: Awaited,
     reply: Reply,
-    undo: Option<Box<Undo>>,
+    /// Whether the first of the pipeline's changes comes with it.
+    changes: bool,
+    /// Whether it may make the server forget its prepared statements.
+    forgets: bool,
 }
 
 /// The queue of owed replies.
 #[derive(Debug, Default)]
 pub struct Pipeline {
     owed: VecDeque<Owed>,
+    changes: Changes,
     /// Whether an extended query has begun that no Sync has ended. All of it may be answered (after
     /// a Flush), and still the server keeps an unnamed statement, a portal and a transaction for it.
     open: bool,
+    /// How many of the owed replies are to messages that may make the server forget.
+    forgetting: usize,
+    doubt: Doubt,
+}
+
+/// Syncs that were sent into a COPY IN.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Doubt {
+    /// There are none, or what became of them is known.
+    #[default]
+    None,
+    /// The COPY goes on: if it ends well the server has read them as part of it.
+    Copying(u32),
+    /// The COPY has failed: the server answers those that it had not read before.
+    Failed(u32),
+    /// The same, but the failed Query's own ReadyForQuery comes first.
+    FailedQuery(u32),
 }
 
 impl Pipeline {
@@ -116,23 +114,71 @@ impl Pipeline {
     /// Notes that a message has been (or is being) sent.
     #[inline]
     pub fn push(&mut self, awaited: Awaited, reply: Reply) {
-        self.push_owed(awaited, reply, None);
+        self.push_owed(awaited, reply, false);
     }
 
-    /// As [`Self::push`], with what is to be undone if the server skips the message.
-    pub fn push_undoable(&mut self, awaited: Awaited, reply: Reply, undo: Undo) {
-        self.push_owed(awaited, reply, Some(Box::new(undo)));
+    /// As [`Self::push`], with what the reply changes in the books of prepared statements.
+    pub fn push_change(&mut self, awaited: Awaited, reply: Reply, change: Change) {
+        self.changes.push(change);
+        self.push_owed(awaited, reply, true);
+    }
+
+    /// Changes that have not been answered.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Notes a Sync that the server may read as part of a COPY.
+    pub fn push_sync_into_copy(&mut self) {
+        if let Doubt::Copying(syncs) = &mut self.doubt {
+            *syncs += 1;
+        }
+    }
+
+    /// Whether more ReadyForQuery may come than are owed. It is over when the server has answered
+    /// anything that was sent later.
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        match self.doubt {
+            Doubt::None | Doubt::Copying(_) => false,
+            Doubt::Failed(_) | Doubt::FailedQuery(_) => true,
+        }
+    }
+
+    /// The server has sent something else than an error or ReadyForQuery.
+    #[inline]
+    pub fn dispel_doubt(&mut self) {
+        self.doubt = Doubt::None;
+    }
+
+    /// Notes a Query that may make the server forget its prepared statements.
+    pub fn push_forgetting(&mut self) {
+        self.push(Awaited::Query, Reply::Forward);
+        if let Some(query) = self.owed.back_mut() {
+            query.forgets = true;
+            self.forgetting += 1;
+        }
+    }
+
+    /// Whether such a Query is unanswered: then nobody knows which statements the server has.
+    #[inline]
+    pub fn may_forget(&self) -> bool {
+        self.forgetting > 0
     }
 
     #[inline]
-    fn push_owed(&mut self, awaited: Awaited, reply: Reply, undo: Option<Box<Undo>>) {
+    fn push_owed(&mut self, awaited: Awaited, reply: Reply, changes: bool) {
+        if awaited.ends_with_ready() {
+            self.changes.end_batch();
+        }
         if awaited != Awaited::CopyEnd {
             self.open = !awaited.ends_with_ready();
         }
         self.owed.push_back(Owed {
             awaited,
             reply,
-            undo,
+            changes,
+            forgets: false,
         });
     }
 
@@ -150,52 +196,111 @@ impl Pipeline {
         self.owed.front().map(|owed| (owed.awaited, owed.reply))
     }
 
+    /// How many of the client's queries and pipelines the server has not ended yet. One that the
+    /// client began and the pooler ends counts as well.
+    pub fn batches(&self) -> usize {
+        let mut batches = 0;
+        let mut begun = false;
+        for owed in &self.owed {
+            begun |= owed.reply != Reply::Skip;
+            if begun && owed.awaited.ends_with_ready() {
+                batches += 1;
+                begun = false;
+            }
+        }
+        batches + usize::from(begun)
+    }
+
     /// The server's reply to `awaited` is complete. `None` if that is not what it owed: then the
     /// books and the server disagree, and the connection must not be trusted any more.
     #[inline]
-    pub fn answered(&mut self, awaited: Awaited) -> Option<Reply> {
-        let front = self.owed.front()?;
-        if front.awaited != awaited {
+    pub fn answered(&mut self, awaited: Awaited) -> Option<Answered> {
+        if self.owed.front()?.awaited != awaited {
             return None;
         }
-        let reply = front.reply;
-        self.owed.pop_front();
+        self.pop()
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Answered> {
+        let owed = self.owed.pop_front()?;
+        self.forgetting -= usize::from(owed.forgets);
         self.drop_copy_ends();
-        Some(reply)
+        Some(Answered {
+            awaited: owed.awaited,
+            reply: owed.reply,
+            change: if owed.changes {
+                self.changes.pop()
+            } else {
+                None
+            },
+        })
     }
 
     /// ReadyForQuery has come. `None` if the server owed something else.
     #[inline]
     pub fn ready(&mut self) -> Option<Reply> {
-        let front = self.owed.front()?;
-        if !front.awaited.ends_with_ready() {
+        if self.doubt != Doubt::None
+            && let Some(reply) = self.doubtful_ready()
+        {
+            return Some(reply);
+        }
+        if !self.owed.front()?.awaited.ends_with_ready() {
             return None;
         }
-        let reply = front.reply;
-        self.owed.pop_front();
-        self.drop_copy_ends();
-        Some(reply)
+        self.pop().map(|answered| answered.reply)
+    }
+
+    /// ReadyForQuery has come in doubt. `None` if it is the one that is owed next, or may be.
+    fn doubtful_ready(&mut self) -> Option<Reply> {
+        let syncs = match self.doubt {
+            Doubt::None | Doubt::Copying(_) => return None,
+            Doubt::Failed(syncs) => syncs,
+            Doubt::FailedQuery(syncs) => {
+                self.doubt = Doubt::Failed(syncs);
+                return None;
+            }
+        };
+        let front = self.front();
+        if let Some((Awaited::Sync, _)) = front {
+            return None;
+        }
+        self.doubt = match syncs {
+            0 | 1 => Doubt::None,
+            more => Doubt::Failed(more - 1),
+        };
+        if front.is_none() {
+            self.open = false;
+        }
+        Some(front.map_or(Reply::Forward, |(_, reply)| reply))
     }
 
     /// The next reply that the pooler has to give itself, if it is that reply's turn.
     #[inline]
-    pub fn pop_fake(&mut self) -> Option<Awaited> {
-        let front = self.owed.front()?;
-        if front.reply != Reply::Fake {
+    pub fn pop_fake(&mut self) -> Option<Answered> {
+        if self.owed.front()?.reply != Reply::Fake {
             return None;
         }
-        let awaited = front.awaited;
-        self.owed.pop_front();
-        self.drop_copy_ends();
-        Some(awaited)
+        self.pop()
     }
 
-    /// The server has answered with an error. Calls `undo` for what it skips, last one first, and
-    /// says whether the Sync at which it goes on is on its way already.
-    pub fn failed(&mut self, mut undo: impl FnMut(Undo)) -> AfterError {
+    /// The server has answered with an error. Forgets what it skips, and says whether the Sync at
+    /// which it goes on is on its way already.
+    pub fn failed(&mut self) -> AfterError {
+        let is_query = self
+            .owed
+            .front()
+            .is_some_and(|owed| owed.awaited.ends_with_ready());
+        self.doubt = match self.doubt {
+            Doubt::Copying(syncs @ 1..) if is_query => Doubt::FailedQuery(syncs),
+            Doubt::Copying(syncs @ 1..) => Doubt::Failed(syncs),
+            Doubt::None | Doubt::Copying(_) | Doubt::Failed(_) | Doubt::FailedQuery(_) => {
+                Doubt::None
+            }
+        };
         match self.owed.front() {
             None => return AfterError::Unasked,
-            Some(owed) if owed.awaited.ends_with_ready() => return AfterError::WaitReady,
+            Some(_) if is_query => return AfterError::WaitReady,
             Some(_) => {}
         }
         let sync = self
@@ -203,9 +308,10 @@ impl Pipeline {
             .iter()
             .position(|owed| owed.awaited == Awaited::Sync);
         let skipped = sync.unwrap_or(self.owed.len());
-        for owed in self.owed.drain(..skipped).rev() {
-            if let Some(undone) = owed.undo {
-                undo(*undone);
+        for owed in self.owed.drain(..skipped) {
+            self.forgetting -= usize::from(owed.forgets);
+            if owed.changes {
+                self.changes.pop();
             }
         }
         match sync {
@@ -223,13 +329,15 @@ impl Pipeline {
             .position(|owed| owed.awaited == Awaited::CopyEnd);
         let mut index = 0;
         let until = end.unwrap_or(self.owed.len());
+        let mut syncs = 0;
         self.owed.retain(|owed| {
-            let drop = index <= until
-                && (owed.awaited == Awaited::CopyEnd
-                    || (index < until && owed.awaited == Awaited::Sync));
+            let sync = index < until && owed.awaited == Awaited::Sync;
+            syncs += u32::from(sync);
+            let drop = sync || (index <= until && owed.awaited == Awaited::CopyEnd);
             index += 1;
             !drop
         });
+        self.doubt = Doubt::Copying(syncs);
         let mut latest = self.owed.iter().rev().map(|owed| owed.awaited);
         let last = latest.find(|&awaited| awaited != Awaited::CopyEnd);
         self.open = last.is_some_and(|awaited| !awaited.ends_with_ready());
@@ -243,7 +351,10 @@ impl Pipeline {
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
         self.owed.clear();
+        self.changes.clear();
         self.open = false;
+        self.forgetting = 0;
+        self.doubt = Doubt::None;
     }
 
     #[inline]
@@ -256,6 +367,17 @@ impl Pipeline {
             self.owed.pop_front();
         }
     }
+}
+
+/// A reply that is complete.
+#[derive(Debug)]
+pub struct Answered {
+    /// To which message.
+    pub awaited: Awaited,
+    /// What the client gets to see of it.
+    pub reply: Reply,
+    /// What it changes in the books of prepared statements.
+    pub change: Option<Change>,
 }
 
 /// Where a connection stands after ErrorResponse.
@@ -281,6 +403,7 @@ pub enum CopyIn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepared::StatementId;
 
     fn pipeline(messages: &[(Awaited, Reply)]) -> Pipeline {
         let mut pipeline = Pipeline::default();
@@ -293,9 +416,9 @@ mod tests {
     #[test]
     fn a_reply_must_be_the_one_that_is_owed() {
         let mut pipeline = pipeline(&[(Awaited::Bind, Reply::Forward)]);
-        assert_eq!(pipeline.answered(Awaited::Parse), None);
+        assert!(pipeline.answered(Awaited::Parse).is_none());
         assert_eq!(pipeline.ready(), None);
-        assert_eq!(pipeline.answered(Awaited::Bind), Some(Reply::Forward));
+        assert!(pipeline.answered(Awaited::Bind).is_some());
         assert!(pipeline.is_empty());
     }
 
@@ -305,9 +428,10 @@ mod tests {
             (Awaited::Bind, Reply::Forward),
             (Awaited::Parse, Reply::Fake),
         ]);
-        assert_eq!(pipeline.pop_fake(), None);
+        assert!(pipeline.pop_fake().is_none());
         pipeline.answered(Awaited::Bind);
-        assert_eq!(pipeline.pop_fake(), Some(Awaited::Parse));
+        let fake = pipeline.pop_fake().map(|fake| fake.awaited);
+        assert_eq!(fake, Some(Awaited::Parse));
     }
 
     #[test]
@@ -318,36 +442,57 @@ mod tests {
             (Awaited::Sync, Reply::Forward),
             (Awaited::Query, Reply::Forward),
         ]);
-        assert_eq!(pipeline.failed(|_| ()), AfterError::WaitReady);
+        assert_eq!(pipeline.failed(), AfterError::WaitReady);
         assert_eq!(pipeline.front(), Some((Awaited::Sync, Reply::Forward)));
     }
 
     #[test]
     fn an_error_without_sync_skips_what_is_still_to_come() {
         let mut pipeline = pipeline(&[(Awaited::Parse, Reply::Forward)]);
-        assert_eq!(pipeline.failed(|_| ()), AfterError::SkipToSync);
+        assert_eq!(pipeline.failed(), AfterError::SkipToSync);
         assert!(pipeline.is_empty());
     }
 
     #[test]
-    fn what_was_skipped_is_undone_last_one_first() {
+    fn a_batch_is_counted_until_its_ready() {
+        use Awaited::{Execute, Parse, Query, Sync};
+        let forward = |awaited| (awaited, Reply::Forward);
+        let mut pipeline = pipeline(&[
+            forward(Query),
+            (Parse, Reply::Skip),
+            forward(Execute),
+            forward(Sync),
+            forward(Execute),
+            (Query, Reply::Skip),
+            (Sync, Reply::Skip),
+        ]);
+        assert_eq!(pipeline.batches(), 3);
+        pipeline.ready();
+        assert_eq!(pipeline.batches(), 2);
+        pipeline.answered(Parse);
+        pipeline.answered(Execute);
+        pipeline.ready();
+        assert_eq!(pipeline.batches(), 1);
+        pipeline.answered(Execute);
+        assert_eq!(pipeline.batches(), 0);
+    }
+
+    #[test]
+    fn what_is_skipped_changes_nothing() {
         let mut pipeline = Pipeline::default();
-        for id in [1, 2] {
-            pipeline.push_undoable(Awaited::Parse, Reply::Skip, Undo::Taught(StatementId(id)));
-        }
-        let mut order = Vec::new();
-        pipeline.failed(|undo| {
-            if let Undo::Taught(id) = undo {
-                order.push(id.0);
-            }
-        });
-        assert_eq!(order, [2, 1]);
+        let id = StatementId(1);
+        pipeline.push_change(Awaited::Close, Reply::Skip, Change::Evicted(id));
+        pipeline.push(Awaited::Sync, Reply::Forward);
+        pipeline.push_change(Awaited::Close, Reply::Skip, Change::Evicted(id));
+        pipeline.failed();
+        assert_eq!(pipeline.ready(), Some(Reply::Forward));
+        assert!(pipeline.answered(Awaited::Close).unwrap().change.is_some());
     }
 
     #[test]
     fn an_error_in_a_simple_query_waits_for_ready() {
         let mut pipeline = pipeline(&[(Awaited::Query, Reply::Forward)]);
-        assert_eq!(pipeline.failed(|_| ()), AfterError::WaitReady);
+        assert_eq!(pipeline.failed(), AfterError::WaitReady);
         assert_eq!(pipeline.ready(), Some(Reply::Forward));
     }
 

@@ -125,7 +125,7 @@ pub struct ServerStatements {
 
 impl Default for ServerStatements {
     fn default() -> Self {
-        // The bound is `max_prepared_statements`, which may change at run time: `evict` keeps it.
+        // The bound is `max_prepared_statements`, which may change at run time: the relay keeps it.
         Self {
             by_use: LruCache::unbounded(),
         }
@@ -138,34 +138,34 @@ impl ServerStatements {
         self.by_use.get(&id).is_some()
     }
 
-    /// The server has been, or is being, taught the statement.
+    /// The server has been taught the statement.
     pub fn insert(&mut self, statement: Arc<Statement>) {
         self.by_use.put(statement.id, statement);
     }
 
-    /// The server has not got the statement after all.
+    /// The server has not got the statement any more.
     pub fn remove(&mut self, id: StatementId) {
         self.by_use.pop(&id);
     }
 
-    /// The server still has a statement that was to be closed.
-    pub fn restore(&mut self, statement: Arc<Statement>) {
-        let id = statement.id;
-        self.by_use.put(id, statement);
-        self.by_use.demote(&id);
-    }
-
-    /// The least recently used statement, taken out, if more than `max - 1` are there: room for one.
-    pub fn evict(&mut self, max: usize) -> Option<Arc<Statement>> {
-        if self.by_use.len() < max.max(1) {
-            return None;
-        }
-        self.by_use.pop_lru().map(|(_, statement)| statement)
+    /// The least recently used statement for which `may_go` holds.
+    pub fn least_used(&self, may_go: impl Fn(StatementId) -> bool) -> Option<&Arc<Statement>> {
+        let mut oldest_first = self.by_use.iter().rev();
+        oldest_first
+            .find(|(id, _)| may_go(**id))
+            .map(|(_, statement)| statement)
     }
 
     /// The server has forgotten everything.
     pub fn clear(&mut self) {
         self.by_use.clear();
+    }
+
+    /// How many statements the server will have after some changes.
+    pub fn len_after(&self, outcomes: &HashMap<StatementId, bool>) -> usize {
+        let after = outcomes.values().filter(|has| **has).count();
+        let before = outcomes.keys().filter(|id| self.by_use.contains(id));
+        self.by_use.len() - before.count() + after
     }
 
     /// How many statements the server has.
@@ -216,24 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_statement_makes_room() {
+    fn the_least_recently_used_statement_goes_first() {
         let table = StatementTable::default();
         let (a, b) = (table.intern(b"a"), table.intern(b"b"));
         let mut server = ServerStatements::default();
         server.insert(Arc::clone(&a));
         server.insert(Arc::clone(&b));
         assert!(server.touch(a.id));
-        assert!(server.evict(3).is_none());
-        assert_eq!(server.evict(2).map(|s| s.id), Some(b.id));
-    }
-
-    #[test]
-    fn a_restored_statement_is_the_next_to_go() {
-        let table = StatementTable::default();
-        let (a, b) = (table.intern(b"a"), table.intern(b"b"));
-        let mut server = ServerStatements::default();
-        server.insert(Arc::clone(&a));
-        server.restore(Arc::clone(&b));
-        assert_eq!(server.evict(1).map(|s| s.id), Some(b.id));
+        assert_eq!(server.least_used(|_| true).map(|s| s.id), Some(b.id));
+        assert_eq!(server.least_used(|id| id != b.id).map(|s| s.id), Some(a.id));
     }
 }

@@ -78,6 +78,9 @@ pub enum Broken {
         /// The pool's count.
         ours: u32,
     },
+    /// An assertion of the pool's or the relay's own; its message was printed.
+    #[error("something panicked")]
+    Panic,
     /// L7
     #[error("L7: client {client} was sent away: {why}")]
     SentAway {

@@ -143,6 +143,11 @@ impl Env {
         Some(event)
     }
 
+    /// Whether nothing is planned.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Notes what happens, if anybody reads it.
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {

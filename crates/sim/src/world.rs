@@ -1,5 +1,6 @@
 //! One life: clients, the pooler and PostgreSQL, from a seed to the end.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
@@ -76,7 +77,9 @@ pub struct Outcome {
 /// Lives a plan. `start` is an arbitrary moment.
 pub fn live(plan: &Plan, start: Instant, trace: bool) -> Outcome {
     let mut world = World::new(plan, start, trace);
-    let broken = world.run().err();
+    // The world is only told about after a panic, never lived on.
+    let lived = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let broken = lived.unwrap_or(Err(Broken::Panic)).err();
     Outcome {
         broken,
         lasted: Duration::from_micros(world.env.now_us),
@@ -175,7 +178,7 @@ impl World {
             Event::Impatience(backend) => pooler.impatience(backend, env),
             Event::Tick => {
                 pooler.tick(pg, env);
-                if !self.is_over() {
+                if !self.is_over() || !self.env.is_calm() {
                     self.env.after(TICK_US, Event::Tick);
                 }
             }

@@ -24,10 +24,8 @@ fn no_life_breaks_a_law() {
 
 /// Tells a life; one that breaks a law is made as small as possible first.
 fn tell(plan: &Plan) {
-    let smaller = plan.smaller().into_iter();
-    let smallest = smaller
-        .filter(|plan| live(plan, Instant::now(), false).broken.is_some())
-        .next();
+    let mut smaller = plan.smaller().into_iter();
+    let smallest = smaller.find(|plan| live(plan, Instant::now(), false).broken.is_some());
     let plan = smallest.unwrap_or_else(|| plan.clone());
     let outcome = live(&plan, Instant::now(), true);
     for line in &outcome.trace {

@@ -73,6 +73,8 @@ impl Severity {
 pub struct ErrorFields<'a> {
     /// `S`: the localised severity.
     pub severity: &'a [u8],
+    /// `V`: the severity in English, from PostgreSQL 9.6 on.
+    pub severity_id: &'a [u8],
     /// `C`: the SQLSTATE.
     pub code: &'a [u8],
     /// `M`: the primary message.
@@ -89,12 +91,22 @@ impl<'a> ErrorFields<'a> {
             let Ok(text) = reader.string() else { break };
             match kind {
                 b'S' => fields.severity = text,
+                b'V' => fields.severity_id = text,
                 b'C' => fields.code = text,
                 b'M' => fields.message = text,
                 _ => {}
             }
         }
         fields
+    }
+
+    /// Whether the sender ends the connection.
+    pub fn is_fatal(&self) -> bool {
+        let severity = match self.severity_id {
+            b"" => self.severity,
+            id => id,
+        };
+        matches!(severity, b"FATAL" | b"PANIC")
     }
 
     /// The SQLSTATE, if it has the right size.

@@ -20,6 +20,11 @@ pub fn sync(out: &mut BytesMut) {
     postgres_protocol::message::frontend::sync(out);
 }
 
+/// Appends Flush.
+pub fn flush(out: &mut BytesMut) {
+    postgres_protocol::message::frontend::flush(out);
+}
+
 /// Appends Terminate.
 pub fn terminate(out: &mut BytesMut) {
     postgres_protocol::message::frontend::terminate(out);

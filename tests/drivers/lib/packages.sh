@@ -47,7 +47,7 @@ java_jars() {
     local places=(${DRIVERS_JARS:+"$DRIVERS_JARS"} "$work/jars" /usr/share/java) name jar
     jars=
     for name in "$@"; do
-        jar=$(find -L "${places[@]}" -maxdepth 1 \( -name "$name.jar" -o -name "$name-[0-9]*.jar" \) 2>/dev/null | head -n 1)
+        jar=$(find -L "${places[@]}" -maxdepth 1 \( -name "$name.jar" -o -name "$name-[0-9]*.jar" \) 2>/dev/null | head -n 1 || true)
         [ -n "$jar" ] || skip "no $name.jar in ${places[*]} (Debian: libpostgresql-jdbc-java libhikaricp-java)"
         jars=$jars:$jar
     done

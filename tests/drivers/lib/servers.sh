@@ -10,11 +10,22 @@ end_scene() {
     local i signal pid
     for ((i = ${#started[@]} - 1; i >= 0; i--)); do
         read -r signal pid <<<"${started[i]}"
-        kill -"$signal" "$pid" 2>/dev/null
-        wait "$pid" 2>/dev/null
+        end "$signal" "$pid"
     done
     cp "$scene"/*.log "$work/logs/" 2>/dev/null
     rm -rf "$scene"
+}
+
+# Ends a process in the way that is kind to it, or after ten seconds in the other.
+end() {
+    local tries
+    kill -"$1" "$2" 2>/dev/null
+    for ((tries = 0; tries < 100; tries++)); do
+        kill -0 "$2" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$2" 2>/dev/null
+    wait "$2" 2>/dev/null
 }
 
 # Neither PostgreSQL nor a pooler runs as root.
@@ -144,6 +155,7 @@ check_load() {
 # PostgreSQL's own count of what came through the pooler.
 check_limit() {
     local most
+    until_works grep -qx '[1-9][0-9]*' "$scene/backends.log"
     most=$(grep -x '[0-9]*' "$scene/backends.log" | sort -n | tail -n 1)
     [ "${most:-0}" -ge 1 ] && [ "$most" -le "$pool_size" ] && echo "limit           PASS (at most $most servers)" && return
     echo "limit           FAIL (PostgreSQL saw ${most:-no} servers at once, the pool's size is $pool_size)"
@@ -152,7 +164,7 @@ check_limit() {
 
 # When all clients are gone, none is counted and no server is held.
 check_pooler() {
-    kill "$load_pid" 2>/dev/null && wait "$load_pid" 2>/dev/null
+    end TERM "$load_pid"
     until_works nothing_is_held && ! grep 'panicked' "$scene/pooler.log" && echo "pooler          PASS (nothing is held)" && return
     echo "pooler          FAIL (it should hold nothing when all clients are gone)"
     psql -X pgbouncer -x -c "show pools" | sed 's/^/    /'

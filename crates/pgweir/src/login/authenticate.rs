@@ -161,7 +161,7 @@ impl Login<'_> {
                         .replication
                         .get()
                         .is_some_and(|wish| wish.kind == ReplicationKind::Physical),
-                    tls: self.client.state().tls.is_some(),
+                    tls: self.client.tls.get().is_some(),
                     address: self.client.address.ip(),
                 });
                 match &rule.ok_or(Farewell::NoMethod)?.method {

@@ -14,7 +14,7 @@ use pgweir_wire::backend::{self, Authentication};
 use pgweir_wire::{CancelKey, ProtocolVersion, Severity, SqlState, TransactionStatus};
 
 use super::authenticate::KnownAs;
-use super::{Entry, Login, Wish};
+use super::{Entrance, Entry, Login, Wish};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::shared::{Route, Shutdown, Welcome, lock};
@@ -68,13 +68,14 @@ impl Login<'_> {
             *lock(&route.home.secret) = Some(secret);
         }
         let rules = route.rules();
+        let (database_name, user_name) = self.shared.names(&wish.database, &user);
         self.take_permits(&[
             (
-                Scope::DatabaseClients(wish.database.as_str().into()),
+                Scope::DatabaseClients(Arc::clone(&database_name)),
                 rules.settings.max_db_client_connections,
             ),
             (
-                Scope::UserClients(user.as_str().into()),
+                Scope::UserClients(Arc::clone(&user_name)),
                 rules.settings.max_user_client_connections,
             ),
         ])?;
@@ -88,12 +89,13 @@ impl Login<'_> {
         }
         pools::greet(self.shared, self.client, &route.home).await?;
         let welcome = lock(&route.home.welcome).clone().unwrap_or_default();
-        let side = self.greet(&welcome, wish).await?;
-        Ok(Entry::Client {
+        let mut side = self.greet(&welcome, wish).await?;
+        self.share_values(&route, &mut side);
+        Ok(Entry::Client(Box::new(Entrance {
             route,
             side,
             own: None,
-        })
+        })))
     }
 
     /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten.
@@ -118,8 +120,8 @@ impl Login<'_> {
         }
         let tls = self
             .client
-            .state()
             .tls
+            .get()
             .map_or("no".to_owned(), |tls| tls.to_string());
         let replication = self
             .client
@@ -133,6 +135,20 @@ impl Login<'_> {
         );
     }
 
+    /// Like clients hold one copy of their parameters.
+    fn share_values(&self, route: &Route, side: &mut ClientSide) {
+        let mut latest = lock(&route.latest_values);
+        if latest.same(&side.values) {
+            side.values.share(&latest);
+        } else {
+            *latest = side.values.clone();
+        }
+        let index = self.shared.tracked.index("application_name");
+        if let Some(name) = index.and_then(|index| side.values.get(index)) {
+            self.client.state().application_name = Arc::clone(name);
+        }
+    }
+
     /// Opens the client's own server, and greets it with what that server says.
     async fn enter_replication(
         &mut self,
@@ -142,11 +158,11 @@ impl Login<'_> {
         let lease = pools::dedicate(self.shared, self.client, &route.home).await?;
         let welcome = lease.server.info.welcome.get().cloned().unwrap_or_default();
         match self.greet(&welcome, wish).await {
-            Ok(side) => Ok(Entry::Client {
+            Ok(side) => Ok(Entry::Client(Box::new(Entrance {
                 route,
                 side,
                 own: Some(lease),
-            }),
+            }))),
             Err(farewell) => {
                 let reason = "replication client was closed";
                 close::give_up(self.shared, lease.slot, lease.server, reason, Busy::No);

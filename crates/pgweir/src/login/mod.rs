@@ -25,16 +25,19 @@ use crate::shared::{Route, Shared};
 /// What a connection turned out to be.
 pub(crate) enum Entry {
     /// A client that has been greeted.
-    Client {
-        route: Arc<Route>,
-        side: ClientSide,
-        /// The server of a replication client, which it has for life.
-        own: Option<Lease>,
-    },
+    Client(Box<Entrance>),
     /// A user of the console that has been greeted.
     Console { access: Access },
     /// A CancelRequest.
     Cancel(CancelKey),
+}
+
+/// What a client begins with.
+pub(crate) struct Entrance {
+    pub(crate) route: Arc<Route>,
+    pub(crate) side: ClientSide,
+    /// The server of a replication client, which it has for life.
+    pub(crate) own: Option<Lease>,
 }
 
 /// A login under way.
@@ -149,7 +152,9 @@ impl Login<'_> {
             tracing::info!(peer = %self.client, "TLS handshake failed: {error}");
             Farewell::ClientGone
         })?;
-        self.client.state().tls = stream.tls_info();
+        if let Some(info) = stream.tls_info() {
+            let _ = self.client.tls.set(Box::new(info));
+        }
         self.talk = Some(Conversation::new(stream));
         Ok(())
     }

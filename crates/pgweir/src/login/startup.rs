@@ -58,11 +58,12 @@ impl Login<'_> {
             let _ = self
                 .client
                 .replication
-                .set(Replication { kind, parameters });
+                .set(Box::new(Replication { kind, parameters }));
         }
+        let (database_name, user_name) = self.shared.names(&database, &user);
         let identity = Identity {
-            database: database.as_str().into(),
-            user: user.as_str().into(),
+            database: database_name,
+            user: user_name,
         };
         let _ = self.client.identity.set(identity);
         Ok(Wish {

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use pgweir_config::PoolMode;
 use pgweir_net::Input;
 use pgweir_pool::SlotId;
-use pgweir_session::{Phase, Values};
+use pgweir_session::{Phase, Values, Violation};
 use pgweir_stats::Tally;
 use pgweir_wire::TransactionStatus;
 
@@ -58,7 +58,12 @@ impl Session {
         }
         {
             let mut state = self.client.state();
-            state.clocks.phase = Phase::Active;
+            // While the server is being prepared the client still waits for it: a cancel must not
+            // hit a query that is not the client's.
+            state.clocks.phase = match stage {
+                Stage::Check | Stage::Fit(_) => Phase::Waiting,
+                Stage::Serve => Phase::Active,
+            };
             state.clocks.since = now;
             state.clocks.query_start = Some(asked);
             state.clocks.transaction_start = Some(now);
@@ -245,14 +250,25 @@ impl Session {
         let relay = &mut held.server.relay;
         let consumed = match relay.from_server(bytes, &mut self.side, &session_rules, to_client) {
             Ok(consumed) => consumed,
+            Err(Violation::OwnQueryFailed(message))
+                if matches!(held.server.work.stage, Stage::Check) =>
+            {
+                tracing::info!(peer = %held.server.info, "server_check_query: {message}");
+                self.replace_server("test query failed", Busy::No);
+                return Ok(Heard::Released);
+            }
             Err(violation) => return Err(Farewell::Violation(violation)),
         };
         let out = to_client.bytes(bytes);
         held.server.work.tally.bytes_sent += out.len() as u64;
-        if !out.is_empty() {
-            self.line.send(cx, out).map_err(|_| Farewell::ClientGone)?;
-        }
+        // A server that is still being prepared has nothing to say to the client.
+        let sent = match out.is_empty() || !held.serves() {
+            true => Ok(()),
+            false => self.line.send(cx, out),
+        };
+        // Even if the client is gone: the server is read on from here when it is cleaned up.
         held.server.line.keep(input, scratch, consumed);
+        sent.map_err(|_| Farewell::ClientGone)?;
         if !held.serves() {
             self.next_stage();
             return Ok(Heard::More);
@@ -276,7 +292,7 @@ impl Session {
         let Place::Leased(held) = &mut self.place else {
             return;
         };
-        if held.server.relay.is_asking() {
+        if !held.server.relay.is_quiet() {
             return;
         }
         match std::mem::replace(&mut held.server.work.stage, Stage::Serve) {
@@ -296,6 +312,23 @@ impl Session {
             Stage::Fit(before) => self.log_canonical(&before),
             Stage::Serve => {}
         }
+        self.begin_service();
+    }
+
+    /// The server is ready for what the client asked, unless the client has canceled it.
+    fn begin_service(&mut self) {
+        let now = Instant::now();
+        if matches!(&self.place, Place::Leased(held) if !held.serves()) {
+            return;
+        }
+        let (canceled, _) = self.client.take_wait_orders();
+        if canceled {
+            self.release(now);
+            return self.answer_canceled();
+        }
+        let mut state = self.client.state();
+        state.clocks.phase = Phase::Active;
+        state.clocks.since = now;
     }
 
     fn log_fit(&self, query: &[u8]) {
@@ -349,6 +382,7 @@ impl Session {
         };
         {
             let mut state = self.client.state();
+            state.request = state.request.wrapping_add(1);
             state.clocks.phase = Phase::Idle;
             state.clocks.since = now;
             state.clocks.query_start = None;
@@ -356,7 +390,8 @@ impl Session {
             state.link = None;
         }
         let global = &held.server.work.rules.config.global;
-        if global.server_reset_query_always && !global.server_reset_query.is_empty() {
+        let reset = global.server_reset_query_always && !global.server_reset_query.is_empty();
+        if reset || held.server.relay.is_in_doubt() {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);
         } else {
             pools::checkin(&self.shared, held.slot, held.server, now);
@@ -370,17 +405,24 @@ impl Session {
             return Ok(());
         };
         if held.serves() {
-            return Err(Farewell::ServerLost);
+            return Err(match held.server.relay.has_said_goodbye() {
+                true => Farewell::ServerEnded,
+                false => Farewell::ServerLost,
+            });
         }
+        self.replace_server("server conn crashed?", Busy::Gone);
+        Ok(())
+    }
+
+    /// Gives a server up that has not served the client yet. What the client sent is still there:
+    /// it asks again.
+    fn replace_server(&mut self, reason: &str, busy: Busy) {
         let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
-            return Ok(());
+            return;
         };
         self.client.state().link = None;
-        let reason = "server conn crashed?";
-        let gone = Busy::Gone;
-        close::give_up(&self.shared, held.slot, held.server, reason, gone);
+        close::give_up(&self.shared, held.slot, held.server, reason, busy);
         self.line.offer_held();
-        Ok(())
     }
 }
 

@@ -105,6 +105,11 @@ impl Session {
         desk: &mut Desk,
         ticket: Ticket,
     ) -> Poll<Result<(), Farewell>> {
+        let (canceled, notify) = self.client.take_wait_orders();
+        if canceled {
+            self.cancel_wait(ticket);
+            return Poll::Ready(Ok(()));
+        }
         match self.client.take_mail() {
             Some(Mail::Lease(lease)) => {
                 if let Some(lease) = pools::alive(&self.shared, lease) {
@@ -118,13 +123,9 @@ impl Session {
                 return Poll::Ready(Ok(()));
             }
             Some(Mail::Refused(refusal)) => {
-                return Poll::Ready(self.go_without(Farewell::Refused(refusal)));
+                return Poll::Ready(self.go_without(Farewell::Refused(*refusal)));
             }
             Some(Mail::Greet) | None => {}
-        }
-        let (canceled, notify) = self.client.take_wait_orders();
-        if canceled {
-            return Poll::Ready(self.cancel_wait(ticket));
         }
         if notify {
             self.tell_waiting();
@@ -140,17 +141,20 @@ impl Session {
         gone.map(|_| Err(Farewell::ClientGone))
     }
 
-    /// The query that waits is not wanted any more: the client is answered as if it had run.
-    fn cancel_wait(&mut self, ticket: Ticket) -> Result<(), Farewell> {
-        if self.leave_queue(ticket) {
-            self.skip_batch(&Answer {
-                severity: Severity::Error,
-                code: SqlState::QUERY_CANCELED,
-                text: "canceling statement due to user request".into(),
-                detail: Some("It was waiting for a server and has not been run.".into()),
-            });
-        }
-        Ok(())
+    /// The query that waits is not wanted any more: the client is answered as if it had run. A
+    /// server that is on its way is given back unused.
+    fn cancel_wait(&mut self, ticket: Ticket) {
+        pools::leave_queue(&self.shared, &self.client, self.route.home.id, ticket);
+        self.answer_canceled();
+    }
+
+    pub(super) fn answer_canceled(&mut self) {
+        self.skip_batch(&Answer {
+            severity: Severity::Error,
+            code: SqlState::QUERY_CANCELED,
+            text: "canceling statement due to user request".into(),
+            detail: Some("It was waiting for a server and has not been run.".into()),
+        });
     }
 
     /// An order to end has come. A client that only waits may keep its connection.
@@ -203,6 +207,7 @@ impl Session {
         self.place = Place::Skipping(SkipBatch::default());
         let now = Instant::now();
         let mut state = self.client.state();
+        state.request = state.request.wrapping_add(1);
         state.ticket = None;
         state.clocks.phase = Phase::Idle;
         state.clocks.since = now;

@@ -9,8 +9,9 @@ use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
 
 use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation};
+use crate::changes::{Change, Presence};
 use crate::gather::Gather;
-use crate::pipeline::{Awaited, Reply, Undo};
+use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
 
 /// What became of the client's bytes.
@@ -80,7 +81,7 @@ impl Relay {
             at = self.client_rest.proceed(input, at, to_server);
         }
         if self.owes_fake() && self.server_rest.is_done() {
-            self.give_fakes(to_client);
+            self.give_fakes(client, to_client);
         }
         Ok(FromClient {
             consumed: at,
@@ -103,11 +104,13 @@ impl Relay {
             return Ok(Act::Drop);
         }
         let awaited = match header.tag {
+            tag::QUERY if rules.max_prepared.is_some() => return Ok(self.query(header, frame)),
             tag::QUERY => Awaited::Query,
             tag::EXECUTE => Awaited::Execute,
             tag::FUNCTION_CALL => Awaited::FunctionCall,
             tag::SYNC => {
                 if self.stream == ClientStream::CopyIn {
+                    self.pipeline.push_sync_into_copy();
                     return Ok(Act::Pass);
                 }
                 self.stream = ClientStream::Normal;
@@ -145,7 +148,32 @@ impl Relay {
         self.pipeline.push(awaited, Reply::Forward);
         Ok(Act::Pass)
     }
+
+    /// A query while names are mapped: its first word is looked at, because drivers send
+    /// DISCARD ALL and their next batch in one go.
+    #[inline]
+    fn query(&mut self, header: Header, frame: &[u8]) -> Act {
+        let there = &frame[HEADER_LEN..frame.len().min(header.frame_len())];
+        let text = there.trim_ascii_start();
+        let undecided = matches!(text.first(), None | Some(b'D' | b'd'));
+        if undecided && there.len() < header.body_len.min(FIRST_WORD_LEN) {
+            return Act::More;
+        }
+        let begins = |word: &[u8]| {
+            text.get(..word.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(word))
+        };
+        if begins(b"DISCARD") || begins(b"DEALLOCATE") {
+            self.pipeline.push_forgetting();
+        } else {
+            self.pipeline.push(Awaited::Query, Reply::Forward);
+        }
+        Act::Pass
+    }
 }
+
+/// Enough of a query to read its first word: DEALLOCATE, and some space before it.
+const FIRST_WORD_LEN: usize = 16;
 
 /// Which reply a Parse, Bind, Describe or Close waits for.
 fn extended(tag: u8) -> Awaited {
@@ -200,15 +228,11 @@ impl Named<'_> {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         match tag {
             tag::PARSE => match Reader::new(body).string() {
-                Ok(name) if self.client.statements.contains(name) => {
-                    Err(Violation::StatementExists(text(name)))
-                }
+                Ok(name) if self.is_taken(name) => Err(Violation::StatementExists(text(name))),
                 _ => Ok(()),
             },
             tag::DESCRIBE => match Target::parse(body) {
-                Ok(Target::Statement(name))
-                    if !name.is_empty() && !self.client.statements.contains(name) =>
-                {
+                Ok(Target::Statement(name)) if !name.is_empty() && self.named(name).is_none() => {
                     Err(Violation::StatementMissing(text(name)))
                 }
                 _ => Ok(()),
@@ -227,25 +251,15 @@ impl Named<'_> {
         }
         self.relay.tally.client_parses += 1;
         let statement = self.rules.statements.intern(definition);
-        self.client
-            .statements
-            .insert(name.into(), Arc::clone(&statement));
-        let (reply, sent) = if self.relay.statements.touch(statement.id) {
-            (Reply::Fake, None)
-        } else {
-            self.make_room();
-            let out = self.out.inject(self.input);
-            frontend::parse_renamed(out, &statement.server_name, definition);
-            self.learnt(&statement);
-            (Reply::Forward, Some(statement.id))
-        };
-        let undo = Undo::Named {
+        let sent = self.send_if_lacking(&statement);
+        let reply = if sent { Reply::Forward } else { Reply::Fake };
+        let change = Change::Named {
             name: name.into(),
+            statement,
             sent,
         };
-        self.relay
-            .pipeline
-            .push_undoable(Awaited::Parse, reply, undo);
+        let pipeline = &mut self.relay.pipeline;
+        pipeline.push_change(Awaited::Parse, reply, change);
         Ok(Act::Replaced {
             head: HEADER_LEN + body.len(),
         })
@@ -265,7 +279,7 @@ impl Named<'_> {
             self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
             return Ok(Act::Pass);
         }
-        let Some(statement) = self.client.statements.get(name).map(Arc::clone) else {
+        let Some(statement) = self.named(name) else {
             let name = String::from_utf8_lossy(name).into_owned();
             return Err(Violation::StatementMissing(name));
         };
@@ -285,7 +299,7 @@ impl Named<'_> {
 
     fn describe(&mut self, body: &[u8]) -> Result<Act, Truncated> {
         if let Target::Statement(name) = Target::parse(body)?
-            && let Some(statement) = self.client.statements.get(name).map(Arc::clone)
+            && let Some(statement) = self.named(name)
         {
             self.teach(&statement);
             let out = self.out.inject(self.input);
@@ -303,18 +317,9 @@ impl Named<'_> {
     fn close(&mut self, body: &[u8]) -> Result<Act, Truncated> {
         match Target::parse(body)? {
             Target::Statement(name) if !name.is_empty() => {
-                match self.client.statements.remove(name) {
-                    Some(statement) => {
-                        let undo = Undo::Closed {
-                            name: name.into(),
-                            statement,
-                        };
-                        self.relay
-                            .pipeline
-                            .push_undoable(Awaited::Close, Reply::Fake, undo);
-                    }
-                    None => self.relay.pipeline.push(Awaited::Close, Reply::Fake),
-                }
+                let change = Change::Closed(name.into());
+                let pipeline = &mut self.relay.pipeline;
+                pipeline.push_change(Awaited::Close, Reply::Fake, change);
                 Ok(Act::Drop)
             }
             Target::Statement(_) | Target::Portal(_) => {
@@ -324,33 +329,79 @@ impl Named<'_> {
         }
     }
 
-    /// Sends the server a Parse if it does not have the statement; the client sees nothing of it.
+    /// Sends the server a Parse if it may lack the statement; the client sees nothing of it.
     fn teach(&mut self, statement: &Arc<Statement>) {
-        if self.relay.statements.touch(statement.id) {
-            return;
+        if self.send_if_lacking(statement) {
+            let change = Change::Taught(Arc::clone(statement));
+            let pipeline = &mut self.relay.pipeline;
+            pipeline.push_change(Awaited::Parse, Reply::Skip, change);
         }
-        self.make_room();
-        let out = self.out.inject(self.input);
-        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
-        let undo = Undo::Taught(statement.id);
-        self.relay
-            .pipeline
-            .push_undoable(Awaited::Parse, Reply::Skip, undo);
-        self.learnt(statement);
     }
 
-    fn learnt(&mut self, statement: &Arc<Statement>) {
+    /// Sends the server a Parse unless it surely has the statement. Where nobody knows, a Close
+    /// comes first: closing what is not there is no error, preparing what is there is one.
+    fn send_if_lacking(&mut self, statement: &Arc<Statement>) -> bool {
+        match self.presence(statement) {
+            Presence::Has => return false,
+            Presence::Lacks => {}
+            Presence::Unknown => self.evict(statement),
+        }
+        self.make_room();
         self.relay.tally.server_parses += 1;
-        self.relay.statements.insert(Arc::clone(statement));
+        let out = self.out.inject(self.input);
+        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
+        true
+    }
+
+    fn presence(&mut self, statement: &Arc<Statement>) -> Presence {
+        let there = self.relay.statements.touch(statement.id);
+        let pipeline = &self.relay.pipeline;
+        match pipeline.changes().presence(statement.id) {
+            Some(presence) => presence,
+            None if there && pipeline.may_forget() => Presence::Unknown,
+            None if there => Presence::Has,
+            None => Presence::Lacks,
+        }
+    }
+
+    /// What a client's name stands for, or will when it gets there.
+    fn named(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        let known = match self.relay.pipeline.changes().named(name) {
+            Some(changed) => changed,
+            None => self.client.statements.get(name),
+        };
+        known.map(Arc::clone)
+    }
+
+    /// Whether the client must not give the name to another statement.
+    fn is_taken(&self, name: &[u8]) -> bool {
+        match self.relay.pipeline.changes().named(name) {
+            Some(changed) => changed.is_some(),
+            None if self.relay.pipeline.may_forget() => false,
+            None => self.client.statements.contains(name),
+        }
     }
 
     fn make_room(&mut self) {
-        while let Some(old) = self.relay.statements.evict(self.max) {
-            frontend::close_statement(self.out.inject(self.input), &old.server_name);
-            let undo = Undo::Evicted(old);
-            self.relay
-                .pipeline
-                .push_undoable(Awaited::Close, Reply::Skip, undo);
+        loop {
+            let changes = self.relay.pipeline.changes();
+            let len = self.relay.statements.len_after(&changes.outcomes());
+            if len < self.max.max(1) {
+                return;
+            }
+            let unchanged = |id| changes.presence(id).is_none();
+            let oldest = self.relay.statements.least_used(unchanged).map(Arc::clone);
+            let Some(oldest) = oldest.or_else(|| changes.oldest_taught()) else {
+                return;
+            };
+            self.evict(&oldest);
         }
+    }
+
+    fn evict(&mut self, statement: &Arc<Statement>) {
+        frontend::close_statement(self.out.inject(self.input), &statement.server_name);
+        let change = Change::Evicted(statement.id);
+        let pipeline = &mut self.relay.pipeline;
+        pipeline.push_change(Awaited::Close, Reply::Skip, change);
     }
 }

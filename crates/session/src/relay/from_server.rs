@@ -6,7 +6,19 @@ use pgweir_wire::{ErrorFields, HEADER_LEN, Header, TransactionStatus};
 
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
-use crate::pipeline::{AfterError, Awaited, CopyIn, Reply, Undo};
+use crate::pipeline::{AfterError, Awaited, CopyIn, Reply};
+
+/// Whether a message shows which of the client's messages the server has read.
+fn dispels_doubt(tag: u8) -> bool {
+    !matches!(
+        tag,
+        tag::READY_FOR_QUERY
+            | tag::ERROR_RESPONSE
+            | tag::NOTICE_RESPONSE
+            | tag::NOTIFICATION_RESPONSE
+            | tag::PARAMETER_STATUS
+    )
+}
 
 impl Relay {
     /// Deals with the server's next bytes: what the client is to get is appended to `to_client`.
@@ -29,7 +41,7 @@ impl Relay {
         let mut at = self.server_rest.proceed(input, 0, to_client);
         while self.server_rest.is_done() {
             if self.owes_fake() {
-                self.give_fakes(to_client.inject(input));
+                self.give_fakes(client, to_client.inject(input));
             }
             let frame = &input[at..];
             let header = Header::peek(frame, u32::MAX).map_err(Violation::ServerFrame)?;
@@ -53,6 +65,9 @@ impl Relay {
         rules: &Rules<'_>,
     ) -> Result<Option<Reply>, Violation> {
         let unexpected = Violation::ServerMessage(header.tag);
+        if self.pipeline.is_in_doubt() && dispels_doubt(header.tag) {
+            self.pipeline.dispel_doubt();
+        }
         let answered = match header.tag {
             tag::DATA_ROW
             | tag::COPY_DATA
@@ -107,10 +122,14 @@ impl Relay {
                 self.parameter_status(body, client, rules)?;
                 return Ok(Some(self.own_or_forward()));
             }
-            tag::ERROR_RESPONSE => return self.error(header, frame, client),
+            tag::ERROR_RESPONSE => return self.error(header, frame),
             _ => return Err(unexpected),
         };
-        self.pipeline.answered(answered).map(Some).ok_or(unexpected)
+        let answered = self.pipeline.answered(answered).ok_or(unexpected)?;
+        if let Some(change) = answered.change {
+            self.change(change, client);
+        }
+        Ok(Some(answered.reply))
     }
 
     #[inline]
@@ -136,31 +155,17 @@ impl Relay {
         Ok(reply)
     }
 
-    fn error(
-        &mut self,
-        header: Header,
-        frame: &[u8],
-        client: &mut ClientSide,
-    ) -> Result<Option<Reply>, Violation> {
+    fn error(&mut self, header: Header, frame: &[u8]) -> Result<Option<Reply>, Violation> {
+        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+            return Ok(None);
+        };
+        let fields = ErrorFields::parse(body);
         if self.is_asking() {
-            let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
-                return Ok(None);
-            };
-            let message = String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned();
+            let message = String::from_utf8_lossy(fields.message).into_owned();
             return Err(Violation::OwnQueryFailed(message));
         }
-        let statements = &mut self.statements;
-        let after = self.pipeline.failed(|undo| match undo {
-            Undo::Named { name, sent } => {
-                client.statements.remove(&name);
-                if let Some(id) = sent {
-                    statements.remove(id);
-                }
-            }
-            Undo::Taught(id) => statements.remove(id),
-            Undo::Closed { name, statement } => client.statements.insert(name, statement),
-            Undo::Evicted(statement) => statements.restore(statement),
-        });
+        self.has_said_goodbye |= fields.is_fatal();
+        let after = self.pipeline.failed();
         self.stream = match after {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,

@@ -9,12 +9,15 @@
 mod from_client;
 mod from_server;
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use pgweir_wire::{FrameError, TransactionStatus, backend, frontend};
 use thiserror::Error;
 
 pub use from_client::FromClient;
 
+use crate::changes::Change;
 use crate::gather::Gather;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
@@ -64,6 +67,9 @@ pub struct Relay {
     statements: ServerStatements,
     values: Values,
     asked: Asked,
+    has_said_goodbye: bool,
+    /// Whether the server was told to answer what an abandoned batch has asked so far.
+    is_flushed: bool,
     tally: Tally,
 }
 
@@ -79,6 +85,8 @@ impl Relay {
             statements: ServerStatements::default(),
             values,
             asked: Asked::Other,
+            has_said_goodbye: false,
+            is_flushed: false,
             tally: Tally::default(),
         }
     }
@@ -100,16 +108,35 @@ impl Relay {
             && self.stream == ClientStream::Normal
     }
 
-    /// Whether the server can serve another client now: quiet, and in no transaction.
+    /// Whether the server can serve another client now: quiet, in no transaction, and surely so.
     #[inline]
     pub fn may_release(&self) -> bool {
-        self.status == TransactionStatus::Idle && self.is_quiet()
+        self.status == TransactionStatus::Idle && self.is_quiet() && !self.is_in_doubt()
+    }
+
+    /// Whether the server may send another ReadyForQuery although it owes none (a COPY that had
+    /// been given a Sync has failed). Any query of the pooler's own, even an empty one, ends the
+    /// doubt.
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        self.pipeline.is_in_doubt()
     }
 
     /// Whether the server still works on a query of the pooler's own; client bytes must wait.
     #[inline]
     pub fn is_asking(&self) -> bool {
         self.pipeline.front() == Some((Awaited::Query, Reply::Skip))
+    }
+
+    /// Whether a cancel can do no harm: it makes the server give up the batch it works on and go on
+    /// with the next one, as if the first had never been sent. An INSERT would lose its BEGIN.
+    pub fn may_cancel(&self) -> bool {
+        self.pipeline.batches() <= 1
+    }
+
+    /// Whether the server has said why it ends the connection.
+    pub fn has_said_goodbye(&self) -> bool {
+        self.has_said_goodbye
     }
 
     /// Whether the client stands between two messages of the server, so that the pooler may say
@@ -167,31 +194,76 @@ impl Relay {
         frontend::query(out, sql);
     }
 
-    /// The client is gone. Appends what makes the server quiet again, so that it can be rolled
-    /// back and reused; the replies must be read through [`Self::from_server`] and thrown away.
+    /// The client is gone. Appends what brings the server nearer to being quiet, so that it can be
+    /// rolled back and reused; the replies must be read through [`Self::from_server`] and thrown
+    /// away. To be called again after each reply, until [`Self::is_quiet`].
+    /// To be called again whenever something has been read: a COPY that the client had asked for
+    /// may have begun, and waits for data that nobody will send.
     pub fn abandon(&mut self, out: &mut BytesMut) -> Abandon {
         if !self.client_rest.is_done() {
             return Abandon::Close;
         }
-        if self.stream == ClientStream::CopyIn {
-            frontend::copy_fail(out, "client disconnected");
-        }
-        if self.pipeline.is_open() {
+        let failed = match self.stream {
+            ClientStream::CopyIn => {
+                frontend::copy_fail(out, "client disconnected");
+                true
+            }
+            ClientStream::SkipToSync => true,
+            ClientStream::Normal => false,
+        };
+        if !self.pipeline.is_open() {
+            self.stream = ClientStream::Normal;
+        } else if failed || self.pipeline.is_empty() {
+            // A Sync alone would commit what the client has not committed.
+            if !failed {
+                frontend::query(out, "ROLLBACK");
+                self.pipeline.push(Awaited::Query, Reply::Skip);
+            }
             frontend::sync(out);
-            self.pipeline.push(Awaited::Sync, Reply::Forward);
+            self.pipeline.push(Awaited::Sync, Reply::Skip);
+            self.stream = ClientStream::Normal;
+            self.is_flushed = false;
+        } else if !self.is_flushed {
+            // What is still unanswered may turn out to be a COPY, in which a query ends the
+            // connection.
+            frontend::flush(out);
+            self.is_flushed = true;
         }
-        self.stream = ClientStream::Normal;
         Abandon::Drain
     }
 
     /// Appends the replies whose turn it is and that the server was not asked for.
-    fn give_fakes(&mut self, out: &mut BytesMut) {
-        while let Some(awaited) = self.pipeline.pop_fake() {
-            out.extend_from_slice(match awaited {
+    fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
+        while let Some(fake) = self.pipeline.pop_fake() {
+            out.extend_from_slice(match fake.awaited {
                 Awaited::Parse => &backend::PARSE_COMPLETE,
                 Awaited::Close => &backend::CLOSE_COMPLETE,
                 other => unreachable!("{other:?} is never answered by the pooler"),
             });
+            if let Some(change) = fake.change {
+                self.change(change, client);
+            }
+        }
+    }
+
+    /// Enters a change into the books.
+    fn change(&mut self, change: Change, client: &mut ClientSide) {
+        match change {
+            Change::Named {
+                name,
+                statement,
+                sent,
+            } => {
+                if sent {
+                    self.statements.insert(Arc::clone(&statement));
+                }
+                client.statements.insert(name, statement);
+            }
+            Change::Closed(name) => {
+                client.statements.remove(&name);
+            }
+            Change::Taught(statement) => self.statements.insert(statement),
+            Change::Evicted(id) => self.statements.remove(id),
         }
     }
 

@@ -160,7 +160,7 @@ fn a_known_statement_is_not_parsed_again() {
     let mut story = Story::new();
     story.client(&[parse("a", "select 1"), sync()]);
     story.server(&[frame(b'1', b""), ready(b'I')]);
-    story.client.statements.clear();
+    story.client = ClientSide::default();
     let (server, client) = story.client(&[parse("b", "select 1"), bind("b"), execute(), sync()]);
     assert_eq!(server, [bind("PGBOUNCER_1"), execute(), sync()].concat());
     assert_eq!(client, frame(b'1', b""));
@@ -281,6 +281,46 @@ fn an_eviction_that_the_server_skipped_is_undone() {
 }
 
 #[test]
+fn a_batch_does_not_rely_on_what_an_earlier_one_teaches() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story.relay = Relay::new(Values::default());
+    let (server, _) = story.client(&[parse("", "bad"), bind("a"), sync(), bind("a"), sync()]);
+    let taught = [parse("PGBOUNCER_1", "1"), bind("PGBOUNCER_1"), sync()].concat();
+    let first = [parse("", "bad"), taught.clone()].concat();
+    assert_eq!(server, [first, close("PGBOUNCER_1"), taught].concat());
+    story.server(&[error(), ready(b'I')]);
+    assert_eq!(story.relay.statement_count(), 0);
+    let second = [
+        frame(b'3', b""),
+        frame(b'1', b""),
+        frame(b'2', b""),
+        ready(b'I'),
+    ];
+    let seen = story.server(&second);
+    assert_eq!(seen, [frame(b'2', b""), ready(b'I')].concat());
+    assert_eq!(story.relay.statement_count(), 1);
+}
+
+#[test]
+fn an_eviction_that_may_be_skipped_is_done_again() {
+    let mut story = Story::new();
+    story.max_prepared = Some(1);
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    let (server, _) = story.client(&[parse("", "bad"), parse("b", "2"), sync(), bind("a"), sync()]);
+    let again = [
+        close("PGBOUNCER_1"),
+        close("PGBOUNCER_2"),
+        parse("PGBOUNCER_1", "1"),
+        bind("PGBOUNCER_1"),
+        sync(),
+    ];
+    assert!(server.ends_with(&again.concat()), "{server:?}");
+}
+
+#[test]
 fn describe_names_the_statement_as_the_server_knows_it() {
     let mut story = Story::new();
     let (server, _) = story.client(&[parse("a", "select 1"), describe("a"), sync()]);
@@ -328,6 +368,63 @@ fn discard_all_forgets_the_statements() {
 }
 
 #[test]
+fn discard_all_spares_what_is_prepared_behind_it() {
+    let mut story = Story::new();
+    story.client(&[query("DISCARD ALL"), parse("a", "1"), sync()]);
+    story.server(&[
+        complete("DISCARD ALL"),
+        ready(b'I'),
+        frame(b'1', b""),
+        ready(b'I'),
+    ]);
+    let (server, _) = story.client(&[bind("a"), sync()]);
+    assert_eq!(server, [bind("PGBOUNCER_1"), sync()].concat());
+}
+
+#[test]
+fn behind_discard_all_the_server_is_taught_again_what_it_knew() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    let (server, client) = story.client(&[query("discard all"), parse("b", "1"), sync()]);
+    let taught = [close("PGBOUNCER_1"), parse("PGBOUNCER_1", "1"), sync()].concat();
+    assert_eq!(server, [query("discard all"), taught].concat());
+    assert_eq!(client, b"");
+    let answer = [
+        complete("DISCARD ALL"),
+        ready(b'I'),
+        frame(b'3', b""),
+        frame(b'1', b""),
+        ready(b'I'),
+    ];
+    let seen = story.server(&answer);
+    assert_eq!(
+        seen,
+        [&answer[0], &answer[1], &answer[3], &answer[4]]
+            .map(Vec::as_slice)
+            .concat()
+    );
+    let (server, _) = story.client(&[bind("b"), sync()]);
+    assert_eq!(server, [bind("PGBOUNCER_1"), sync()].concat());
+}
+
+#[test]
+fn what_discard_all_forgot_is_not_brought_back_by_an_error() {
+    let mut story = Story::new();
+    story.client(&[parse("a", "1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story.client(&[
+        query("DISCARD ALL"),
+        parse("", "bad"),
+        parse("b", "1"),
+        sync(),
+    ]);
+    story.server(&[complete("DISCARD ALL"), ready(b'I'), error(), ready(b'I')]);
+    assert_eq!(story.relay.statement_count(), 0);
+    assert!(story.client.statements.is_empty());
+}
+
+#[test]
 fn without_tracking_names_pass_as_they_are() {
     let mut story = Story::new();
     story.max_prepared = None;
@@ -372,15 +469,49 @@ fn a_simple_query_ends_a_batch() {
 }
 
 #[test]
-fn an_abandoned_flushed_batch_is_finished_with_sync() {
+fn an_abandoned_flushed_batch_is_rolled_back() {
     let mut story = Story::new();
     story.client(&[parse("", "insert"), bind(""), execute(), flush()]);
     story.server(&[frame(b'1', b""), frame(b'2', b""), complete("INSERT 0 1")]);
     let mut out = BytesMut::new();
     assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], [query("ROLLBACK"), sync()].concat());
+    story.server(&[complete("ROLLBACK"), ready(b'I'), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn an_abandoned_batch_that_has_failed_needs_its_sync_only() {
+    let mut story = Story::new();
+    story.client(&[parse("", "bad"), flush()]);
+    story.server(&[error()]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
     assert_eq!(&out[..], sync());
     story.server(&[ready(b'I')]);
     assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_cancel_may_hit_the_last_batch_only() {
+    let mut story = Story::new();
+    story.client(&[query("begin"), query("insert")]);
+    assert!(!story.relay.may_cancel());
+    story.server(&[complete("BEGIN"), ready(b'T')]);
+    assert!(story.relay.may_cancel());
+    story.client(&[parse("", "select 1")]);
+    assert!(!story.relay.may_cancel());
+}
+
+#[test]
+fn a_server_that_ends_the_connection_has_said_goodbye() {
+    for (severity, ends) in [("ERROR", false), ("FATAL", true), ("PANIC", true)] {
+        let mut story = Story::new();
+        story.client(&[query("select 1")]);
+        let body = format!("SFEHLER\0V{severity}\0C57P01\0Mno\0\0");
+        story.server(&[frame(b'E', body.as_bytes())]);
+        assert_eq!(story.relay.has_said_goodbye(), ends);
+    }
 }
 
 #[test]
@@ -442,6 +573,52 @@ fn a_copy_error_waits_for_the_sync_behind_it() {
     let (server, _) = story.client(&[frame(b'd', b"row"), frame(b'c', b""), sync()]);
     assert_eq!(server, sync());
     story.server(&[ready(b'I')]);
+    assert!(story.relay.is_quiet());
+}
+
+#[test]
+fn a_copy_that_fails_at_once_answers_the_sync_sent_with_it() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    let answer = [
+        frame(b'1', b""),
+        frame(b'2', b""),
+        frame(b'G', b"\0\0\0"),
+        error(),
+        ready(b'I'),
+    ];
+    assert_eq!(story.server(&answer), answer.concat());
+    assert!(story.relay.may_release());
+}
+
+/// Sync was sent with COPY and again behind its data; the server has answered one of them.
+fn story_of_a_copy_in_doubt() -> Story {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+    story.client(&[frame(b'd', b"row"), frame(b'c', b""), sync()]);
+    story.server(&[error(), ready(b'I')]);
+    story
+}
+
+#[test]
+fn a_server_that_may_be_ready_once_more_is_not_released() {
+    let mut story = story_of_a_copy_in_doubt();
+    assert!(story.relay.is_quiet() && !story.relay.may_release());
+    story.relay.ask("", &mut BytesMut::new());
+    assert_eq!(story.server(&[ready(b'I')]), b"");
+    assert!(story.relay.is_asking());
+    story.server(&[frame(b'I', b""), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn what_the_client_asks_next_ends_the_doubt_too() {
+    let mut story = story_of_a_copy_in_doubt();
+    story.client(&[query("select 1")]);
+    assert_eq!(story.server(&[ready(b'I')]), ready(b'I'));
+    assert!(!story.relay.is_quiet());
+    story.server(&[complete("SELECT 1"), ready(b'I')]);
     assert!(story.relay.may_release());
 }
 
@@ -558,7 +735,7 @@ fn a_batch_behind_a_failed_one_stays_open() {
     assert!(!story.relay.may_release());
     let mut out = BytesMut::new();
     assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
-    assert_eq!(&out[..], sync());
+    assert_eq!(&out[..], [query("ROLLBACK"), sync()].concat());
 }
 
 #[test]
@@ -572,13 +749,32 @@ fn a_refused_own_query_ends_both() {
 }
 
 #[test]
-fn an_abandoned_batch_is_finished_with_sync() {
+fn an_abandoned_batch_is_rolled_back_when_it_has_been_answered() {
     let mut story = Story::new();
     story.client(&[parse("", "select 1"), bind("")]);
     let mut out = BytesMut::new();
     assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    story.server(&[frame(b'1', b"")]);
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], flush(), "it is said once");
+    story.server(&[frame(b'2', b"")]);
+    out.clear();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], [query("ROLLBACK"), sync()].concat());
+    story.server(&[complete("ROLLBACK"), ready(b'I'), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn an_abandoned_batch_that_fails_needs_its_sync_only() {
+    let mut story = Story::new();
+    story.client(&[parse("", "select 1"), bind("")]);
+    assert_eq!(story.relay.abandon(&mut BytesMut::new()), Abandon::Drain);
+    story.server(&[frame(b'1', b""), error()]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
     assert_eq!(&out[..], sync());
-    story.server(&[frame(b'1', b""), frame(b'2', b""), ready(b'I')]);
+    story.server(&[ready(b'I')]);
     assert!(story.relay.may_release());
 }
 
@@ -590,6 +786,39 @@ fn an_abandoned_copy_fails() {
     let mut out = BytesMut::new();
     assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
     assert_eq!(&out[..], frame(b'f', b"client disconnected\0"));
+}
+
+#[test]
+fn a_copy_that_begins_after_its_client_has_gone_fails_too() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert!(out.is_empty());
+    story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    let fail = [frame(b'f', b"client disconnected\0"), sync()].concat();
+    assert_eq!(&out[..], fail);
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(out.len(), fail.len(), "it is said once");
+    story.server(&[error(), ready(b'I')]);
+    assert!(story.relay.is_quiet());
+}
+
+#[test]
+fn an_abandoned_batch_that_turns_out_to_be_a_copy_fails() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute()]);
+    let mut out = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut out), Abandon::Drain);
+    assert_eq!(&out[..], flush());
+    story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+    let mut more = BytesMut::new();
+    assert_eq!(story.relay.abandon(&mut more), Abandon::Drain);
+    let fail = [frame(b'f', b"client disconnected\0"), sync()].concat();
+    assert_eq!(&more[..], fail);
+    story.server(&[error(), ready(b'I')]);
+    assert!(story.relay.may_release());
 }
 
 #[test]

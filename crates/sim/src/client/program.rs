@@ -36,8 +36,6 @@ struct Episode {
     taken: Vec<String>,
     /// Whether something may fail: then nothing may rely on an earlier batch.
     risky: bool,
-    /// Whether a transaction block is open.
-    in_block: bool,
 }
 
 impl Episode {
@@ -65,7 +63,6 @@ impl Client {
             usable: self.statements.clone(),
             taken: self.statements.keys().cloned().collect(),
             risky: self.rng.one_in(2),
-            in_block: false,
         };
         match self.rng.between(0, 12) {
             _ if last => self.use_everything(&mut episode),
@@ -155,7 +152,7 @@ impl Client {
         self.sync(episode);
     }
 
-    fn sync(&mut self, episode: &mut Episode) {
+    fn sync(&self, episode: &mut Episode) {
         frame(&mut episode.bytes, b'S', b"");
         episode.awaited.push(Awaited::Sync);
         if episode.risky {
@@ -212,7 +209,7 @@ impl Client {
         }
     }
 
-    fn parse(&mut self, episode: &mut Episode, name: &str, op: &Op) {
+    fn parse(&self, episode: &mut Episode, name: &str, op: &Op) {
         let mut out = BytesMut::new();
         frontend::parse_renamed(&mut out, name, format!("{op}\0\0\0").as_bytes());
         episode.bytes.extend(&out);
@@ -264,7 +261,6 @@ impl Client {
     fn transaction(&mut self, episode: &mut Episode) {
         let waits = self.rng.one_in(2);
         self.query(episode, vec![Op::Begin]);
-        episode.in_block = true;
         for _ in 0..self.rng.between(0, 4) {
             if waits {
                 episode.settle();

@@ -277,6 +277,10 @@ impl Client {
             return Ok(());
         }
         self.progress = Progress::default();
+        if self.awaited.is_empty() && self.doubtful > 0 {
+            // The answer to a Sync that was taken for answered already.
+            return Ok(());
+        }
         while let Some(awaited) = self.awaited.front() {
             if matches!(awaited, Awaited::Sync) {
                 return Ok(());
@@ -289,7 +293,12 @@ impl Client {
 
     fn ready(&mut self, tag: u8, body: &[u8]) -> Result<(), Broken> {
         match self.awaited.front() {
-            Some(Awaited::Sync) => self.answered(),
+            Some(Awaited::Sync) => {
+                // It may be the answer to an earlier one.
+                let doubtful = self.doubtful;
+                self.answered();
+                self.doubtful = doubtful;
+            }
             Some(Awaited::Query(ops)) if ops.is_empty() || self.progress.failed => self.answered(),
             _ if self.doubtful > 0 => self.doubtful -= 1,
             _ => return Err(self.wrong(tag, "not asked to be ready")),

@@ -57,11 +57,6 @@ impl Line {
         self.offer_again = !self.unread.is_empty();
     }
 
-    pub(crate) fn take_held(&mut self) -> Vec<u8> {
-        self.offer_again = false;
-        std::mem::take(&mut self.unread)
-    }
-
     /// Reads without using; true if the peer is gone.
     pub(crate) fn is_gone(&mut self, env: &mut Env) -> bool {
         loop {

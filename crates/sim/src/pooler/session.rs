@@ -3,10 +3,9 @@
 
 use bytes::BytesMut;
 use pgweir_pool::{Actions, Checkout, Refusal, SlotId, Ticket};
-use pgweir_session::{ClientSide, Gather, Rules, Violation};
+use pgweir_session::{ClientSide, Gather, Rules, SkipBatch, Skipped, Violation, Wish, wish};
 use pgweir_wire::backend::{Report, ready_for_query};
-use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{Header, Severity, SqlState, TransactionStatus};
+use pgweir_wire::{FrameError, Severity, SqlState, TransactionStatus};
 
 use super::line::Line;
 use super::tasks::After;
@@ -30,6 +29,7 @@ pub(super) struct Session {
 pub(super) enum Place {
     Idle,
     Waiting(Ticket),
+    Skipping(SkipBatch),
     Leased(Held),
     Ended,
 }
@@ -38,13 +38,14 @@ pub(super) enum Place {
 pub(super) struct Held {
     pub(super) slot: SlotId,
     pub(super) server: Box<Server>,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// Whether something was asked since the last quiet moment.
     asked: bool,
 }
 
+/// What a server that was just lent has to do first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
+pub(super) enum Stage {
     Check,
     Fit,
     Serve,
@@ -64,8 +65,6 @@ enum Farewell {
     ServerLost,
     Refused(Refusal),
     Violation(Violation),
-    /// A canceled batch that has no end yet.
-    CanceledInBatch,
 }
 
 /// Whether something moved.
@@ -87,6 +86,7 @@ impl Session {
         match &self.place {
             Place::Idle => "idle".to_owned(),
             Place::Waiting(_) => "waiting".to_owned(),
+            Place::Skipping(_) => "skipping".to_owned(),
             Place::Leased(held) => format!("holds {} in {:?}", held.server.backend, held.stage),
             Place::Ended => "ended".to_owned(),
         }
@@ -99,7 +99,8 @@ impl Pooler {
         loop {
             let moved = match self.sessions[id].place {
                 Place::Idle => self.idle(id, pg, env),
-                Place::Waiting(ticket) => self.waiting(id, ticket, pg, env),
+                Place::Waiting(ticket) => self.waiting(id, ticket, env),
+                Place::Skipping(_) => self.skipping(id, env),
                 Place::Leased(_) => self.leased(id, pg, env),
                 Place::Ended => return self.return_late_mail(id, pg, env),
             };
@@ -122,7 +123,7 @@ impl Pooler {
             Read::Nothing => return Ok(false),
             Read::End => return Err(Farewell::Left),
         };
-        match wish(&bytes)? {
+        match wish(&bytes).map_err(broken)? {
             (Wish::Nothing, consumed) => {
                 line.keep(bytes, consumed);
                 if consumed > 0 {
@@ -157,6 +158,7 @@ impl Pooler {
                 }
                 Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
                 Checkout::Wait(ticket) => {
+                    self.sessions[id].canceled = false;
                     env.note(|| format!("session {id} waits"));
                     self.sessions[id].place = Place::Waiting(ticket);
                     return Ok(true);
@@ -165,7 +167,7 @@ impl Pooler {
         }
     }
 
-    fn waiting(&mut self, id: usize, ticket: Ticket, pg: &mut Postgres, env: &mut Env) -> Moved {
+    fn waiting(&mut self, id: usize, ticket: Ticket, env: &mut Env) -> Moved {
         match self.sessions[id].mail.take() {
             Some(Mail::Lease(slot, server, stale)) => {
                 match self.alive(slot, server, env) {
@@ -181,27 +183,19 @@ impl Pooler {
         let session = &mut self.sessions[id];
         if std::mem::take(&mut session.canceled) {
             if self.pools.leave_queue(pool, ticket).is_some() {
-                return self.answer_unserved(id, env);
+                self.answer_canceled(id, env);
             }
             return Ok(true);
         }
         match session.line.is_gone(env) {
-            true => {
-                let _ = pg;
-                Err(Farewell::Left)
-            }
+            true => Err(Farewell::Left),
             false => Ok(false),
         }
     }
 
-    fn answer_unserved(&mut self, id: usize, env: &mut Env) -> Moved {
+    fn answer_canceled(&mut self, id: usize, env: &mut Env) {
         env.note(|| format!("session {id} is canceled while it waits"));
         let session = &mut self.sessions[id];
-        session.place = Place::Idle;
-        let held = session.line.take_held();
-        let Some(rest) = skip_batch(&held) else {
-            return Err(Farewell::CanceledInBatch);
-        };
         let mut out = BytesMut::new();
         Report {
             severity: Severity::Error,
@@ -211,9 +205,36 @@ impl Pooler {
             hint: None,
         }
         .write(&mut out);
-        ready_for_query(&mut out, TransactionStatus::Idle);
         session.line.queue(&out);
-        session.line.put_back(rest);
+        session.line.offer_held();
+        session.place = Place::Skipping(SkipBatch::default());
+    }
+
+    fn skipping(&mut self, id: usize, env: &mut Env) -> Moved {
+        let Session { line, place, .. } = &mut self.sessions[id];
+        line.drain(env).map_err(|_| Farewell::Left)?;
+        if line.has_unsent() {
+            return Ok(false);
+        }
+        let bytes = match line.read(env) {
+            Read::Bytes(bytes) => bytes,
+            Read::Nothing => return Ok(false),
+            Read::End => return Err(Farewell::Left),
+        };
+        let Place::Skipping(skip) = place else {
+            return Ok(true);
+        };
+        match skip.skip(&bytes).map_err(broken)? {
+            Skipped::Part(consumed) => line.keep(bytes, consumed),
+            Skipped::All(consumed) => {
+                line.keep(bytes, consumed);
+                line.offer_held();
+                let mut out = BytesMut::new();
+                ready_for_query(&mut out, TransactionStatus::Idle);
+                line.queue(&out);
+                *place = Place::Idle;
+            }
+        }
         Ok(true)
     }
 
@@ -368,16 +389,20 @@ impl Pooler {
         let consumed = relay
             .from_server(&bytes, side, &rules, &mut to_client)
             .map_err(Farewell::Violation)?;
-        line.send(env, to_client.bytes(&bytes))
-            .map_err(|_| Farewell::Left)?;
+        let sent = match held.stage {
+            Stage::Serve => line.send(env, to_client.bytes(&bytes)),
+            Stage::Check | Stage::Fit => Ok(()),
+        };
         held.server.line.keep(bytes, consumed);
+        sent.map_err(|_| Farewell::Left)?;
         if held.stage != Stage::Serve {
-            if !held.server.relay.is_asking() {
+            if held.server.relay.is_quiet() {
                 let mut out = BytesMut::new();
                 let fits = held.stage == Stage::Check
                     && held.server.relay.fit(side, &self.tracked, &mut out);
                 held.server.line.queue(&out);
                 held.stage = if fits { Stage::Fit } else { Stage::Serve };
+                self.begin_service(id, pg, env);
             }
             return Ok(());
         }
@@ -387,6 +412,16 @@ impl Pooler {
         Ok(())
     }
 
+    /// The server is ready for what the client asked, unless the client has canceled it.
+    fn begin_service(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
+        let session = &mut self.sessions[id];
+        let serves = matches!(&session.place, Place::Leased(held) if held.stage == Stage::Serve);
+        if serves && std::mem::take(&mut session.canceled) {
+            self.release(id, pg, env);
+            self.answer_canceled(id, env);
+        }
+    }
+
     /// The server owes nothing any more: a query has ended, and perhaps the lease with it.
     fn turn_quiet(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
         let session = &mut self.sessions[id];
@@ -394,14 +429,21 @@ impl Pooler {
             return;
         };
         held.asked = false;
-        if held.server.relay.status() != TransactionStatus::Idle || self.setup.session_mode {
-            return;
+        if held.server.relay.status() == TransactionStatus::Idle && !self.setup.session_mode {
+            self.release(id, pg, env);
         }
+    }
+
+    fn release(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
+        let session = &mut self.sessions[id];
         let Place::Leased(held) = std::mem::replace(&mut session.place, Place::Idle) else {
             return;
         };
         self.holders.remove(&held.server.backend);
-        self.checkin(held.slot, held.server, pg, env);
+        match held.server.relay.may_release() {
+            true => self.checkin(held.slot, held.server, pg, env),
+            false => self.clean_up(held.slot, held.server, After::Release, pg, env),
+        }
     }
 
     /// The server has closed its connection. If it was only being prepared for the client, another
@@ -428,10 +470,10 @@ impl Pooler {
         let place = std::mem::replace(&mut session.place, Place::Ended);
         let holds = match &place {
             Place::Leased(held) => Some(held.server.backend),
-            Place::Idle | Place::Waiting(_) | Place::Ended => None,
+            Place::Idle | Place::Waiting(_) | Place::Skipping(_) | Place::Ended => None,
         };
         let excused = match &farewell {
-            Farewell::Left | Farewell::CanceledInBatch => true,
+            Farewell::Left => true,
             Farewell::Refused(refusal) => {
                 env.note(|| format!("{refusal:?}"));
                 true
@@ -449,7 +491,7 @@ impl Pooler {
         env.close(session.line.end);
         self.pools.client_left(pool, env.now());
         match place {
-            Place::Idle | Place::Ended => {}
+            Place::Idle | Place::Skipping(_) | Place::Ended => {}
             Place::Waiting(ticket) => {
                 if self.pools.leave_queue(pool, ticket).is_none() {
                     self.return_late_mail(id, pg, env);
@@ -478,44 +520,6 @@ impl Pooler {
     }
 }
 
-/// What the first message of an idle client wants.
-enum Wish {
-    Nothing,
-    Terminate,
-    Server,
-}
-
-/// Repeats the shell's look at the messages of a client that holds no server.
-fn wish(bytes: &[u8]) -> Result<(Wish, usize), Farewell> {
-    let mut at = 0;
-    loop {
-        let header = Header::peek(&bytes[at..], u32::MAX)
-            .map_err(|error| Farewell::Violation(Violation::ClientFrame(error)))?;
-        let Some(header) = header else {
-            return Ok((Wish::Nothing, at));
-        };
-        match header.tag {
-            tag::TERMINATE => return Ok((Wish::Terminate, at)),
-            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {
-                if bytes.len() < at + header.frame_len() {
-                    return Ok((Wish::Nothing, at));
-                }
-                at += header.frame_len();
-            }
-            _ if at > 0 => return Ok((Wish::Nothing, at)),
-            _ => return Ok((Wish::Server, 0)),
-        }
-    }
-}
-
-/// What follows the first batch in `bytes`; `None` if its end is not there.
-fn skip_batch(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = bytes;
-    loop {
-        let header = Header::peek(rest, u32::MAX).ok()??;
-        rest = rest.get(header.frame_len()..)?;
-        if matches!(header.tag, tag::QUERY | tag::SYNC | tag::FUNCTION_CALL) {
-            return Some(rest);
-        }
-    }
+fn broken(error: FrameError) -> Farewell {
+    Farewell::Violation(Violation::ClientFrame(error))
 }

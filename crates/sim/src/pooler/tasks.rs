@@ -6,14 +6,14 @@ use pgweir_pool::SlotId;
 use pgweir_session::{Abandon, ClientSide, Gather, Rules};
 use pgweir_wire::{TransactionStatus, frontend};
 
-use super::session::Place;
+use super::session::{Place, Stage};
 use super::{Pooler, Server};
 use crate::laws::Broken;
 use crate::postgres::Postgres;
 use crate::wires::{End, Env, Event, Read};
 
-/// `cancel_drain_timeout`
-const PATIENCE_US: u64 = 2_000_000;
+/// `cancel_drain_timeout`: longer than the slowest wire needs for the longest answer.
+const PATIENCE_US: u64 = 30_000_000;
 
 /// What happens to a backend that no session holds and that is not idle in a pool.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) enum Task {
         slot: SlotId,
         server: Box<Server>,
         step: Step,
+        since_us: u64,
     },
     Closing {
         slot: SlotId,
@@ -41,6 +42,8 @@ pub(super) enum Step {
     Cancel,
     /// What is owed is read and thrown away.
     Drain,
+    /// A query runs that shows whether everything was read.
+    Probe,
     /// ROLLBACK is running.
     RollBack,
     /// `server_reset_query` is running.
@@ -50,6 +53,9 @@ pub(super) enum Step {
 /// Why a server is cleaned up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum After {
+    /// Its client has given it back, and it has to show that it is quiet.
+    Release,
+    /// Its client is gone.
     Client,
 }
 
@@ -71,10 +77,13 @@ impl Pooler {
     /// A client asks to cancel what its connection is doing.
     pub(crate) fn cancel_asked(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
         match &self.sessions[id].place {
-            Place::Idle | Place::Ended => {}
+            Place::Idle | Place::Skipping(_) | Place::Ended => {}
             Place::Waiting(_) => {
                 self.sessions[id].canceled = true;
                 self.wake_session(id, pg, env);
+            }
+            Place::Leased(held) if held.stage != Stage::Serve => {
+                self.sessions[id].canceled = true;
             }
             Place::Leased(held) => {
                 let (slot, backend) = (held.slot, held.server.backend);
@@ -94,7 +103,7 @@ impl Pooler {
 
     /// A CancelRequest reaches PostgreSQL.
     pub(crate) fn cancel_arrives(
-        &mut self,
+        &self,
         flight: u64,
         pg: &mut Postgres,
         env: &mut Env,
@@ -115,6 +124,7 @@ impl Pooler {
             Then::EndCancel(slot) => {
                 let actions = self.pools.end_cancel(slot, env.now());
                 self.perform(actions, pg, env);
+                self.wake_server(backend, pg, env);
             }
             Then::Drain => {
                 if let Some(Task::Cleaning { step, .. }) = self.tasks.get_mut(&backend) {
@@ -169,11 +179,20 @@ impl Pooler {
                 return self.give_up(slot, server, env);
             }
             server.line.queue(&out);
-            step = Step::Cancel;
-            self.send_cancel(backend, Then::Drain, env);
+            // A query of the pooler's own was preparing the server.
+            if !server.relay.is_asking() {
+                step = Step::Cancel;
+                self.send_cancel(backend, Then::Drain, env);
+            }
         }
-        self.tasks
-            .insert(backend, Task::Cleaning { slot, server, step });
+        let since_us = env.now_us;
+        let task = Task::Cleaning {
+            slot,
+            server,
+            step,
+            since_us,
+        };
+        self.tasks.insert(backend, task);
         self.wake_server(backend, pg, env);
     }
 
@@ -200,7 +219,10 @@ impl Pooler {
 
     fn go_on_cleaning(&mut self, backend: usize, pg: &mut Postgres, env: &mut Env) {
         loop {
-            let Some(Task::Cleaning { slot, server, step }) = self.tasks.get_mut(&backend) else {
+            let Some(Task::Cleaning {
+                slot, server, step, ..
+            }) = self.tasks.get_mut(&backend)
+            else {
                 return;
             };
             if *step == Step::Cancel {
@@ -220,7 +242,14 @@ impl Pooler {
                         let (mut nobody, mut heard) = (ClientSide::default(), Gather::default());
                         let relay = &mut server.relay;
                         match relay.from_server(&bytes, &mut nobody, &rules, &mut heard) {
-                            Ok(consumed) => server.line.keep(bytes, consumed),
+                            Ok(consumed) => {
+                                server.line.keep(bytes, consumed);
+                                let mut out = BytesMut::new();
+                                let _ = server.relay.abandon(&mut out);
+                                server.line.queue(&out);
+                                let drained = server.line.drain(env);
+                                problem = drained.err().map(|_| "gone".to_owned());
+                            }
                             Err(violation) => problem = Some(violation.to_string()),
                         }
                     }
@@ -228,10 +257,20 @@ impl Pooler {
                     Read::End => problem = Some("server conn crashed?".to_owned()),
                 }
             }
+            // A late cancel of the client's could hit what is asked now.
+            if problem.is_none() && self.pools.is_being_canceled(slot) {
+                return;
+            }
             let mut out = BytesMut::new();
             let next = match (&problem, *step) {
                 (Some(_), _) | (None, Step::Reset) => None,
-                (None, Step::Drain) if server.relay.status() != TransactionStatus::Idle => {
+                (None, _) if server.relay.is_in_doubt() => {
+                    server.relay.ask("", &mut out);
+                    Some(Step::Probe)
+                }
+                (None, Step::Drain | Step::Probe)
+                    if server.relay.status() != TransactionStatus::Idle =>
+                {
                     server.relay.ask("ROLLBACK", &mut out);
                     Some(Step::RollBack)
                 }
@@ -264,14 +303,17 @@ impl Pooler {
 
     /// The patience for cleaning a server up is over.
     pub(crate) fn impatience(&mut self, backend: usize, env: &mut Env) {
-        if !matches!(self.tasks.get(&backend), Some(Task::Cleaning { .. })) {
-            return;
+        match self.tasks.get(&backend) {
+            // The timer may be one of an earlier time.
+            Some(Task::Cleaning { since_us, .. }) if since_us + PATIENCE_US == env.now_us => {}
+            _ => return,
         }
-        if let Some(Task::Cleaning { slot, server, step }) = self.tasks.remove(&backend) {
-            self.blame(
-                backend,
-                format!("{step:?} takes too long: {:?}", server.relay),
-            );
+        if let Some(Task::Cleaning {
+            slot, server, step, ..
+        }) = self.tasks.remove(&backend)
+        {
+            let why = format!("{step:?} takes too long: {:?}", server.relay);
+            self.blame(backend, why);
             self.give_up(slot, server, env);
         }
     }

@@ -14,6 +14,9 @@ use crate::sql::{Op, Settings, Token, split_token, statements};
 /// Output beyond which a backend waits until some of it is taken.
 const OUTPUT_MAX: usize = 4_000;
 
+/// What a query without a token takes.
+const NAP_US: u64 = 700;
+
 /// The state of a session.
 #[derive(Debug)]
 pub(crate) struct Backend {
@@ -282,8 +285,18 @@ impl Backend {
         if std::mem::take(&mut self.canceled) {
             return self.fail("57014", *token, "canceling statement due to user request");
         }
-        if self.block == Block::Failed && !matches!(op, Op::Commit | Op::Rollback) {
+        let harmless = match how {
+            How::Simple => matches!(op, Op::Commit | Op::Rollback | Op::Empty),
+            How::Portal { .. } => matches!(op, Op::Commit | Op::Rollback),
+        };
+        if self.block == Block::Failed && !harmless {
             return self.fail("25P02", *token, "current transaction is aborted");
+        }
+        // The pooler's own queries take a little time, so that something can happen meanwhile.
+        if token.is_none()
+            && let Some(until) = self.sleep(now_us, NAP_US)
+        {
+            return Outcome::Sleep(until);
         }
         self.settings.begin();
         match &op {
@@ -294,15 +307,10 @@ impl Backend {
                 return self.rows(statement, *rows, how);
             }
             Op::Sleep(us) => {
-                match self.sleeps_until {
-                    None => {
-                        self.sleeps_until = Some(now_us + us);
-                        return Outcome::Sleep(now_us + us);
-                    }
-                    Some(until) if until > now_us => return Outcome::Sleep(until),
-                    Some(_) => self.sleeps_until = None,
-                }
-                return self.rows(statement, 1, how);
+                return match self.sleep(now_us, *us) {
+                    Some(until) => Outcome::Sleep(until),
+                    None => self.rows(statement, 1, how),
+                };
             }
             Op::Begin => self.block = Block::InTransaction,
             Op::Commit | Op::Rollback => return self.end_block(op == Op::Commit),
@@ -340,6 +348,17 @@ impl Backend {
         }
         self.complete(&op);
         Outcome::Done
+    }
+
+    /// Sleeps for some microseconds, beginning with the first call; until when, or `None` at the
+    /// end.
+    fn sleep(&mut self, now_us: u64, us: u64) -> Option<u64> {
+        let until = *self.sleeps_until.get_or_insert(now_us + us);
+        if until <= now_us {
+            self.sleeps_until = None;
+            return None;
+        }
+        Some(until)
     }
 
     fn end_block(&mut self, commit: bool) -> Outcome {

@@ -1,0 +1,204 @@
+//! What the messages under way will change in the books of prepared statements.
+//!
+//! The books ([`ClientStatements`], [`ServerStatements`]) hold what has been answered. A change
+//! enters them with its reply; one that the server skips after an error never does. Until then it
+//! is here, because the next message may need it.
+//!
+//! Messages between two Syncs succeed or are skipped together: a change of the current batch is as
+//! good as done. One of an earlier batch may never happen, so nothing is built on it.
+//!
+//! [`ClientStatements`]: crate::prepared::ClientStatements
+//! [`ServerStatements`]: crate::prepared::ServerStatements
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::prepared::{Statement, StatementId};
+
+/// A change that enters the books with a reply.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The client's Parse gives a name.
+    Named {
+        /// The client's name.
+        name: Box<[u8]>,
+        /// What it stands for.
+        statement: Arc<Statement>,
+        /// Whether the server is sent the statement.
+        sent: bool,
+    },
+    /// The client's Close takes a name away.
+    Closed(Box<[u8]>),
+    /// A Parse of the pooler's own.
+    Taught(Arc<Statement>),
+    /// A Close of the pooler's own.
+    Evicted(StatementId),
+}
+
+/// Whether a server has a statement.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Presence {
+    /// When it reads the next message of this batch, it has.
+    Has,
+    /// It has not.
+    Lacks,
+    /// Nobody knows before an earlier batch is answered.
+    Unknown,
+}
+
+/// Changes under way, in order.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pending: VecDeque<(u64, Change)>,
+    batch: u64,
+}
+
+impl Changes {
+    /// Notes a change that has been, or is being, sent.
+    pub fn push(&mut self, change: Change) {
+        self.pending.push_back((self.batch, change));
+    }
+
+    /// What follows is another batch.
+    #[inline]
+    pub fn end_batch(&mut self) {
+        self.batch += 1;
+    }
+
+    /// The first change has been answered or skipped.
+    pub fn pop(&mut self) -> Option<Change> {
+        self.pending.pop_front().map(|(_, change)| change)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.pending.clear();
+    }
+
+    /// What a client's name will stand for: `None` if nothing changes, `Some(None)` if it will
+    /// stand for nothing.
+    pub fn named(&self, wanted: &[u8]) -> Option<Option<&Arc<Statement>>> {
+        self.pending
+            .iter()
+            .rev()
+            .find_map(|(_, change)| match change {
+                Change::Named {
+                    name, statement, ..
+                } if **name == *wanted => Some(Some(statement)),
+                Change::Closed(name) if **name == *wanted => Some(None),
+                Change::Named { .. }
+                | Change::Closed(_)
+                | Change::Taught(_)
+                | Change::Evicted(_) => None,
+            })
+    }
+
+    /// Whether the server will have a statement; `None` if nothing changes.
+    pub fn presence(&self, id: StatementId) -> Option<Presence> {
+        let (batch, has) = self.pending.iter().rev().find_map(|(batch, change)| {
+            let (changed, has) = change.on_server()?;
+            (changed == id).then_some((*batch, has))
+        })?;
+        Some(match (batch == self.batch, has) {
+            (false, _) => Presence::Unknown,
+            (true, true) => Presence::Has,
+            (true, false) => Presence::Lacks,
+        })
+    }
+
+    /// Which statements are concerned, and whether the server will have them in the end.
+    pub fn outcomes(&self) -> HashMap<StatementId, bool> {
+        let on_server = self.pending.iter().filter_map(|(_, c)| c.on_server());
+        on_server.collect()
+    }
+
+    /// The statement that was taught first among those that are still on their way and will stay.
+    pub fn oldest_taught(&self) -> Option<Arc<Statement>> {
+        let taught = self.pending.iter().filter_map(|(_, change)| match change {
+            Change::Taught(statement)
+            | Change::Named {
+                statement,
+                sent: true,
+                ..
+            } => Some(statement),
+            Change::Named { .. } | Change::Closed(_) | Change::Evicted(_) => None,
+        });
+        let mut staying = taught.filter(|statement| {
+            let mut later = self.pending.iter().rev();
+            later
+                .find_map(|(_, change)| change.on_server().filter(|(id, _)| *id == statement.id))
+                .is_some_and(|(_, has)| has)
+        });
+        staying.next().map(Arc::clone)
+    }
+}
+
+impl Change {
+    /// Which statement the server has or has not after this.
+    fn on_server(&self) -> Option<(StatementId, bool)> {
+        match self {
+            Self::Taught(statement)
+            | Self::Named {
+                statement,
+                sent: true,
+                ..
+            } => Some((statement.id, true)),
+            Self::Evicted(id) => Some((*id, false)),
+            Self::Named { .. } | Self::Closed(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prepared::StatementTable;
+
+    fn statement() -> Arc<Statement> {
+        StatementTable::default().intern(b"select 1\0\0\0")
+    }
+
+    #[test]
+    fn a_change_of_this_batch_is_as_good_as_done() {
+        let (statement, mut changes) = (statement(), Changes::default());
+        changes.push(Change::Taught(Arc::clone(&statement)));
+        assert_eq!(changes.presence(statement.id), Some(Presence::Has));
+        changes.push(Change::Evicted(statement.id));
+        assert_eq!(changes.presence(statement.id), Some(Presence::Lacks));
+    }
+
+    #[test]
+    fn nothing_is_built_on_a_change_of_an_earlier_batch() {
+        let (statement, mut changes) = (statement(), Changes::default());
+        changes.push(Change::Taught(Arc::clone(&statement)));
+        changes.end_batch();
+        assert_eq!(changes.presence(statement.id), Some(Presence::Unknown));
+        changes.pop();
+        assert_eq!(changes.presence(statement.id), None);
+    }
+
+    #[test]
+    fn the_last_word_on_a_name_counts() {
+        let (statement, mut changes) = (statement(), Changes::default());
+        assert!(changes.named(b"a").is_none());
+        changes.push(Change::Named {
+            name: (*b"a").into(),
+            statement,
+            sent: false,
+        });
+        assert!(changes.named(b"a").is_some_and(|named| named.is_some()));
+        changes.push(Change::Closed((*b"a").into()));
+        assert!(changes.named(b"a").is_some_and(|named| named.is_none()));
+    }
+
+    #[test]
+    fn what_is_to_be_closed_again_makes_no_room() {
+        let (statement, mut changes) = (statement(), Changes::default());
+        changes.push(Change::Taught(Arc::clone(&statement)));
+        assert!(changes.outcomes()[&statement.id]);
+        assert!(changes.oldest_taught().is_some());
+        changes.push(Change::Evicted(statement.id));
+        assert!(!changes.outcomes()[&statement.id]);
+        assert!(changes.oldest_taught().is_none());
+    }
+}
