@@ -174,11 +174,11 @@ fn raise_file_limit() -> Result<(), Failure> {
 
 /// Builds pgweir, unless the caller brings a pooler, and the programs beside it.
 fn build(options: &Options) -> Result<Programs, Failure> {
-    let mut args = vec!["build", "--release", "--package", "pgweir-benches"];
+    // One by one: built together, they would share the features of their dependencies.
+    step::run(&mut cargo(&["build", "--release", "--package", "pgweir-benches"]))?;
     if !brings_pooler() {
-        args.extend(["--package", "pgweir"]);
+        step::run(&mut cargo(&["build", "--release", "--package", "pgweir"]))?;
     }
-    step::run(&mut cargo(&args))?;
     let folder = target()?.join("release");
     let own = folder.join("pgweir");
     Ok(Programs {

@@ -63,6 +63,10 @@ pub struct Gauge {
 }
 
 impl Gauge {
+    fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| self.used > limit)
+    }
+
     fn is_full(&self) -> bool {
         self.limit.is_some_and(|limit| self.used >= limit)
     }
@@ -72,12 +76,17 @@ impl Gauge {
 #[derive(Debug, Default)]
 pub struct Budget {
     gauges: HashMap<Scope, Gauge>,
+    /// How many of them are over their limit: almost always none, and every checkin asks.
+    over: usize,
 }
 
 impl Budget {
     /// Sets a limit; it holds from now on. Who is there already stays.
     pub fn set_limit(&mut self, scope: Scope, limit: Option<u32>) {
-        self.gauges.entry(scope).or_default().limit = limit;
+        let gauge = self.gauges.entry(scope).or_default();
+        self.over -= usize::from(gauge.is_over());
+        gauge.limit = limit;
+        self.over += usize::from(gauge.is_over());
     }
 
     /// How a scope stands.
@@ -97,8 +106,7 @@ impl Budget {
 
     /// Whether a scope holds more than its limit allows (after the limit was lowered).
     pub fn is_over(&self, scope: &Scope) -> bool {
-        let gauge = self.gauge(scope);
-        gauge.limit.is_some_and(|limit| gauge.used > limit)
+        self.over > 0 && self.gauge(scope).is_over()
     }
 
     /// Takes one unit of every scope, or none at all.
@@ -117,7 +125,9 @@ impl Budget {
     pub fn take_unlimited(&mut self, scopes: &[Scope]) {
         for scope in scopes {
             let gauge = self.gauges.entry(scope.clone()).or_default();
+            self.over -= usize::from(gauge.is_over());
             gauge.used += 1;
+            self.over += usize::from(gauge.is_over());
             gauge.peak = gauge.peak.max(gauge.used);
         }
     }
@@ -133,7 +143,9 @@ impl Budget {
                 gauge.used > 0,
                 "{scope} was given back more often than taken"
             );
+            self.over -= usize::from(gauge.is_over());
             gauge.used = gauge.used.saturating_sub(1);
+            self.over += usize::from(gauge.is_over());
         }
     }
 }
@@ -170,6 +182,7 @@ mod tests {
         budget.take_unlimited(&[database(), database()]);
         budget.set_limit(database(), Some(1));
         assert!(budget.is_over(&database()));
+        assert!(!budget.is_over(&Scope::Clients));
         assert_eq!(
             budget.gauge(&database()),
             Gauge {
@@ -178,5 +191,11 @@ mod tests {
                 limit: Some(1)
             }
         );
+        budget.give_back(&[database()]);
+        assert!(!budget.is_over(&database()));
+        budget.set_limit(database(), Some(0));
+        assert!(budget.is_over(&database()));
+        budget.set_limit(database(), None);
+        assert!(!budget.is_over(&database()));
     }
 }

@@ -5,6 +5,7 @@
 //! client gets. Values are shared, so that thousands of like clients hold one copy and comparing
 //! them is mostly comparing a pointer.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -93,12 +94,15 @@ impl Values {
         Arc::ptr_eq(&self.shared, &other.shared) || self.shared == other.shared
     }
 
-    /// Shares the memory of `other`, which holds the same values.
+    /// Lets two that hold the same values share one copy: always the one that lies lower in memory, so
+    /// that all clients and servers with the same values come to share a single one.
     #[inline]
-    pub fn share(&mut self, other: &Self) {
+    pub fn unite(&mut self, other: &mut Self) {
         debug_assert!(self.same(other));
-        if !Arc::ptr_eq(&self.shared, &other.shared) {
-            self.shared = Arc::clone(&other.shared);
+        match Arc::as_ptr(&self.shared).cmp(&Arc::as_ptr(&other.shared)) {
+            Ordering::Less => other.shared = Arc::clone(&self.shared),
+            Ordering::Equal => {}
+            Ordering::Greater => self.shared = Arc::clone(&other.shared),
         }
     }
 
@@ -197,5 +201,20 @@ mod tests {
             &tracked,
             &[("TimeZone", "UTC"), ("application_name", "x")]
         )));
+    }
+
+    #[test]
+    fn like_values_come_to_share_one_copy() {
+        let tracked = Tracked::new([]);
+        let mut all: Vec<Values> = (0..3)
+            .map(|_| values(&tracked, &[("TimeZone", "UTC")]))
+            .collect();
+        // Whatever the order of meetings, two rounds are enough for three.
+        for (left, right) in [(0, 1), (1, 2), (0, 1), (1, 2)] {
+            let (head, tail) = all.split_at_mut(right);
+            head[left].unite(&mut tail[0]);
+        }
+        let one = Arc::as_ptr(&all[0].shared);
+        assert!(all.iter().all(|values| Arc::as_ptr(&values.shared) == one));
     }
 }

@@ -122,6 +122,23 @@ impl Session {
             if self.line.has_unsent() && self.line.poll_drain(cx).is_ready_err() {
                 return Poll::Ready(Err(Farewell::ClientGone));
             }
+            // The server first: what it says mostly ends the lease, and then the client is read by whoever serves it
+            // next, not twice.
+            if !self.line.has_unsent()
+                && let Poll::Ready(input) = held.server.line.poll_read(cx, &mut desk.scratch)
+            {
+                match input {
+                    Ok(Input::End) | Err(_) => return Poll::Ready(self.server_lost()),
+                    Ok(input) => match self.hear(cx, desk, input) {
+                        Ok(Heard::Released) => return Poll::Ready(Ok(())),
+                        Ok(Heard::More) => moved = true,
+                        Err(farewell) => return Poll::Ready(Err(farewell)),
+                    },
+                }
+            }
+            let Place::Leased(held) = &mut self.place else {
+                return Poll::Ready(Ok(()));
+            };
             let clear = !held.server.line.has_unsent() && !self.line.has_unsent();
             if held.serves()
                 && clear
@@ -135,21 +152,6 @@ impl Session {
                         }
                         moved = true;
                     }
-                }
-            }
-            let Place::Leased(held) = &mut self.place else {
-                return Poll::Ready(Ok(()));
-            };
-            if !self.line.has_unsent()
-                && let Poll::Ready(input) = held.server.line.poll_read(cx, &mut desk.scratch)
-            {
-                match input {
-                    Ok(Input::End) | Err(_) => return Poll::Ready(self.server_lost()),
-                    Ok(input) => match self.hear(cx, desk, input) {
-                        Ok(Heard::Released) => return Poll::Ready(Ok(())),
-                        Ok(Heard::More) => moved = true,
-                        Err(farewell) => return Poll::Ready(Err(farewell)),
-                    },
                 }
             }
             if !moved {

@@ -166,7 +166,7 @@ impl Relay {
     #[inline]
     pub fn fit(&mut self, client: &mut ClientSide, tracked: &Tracked, out: &mut BytesMut) -> bool {
         if client.values.same(&self.values) {
-            client.values.share(&self.values);
+            client.values.unite(&mut self.values);
             return false;
         }
         match client.values.settings_for(&self.values, tracked) {
