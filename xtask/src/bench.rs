@@ -175,7 +175,12 @@ fn raise_file_limit() -> Result<(), Failure> {
 /// Builds pgweir, unless the caller brings a pooler, and the programs beside it.
 fn build(options: &Options) -> Result<Programs, Failure> {
     // One by one: built together, they would share the features of their dependencies.
-    step::run(&mut cargo(&["build", "--release", "--package", "pgweir-benches"]))?;
+    step::run(&mut cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "pgweir-benches",
+    ]))?;
     if !brings_pooler() {
         step::run(&mut cargo(&["build", "--release", "--package", "pgweir"]))?;
     }
