@@ -139,7 +139,7 @@ impl Login<'_> {
     fn share_values(&self, route: &Route, side: &mut ClientSide) {
         let mut latest = lock(&route.latest_values);
         if latest.same(&side.values) {
-            side.values.share(&latest);
+            side.values.unite(&mut latest);
         } else {
             *latest = side.values.clone();
         }
