@@ -1,7 +1,10 @@
 //! The sums that must hold at every moment.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
 
+use crate::budget::Scope;
 use crate::gate::Gate;
 use crate::pools::Pools;
 use crate::slot::{SlotState, StateCounts};
@@ -49,22 +52,50 @@ impl<S, W: Clone> Pools<S, W> {
             if pool.idle.len() != idle as usize {
                 return Err(Imbalance::Idle(name(), pool.idle.len(), idle));
             }
-            if idle > 0 && !pool.waiting.is_empty() && pool.gate == Gate::Open {
+            if idle > 0 && self.servable(id) > 0 && pool.gate == Gate::Open {
                 return Err(Imbalance::WaitsBesideIdle(name()));
             }
-            for scope in &pool.scopes {
-                let of_scope = self
-                    .iter()
-                    .filter(|(_, other)| other.scopes.contains(scope));
-                let held = of_scope.map(|(_, other)| other.counts.total()).sum();
-                let gauge = self.budget.gauge(scope).used;
-                if gauge != held {
-                    return Err(Imbalance::Gauge {
-                        scope: scope.to_string(),
-                        gauge,
-                        held,
-                    });
-                }
+        }
+        self.audit_gauges()
+    }
+
+    /// Every gauge that counts slots is the number of slots that count in it.
+    fn audit_gauges(&self) -> Result<(), Imbalance> {
+        let mut held: HashMap<&Scope, u32> = HashMap::new();
+        for (_, slot) in self.slots.iter() {
+            let party = slot.party.iter().flat_map(|party| party.iter());
+            let scopes = slot.scopes.iter().chain(&slot.host).chain(&slot.login);
+            for scope in scopes.chain(party) {
+                *held.entry(scope).or_default() += 1;
+            }
+        }
+        for (_, pool) in self.iter() {
+            *held.entry(&Scope::Waiting).or_default() += pool.waiting.len() as u32;
+        }
+        for (scope, gauge) in self.budget.iter() {
+            let counts_here = match scope {
+                Scope::HostServers(_)
+                | Scope::DatabaseServers(_)
+                | Scope::UserServers(_)
+                | Scope::AppServers(_)
+                | Scope::AddressServers(_)
+                | Scope::HostLogins(_)
+                | Scope::Waiting => true,
+                Scope::Clients
+                | Scope::DatabaseClients(_)
+                | Scope::UserClients(_)
+                | Scope::AppClients(_)
+                | Scope::AddressClients(_)
+                | Scope::Logins
+                | Scope::Cancels => false,
+            };
+            let held = held.get(scope).copied().unwrap_or(0);
+            if counts_here && gauge.used != held {
+                return Err(Imbalance::Gauge {
+                    scope: scope.to_string(),
+                    gauge: gauge.used,
+                    held,
+                });
             }
         }
         Ok(())

@@ -1,11 +1,17 @@
 //! Every count limit, in one place.
 //!
 //! A [`Scope`] is something that has a limit; its gauge counts who uses it now. Taking and giving
-//! back are the only ways to change a count. The names in the docs are PgBouncer's keys.
+//! back are the only ways to change a count. The names in the docs are configuration keys.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a permit may be taken from one pool for another, on the average. Every switch costs a
+/// login: without a bound, pools that share a limit could spend their time on logins.
+const SWITCHES_PER_PERMIT_AND_SECOND: u32 = 5;
 
 /// What a limit applies to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -16,11 +22,27 @@ pub enum Scope {
     DatabaseClients(Arc<str>),
     /// Clients of a user: `max_user_client_connections`.
     UserClients(Arc<str>),
+    /// Clients of an application, as its application_name says: `max_app_client_connections`.
+    AppClients(Arc<str>),
+    /// Clients of one address: `max_address_client_connections`.
+    AddressClients(IpAddr),
+    /// Clients that are logging in: `max_logins`.
+    Logins,
+    /// Clients that wait for a server, in all pools: `max_waiting`.
+    Waiting,
+    /// Servers of one PostgreSQL, over all databases and users: `max_host_connections`.
+    HostServers(Arc<str>),
     /// Servers of a database: `max_db_connections`.
     DatabaseServers(Arc<str>),
     /// Servers of a user: `max_user_connections`.
     UserServers(Arc<str>),
-    /// Connections that carry a CancelRequest, all of them together.
+    /// Servers lent to an application: `max_app_connections`.
+    AppServers(Arc<str>),
+    /// Servers lent to clients of one address: `max_address_connections`.
+    AddressServers(IpAddr),
+    /// Servers of one PostgreSQL that are connecting or logging in: `max_host_logins`.
+    HostLogins(Arc<str>),
+    /// Connections that carry a CancelRequest, all of them together: `max_cancels`.
     Cancels,
 }
 
@@ -31,22 +53,79 @@ impl Scope {
             Self::Clients => "max_client_conn",
             Self::DatabaseClients(_) => "max_db_client_connections",
             Self::UserClients(_) => "max_user_client_connections",
+            Self::AppClients(_) => "max_app_client_connections",
+            Self::AddressClients(_) => "max_address_client_connections",
+            Self::Logins => "max_logins",
+            Self::Waiting => "max_waiting",
+            Self::HostServers(_) => "max_host_connections",
             Self::DatabaseServers(_) => "max_db_connections",
             Self::UserServers(_) => "max_user_connections",
-            Self::Cancels => "cancel connections",
+            Self::AppServers(_) => "max_app_connections",
+            Self::AddressServers(_) => "max_address_connections",
+            Self::HostLogins(_) => "max_host_logins",
+            Self::Cancels => "max_cancels",
         }
     }
+
+    /// Whose limit it is; `None` where there is only one.
+    pub fn subject(&self) -> Option<String> {
+        match self {
+            Self::Clients | Self::Logins | Self::Waiting | Self::Cancels => None,
+            Self::DatabaseClients(name)
+            | Self::UserClients(name)
+            | Self::AppClients(name)
+            | Self::HostServers(name)
+            | Self::DatabaseServers(name)
+            | Self::UserServers(name)
+            | Self::AppServers(name)
+            | Self::HostLogins(name) => Some(name.to_string()),
+            Self::AddressClients(address) | Self::AddressServers(address) => {
+                Some(address.to_string())
+            }
+        }
+    }
+
+    /// The kind of those that share one limit: clients choose their applications' names and come
+    /// from anywhere, so no limit can be set for each.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::AppClients(_) => Some(Kind::AppClients),
+            Self::AddressClients(_) => Some(Kind::AddressClients),
+            Self::AppServers(_) => Some(Kind::AppServers),
+            Self::AddressServers(_) => Some(Kind::AddressServers),
+            Self::Clients
+            | Self::DatabaseClients(_)
+            | Self::UserClients(_)
+            | Self::Logins
+            | Self::Waiting
+            | Self::HostServers(_)
+            | Self::DatabaseServers(_)
+            | Self::UserServers(_)
+            | Self::HostLogins(_)
+            | Self::Cancels => None,
+        }
+    }
+}
+
+/// Scopes of which each has the same limit. Their gauges end with their last use.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Kind {
+    /// [`Scope::AppClients`]
+    AppClients,
+    /// [`Scope::AddressClients`]
+    AddressClients,
+    /// [`Scope::AppServers`]
+    AppServers,
+    /// [`Scope::AddressServers`]
+    AddressServers,
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.key())?;
-        match self {
-            Self::Clients | Self::Cancels => Ok(()),
-            Self::DatabaseClients(name)
-            | Self::UserClients(name)
-            | Self::DatabaseServers(name)
-            | Self::UserServers(name) => write!(f, " of {name}"),
+        match self.subject() {
+            Some(subject) => write!(f, " of {subject}"),
+            None => Ok(()),
         }
     }
 }
@@ -60,15 +139,42 @@ pub struct Gauge {
     pub peak: u32,
     /// How many there may be; `None` is no limit.
     pub limit: Option<u32>,
+    /// When the switches made so far are worn off.
+    switched_until: Option<Instant>,
 }
 
 impl Gauge {
+    /// A gauge as it reads.
+    pub fn reading(used: u32, peak: u32, limit: Option<u32>) -> Self {
+        Self {
+            used,
+            peak,
+            limit,
+            switched_until: None,
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.limit.is_some_and(|limit| self.used > limit)
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether nothing more can be taken.
+    pub fn is_full(&self) -> bool {
         self.limit.is_some_and(|limit| self.used >= limit)
+    }
+
+    /// Whether a permit may go from one pool to another now; if so, that is counted. As many as
+    /// there are permits may go at once, and then as many a second as the average allows.
+    fn may_switch(&mut self, now: Instant) -> bool {
+        let permits = self.limit.unwrap_or(u32::MAX).max(1);
+        let spacing = Duration::from_secs(1) / SWITCHES_PER_PERMIT_AND_SECOND.saturating_mul(permits);
+        let until = self.switched_until.map_or(now, |until| until.max(now));
+        let burst = Duration::from_secs(1) / SWITCHES_PER_PERMIT_AND_SECOND;
+        let allowed = until.saturating_duration_since(now) < burst;
+        if allowed {
+            self.switched_until = Some(until + spacing);
+        }
+        allowed
     }
 }
 
@@ -76,6 +182,8 @@ impl Gauge {
 #[derive(Debug, Default)]
 pub struct Budget {
     gauges: HashMap<Scope, Gauge>,
+    /// The limits of those that have one by kind.
+    kinds: HashMap<Kind, u32>,
     /// How many of them are over their limit: almost always none, and every checkin asks.
     over: usize,
 }
@@ -89,14 +197,47 @@ impl Budget {
         self.over += usize::from(gauge.is_over());
     }
 
+    /// Sets the limit of every scope of a kind; it holds from now on.
+    pub fn set_limit_of_each(&mut self, kind: Kind, limit: Option<u32>) {
+        match limit {
+            Some(limit) => self.kinds.insert(kind, limit),
+            None => self.kinds.remove(&kind),
+        };
+        let scopes: Vec<_> = self.gauges.keys().cloned().collect();
+        for scope in scopes.into_iter().filter(|s| s.kind() == Some(kind)) {
+            self.set_limit(scope, limit);
+        }
+    }
+
+    /// The limit of every scope of a kind.
+    pub fn limit_of_each(&self, kind: Kind) -> Option<u32> {
+        self.kinds.get(&kind).copied()
+    }
+
     /// How a scope stands.
     pub fn gauge(&self, scope: &Scope) -> Gauge {
-        self.gauges.get(scope).copied().unwrap_or_default()
+        let unused = || Self::unused(&self.kinds, scope);
+        self.gauges.get(scope).copied().unwrap_or_else(unused)
+    }
+
+    fn unused(kinds: &HashMap<Kind, u32>, scope: &Scope) -> Gauge {
+        let limit = scope.kind().and_then(|kind| kinds.get(&kind).copied());
+        Gauge {
+            limit,
+            ..Gauge::default()
+        }
     }
 
     /// All scopes that have a limit or a user.
     pub fn iter(&self) -> impl Iterator<Item = (&Scope, &Gauge)> {
         self.gauges.iter()
+    }
+
+    /// Whether a permit of this scope may go from one pool to another now; if so, that is counted.
+    pub(crate) fn may_switch(&mut self, scope: &Scope, now: Instant) -> bool {
+        self.gauges
+            .get_mut(scope)
+            .is_none_or(|gauge| gauge.may_switch(now))
     }
 
     /// The first of `scopes` in which there is no room.
@@ -124,7 +265,8 @@ impl Budget {
     /// Takes one unit of every scope, even beyond the limit: for what is exempt but still counted.
     pub fn take_unlimited(&mut self, scopes: &[Scope]) {
         for scope in scopes {
-            let gauge = self.gauges.entry(scope.clone()).or_default();
+            let unused = || Self::unused(&self.kinds, scope);
+            let gauge = self.gauges.entry(scope.clone()).or_insert_with(unused);
             self.over -= usize::from(gauge.is_over());
             gauge.used += 1;
             self.over += usize::from(gauge.is_over());
@@ -145,7 +287,11 @@ impl Budget {
             );
             self.over -= usize::from(gauge.is_over());
             gauge.used = gauge.used.saturating_sub(1);
-            self.over += usize::from(gauge.is_over());
+            if gauge.used == 0 && scope.kind().is_some() {
+                self.gauges.remove(scope);
+            } else {
+                self.over += usize::from(gauge.is_over());
+            }
         }
     }
 }
@@ -183,19 +329,51 @@ mod tests {
         budget.set_limit(database(), Some(1));
         assert!(budget.is_over(&database()));
         assert!(!budget.is_over(&Scope::Clients));
-        assert_eq!(
-            budget.gauge(&database()),
-            Gauge {
-                used: 2,
-                peak: 2,
-                limit: Some(1)
-            }
-        );
+        assert_eq!(budget.gauge(&database()), Gauge::reading(2, 2, Some(1)));
         budget.give_back(&[database()]);
         assert!(!budget.is_over(&database()));
         budget.set_limit(database(), Some(0));
         assert!(budget.is_over(&database()));
         budget.set_limit(database(), None);
         assert!(!budget.is_over(&database()));
+    }
+
+    #[test]
+    fn applications_and_addresses_are_forgotten_when_they_are_gone() {
+        let mut budget = Budget::default();
+        let app = Scope::AppClients("shop".into());
+        let app = std::slice::from_ref(&app);
+        budget.set_limit_of_each(Kind::AppClients, Some(1));
+        for _ in 0..2 {
+            assert_eq!(budget.take(app), Ok(()));
+            assert_eq!(budget.take(app), Err(&app[0]));
+            budget.give_back(app);
+            assert_eq!(budget.iter().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_limit_of_each_holds_for_those_that_are_there() {
+        let mut budget = Budget::default();
+        let app = [Scope::AppServers("shop".into())];
+        budget.take_unlimited(&app);
+        budget.set_limit_of_each(Kind::AppServers, Some(1));
+        assert_eq!(budget.take(&app), Err(&app[0]));
+        budget.set_limit_of_each(Kind::AppServers, None);
+        assert_eq!(budget.take(&app), Ok(()));
+    }
+
+    #[test]
+    fn permits_change_hands_at_a_bounded_rate() {
+        let mut budget = Budget::default();
+        budget.set_limit(database(), Some(2));
+        let start = Instant::now();
+        let mut switches = 0;
+        for millisecond in 0..10_000 {
+            let now = start + Duration::from_millis(millisecond);
+            switches += u32::from(budget.may_switch(&database(), now));
+        }
+        let expected = 10 * 2 * SWITCHES_PER_PERMIT_AND_SECOND + 2;
+        assert!((expected - 2..=expected).contains(&switches), "{switches}");
     }
 }

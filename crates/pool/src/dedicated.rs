@@ -34,6 +34,7 @@ impl<S, W: Clone> Pools<S, W> {
         let waiting = Waiting {
             waiter: waiter(),
             since: now,
+            party: None,
         };
         self.pool_mut(id).dedicated.insert(ticket, waiting);
         self.demand_dedicated(id, now, actions);

@@ -1,17 +1,21 @@
 //! When a server is opened: demand against room, budget and the memory of failed logins.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::budget::Scope;
 use crate::gate::Gate;
-use crate::pool::{Pool, Room};
-use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
+use crate::pool::{PoolScopes, Room};
+use crate::pools::{Action, Actions, PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
+use crate::standing::Crowded;
 
 /// Servers that one pool opens at the same time, once one of its servers works. Before that it
 /// tries one, so that a wrong password is refused once and not twenty times.
 const OPENING_MAX: u32 = 4;
+
+/// When a server that could not be reached is tried again for the first time.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
 
 /// Why a server could not be had.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,6 +35,8 @@ pub enum FailureKind {
     Connect,
     /// The server refused the login: waiting clients would be refused too.
     Login,
+    /// PostgreSQL has no connection to spare: clients wait until it has.
+    Busy,
 }
 
 /// Why a client gets no server and need not wait.
@@ -40,6 +46,8 @@ pub enum Refusal {
     Login(Failure),
     /// The last login failed, no server is left, and it is too early to try again.
     Failing(Failure),
+    /// Too many others wait.
+    Crowded(Box<Crowded>),
 }
 
 /// The memory of failed attempts.
@@ -47,6 +55,34 @@ pub enum Refusal {
 pub(crate) struct Retry {
     pub(crate) failure: Option<Failure>,
     pub(crate) last_attempt: Option<Instant>,
+    /// Attempts that have failed since one worked.
+    failures: u32,
+}
+
+impl Retry {
+    pub(crate) fn note(&mut self, failure: Failure) {
+        self.failure = Some(failure);
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.failure = None;
+        self.failures = 0;
+    }
+
+    /// How long the next attempt has to wait. A server that cannot be reached is tried again soon,
+    /// and then ever more seldom up to `server_login_retry`: mostly it is restarting. One that
+    /// refuses the login will go on refusing it.
+    fn pause(&self, longest: Duration) -> Duration {
+        match self.failure.as_ref().map(|failure| failure.kind) {
+            None => Duration::ZERO,
+            Some(FailureKind::Login) => longest,
+            Some(FailureKind::Connect | FailureKind::Busy) => {
+                let doublings = self.failures.saturating_sub(1).min(16);
+                longest.min(FIRST_RETRY * 2_u32.pow(doublings))
+            }
+        }
+    }
 }
 
 impl<S, W: Clone> Pools<S, W> {
@@ -60,8 +96,8 @@ impl<S, W: Clone> Pools<S, W> {
     fn wants_server(&self, id: PoolId, now: Instant) -> bool {
         let pool = self.pool(id);
         let opening = pool.counts.of(SlotState::Opening) - pool.dedicated_opening;
-        let greeting = usize::from(!pool.greeting.is_empty() && !pool.greeted);
-        let waiting = pool.waiting.len().max(greeting) as u32;
+        let greeting = u32::from(!pool.greeting.is_empty() && !pool.greeted);
+        let waiting = self.servable(id).max(greeting);
         let parallel = if pool.greeted && pool.counts.connected() > 0 {
             OPENING_MAX
         } else {
@@ -75,11 +111,9 @@ impl<S, W: Clone> Pools<S, W> {
     /// Whether the last attempt failed so recently that the next one has to wait.
     pub(crate) fn must_wait_to_retry(&self, id: PoolId, now: Instant) -> bool {
         let pool = self.pool(id);
-        pool.retry.failure.is_some()
-            && pool
-                .retry
-                .last_attempt
-                .is_some_and(|last| now.saturating_duration_since(last) < pool.limits.login_retry)
+        let pause = pool.retry.pause(pool.limits.login_retry);
+        let last = pool.retry.last_attempt;
+        last.is_some_and(|last| now.saturating_duration_since(last) < pause)
     }
 
     /// Takes the permits for a new server and orders it. `false` if a limit forbids it.
@@ -129,108 +163,55 @@ impl<S, W: Clone> Pools<S, W> {
         match self.take_permits(id) {
             Ok(()) => Some(self.new_slot(id, now)),
             Err(full) => {
-                self.starve(id);
-                self.evict(&full, id, now, actions);
+                self.starve(id, now);
+                // A login gives its permit back by itself, and soon.
+                if !matches!(full, Scope::HostLogins(_)) {
+                    self.evict(&full, id, now, actions);
+                }
                 None
             }
         }
     }
 
-    /// Takes one unit of everything that the pool's servers count in.
+    /// Takes one unit of everything that a new server of the pool counts in.
     fn take_permits(&mut self, id: PoolId) -> Result<(), Scope> {
-        let scopes = std::mem::take(&mut self.pool_mut(id).scopes);
-        let taken = self.budget.take(&scopes).map_err(Clone::clone);
-        self.pool_mut(id).scopes = scopes;
-        taken
+        let PoolScopes { servers, login } = self.pool(id).scopes.clone();
+        if let Some(full) = self.budget.binding(login.as_slice()) {
+            return Err(full.clone());
+        }
+        self.budget.take(&servers).map_err(Clone::clone)?;
+        self.budget.take_unlimited(login.as_slice());
+        Ok(())
     }
 
     fn new_slot(&mut self, id: PoolId, now: Instant) -> SlotId {
         let pool = self.pool_mut(id);
+        pool.count_service(now);
         pool.counts.add(SlotState::Opening);
         pool.last_used = now;
-        self.slots.insert(id, now)
+        let PoolScopes { servers, login } = pool.scopes.clone();
+        self.slots.insert(id, servers, login, now)
     }
 
-    /// Notes that a pool waits for a shared limit. Who waits longest in this list is asked first
-    /// when a permit comes back.
-    fn starve(&mut self, id: PoolId) {
-        if !self.starving.contains(&id) {
-            self.starving.push_back(id);
-        }
-    }
-
-    /// Closes the server that has been idle longest among those that hold a permit of `full`, so
-    /// that the permit comes back for pool `needy`.
-    fn evict(&mut self, full: &Scope, needy: PoolId, now: Instant, actions: &mut Actions<S, W>) {
-        if self.pool(needy).evictions >= self.pool(needy).waiting.len().max(1) as u32 {
-            return;
-        }
-        let idle_longest = self
-            .iter()
-            .filter(|(id, pool)| *id != needy && pool.scopes.contains(full))
-            .filter_map(|(id, pool)| {
-                let &(slot, _) = pool.idle.front()?;
-                Some((self.slots.get(slot)?.since, id))
-            })
-            .min_by_key(|(since, _)| *since);
-        let Some((_, rich)) = idle_longest else {
-            return;
+    /// The host of a slot has been chosen among several: the slot counts in its limit from now on.
+    /// `false` if that is full.
+    pub fn choose_host(&mut self, id: SlotId, host: &Scope) -> bool {
+        let scopes = std::slice::from_ref(host);
+        let Some(slot) = self.slots.get_mut(id) else {
+            return false;
         };
-        let Some((slot, server)) = self.pool_mut(rich).idle.pop_front() else {
-            return;
-        };
-        self.mark_evicted(slot, needy, now);
-        actions.push(Action::Close {
-            slot,
-            server,
-            reason: CloseReason::Evicted,
-        });
-    }
-
-    pub(crate) fn mark_evicted(&mut self, slot: SlotId, needy: PoolId, now: Instant) {
-        self.set_state(slot, SlotState::Closing, now);
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.evicted_for = Some(needy);
-            self.pool_mut(needy).evictions += 1;
+        debug_assert!(slot.host.is_none(), "a slot is on one host");
+        let taken = self.budget.take(scopes).is_ok();
+        if taken {
+            slot.host = Some(host.clone());
         }
+        taken
     }
 
-    /// A permit came back: asks the pools that wait for a shared limit, in turn.
-    pub(crate) fn feed_starving(&mut self, now: Instant, actions: &mut Actions<S, W>) {
-        for _ in 0..self.starving.len() {
-            let Some(id) = self.starving.pop_front() else {
-                break;
-            };
-            if self.get(id).is_some_and(Pool::is_wanted) {
-                // If the limit is still full this puts the pool back at the end of the list.
-                self.demand(id, now, actions);
-            }
-        }
-    }
-
-    /// The pool to which a returned server's permit should go instead of to a client of its own
-    /// pool: one that waits for a limit that both share and holds clearly less of it.
-    pub(crate) fn poorer(&self, id: PoolId) -> Option<PoolId> {
-        let rich = self.pool(id);
-        self.starving.iter().copied().find(|&other| {
-            let Some(poor) = self.get(other) else {
-                return false;
-            };
-            let shared = || {
-                let mut full = rich
-                    .scopes
-                    .iter()
-                    .filter(|s| self.budget.binding(&[(*s).clone()]).is_some());
-                full.any(|scope| poor.scopes.contains(scope))
-            };
-            let has = poor.counts.total() + poor.evictions;
-            let first = poor.oldest_wait() < rich.oldest_wait();
-            other != id
-                && !poor.waiting.is_empty()
-                && poor.gate == Gate::Open
-                && (has + 1 < rich.counts.total() || (has == 0 && first))
-                && shared()
-        })
+    /// The login of a slot has come to its end, good or bad.
+    pub(crate) fn login_over(&mut self, id: SlotId) {
+        let login = self.slots.get_mut(id).and_then(|slot| slot.login.take());
+        self.budget.give_back(login.as_slice());
     }
 }
 

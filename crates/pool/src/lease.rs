@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::gate::Gate;
+use crate::pool::{Party, Waiting};
 use crate::pools::{Action, Actions, CloseReason, Fresh, PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
 
@@ -88,6 +89,22 @@ impl<S, W: Clone> Pools<S, W> {
             return;
         }
         let (pool_id, opened_at, obsolete) = (slot.pool, slot.opened_at, slot.obsolete);
+        let discharged = self.discharge(id);
+        self.place(id, server, (pool_id, opened_at, obsolete, fresh), now, actions);
+        if discharged {
+            self.serve_held_back(now, actions);
+        }
+    }
+
+    /// The next place of a server that nobody holds.
+    fn place(
+        &mut self,
+        id: SlotId,
+        server: S,
+        (pool_id, opened_at, obsolete, fresh): (PoolId, Instant, bool, Fresh),
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) {
         if let Some(reason) = self.must_close(pool_id, opened_at, obsolete, fresh, now) {
             self.set_state(id, SlotState::Closing, now);
             actions.push(Action::Close {
@@ -98,7 +115,7 @@ impl<S, W: Clone> Pools<S, W> {
             return;
         }
         if !self.starving.is_empty()
-            && let Some(needy) = self.poorer(pool_id)
+            && let Some(needy) = self.poorer(pool_id, now)
         {
             self.mark_evicted(id, needy, now);
             actions.push(Action::Close {
@@ -108,12 +125,12 @@ impl<S, W: Clone> Pools<S, W> {
             });
             return;
         }
-        let pool = self.pool_mut(pool_id);
-        if pool.gate == Gate::Open
-            && let Some((_, waiting)) = pool.waiting.pop_first()
+        self.shed(pool_id, now, actions);
+        if self.pool(pool_id).gate == Gate::Open
+            && let Some(Waiting { waiter, party, .. }) = self.dequeue_next(pool_id)
         {
             self.set_state(id, SlotState::Leased, now);
-            let waiter = waiting.waiter;
+            self.charge(id, party.as_ref());
             actions.push(Action::Serve {
                 waiter,
                 slot: id,
@@ -155,27 +172,64 @@ impl<S, W: Clone> Pools<S, W> {
             .size
             .map_or(u32::MAX, |size| size + pool.limits.reserve);
         let over = pool.counts.connected() > size
-            || pool.scopes.iter().any(|scope| self.budget.is_over(scope));
+            || pool.scopes.servers.iter().any(|scope| self.budget.is_over(scope));
         // The exact sum is looked up only when a cheap look says that something may be over.
         over && self.excess(id) > 0
     }
 
-    /// Gives idle servers to those who wait (after a pause).
+    /// Gives idle servers to those who wait (after a pause, or for permission).
     pub(crate) fn serve_waiting(&mut self, id: PoolId, now: Instant, actions: &mut Actions<S, W>) {
-        while !self.pool(id).waiting.is_empty() {
+        while self.servable(id) > 0 {
             let Some((slot, server, stale)) = self.pop_idle(id, now) else {
                 break;
             };
-            let Some((_, waiting)) = self.pool_mut(id).waiting.pop_first() else {
+            let Some(Waiting { waiter, party, .. }) = self.dequeue_next(id) else {
+                debug_assert!(false, "somebody may be served");
                 break;
             };
+            self.charge(slot, party.as_ref());
             actions.push(Action::Serve {
-                waiter: waiting.waiter,
+                waiter,
                 slot,
                 server,
                 stale,
             });
         }
+    }
+
+    /// A party has given something back: who was held back by its limit may be served now.
+    pub(crate) fn serve_held_back(&mut self, now: Instant, actions: &mut Actions<S, W>) {
+        for id in std::mem::take(&mut self.held_back) {
+            if self.get(id).is_none() {
+                continue;
+            }
+            self.held_back.insert(id);
+            self.serve_waiting(id, now, actions);
+            self.demand(id, now, actions);
+            let mut queue = self.pool(id).waiting.values();
+            if queue.all(|waiting| waiting.party.is_none()) {
+                self.held_back.remove(&id);
+            }
+        }
+    }
+
+    /// Charges a party for a lease, until [`Self::discharge`].
+    pub(crate) fn charge(&mut self, id: SlotId, party: Option<&Party>) {
+        let Some(party) = party else { return };
+        if let Some(slot) = self.slots.get_mut(id) {
+            debug_assert!(slot.party.is_none(), "one party is charged for a lease");
+            self.budget.take_unlimited(party);
+            slot.party = Some(Party::clone(party));
+        }
+    }
+
+    /// The lease is over. Whether somebody was charged for it.
+    pub(crate) fn discharge(&mut self, id: SlotId) -> bool {
+        let party = self.slots.get_mut(id).and_then(|slot| slot.party.take());
+        party.is_some_and(|party| {
+            self.budget.give_back(&party);
+            true
+        })
     }
 
     /// Takes an idle server: the one used last (its caches are warm), or with `round_robin` the

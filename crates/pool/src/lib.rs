@@ -21,17 +21,21 @@ mod lease;
 mod maintain;
 mod pool;
 mod pools;
+mod queue;
+mod share;
 mod slot;
+mod standing;
 pub mod view;
 
 #[cfg(test)]
 mod tests;
 
 pub use audit::Imbalance;
-pub use budget::{Budget, Scope};
+pub use budget::{Budget, Gauge, Kind, Scope};
 pub use demand::{Failure, FailureKind, Refusal};
 pub use gate::Gate;
 pub use maintain::Upkeep;
-pub use pool::{PoolLimits, PoolName, Ticket};
+pub use pool::{Party, PoolLimits, PoolName, PoolScopes, Ticket};
 pub use pools::{Action, Actions, Checkout, CloseReason, Greeting, PoolId, Pools};
 pub use slot::{SlotId, SlotState};
+pub use standing::{Bound, Crowd, Crowded, Standing};

@@ -31,6 +31,8 @@ impl<S, W: Clone> Pools<S, W> {
         for id in ids {
             self.close_expired(id, now, &mut actions, &mut is_dirty);
             self.close_surplus(id, now, &mut actions);
+            self.shed(id, now, &mut actions);
+            self.refuse_while_down(id, now, &mut actions);
             self.keep_minimum(id, now, &mut actions);
             self.demand(id, now, &mut actions);
             if self.is_forgotten(id, now, pool_idle_timeout) {
@@ -38,6 +40,8 @@ impl<S, W: Clone> Pools<S, W> {
                 removed.push(id);
             }
         }
+        // A limit may have been raised.
+        self.serve_held_back(now, &mut actions);
         Upkeep { actions, removed }
     }
 
@@ -114,11 +118,11 @@ impl<S, W: Clone> Pools<S, W> {
             .size
             .map_or(u32::MAX, |size| size + pool.limits.reserve);
         let over_size = pool.counts.connected().saturating_sub(size);
-        let over_shared = pool.scopes.iter().filter_map(|scope| {
+        let over_shared = pool.scopes.servers.iter().filter_map(|scope| {
             let limit = self.budget.gauge(scope).limit?;
             let open: u32 = self
                 .iter()
-                .filter(|(_, other)| other.scopes.contains(scope))
+                .filter(|(_, other)| other.scopes.servers.contains(scope))
                 .map(|(_, other)| other.counts.connected() + other.counts.of(SlotState::Opening))
                 .sum();
             Some(open.saturating_sub(limit))

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::budget::Scope;
 use crate::demand::Retry;
 use crate::gate::Gate;
+use crate::share::Share;
 use crate::slot::{SlotId, StateCounts};
 
 /// A pool is named by its database and its user.
@@ -41,7 +42,52 @@ pub struct PoolLimits {
     pub check_after: Option<Duration>,
     /// `server_round_robin`: the server that was idle longest goes first.
     pub round_robin: bool,
+    /// `pool_weight`: its share of a limit that it shares with other pools, as a part of the sum of
+    /// all their weights. Zero counts as one.
+    pub weight: u32,
+    /// `max_pool_waiting`; `None` is no limit.
+    pub max_waiting: Option<u32>,
+    /// `query_wait_target`: how long clients should have to wait at most. While the queue does not
+    /// get empty, those who have waited longer are refused.
+    pub wait_target: Option<Duration>,
+    /// `server_down_timeout`: how long clients wait while no login works.
+    pub down_timeout: Option<Duration>,
 }
+
+impl Default for PoolLimits {
+    /// No limit at all.
+    fn default() -> Self {
+        Self {
+            size: None,
+            min: 0,
+            min_without_clients: false,
+            reserve: 0,
+            reserve_after: None,
+            lifetime: None,
+            idle_timeout: None,
+            login_retry: Duration::ZERO,
+            check_after: None,
+            round_robin: false,
+            weight: 1,
+            max_waiting: None,
+            wait_target: None,
+            down_timeout: None,
+        }
+    }
+}
+
+/// What the servers of a pool count in, besides the pool itself.
+#[derive(Clone, Debug)]
+pub struct PoolScopes {
+    /// From before they are opened until PostgreSQL has closed them.
+    pub servers: Arc<[Scope]>,
+    /// While they are connecting and logging in.
+    pub login: Option<Scope>,
+}
+
+/// Those who are charged for a lease: the application and the address of a client, where they have
+/// a limit.
+pub type Party = Arc<[Scope]>;
 
 /// A place in a queue. Lower tickets are older.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -51,20 +97,22 @@ pub struct Ticket(pub(crate) u64);
 pub(crate) struct Waiting<W> {
     pub(crate) waiter: W,
     pub(crate) since: Instant,
+    pub(crate) party: Option<Party>,
 }
 
 /// The books of one pool.
 #[derive(Debug)]
 pub(crate) struct Pool<S, W> {
     pub(crate) name: PoolName,
-    /// What its servers count in besides the pool itself.
-    pub(crate) scopes: Vec<Scope>,
+    pub(crate) scopes: PoolScopes,
     pub(crate) limits: PoolLimits,
     pub(crate) gate: Gate,
     pub(crate) idle: VecDeque<(SlotId, S)>,
     pub(crate) waiting: BTreeMap<Ticket, Waiting<W>>,
+    /// Since when somebody has been waiting all the time.
+    pub(crate) queued_since: Option<Instant>,
     /// Clients in login that wait to learn what this pool's servers are like.
-    pub(crate) greeting: BTreeMap<Ticket, W>,
+    pub(crate) greeting: BTreeMap<Ticket, Waiting<W>>,
     /// Clients that wait for a server of their own.
     pub(crate) dedicated: BTreeMap<Ticket, Waiting<W>>,
     /// Servers that are being opened for one of them.
@@ -78,13 +126,14 @@ pub(crate) struct Pool<S, W> {
     pub(crate) clients: u32,
     /// Permits of other pools' servers that are being closed for this one.
     pub(crate) evictions: u32,
+    pub(crate) share: Share,
     pub(crate) last_used: Instant,
 }
 
 impl<S, W> Pool<S, W> {
     pub(crate) fn new(
         name: PoolName,
-        scopes: Vec<Scope>,
+        scopes: PoolScopes,
         limits: PoolLimits,
         gate: Gate,
         now: Instant,
@@ -96,6 +145,7 @@ impl<S, W> Pool<S, W> {
             gate,
             idle: VecDeque::new(),
             waiting: BTreeMap::new(),
+            queued_since: None,
             greeting: BTreeMap::new(),
             dedicated: BTreeMap::new(),
             dedicated_opening: 0,
@@ -105,6 +155,7 @@ impl<S, W> Pool<S, W> {
             last_lifetime_close: None,
             clients: 0,
             evictions: 0,
+            share: Share::new(now),
             last_used: now,
         }
     }
@@ -128,17 +179,27 @@ impl<S, W> Pool<S, W> {
         };
         let total = self.counts.total();
         if total < size || (!self.greeted && total == 0) {
-            return Room::Free;
-        }
-        let waited_enough = self.limits.reserve_after.is_some_and(|after| {
-            self.oldest_wait()
-                .is_some_and(|since| now.saturating_duration_since(since) >= after)
-        });
-        if waited_enough && total < size + self.limits.reserve {
+            Room::Free
+        } else if self.ceiling(now).is_some_and(|ceiling| total < ceiling) {
             Room::Reserve
         } else {
             Room::None
         }
+    }
+
+    /// How many servers the pool may hold now: its size, and the reserve once somebody has waited
+    /// long enough for it.
+    pub(crate) fn ceiling(&self, now: Instant) -> Option<u32> {
+        let size = self.limits.size?;
+        let waited_enough = self.limits.reserve_after.is_some_and(|after| {
+            self.oldest_wait()
+                .is_some_and(|since| now.saturating_duration_since(since) >= after)
+        });
+        Some(if waited_enough {
+            size + self.limits.reserve
+        } else {
+            size
+        })
     }
 
     /// Whether a server is over its lifetime at `now`. Ends are spread over the lifetime, so that

@@ -1,15 +1,15 @@
 //! All pools and the budget they share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use slab::Slab;
 
-use crate::budget::{Budget, Scope};
+use crate::budget::Budget;
 use crate::dedicated::Dedication;
-use crate::demand::{Failure, FailureKind, Refusal};
+use crate::demand::{Evict, Failure, FailureKind, Refusal};
 use crate::gate::Gate;
-use crate::pool::{Pool, PoolLimits, PoolName, Ticket, Waiting};
+use crate::pool::{Party, Pool, PoolLimits, PoolName, PoolScopes, Ticket, Waiting};
 use crate::slot::{SlotId, SlotState, Slots};
 
 /// The name of a pool for the life of the process: ids are not used twice.
@@ -170,6 +170,9 @@ pub struct Pools<S, W> {
     pub(crate) slots: Slots<S, W>,
     /// Pools that wait for a permit that others hold, longest first.
     pub(crate) starving: VecDeque<PoolId>,
+    /// Pools in which a client waits whose party has a limit: it may have to wait beside an idle
+    /// server. A pool stays here a little longer than that is so.
+    pub(crate) held_back: BTreeSet<PoolId>,
     pools: Slab<(u64, Pool<S, W>)>,
     by_name: HashMap<PoolName, PoolId>,
     last_serial: u64,
@@ -182,6 +185,7 @@ impl<S, W> Default for Pools<S, W> {
             budget: Budget::default(),
             slots: Slots::default(),
             starving: VecDeque::new(),
+            held_back: BTreeSet::new(),
             pools: Slab::new(),
             by_name: HashMap::new(),
             last_serial: 0,
@@ -191,12 +195,11 @@ impl<S, W> Default for Pools<S, W> {
 }
 
 impl<S, W: Clone> Pools<S, W> {
-    /// The pool of this name, made if it is not there. `scopes` are the shared limits that its
-    /// servers count in.
+    /// The pool of this name, made if it is not there.
     pub fn ensure(
         &mut self,
         name: &PoolName,
-        scopes: impl FnOnce() -> Vec<Scope>,
+        scopes: impl FnOnce() -> PoolScopes,
         limits: PoolLimits,
         gate: Gate,
         now: Instant,
@@ -227,6 +230,13 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
+    /// Takes over what servers count in that are opened from now on.
+    pub fn set_scopes(&mut self, id: PoolId, scopes: PoolScopes) {
+        if self.get(id).is_some() {
+            self.pool_mut(id).scopes = scopes;
+        }
+    }
+
     /// A client has logged in to the pool.
     pub fn client_joined(&mut self, id: PoolId) {
         if self.get(id).is_some() {
@@ -243,15 +253,19 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
-    /// A client wants a server. `waiter` is called if it has to wait.
+    /// A client wants a server. `party` is charged for it; `waiter` is called if it has to wait.
     pub fn checkout(
         &mut self,
         id: PoolId,
         now: Instant,
+        party: Option<&Party>,
         waiter: impl FnOnce() -> W,
         actions: &mut Actions<S, W>,
     ) -> Checkout<S> {
-        if let Some((slot, server, stale)) = self.pop_idle(id, now) {
+        if self.may_lend(party)
+            && let Some((slot, server, stale)) = self.pop_idle(id, now)
+        {
+            self.charge(slot, party);
             return Checkout::Ready {
                 slot,
                 server,
@@ -262,18 +276,17 @@ impl<S, W: Clone> Pools<S, W> {
             // Nobody else may be waiting, so the next attempt has to be ordered here.
             if !self.must_wait_to_retry(id, now) && self.pool(id).counts.of(SlotState::Opening) == 0
             {
-                self.open(id, crate::demand::Evict::IfNeeded, now, actions);
+                self.open(id, Evict::IfNeeded, now, actions);
             }
             return Checkout::Refused(Refusal::Failing(failure));
         }
-        let ticket = self.next_ticket();
-        let waiting = Waiting {
-            waiter: waiter(),
-            since: now,
-        };
-        self.pool_mut(id).waiting.insert(ticket, waiting);
-        self.demand(id, now, actions);
-        Checkout::Wait(ticket)
+        match self.enqueue(id, now, party, waiter) {
+            Ok(ticket) => {
+                self.demand(id, now, actions);
+                Checkout::Wait(ticket)
+            }
+            Err(refusal) => Checkout::Refused(refusal),
+        }
     }
 
     /// A client in login wants to know what the servers of the pool are like.
@@ -288,7 +301,12 @@ impl<S, W: Clone> Pools<S, W> {
             return Greeting::Known;
         }
         let ticket = self.next_ticket();
-        self.pool_mut(id).greeting.insert(ticket, waiter());
+        let waiting = Waiting {
+            waiter: waiter(),
+            since: now,
+            party: None,
+        };
+        self.pool_mut(id).greeting.insert(ticket, waiting);
         self.demand(id, now, actions);
         Greeting::Wait(ticket)
     }
@@ -297,10 +315,10 @@ impl<S, W: Clone> Pools<S, W> {
     /// then the answer is on its way, and a server in it must be given back.
     pub fn leave_queue(&mut self, id: PoolId, ticket: Ticket) -> Option<W> {
         self.get(id)?;
-        let pool = self.pool_mut(id);
-        let waiting = pool.waiting.remove(&ticket).map(|waiting| waiting.waiter);
-        let queued = waiting.or_else(|| pool.greeting.remove(&ticket));
-        queued.or_else(|| self.abandon_dedicated(id, ticket))
+        let queued = self.dequeue(id, ticket);
+        let queued = queued.or_else(|| self.pool_mut(id).greeting.remove(&ticket));
+        let waiter = queued.map(|waiting| waiting.waiter);
+        waiter.or_else(|| self.abandon_dedicated(id, ticket))
     }
 
     /// A server has logged in.
@@ -310,15 +328,17 @@ impl<S, W: Clone> Pools<S, W> {
             debug_assert!(false, "a server without a slot was opened");
             return actions;
         };
+        self.login_over(slot);
         let Some(server) = self.serve_dedicated(slot, server, now, &mut actions) else {
+            self.feed_starving(now, &mut actions);
             return actions;
         };
         let obsolete = self.slots.get(slot).is_some_and(|slot| slot.obsolete);
         let pool = self.pool_mut(id);
-        pool.retry.failure = None;
+        pool.retry.forget();
         if !obsolete {
             pool.greeted = true;
-            for waiter in std::mem::take(&mut pool.greeting).into_values() {
+            for Waiting { waiter, .. } in std::mem::take(&mut pool.greeting).into_values() {
                 actions.push(Action::Greet { waiter });
             }
         }
@@ -326,6 +346,7 @@ impl<S, W: Clone> Pools<S, W> {
             slot.opened_at = now;
         }
         self.settle(slot, server, Fresh::Yes, now, &mut actions);
+        self.feed_starving(now, &mut actions);
         self.demand(id, now, &mut actions);
         actions
     }
@@ -355,17 +376,14 @@ impl<S, W: Clone> Pools<S, W> {
         let pool = self.pool_mut(id);
         let usable = pool.counts.connected() > 0 && pool.greeted;
         if failure.kind == FailureKind::Login && !usable {
-            let waiting = std::mem::take(&mut pool.waiting).into_values();
-            let greeting = std::mem::take(&mut pool.greeting).into_values();
-            for waiter in waiting.map(|waiting| waiting.waiter).chain(greeting) {
-                actions.push(Action::Refuse {
-                    waiter,
-                    refusal: Refusal::Login(failure.clone()),
-                });
-            }
+            let refusal = Refusal::Login(failure.clone());
+            self.refuse_waiting(id, &refusal, |_| true, &mut actions);
         }
-        pool.retry.failure = Some(failure);
+        self.pool_mut(id).retry.note(failure);
         self.free(slot, now, &mut actions);
+        if self.get(id).is_some() {
+            self.refuse_while_down(id, now, &mut actions);
+        }
         actions
     }
 
@@ -377,26 +395,31 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     /// The failure that new clients are refused with: the last login failed and no server is left.
-    fn failing(&self, id: PoolId) -> Option<Failure> {
+    /// A PostgreSQL that has no connection to spare is busy, not down: clients wait for it.
+    pub(crate) fn failing(&self, id: PoolId) -> Option<Failure> {
         let pool = self.pool(id);
         let others = pool.counts.total() - pool.counts.of(SlotState::Opening);
         if others > 0 {
-            None
-        } else {
-            pool.retry.failure.clone()
+            return None;
         }
+        let failure = pool.retry.failure.as_ref();
+        failure
+            .filter(|failure| failure.kind != FailureKind::Busy)
+            .cloned()
     }
 
     fn free(&mut self, slot: SlotId, now: Instant, actions: &mut Actions<S, W>) {
+        self.login_over(slot);
+        self.discharge(slot);
         let Some(ended) = self.slots.remove(slot) else {
             debug_assert!(false, "a slot was freed twice");
             return;
         };
         let pool = self.pool_mut(ended.pool);
+        pool.count_service(now);
         pool.counts.remove(ended.state);
-        let scopes = std::mem::take(&mut pool.scopes);
-        self.budget.give_back(&scopes);
-        self.pool_mut(ended.pool).scopes = scopes;
+        self.budget.give_back(&ended.scopes);
+        self.budget.give_back(ended.host.as_slice());
         if let Some(needy) = ended.evicted_for
             && self.get(needy).is_some()
         {
@@ -408,6 +431,7 @@ impl<S, W: Clone> Pools<S, W> {
         if self.get(ended.pool).is_some() {
             self.demand(ended.pool, now, actions);
         }
+        self.serve_held_back(now, actions);
     }
 
     pub(crate) fn set_state(&mut self, id: SlotId, state: SlotState, now: Instant) {
@@ -467,6 +491,7 @@ impl<S, W: Clone> Pools<S, W> {
         if self.get(id).is_some() {
             let (_, pool) = self.pools.remove(id.index);
             self.by_name.remove(&pool.name);
+            self.held_back.remove(&id);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Slots: one per TCP connection to PostgreSQL, from before it is opened until it is closed.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use slab::Slab;
 
+use crate::budget::Scope;
 use crate::dedicated::Dedication;
+use crate::pool::Party;
 use crate::pools::PoolId;
 
 /// The name of a slot. A slot that has ended keeps no name: an old one finds nothing.
@@ -63,6 +66,14 @@ pub(crate) struct Slot<S, W> {
     pub(crate) state: SlotState,
     pub(crate) since: Instant,
     pub(crate) opened_at: Instant,
+    /// What it counts in, besides its pool.
+    pub(crate) scopes: Arc<[Scope]>,
+    /// The same for a host that was chosen after the slot was taken.
+    pub(crate) host: Option<Scope>,
+    /// What it counts in until it has logged in.
+    pub(crate) login: Option<Scope>,
+    /// Who is charged for the lease.
+    pub(crate) party: Option<Party>,
     /// CancelRequests on their way to this server.
     pub(crate) cancels: u32,
     /// To be closed at the next chance (reconnect, changed configuration).
@@ -92,7 +103,13 @@ impl<S, W> Default for Slots<S, W> {
 
 impl<S, W> Slots<S, W> {
     /// A new slot, in state [`SlotState::Opening`].
-    pub(crate) fn insert(&mut self, pool: PoolId, now: Instant) -> SlotId {
+    pub(crate) fn insert(
+        &mut self,
+        pool: PoolId,
+        scopes: Arc<[Scope]>,
+        login: Option<Scope>,
+        now: Instant,
+    ) -> SlotId {
         self.last_serial += 1;
         let serial = self.last_serial;
         let index = self.slab.insert(Slot {
@@ -101,6 +118,10 @@ impl<S, W> Slots<S, W> {
             state: SlotState::Opening,
             since: now,
             opened_at: now,
+            scopes,
+            host: None,
+            login,
+            party: None,
             cancels: 0,
             obsolete: false,
             evicted_for: None,

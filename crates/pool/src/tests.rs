@@ -8,20 +8,19 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod overload;
+mod sharing;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn limits(size: u32) -> PoolLimits {
     PoolLimits {
         size: Some(size),
-        min: 0,
-        min_without_clients: false,
-        reserve: 0,
         reserve_after: Some(5 * SECOND),
         lifetime: Some(3600 * SECOND),
         idle_timeout: Some(600 * SECOND),
         login_retry: 15 * SECOND,
-        check_after: None,
-        round_robin: false,
+        ..PoolLimits::default()
     }
 }
 
@@ -62,26 +61,47 @@ impl World {
             database: database.into(),
             user: user.into(),
         };
-        let scopes = vec![
+        let servers = [
+            Scope::HostServers("host".into()),
             Scope::DatabaseServers(name.database.clone()),
             Scope::UserServers(name.user.clone()),
         ];
+        let scopes = PoolScopes {
+            servers: servers.into(),
+            login: Some(Scope::HostLogins("host".into())),
+        };
         self.pools
             .ensure(&name, || scopes, limits, Gate::Open, self.now)
     }
 
     fn limit_database(&mut self, database: &str, limit: u32) {
-        self.pools
-            .budget
-            .set_limit(Scope::DatabaseServers(database.into()), Some(limit));
+        self.limit(Scope::DatabaseServers(database.into()), limit);
+    }
+
+    fn limit(&mut self, scope: Scope, limit: u32) {
+        self.pools.budget.set_limit(scope, Some(limit));
     }
 
     /// A new client asks for a server; its number.
     fn ask(&mut self, pool: PoolId) -> u32 {
+        self.ask_as(pool, None)
+    }
+
+    /// A new client of an application that may have so many servers asks for one; its number.
+    fn ask_for_app(&mut self, pool: PoolId, app: &str, limit: u32) -> u32 {
+        let budget = &mut self.pools.budget;
+        budget.set_limit_of_each(Kind::AppServers, Some(limit));
+        self.ask_as(pool, Some(&[Scope::AppServers(app.into())].into()))
+    }
+
+    fn ask_as(&mut self, pool: PoolId, party: Option<&Party>) -> u32 {
         self.next += 1;
         let client = self.next;
         let mut actions = Actions::default();
-        match self.pools.checkout(pool, self.now, || client, &mut actions) {
+        let outcome = self
+            .pools
+            .checkout(pool, self.now, party, || client, &mut actions);
+        match outcome {
             Checkout::Ready { slot, server, .. } => {
                 self.leased.insert(client, (slot, server));
             }
@@ -519,6 +539,7 @@ fn a_refused_dedicated_login_concerns_its_client_only() {
 enum Step {
     AskForOwn(u8),
     Ask(u8),
+    AskForApp(u8),
     GiveBack(u8),
     GiveUp(u8),
     Vanish(u8),
@@ -538,6 +559,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any::<u8>().prop_map(Step::Ask),
         1 => any::<u8>().prop_map(Step::AskForOwn),
+        2 => any::<u8>().prop_map(Step::AskForApp),
         5 => any::<u8>().prop_map(Step::GiveBack),
         1 => any::<u8>().prop_map(Step::GiveUp),
         2 => any::<u8>().prop_map(Step::Vanish),
@@ -572,15 +594,21 @@ proptest! {
     fn no_life_unbalances_the_books(steps in proptest::collection::vec(step(), 1..200)) {
         let mut world = World::new();
         world.limit_database("p", 4);
+        world.limit(Scope::HostServers("host".into()), 5);
+        world.limit(Scope::HostLogins("host".into()), 2);
+        world.limit(Scope::Waiting, 20);
         let ids = [
             world.pool("p", "a", limits(3)),
             world.pool("p", "b", PoolLimits { reserve: 1, min: 1, ..limits(2) }),
-            world.pool("q", "a", limits(2)),
+            world.pool("q", "a", PoolLimits { wait_target: Some(3 * SECOND), ..limits(2) }),
         ];
         let mut canceling = Vec::new();
         for step in steps {
             match step {
                 Step::Ask(pool) => { world.ask(ids[usize::from(pool) % ids.len()]); }
+                Step::AskForApp(pool) => {
+                    world.ask_for_app(ids[usize::from(pool) % ids.len()], "shop", 1);
+                }
                 Step::AskForOwn(pool) => {
                     world.ask_for_own(ids[usize::from(pool) % ids.len()]);
                 }
@@ -626,12 +654,23 @@ proptest! {
                     world.carry_out(actions);
                 }
                 Step::Resize(size) => {
-                    world.pools.set_limits(ids[2], limits(u32::from(size)));
+                    let wait_target = Some(3 * SECOND);
+                    let limits = PoolLimits { wait_target, ..limits(u32::from(size)) };
+                    world.pools.set_limits(ids[2], limits);
                 }
             }
             prop_assert_eq!(world.pools.audit(), Ok(()));
             let database = world.pools.budget.gauge(&Scope::DatabaseServers("p".into()));
             prop_assert!(database.used <= 4);
+            for (scope, limit) in [
+                (Scope::HostServers("host".into()), 5),
+                (Scope::HostLogins("host".into()), 2),
+                (Scope::AppServers("shop".into()), 1),
+                (Scope::Waiting, 20),
+            ] {
+                let used = world.pools.budget.gauge(&scope).used;
+                prop_assert!(used <= limit, "{used} of {scope}");
+            }
             for view in world.pools.view() {
                 let total = view.opening + view.idle + view.leased + view.resetting
                     + view.being_canceled + view.closing + view.quarantined;

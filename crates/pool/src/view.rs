@@ -94,9 +94,8 @@ impl<S, W: Clone> Pools<S, W> {
                     .dedicated
                     .values()
                     .map(|waiting| waiting.waiter.clone());
-                waiting
-                    .chain(dedicated)
-                    .chain(pool.greeting.values().cloned())
+                let greeting = pool.greeting.values().map(|waiting| waiting.waiter.clone());
+                waiting.chain(dedicated).chain(greeting)
             })
             .collect()
     }

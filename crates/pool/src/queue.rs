@@ -1,0 +1,157 @@
+//! Who waits for a server: in which order, how many, and who is refused because of it.
+
+use std::time::{Duration, Instant};
+
+use crate::budget::Scope;
+use crate::demand::Refusal;
+use crate::pool::{Party, Ticket, Waiting};
+use crate::pools::{Action, Actions, PoolId, Pools};
+use crate::standing::{Crowd, Crowded};
+
+/// A queue that gets empty at least this often is a burst, not overload.
+const BURST: Duration = Duration::from_millis(100);
+
+impl<S, W: Clone> Pools<S, W> {
+    /// Puts a client at the end of the queue, unless that is full.
+    pub(crate) fn enqueue(
+        &mut self,
+        id: PoolId,
+        now: Instant,
+        party: Option<&Party>,
+        waiter: impl FnOnce() -> W,
+    ) -> Result<Ticket, Refusal> {
+        let pool = self.pool(id);
+        let queue_full = pool
+            .limits
+            .max_waiting
+            .is_some_and(|max| pool.waiting.len() >= max as usize);
+        if queue_full {
+            return Err(self.crowded(id, Crowd::PoolQueue, now));
+        }
+        if self.budget.take(&[Scope::Waiting]).is_err() {
+            return Err(self.crowded(id, Crowd::AllQueues, now));
+        }
+        let ticket = self.next_ticket();
+        let waiting = Waiting {
+            waiter: waiter(),
+            since: now,
+            party: party.cloned(),
+        };
+        if party.is_some() {
+            self.held_back.insert(id);
+        }
+        let pool = self.pool_mut(id);
+        pool.queued_since.get_or_insert(now);
+        pool.waiting.insert(ticket, waiting);
+        Ok(ticket)
+    }
+
+    /// Takes a client out of the queue.
+    pub(crate) fn dequeue(&mut self, id: PoolId, ticket: Ticket) -> Option<Waiting<W>> {
+        let pool = self.pool_mut(id);
+        let waiting = pool.waiting.remove(&ticket)?;
+        if pool.waiting.is_empty() {
+            pool.queued_since = None;
+        }
+        self.budget.give_back(&[Scope::Waiting]);
+        Some(waiting)
+    }
+
+    /// The client that has waited longest among those who may have a server now.
+    pub(crate) fn dequeue_next(&mut self, id: PoolId) -> Option<Waiting<W>> {
+        let mut queue = self.pool(id).waiting.iter();
+        let (&ticket, _) = queue.find(|(_, waiting)| self.may_lend(waiting.party.as_ref()))?;
+        self.dequeue(id, ticket)
+    }
+
+    /// How many clients wait that may have a server now.
+    pub(crate) fn servable(&self, id: PoolId) -> u32 {
+        let queue = &self.pool(id).waiting;
+        if !self.held_back.contains(&id) {
+            return queue.len() as u32;
+        }
+        let servable = queue
+            .values()
+            .filter(|waiting| self.may_lend(waiting.party.as_ref()));
+        servable.count() as u32
+    }
+
+    /// Refuses those who have waited longer than they should, once the queue has not been empty for
+    /// so long that it is no burst: under overload everybody would wait until the timeout, and
+    /// those who are served then may have given up already.
+    pub(crate) fn shed(&mut self, id: PoolId, now: Instant, actions: &mut Actions<S, W>) {
+        let pool = self.pool(id);
+        let (Some(target), Some(since)) = (pool.limits.wait_target, pool.queued_since) else {
+            return;
+        };
+        if now.saturating_duration_since(since) < target.max(BURST) {
+            return;
+        }
+        while let Some((&ticket, oldest)) = self.pool(id).waiting.first_key_value()
+            && now.saturating_duration_since(oldest.since) > target
+        {
+            let waited = now.saturating_duration_since(oldest.since);
+            let refusal = self.crowded(id, Crowd::TooLong { waited, target }, now);
+            if let Some(Waiting { waiter, .. }) = self.dequeue(id, ticket) {
+                actions.push(Action::Refuse { waiter, refusal });
+            }
+        }
+    }
+
+    /// Refuses everybody for whom `which` holds, given since when they wait.
+    pub(crate) fn refuse_waiting(
+        &mut self,
+        id: PoolId,
+        refusal: &Refusal,
+        which: impl Fn(Instant) -> bool,
+        actions: &mut Actions<S, W>,
+    ) {
+        let pool = self.pool(id);
+        let chosen = |queue: &std::collections::BTreeMap<Ticket, Waiting<W>>| -> Vec<Ticket> {
+            let chosen = queue.iter().filter(|(_, waiting)| which(waiting.since));
+            chosen.map(|(&ticket, _)| ticket).collect()
+        };
+        let (waiting, greeting) = (chosen(&pool.waiting), chosen(&pool.greeting));
+        for ticket in waiting {
+            if let Some(Waiting { waiter, .. }) = self.dequeue(id, ticket) {
+                let refusal = refusal.clone();
+                actions.push(Action::Refuse { waiter, refusal });
+            }
+        }
+        for ticket in greeting {
+            if let Some(Waiting { waiter, .. }) = self.pool_mut(id).greeting.remove(&ticket) {
+                let refusal = refusal.clone();
+                actions.push(Action::Refuse { waiter, refusal });
+            }
+        }
+    }
+
+    /// While no login works, clients wait for `server_down_timeout` and no longer.
+    pub(crate) fn refuse_while_down(
+        &mut self,
+        id: PoolId,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) {
+        let Some(timeout) = self.pool(id).limits.down_timeout else {
+            return;
+        };
+        if !self.pool(id).is_wanted() {
+            return;
+        }
+        if let Some(failure) = self.failing(id) {
+            let too_long = |since| now.saturating_duration_since(since) >= timeout;
+            self.refuse_waiting(id, &Refusal::Failing(failure), too_long, actions);
+        }
+    }
+
+    /// Whether the limits on leases let these have one more server.
+    pub(crate) fn may_lend(&self, party: Option<&Party>) -> bool {
+        party.is_none_or(|party| self.budget.binding(party).is_none())
+    }
+
+    fn crowded(&self, id: PoolId, crowd: Crowd, now: Instant) -> Refusal {
+        let standing = self.standing(id, None, now);
+        Refusal::Crowded(Box::new(Crowded { crowd, standing }))
+    }
+}

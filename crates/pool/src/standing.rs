@@ -1,0 +1,113 @@
+//! How a pool stands: what keeps it from having one more server, in numbers. What a refused client
+//! is told and what SHOW BUDGET marks are both this.
+
+use std::time::{Duration, Instant};
+
+use crate::budget::{Gauge, Scope};
+use crate::demand::Failure;
+use crate::gate::Gate;
+use crate::pool::{Party, PoolName};
+use crate::pools::{PoolId, Pools};
+use crate::slot::SlotState;
+
+/// What a client waits for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Bound {
+    /// The pool has as many servers as it may have: `pool_size`, with the reserve where that is open.
+    PoolSize {
+        /// Servers, those that are being closed among them.
+        used: u32,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// A limit that the pool shares with others.
+    Shared(Scope, Gauge),
+    /// A limit on what the client's application or address may hold.
+    Party(Scope, Gauge),
+    /// The last login failed; the next attempt comes in a while.
+    Failing(Failure),
+    /// An operator has paused the pool.
+    Paused,
+    /// Nothing: a server is on its way.
+    Login,
+}
+
+/// How a pool stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// Which pool.
+    pub pool: PoolName,
+    /// What the next client has to wait for.
+    pub bound: Bound,
+    /// How many wait.
+    pub waiting: u32,
+}
+
+/// Why a client is not let into the queue, or not left in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Crowd {
+    /// `max_pool_waiting`
+    PoolQueue,
+    /// `max_waiting`
+    AllQueues,
+    /// `query_wait_target`
+    TooLong {
+        /// How long the client has waited.
+        waited: Duration,
+        /// How long it should have to wait at most.
+        target: Duration,
+    },
+}
+
+/// A refusal because of too many others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Crowded {
+    /// What was too much.
+    pub crowd: Crowd,
+    /// How the pool stood.
+    pub standing: Standing,
+}
+
+impl<S, W: Clone> Pools<S, W> {
+    /// How a pool stands for a client of this party.
+    pub fn standing(&self, id: PoolId, party: Option<&Party>, now: Instant) -> Standing {
+        let pool = self.pool(id);
+        Standing {
+            pool: pool.name.clone(),
+            bound: self.bound(id, party, now),
+            waiting: pool.waiting.len() as u32,
+        }
+    }
+
+    /// What keeps the pool from serving one more client.
+    fn bound(&self, id: PoolId, party: Option<&Party>, now: Instant) -> Bound {
+        let pool = self.pool(id);
+        if pool.gate == Gate::Paused {
+            return Bound::Paused;
+        }
+        if let Some(full) = party.and_then(|party| self.budget.binding(party)) {
+            return Bound::Party(full.clone(), self.budget.gauge(full));
+        }
+        if let Some(failure) = &pool.retry.failure
+            && pool.counts.connected() == 0
+        {
+            return Bound::Failing(failure.clone());
+        }
+        if let Some(limit) = pool.ceiling(now)
+            && pool.counts.total() >= limit
+        {
+            let used = pool.counts.total();
+            return Bound::PoolSize { used, limit };
+        }
+        // A login that is under way will serve somebody before any limit is asked again.
+        if pool.counts.of(SlotState::Opening) > pool.waiting.len() as u32 {
+            return Bound::Login;
+        }
+        let login = pool.scopes.login.as_slice();
+        let mut scopes = pool.scopes.servers.iter().chain(login);
+        match scopes.find(|scope| self.budget.gauge(scope).is_full()) {
+            Some(full) => Bound::Shared(full.clone(), self.budget.gauge(full)),
+            None => Bound::Login,
+        }
+    }
+}

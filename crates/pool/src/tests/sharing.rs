@@ -1,0 +1,119 @@
+//! Pools that share a limit: each has its part, and permits do not change hands all the time.
+
+use super::*;
+
+/// Lets clients of all pools want servers all the time, each for `held`, and returns how long each
+/// pool's servers were lent, in seconds, and how many logins that took.
+fn crowd(world: &mut World, pools: &[PoolId], held: Duration, seconds: u64) -> (Vec<f64>, usize) {
+    let mut lent = vec![0.0; pools.len()];
+    let mut since: BTreeMap<u32, (Option<usize>, Instant)> = BTreeMap::new();
+    let mut wanted: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut logins = 0;
+    for (number, &pool) in pools.iter().enumerate() {
+        for _ in 0..20 {
+            wanted.insert(world.ask(pool), number);
+        }
+    }
+    let end = world.now + Duration::from_secs(seconds);
+    let mut next_tick = world.now;
+    while world.now < end {
+        world.now += Duration::from_millis(5);
+        while world.finish_close() {}
+        while world.finish_open() {
+            logins += 1;
+        }
+        if world.now >= next_tick {
+            next_tick += Duration::from_millis(333);
+            world.tick();
+        }
+        for client in world.leased.keys() {
+            // Those of an earlier crowd go as soon as they are served.
+            let number = wanted.get(client).copied();
+            since.entry(*client).or_insert((number, world.now));
+        }
+        let done: Vec<_> = since
+            .iter()
+            .filter(|(_, (_, began))| world.now - *began >= held)
+            .map(|(client, &(number, began))| (*client, number, began))
+            .collect();
+        for (client, number, began) in done {
+            since.remove(&client);
+            if let Some(number) = number {
+                lent[number] += (world.now - began).as_secs_f64();
+                wanted.insert(world.ask(pools[number]), number);
+            }
+            world.give_back(client);
+        }
+    }
+    (lent, logins)
+}
+
+fn assert_parts(lent: &[f64], parts: &[f64]) {
+    let sum: f64 = lent.iter().sum();
+    let all: f64 = parts.iter().sum();
+    for (lent, part) in lent.iter().zip(parts) {
+        let ratio = lent / sum / (part / all);
+        assert!((0.97..1.03).contains(&ratio), "{lent:?} of {sum}: {ratio}");
+    }
+}
+
+#[test]
+fn three_equal_users_get_a_third_each() {
+    for limit in [1, 2, 3, 10] {
+        let mut world = World::new();
+        world.limit_database("p", limit);
+        let pools = ["a", "b", "c"].map(|user| world.pool("p", user, limits(20)));
+        let (lent, logins) = crowd(&mut world, &pools, Duration::from_millis(20), 120);
+        assert_parts(&lent, &[1.0, 1.0, 1.0]);
+        assert!(logins <= 120 * 5 * limit as usize, "{logins} logins");
+    }
+}
+
+#[test]
+fn a_weight_of_two_gets_twice_as_much() {
+    for limit in [1, 3, 10] {
+        let mut world = World::new();
+        world.limit_database("p", limit);
+        let heavy = PoolLimits { weight: 2, ..limits(20) };
+        let pools = [world.pool("p", "a", heavy), world.pool("p", "b", limits(20))];
+        let (lent, _) = crowd(&mut world, &pools, Duration::from_millis(20), 120);
+        assert_parts(&lent, &[2.0, 1.0]);
+    }
+}
+
+#[test]
+fn who_comes_later_gets_his_part_soon() {
+    let mut world = World::new();
+    world.limit_database("p", 4);
+    let [early, late] = ["a", "b"].map(|user| world.pool("p", user, limits(20)));
+    crowd(&mut world, &[early], Duration::from_millis(20), 60);
+    let (lent, _) = crowd(&mut world, &[early, late], Duration::from_millis(20), 10);
+    assert!(lent[1] / lent[0] > 0.9, "{lent:?}");
+}
+
+#[test]
+fn two_pools_that_alternate_do_not_log_in_all_the_time() {
+    let mut world = World::new();
+    world.limit_database("p", 1);
+    let pools = ["a", "b"].map(|user| world.pool("p", user, limits(1)));
+    let start = world.now;
+    let (mut logins, mut turns) = (0, 0);
+    let mut client = world.ask(pools[0]);
+    for millisecond in 0..10_000 {
+        world.now = start + Duration::from_millis(millisecond);
+        while world.finish_close() {}
+        while world.finish_open() {
+            logins += 1;
+        }
+        if millisecond % 333 == 0 {
+            world.tick();
+        }
+        if world.leased.contains_key(&client) {
+            world.give_back(client);
+            turns += 1;
+            client = world.ask(pools[turns % 2]);
+        }
+    }
+    assert!(turns > 20, "{turns}");
+    assert!(logins <= 52, "{logins} logins in ten seconds");
+}
