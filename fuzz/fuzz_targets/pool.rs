@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::{arbitrary, fuzz_target};
 use pgweir_pool::{
-    Action, Actions, Checkout, Failure, FailureKind, Gate, PoolId, PoolLimits, PoolName, Pools,
+    Action, Actions, Checkout, Failure, FailureKind, Gate, PoolId, PoolLimits, PoolName, PoolScopes, Pools,
     Scope, SlotId, Ticket,
 };
 
@@ -89,6 +89,10 @@ fn limits(size: u8, reserve: u8, min: u8) -> PoolLimits {
         login_retry: Duration::from_secs(15),
         check_after: Some(Duration::from_secs(30)),
         round_robin: size >= 128,
+        weight: u32::from(reserve % 3),
+        max_waiting: (min % 2 == 0).then_some(5),
+        wait_target: (min % 3 == 0).then(|| Duration::from_secs(3)),
+        down_timeout: (min % 5 == 0).then(|| Duration::from_secs(3)),
     }
 }
 
@@ -105,11 +109,13 @@ fuzz_target!(|steps: Vec<Step>| {
                 database: database.into(),
                 user: user.into(),
             };
-            let scopes = || {
-                vec![
-                    Scope::DatabaseServers(database.into()),
-                    Scope::UserServers(user.into()),
-                ]
+            let servers = [
+                Scope::DatabaseServers(database.into()),
+                Scope::UserServers(user.into()),
+            ];
+            let scopes = || PoolScopes {
+                servers: servers.into(),
+                login: Some(Scope::HostLogins("host".into())),
             };
             world
                 .pools
@@ -122,7 +128,7 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Ask(n) => {
                 world.last += 1;
                 let client = world.last;
-                match world.pools.checkout(id(n), now, || client, &mut actions) {
+                match world.pools.checkout(id(n), now, None, || client, &mut actions) {
                     Checkout::Ready { slot, server, .. } => world.leased.push((slot, server)),
                     Checkout::Wait(ticket) => world.waiting.push((id(n), ticket, client)),
                     Checkout::Refused(_) => {}

@@ -47,6 +47,17 @@ impl Message {
         (0..count).map_while(|_| value()).collect()
     }
 
+    /// The detail and the hint of an error, each empty where there is none.
+    pub fn explanation(&self) -> (String, String) {
+        let field = |wanted: u8| {
+            let mut fields = self.body.split(|byte| *byte == 0);
+            let found = fields.find(|field| field.first() == Some(&wanted));
+            let text = found.map_or_else(Vec::new, |field| field[1..].to_vec());
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        (field(b'D'), field(b'H'))
+    }
+
     /// The names of a RowDescription's columns.
     pub fn columns(&self) -> Vec<String> {
         let mut reader = Reader::new(&self.body);

@@ -138,6 +138,7 @@ fn kind_name(kind: Kind) -> String {
         Kind::FileMode => "file mode".to_owned(),
         Kind::Protocols => "TLS versions".to_owned(),
         Kind::Hosts => "hosts".to_owned(),
+        Kind::HostLimit => "whole number, percentage or `auto`".to_owned(),
         Kind::Secret => "secret".to_owned(),
     }
 }

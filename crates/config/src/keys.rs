@@ -10,8 +10,8 @@ use crate::declare::{
     override_struct, printed_default,
 };
 use crate::value::{
-    AuthDatabase, AuthType, ErrorCodes, FileMode, Hosts, List, LoadBalanceHosts, PoolMode, Seconds,
-    Secret, SslMode, TlsProtocols, Value,
+    AuthDatabase, AuthType, ErrorCodes, FileMode, HostLimit, Hosts, List, LoadBalanceHosts,
+    PoolMode, Seconds, Secret, SslMode, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -221,8 +221,34 @@ declare_keys! {
         cancel_drain_timeout: Seconds = "5", AtOnce, native "5";
         /// Which SQLSTATEs and texts clients are told.
         error_codes: ErrorCodes = "pgbouncer", AtOnce, native "postgres";
+        /// Clients of one address; Unix sockets do not count. 0 is no limit.
+        max_address_client_connections: i32 = "0", NewLeases, native "0";
+        /// Servers lent to clients of one address at the same time; 0 is no limit.
+        max_address_connections: i32 = "0", NewLeases, native "0";
+        /// Clients of one application, as application_name says at login; 0 is no limit.
+        max_app_client_connections: i32 = "0", NewLeases, native "0";
+        /// Servers lent to one application at the same time; 0 is no limit.
+        max_app_connections: i32 = "0", NewLeases, native "0";
+        /// Connections that carry cancel requests to servers at the same time.
+        max_cancels: u16 = "64", Restart, native "64";
+        /// Servers of one PostgreSQL over all databases and users: a number, a part of what it has for ordinary users (`80%`; `auto` is 90%), or 0 for no limit.
+        max_host_connections: HostLimit = "0", AtOnce, native "auto";
+        /// Servers of one PostgreSQL that connect and log in at the same time; 0 is no limit.
+        max_host_logins: i32 = "16", AtOnce, native "16";
+        /// Clients that log in over TCP at the same time; 0 is no limit.
+        max_logins: i32 = "0", AtOnce, native "0";
+        /// Clients that wait for a server in one pool; 0 is no limit.
+        max_pool_waiting: i32 = "0", AtOnce, native "0", database max_pool_waiting, user max_pool_waiting;
+        /// Clients that wait for a server in all pools; 0 is no limit.
+        max_waiting: i32 = "0", AtOnce, native "0";
+        /// A pool's part of a limit that it shares, beside the weights of the others.
+        pool_weight: i32 = "1", AtOnce, native "1", database pool_weight, user pool_weight;
+        /// Seconds that clients should wait for a server: those who have waited longer are refused while a queue does not get empty; 0 is never.
+        query_wait_target: Seconds = "0", AtOnce, native "0";
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
+        /// Seconds that clients wait for a server while no login to PostgreSQL works; 0 is until query_wait_timeout.
+        server_down_timeout: Seconds = "0", AtOnce, native "5";
         /// Threads that serve connections.
         workers: i32 = "1", Restart, native "1";
     }

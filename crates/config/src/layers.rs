@@ -20,6 +20,10 @@ pub struct PoolSettings {
     pub min_pool_size: u32,
     /// Servers beyond the pool's size.
     pub reserve_pool_size: u32,
+    /// The pool's part of limits that it shares.
+    pub pool_weight: u32,
+    /// Clients that may wait in the pool.
+    pub max_pool_waiting: Option<u32>,
     /// How long a query may wait for a server.
     pub query_wait_timeout: Option<Duration>,
     /// The age at which an unused server is closed; zero is after one use.
@@ -108,6 +112,8 @@ impl Config {
         let pool_size = limit(pool_size.unwrap_or(global.default_pool_size));
         let min_pool_size = set(database.min_pool_size).unwrap_or(global.min_pool_size);
         let reserve = set(pool_user.reserve_pool_size).or(set(database.reserve_pool_size));
+        let pool_weight = set(pool_user.pool_weight).or(set(database.pool_weight));
+        let max_pool_waiting = set(pool_user.max_pool_waiting).or(set(database.max_pool_waiting));
         let query_wait_timeout = login_user
             .query_wait_timeout
             .or(database.query_wait_timeout);
@@ -122,6 +128,8 @@ impl Config {
             pool_size,
             min_pool_size: count(min_pool_size).min(pool_size.unwrap_or(u32::MAX)),
             reserve_pool_size: count(reserve.unwrap_or(global.reserve_pool_size)),
+            pool_weight: count(pool_weight.unwrap_or(global.pool_weight)).max(1),
+            max_pool_waiting: limit(max_pool_waiting.unwrap_or(global.max_pool_waiting)),
             query_wait_timeout: query_wait_timeout
                 .unwrap_or(global.query_wait_timeout)
                 .limit(),

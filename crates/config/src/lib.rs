@@ -37,7 +37,7 @@ pub use layers::PoolSettings;
 pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use value::{
-    AuthDatabase, AuthType, ErrorCodes, FileMode, Host, Hosts, Invalid, Kind, List,
+    AuthDatabase, AuthType, ErrorCodes, FileMode, Host, HostLimit, Hosts, Invalid, Kind, List,
     LoadBalanceHosts, PoolMode, Seconds, Secret, SslMode, TlsProtocols, TlsVersion, Value,
 };
 

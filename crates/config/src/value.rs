@@ -6,6 +6,7 @@
 
 mod choice;
 mod host;
+mod host_limit;
 mod seconds;
 mod tls;
 
@@ -14,6 +15,7 @@ use std::num::NonZeroU16;
 
 pub use choice::{AuthType, ErrorCodes, LoadBalanceHosts, PoolMode, SslMode};
 pub use host::{Host, Hosts};
+pub use host_limit::HostLimit;
 pub use seconds::Seconds;
 pub use tls::{TlsProtocols, TlsVersion};
 
@@ -72,6 +74,8 @@ pub enum Kind {
     Protocols,
     /// Addresses, names and socket directories divided by commas.
     Hosts,
+    /// A number of servers, or a part of what PostgreSQL has.
+    HostLimit,
     /// A text that is never shown.
     Secret,
 }
@@ -90,6 +94,7 @@ impl fmt::Display for Kind {
                 "secure, all, legacy, or a list of tlsv1.0, tlsv1.1, tlsv1.2 and tlsv1.3",
             ),
             Self::Hosts => f.write_str("host names, addresses or socket directories"),
+            Self::HostLimit => f.write_str("a whole number, a percentage such as 80%, or auto"),
             Self::Secret => f.write_str("a secret text"),
         }
     }

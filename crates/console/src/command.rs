@@ -146,6 +146,15 @@ shows! {
     StatsAverages "stats_averages";
     /// Totals and averages of all databases together.
     Totals "totals";
+    /// Every number that limits anything, and its use.
+    Budget "budget";
+}
+
+impl Show {
+    /// Whether it is a table that PgBouncer does not have.
+    pub const fn is_native(self) -> bool {
+        matches!(self, Self::Budget)
+    }
 }
 
 impl Show {

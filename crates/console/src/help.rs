@@ -84,7 +84,7 @@ mod tests {
         let words: Vec<_> = HELP
             .split(|c: char| !c.is_ascii_uppercase() && c != '_')
             .collect();
-        for show in Show::ALL {
+        for show in Show::ALL.iter().filter(|show| !show.is_native()) {
             assert!(
                 words.contains(&show.word().to_ascii_uppercase().as_str()),
                 "{show:?}"

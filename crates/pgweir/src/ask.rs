@@ -6,6 +6,8 @@ use std::task::Poll;
 use bytes::BytesMut;
 use pgweir_net::buffer::with_scratch;
 use pgweir_session::{ClientSide, Gather, Relay, Rules};
+use pgweir_wire::tag::backend as tag;
+use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader, frontend};
 
 use crate::server::Server;
 
@@ -73,4 +75,54 @@ pub(crate) async fn run(server: &mut Server, sql: &str, rules: &Rules<'_>) -> Re
     server.line.queue(&out);
     let mut nobody = ClientSide::default();
     until_quiet(server, &mut nobody, rules).await.map(|_| ())
+}
+
+/// Runs one query as a client would, and returns the cells of the last row of its result.
+pub(crate) async fn row(
+    server: &mut Server,
+    sql: &str,
+    rules: &Rules<'_>,
+) -> Result<Vec<Option<Vec<u8>>>, String> {
+    let mut request = BytesMut::new();
+    frontend::query(&mut request, sql);
+    let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
+    let mut nobody = ClientSide {
+        values: server.relay.values().clone(),
+        ..ClientSide::default()
+    };
+    server
+        .relay
+        .from_client(&request, &mut nobody, rules, &mut to_server, &mut to_client)
+        .map_err(|violation| violation.to_string())?;
+    server.line.queue(to_server.bytes(&request));
+    let reply = until_quiet(server, &mut nobody, rules).await?;
+    last_row(&reply)
+}
+
+fn last_row(mut reply: &[u8]) -> Result<Vec<Option<Vec<u8>>>, String> {
+    let mut row = None;
+    while let Ok(Some((header, body))) = Header::whole(reply, u32::MAX) {
+        match header.tag {
+            tag::ERROR_RESPONSE => {
+                return Err(String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned());
+            }
+            tag::DATA_ROW => row = Some(cells(body)?),
+            _ => {}
+        }
+        reply = &reply[HEADER_LEN + body.len()..];
+    }
+    row.ok_or_else(|| "no rows".to_owned())
+}
+
+fn cells(body: &[u8]) -> Result<Vec<Option<Vec<u8>>>, String> {
+    let broken = |_| "broken row".to_owned();
+    let mut reader = Reader::new(body);
+    let count = reader.i16().map_err(broken)?;
+    let mut cell = || -> Result<Option<Vec<u8>>, String> {
+        match usize::try_from(reader.i32().map_err(broken)?) {
+            Ok(len) => Ok(Some(reader.bytes(len).map_err(broken)?.to_vec())),
+            Err(_) => Ok(None),
+        }
+    };
+    (0..count).map(|_| cell()).collect()
 }

@@ -4,15 +4,21 @@
 //! FATAL 08P01 and its text is PgBouncer's; in that of PostgreSQL severity and SQLSTATE say what
 //! drivers need to know: whether to retry, and whether the connection is still good.
 
+mod detail;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use pgweir_config::ErrorCodes;
-use pgweir_pool::{Refusal, Scope};
+use pgweir_pool::{Budget, Gauge, Party, Refusal, Scope};
 use pgweir_session::{Expiry, Violation};
 use pgweir_wire::backend::Report;
 use pgweir_wire::{Severity, SqlState, StartupError};
+
+use crate::client::Client;
+use crate::farewell::detail::Explanation;
+use crate::shared::Shared;
 
 /// Why a client's connection ends.
 #[derive(Clone, Debug)]
@@ -41,8 +47,8 @@ pub(crate) enum Farewell {
     DatabaseDisabled(Arc<str>),
     /// The database in which users are looked up was disabled by an operator.
     AuthDatabaseDisabled(String),
-    /// A limit on clients.
-    TooMany(Scope),
+    /// A limit on clients, and how it stood.
+    TooMany(Box<(Scope, Gauge)>),
     /// The proof was wrong; the text does not say whether the user exists.
     Authentication(Cow<'static, str>),
     /// auth_query knows no such user.
@@ -90,6 +96,7 @@ pub(crate) struct Answer {
     pub(crate) code: SqlState,
     pub(crate) text: Cow<'static, str>,
     pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 impl Answer {
@@ -99,13 +106,38 @@ impl Answer {
             code: self.code,
             message: &self.text,
             detail: self.detail.as_deref(),
-            hint: None,
+            hint: self.hint.as_deref(),
         }
         .write(out);
     }
 }
 
 impl Farewell {
+    /// A limit on clients is reached.
+    pub(crate) fn too_many(scope: &Scope, budget: &Budget) -> Self {
+        Self::TooMany(Box::new((scope.clone(), budget.gauge(scope))))
+    }
+
+    /// As [`Self::answer`], with numbers where the dialect has room for them.
+    pub(crate) fn explained(
+        &self,
+        codes: ErrorCodes,
+        shared: &Shared,
+        client: &Client,
+        party: Option<&Party>,
+    ) -> Option<Answer> {
+        let answer = self.answer(codes)?;
+        if codes == ErrorCodes::Pgbouncer {
+            return Some(answer);
+        }
+        let Explanation { detail, hint } = detail::explain(shared, client, party, self);
+        Some(Answer {
+            detail,
+            hint,
+            ..answer
+        })
+    }
+
     /// What the client is told; `None` if nobody is there to be told.
     pub(crate) fn answer(&self, codes: ErrorCodes) -> Option<Answer> {
         let text = match self {
@@ -123,6 +155,7 @@ impl Farewell {
             code,
             text,
             detail: None,
+            hint: None,
         })
     }
 
@@ -159,7 +192,7 @@ impl Farewell {
             Self::AuthDatabaseDisabled(name) => {
                 format!("authentication database \"{name}\" is disabled").into()
             }
-            Self::TooMany(scope) => match scope {
+            Self::TooMany(full) => match &full.0 {
                 Scope::Clients => "no more connections allowed (max_client_conn)".into(),
                 other => format!("client connections exceeded ({})", other.key()).into(),
             },
@@ -171,6 +204,7 @@ impl Farewell {
             Self::Configuration => "bouncer config error".into(),
             Self::LoginMessage => "bad packet".into(),
             Self::Expired(expiry) => expiry_text(*expiry).into(),
+            Self::Refused(Refusal::Crowded(_)) => "too many clients waiting for a server".into(),
             Self::Refused(Refusal::Login(failure)) => failure.message.to_string().into(),
             Self::Refused(Refusal::Failing(failure)) => format!(
                 "server login has been failing, cached error: {} (server_login_retry)",
@@ -245,6 +279,7 @@ impl Farewell {
             Self::Refused(Refusal::Login(failure)) => failure
                 .sqlstate
                 .map_or(SqlState::CANNOT_CONNECT_NOW, SqlState),
+            Self::Refused(Refusal::Crowded(_)) => SqlState::TOO_MANY_CONNECTIONS,
             Self::Refused(Refusal::Failing(_))
             | Self::DatabaseDisabled(_)
             | Self::AuthDatabaseDisabled(_)

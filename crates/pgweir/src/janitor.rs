@@ -10,8 +10,8 @@ use pgweir_stats::{LogLine, Snapshot, Tally};
 
 use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
-use crate::pools;
 use crate::shared::{Shared, Shutdown, lock};
+use crate::{pools, survey};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
@@ -27,6 +27,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let now = Instant::now();
         expire_clients(&shared, now);
         keep_pools(&shared, now);
+        survey::refresh(&shared, now);
         forget_autodbs(&shared, now);
         finish_shutdown(&shared);
         let period = u64::try_from(shared.config().global.stats_period)

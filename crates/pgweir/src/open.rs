@@ -12,9 +12,9 @@ use pgweir_auth::{
     Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerSecret,
     ServerStep,
 };
-use pgweir_config::{Host, LoadBalanceHosts};
+use pgweir_config::{Database, Host, LoadBalanceHosts};
 use pgweir_net::{Address, Buffered, DnsTtl, Stream, Target, UnixName, connect};
-use pgweir_pool::{Failure, FailureKind, PoolId, SlotId};
+use pgweir_pool::{Failure, FailureKind, PoolId, Scope, SlotId};
 use pgweir_session::{Relay, Values};
 use pgweir_wire::backend::{Authentication, read_parameter_status};
 use pgweir_wire::tag::backend as tag;
@@ -26,7 +26,7 @@ use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
 use crate::server::{Loan, Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
-use crate::{close, credentials, pools};
+use crate::{close, credentials, limits, pools, survey};
 
 /// Starts to open a server with a permit that has been taken.
 pub(crate) fn spawn(
@@ -81,7 +81,7 @@ async fn attempt(
             .unwrap_or_else(std::sync::PoisonError::into_inner),
     );
     let id = shared.next_id();
-    let (target, host) = match choose_target(shared, home, &rules).await {
+    let (target, host) = match choose_target(shared, home, &rules, slot).await {
         Ok(chosen) => chosen,
         Err(failure) => {
             let name = &home.name;
@@ -147,11 +147,12 @@ async fn choose_target(
     shared: &Shared,
     home: &PoolHome,
     rules: &Rules,
+    slot: SlotId,
 ) -> Result<(Target, Option<Arc<str>>), Failure> {
     let port = rules.database.port();
     let hosts = rules.database.hosts();
     let turn = home.turn.load(Ordering::Relaxed);
-    let Some(host) = hosts.get(turn % hosts.len().max(1)) else {
+    let Some((turn, host)) = host_with_room(shared, &rules.database, slot, turn)? else {
         let dir = &rules.config.global.unix_socket_dir;
         return Ok((Target::Unix(UnixName::in_dir(dir, port)), None));
     };
@@ -181,6 +182,32 @@ async fn choose_target(
         home.turn.store(turn, Ordering::Relaxed);
     }
     Ok((Target::Tcp((*ip, port).into()), Some(name.as_str().into())))
+}
+
+/// The host whose turn it is, or the next one that may have another server; `None` if the database
+/// names no host. A host that is the only one has been asked with the other limits.
+fn host_with_room<'a>(
+    shared: &Shared,
+    database: &'a Database,
+    slot: SlotId,
+    turn: usize,
+) -> Result<Option<(usize, &'a Host)>, Failure> {
+    let hosts = database.hosts();
+    let has_room = |host: &Host| {
+        let scope = Scope::HostServers(limits::host_name(host, database));
+        hosts.len() == 1 || shared.pools().choose_host(slot, &scope)
+    };
+    if hosts.is_empty() {
+        return Ok(None);
+    }
+    let mut turns = (turn..turn + hosts.len()).map(|turn| (turn, &hosts[turn % hosts.len()]));
+    match turns.find(|(_, host)| has_room(host)) {
+        Some(found) => Ok(Some(found)),
+        None => Err(Failure {
+            kind: FailureKind::Busy,
+            ..connect_failure("every host has max_host_connections servers")
+        }),
+    }
 }
 
 /// One attempt under way. The conversation is kept here so that it can be ended properly.
@@ -262,12 +289,18 @@ impl Opening<'_> {
             *lock(&self.info.home.welcome) = Some(welcome);
         }
         let work = Work::none(Arc::clone(self.rules));
-        Ok(Box::new(Server {
+        let mut server = Box::new(Server {
             line,
             relay,
             info: Arc::clone(self.info),
             work,
-        }))
+        });
+        if self.dedicated_to.is_none() && survey::is_needed(self.shared, self.rules) {
+            // Without an answer the limit is not known yet, as before.
+            let asked = survey::ask(self.shared, &mut server).await;
+            tracing::debug!(peer = %self.info, "asked for PostgreSQL's limits: {asked:?}");
+        }
+        Ok(server)
     }
 
     /// After a failure the next attempt goes to another host.
@@ -523,6 +556,8 @@ impl Opening<'_> {
         // "The database system is starting up" passes: nobody is refused for it.
         let kind = match sqlstate {
             Some(SqlState::CANNOT_CONNECT_NOW) => FailureKind::Connect,
+            // Others have taken what there is: it passes, too, and clients wait as for any server.
+            Some(SqlState::TOO_MANY_CONNECTIONS) => FailureKind::Busy,
             Some(_) | None => FailureKind::Login,
         };
         Failure {

@@ -96,10 +96,11 @@ pub(crate) async fn acquire(
 ) -> Result<Lease, Farewell> {
     loop {
         let mut actions = Actions::default();
-        let outcome =
-            shared
-                .pools()
-                .checkout(home.id, Instant::now(), || Arc::clone(client), &mut actions);
+        let outcome = {
+            let (now, waiter) = (Instant::now(), || Arc::clone(client));
+            let mut pools = shared.pools();
+            pools.checkout(home.id, now, None, waiter, &mut actions)
+        };
         perform(shared, actions);
         let lease = match outcome {
             Checkout::Ready {

@@ -19,7 +19,7 @@ use crate::farewell::Farewell;
 use crate::login::{Entrance, Entry, Login};
 use crate::relay::{self, Session};
 use crate::shared::Shared;
-use crate::{admin, cancel, close};
+use crate::{admin, cancel, close, limits};
 
 /// How long a client that is being sent away may take to read why.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
@@ -70,8 +70,9 @@ fn register(shared: &Shared, stream: &Stream, address: Address) -> Arc<Client> {
         Instant::now(),
     ));
     shared.clients.insert(client.id, Arc::clone(&client));
-    shared.pools().budget.take_unlimited(&[Scope::Clients]);
-    client.counted().scopes.push(Scope::Clients);
+    let scopes = limits::of_connection(&address);
+    shared.pools().budget.take_unlimited(&scopes);
+    client.counted().scopes = scopes;
     client
 }
 
@@ -124,6 +125,7 @@ async fn enter(
         Some(limit) => timeout(limit, login.run()).await,
         None => Ok(login.run().await),
     };
+    login_over(&shared, &client);
     let farewell = match result {
         Ok(Ok(entry)) => return Some((entry, login.talk?)),
         Ok(Err(farewell)) => farewell,
@@ -138,6 +140,15 @@ async fn enter(
     None
 }
 
+/// The client counts among those that log in no more.
+fn login_over(shared: &Shared, client: &Client) {
+    let mut counted = client.counted();
+    let login = counted.scopes.extract_if(.., |s| *s == Scope::Logins);
+    let login: Vec<_> = login.collect();
+    drop(counted);
+    shared.pools().budget.give_back(&login);
+}
+
 fn begin(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
@@ -150,7 +161,12 @@ fn begin(
     shared.pools().client_joined(route.home.id);
     client.counted().pool = Some(route.home.id);
     start_idle(client);
-    let mut session = Session::new(Arc::clone(shared), Arc::clone(client), route, line, side);
+    let party = {
+        let app = Arc::clone(&client.state().application_name);
+        limits::party(&shared.pools().budget, &app, &client.address)
+    };
+    let (shared, client) = (Arc::clone(shared), Arc::clone(client));
+    let mut session = Session::new(shared, client, route, line, side, party);
     if let Some(lease) = own {
         session.take_own(lease);
     }
@@ -207,7 +223,7 @@ fn log_end(shared: &Shared, client: &Client, farewell: &Farewell) {
 /// peer's bytes wait in it is reset, and the text would be lost.
 async fn tell(shared: &Shared, client: &Client, mut stream: Stream, farewell: &Farewell) {
     let codes = relay::error_codes(client.route.get(), shared);
-    if let Some(answer) = farewell.answer(codes) {
+    if let Some(answer) = farewell.explained(codes, shared, client, None) {
         if shared.config().global.log_pooler_errors {
             tracing::warn!(peer = %client, "pooler error: {}", answer.text);
         }

@@ -9,16 +9,19 @@ use dashmap::DashMap;
 use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, PoolMode, PoolSettings};
 use pgweir_net::{Resolver, TcpKeepalive, TcpOptions};
-use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, Scope};
+use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools};
 use pgweir_session::{Deadlines, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::{AuthFiles, DerivedKeys};
+use crate::limits;
 use crate::log::Log;
 use crate::server::{Server, ServerInfo};
+use crate::survey::Facts;
 use crate::tls::Tls;
 
 /// The pools as this program uses them.
@@ -26,9 +29,6 @@ pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
 
 /// Routes by database and login user.
 type Routes = HashMap<(Arc<str>, Arc<str>), Arc<Route>>;
-
-/// CancelRequests on their way to servers at the same time; more wait for a place.
-const CANCELS_MAX: usize = 64;
 
 /// Everything that is shared.
 pub(crate) struct Shared {
@@ -42,6 +42,9 @@ pub(crate) struct Shared {
     pub(crate) resolver: Resolver,
     pub(crate) derived_keys: DerivedKeys,
     pub(crate) cancel_lane: Semaphore,
+    pub(crate) census: Mutex<Census>,
+    /// What PostgreSQL says of its own limits.
+    pub(crate) facts: Mutex<Facts>,
     /// Rung when something ended that a PAUSE, WAIT_CLOSE or SHUTDOWN may be waiting for.
     pub(crate) ended: Notify,
     pub(crate) process_key: pgweir_auth::ProcessKey,
@@ -150,6 +153,13 @@ pub(crate) struct PoolHome {
     pub(crate) turn: AtomicUsize,
 }
 
+impl PoolHome {
+    /// What holds for its servers now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// ParameterStatus values of a server that are the same for every client.
 #[derive(Debug, Default)]
 pub(crate) struct Welcome {
@@ -210,7 +220,7 @@ impl Rules {
         })
     }
 
-    fn pool_limits(&self) -> PoolLimits {
+    pub(crate) fn pool_limits(&self) -> PoolLimits {
         let global = &self.config.global;
         let has_check = !global.server_check_query.is_empty();
         PoolLimits {
@@ -224,6 +234,10 @@ impl Rules {
             login_retry: global.server_login_retry.duration(),
             check_after: has_check.then(|| global.server_check_delay.duration()),
             round_robin: global.server_round_robin,
+            weight: self.settings.pool_weight,
+            max_waiting: self.settings.max_pool_waiting,
+            wait_target: global.query_wait_target.limit(),
+            down_timeout: global.server_down_timeout.limit(),
         }
     }
 }
@@ -251,7 +265,9 @@ impl Shared {
             tracked,
             resolver: Resolver::default(),
             derived_keys: DerivedKeys::default(),
-            cancel_lane: Semaphore::new(CANCELS_MAX),
+            cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
+            census: Mutex::new(Census::default()),
+            facts: Mutex::new(Facts::default()),
             ended: Notify::new(),
             process_key,
             started_at: now,
@@ -357,25 +373,12 @@ impl Shared {
             true => Gate::Paused,
             false => Gate::Open,
         };
-        let scopes = [
-            Scope::DatabaseServers(Arc::clone(&name.database)),
-            Scope::UserServers(Arc::clone(&name.user)),
-        ];
         let id = {
             let mut pools = self.pools();
-            pools
-                .budget
-                .set_limit(scopes[0].clone(), rules.settings.max_db_connections);
-            pools
-                .budget
-                .set_limit(scopes[1].clone(), rules.settings.max_user_connections);
-            pools.ensure(
-                name,
-                || scopes.to_vec(),
-                rules.pool_limits(),
-                gate,
-                Instant::now(),
-            )
+            let scopes = || limits::scopes(name, &rules);
+            let id = pools.ensure(name, scopes, rules.pool_limits(), gate, Instant::now());
+            limits::apply_to_pool(&mut pools, id, name, &rules);
+            id
         };
         let home = Arc::new(PoolHome {
             id,
@@ -420,10 +423,7 @@ impl Shared {
         let config = self.config();
         self.log
             .set_verbose(u8::try_from(config.global.verbose).unwrap_or(0));
-        let max_clients = u32::try_from(config.global.max_client_conn).unwrap_or(0);
-        self.pools()
-            .budget
-            .set_limit(Scope::Clients, Some(max_clients));
+        limits::apply(&mut self.pools().budget, &config.global);
         lock(&self.routes).retain(|(database, user), route| {
             let Some(rules) = Rules::new(&config, database, user) else {
                 return false;
@@ -436,18 +436,7 @@ impl Shared {
             let Some(rules) = Rules::new(&config, &home.name.database, &home.name.user) else {
                 continue;
             };
-            let mut pools = self.pools();
-            pools.set_limits(home.id, rules.pool_limits());
-            let name = &home.name;
-            let database = Scope::DatabaseServers(Arc::clone(&name.database));
-            let user = Scope::UserServers(Arc::clone(&name.user));
-            pools
-                .budget
-                .set_limit(database, rules.settings.max_db_connections);
-            pools
-                .budget
-                .set_limit(user, rules.settings.max_user_connections);
-            drop(pools);
+            limits::apply_to_pool(&mut self.pools(), home.id, &home.name, &rules);
             *home.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         }
     }

@@ -1,5 +1,7 @@
 //! Fills the console's tables. What a table looks like stands in the `console` crate.
 
+mod budget;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +31,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
             tables::CONFIG.write_reply(&rows, out);
         }
         Show::Databases => tables::DATABASES.write_reply(&databases(shared), out),
+        Show::Budget => tables::BUDGET.write_reply(&budget::rows(shared), out),
         Show::Pools => tables::POOLS.write_reply(&pools(shared), out),
         Show::Clients => tables::CLIENTS.write_reply(&clients(shared), out),
         Show::Servers => tables::SERVERS.write_reply(&servers(shared), out),

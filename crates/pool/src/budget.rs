@@ -167,7 +167,8 @@ impl Gauge {
     /// there are permits may go at once, and then as many a second as the average allows.
     fn may_switch(&mut self, now: Instant) -> bool {
         let permits = self.limit.unwrap_or(u32::MAX).max(1);
-        let spacing = Duration::from_secs(1) / SWITCHES_PER_PERMIT_AND_SECOND.saturating_mul(permits);
+        let spacing =
+            Duration::from_secs(1) / SWITCHES_PER_PERMIT_AND_SECOND.saturating_mul(permits);
         let until = self.switched_until.map_or(now, |until| until.max(now));
         let burst = Duration::from_secs(1) / SWITCHES_PER_PERMIT_AND_SECOND;
         let allowed = until.saturating_duration_since(now) < burst;
@@ -248,6 +249,12 @@ impl Budget {
     /// Whether a scope holds more than its limit allows (after the limit was lowered).
     pub fn is_over(&self, scope: &Scope) -> bool {
         self.over > 0 && self.gauge(scope).is_over()
+    }
+
+    /// How much more than its limit a scope holds.
+    pub fn excess(&self, scope: &Scope) -> u32 {
+        let gauge = self.gauge(scope);
+        gauge.used.saturating_sub(gauge.limit.unwrap_or(u32::MAX))
     }
 
     /// Takes one unit of every scope, or none at all.

@@ -90,7 +90,13 @@ impl<S, W: Clone> Pools<S, W> {
         }
         let (pool_id, opened_at, obsolete) = (slot.pool, slot.opened_at, slot.obsolete);
         let discharged = self.discharge(id);
-        self.place(id, server, (pool_id, opened_at, obsolete, fresh), now, actions);
+        self.place(
+            id,
+            server,
+            (pool_id, opened_at, obsolete, fresh),
+            now,
+            actions,
+        );
         if discharged {
             self.serve_held_back(now, actions);
         }
@@ -172,9 +178,21 @@ impl<S, W: Clone> Pools<S, W> {
             .size
             .map_or(u32::MAX, |size| size + pool.limits.reserve);
         let over = pool.counts.connected() > size
-            || pool.scopes.servers.iter().any(|scope| self.budget.is_over(scope));
+            || pool
+                .scopes
+                .servers
+                .iter()
+                .any(|scope| self.budget.is_over(scope));
         // The exact sum is looked up only when a cheap look says that something may be over.
         over && self.excess(id) > 0
+    }
+
+    /// Lends an idle server to the pooler itself, if there is one; it comes back by
+    /// [`Self::checkin`] like any other.
+    pub fn lend_idle(&mut self, id: PoolId, now: Instant) -> Option<(SlotId, S)> {
+        self.get(id)?;
+        self.pop_idle(id, now)
+            .map(|(slot, server, _)| (slot, server))
     }
 
     /// Gives idle servers to those who wait (after a pause, or for permission).

@@ -26,10 +26,10 @@ impl<S, W: Clone> Pools<S, W> {
             .max_waiting
             .is_some_and(|max| pool.waiting.len() >= max as usize);
         if queue_full {
-            return Err(self.crowded(id, Crowd::PoolQueue, now));
+            return Err(self.crowded(id, Crowd::PoolQueue, party, now));
         }
         if self.budget.take(&[Scope::Waiting]).is_err() {
-            return Err(self.crowded(id, Crowd::AllQueues, now));
+            return Err(self.crowded(id, Crowd::AllQueues, party, now));
         }
         let ticket = self.next_ticket();
         let waiting = Waiting {
@@ -91,7 +91,9 @@ impl<S, W: Clone> Pools<S, W> {
             && now.saturating_duration_since(oldest.since) > target
         {
             let waited = now.saturating_duration_since(oldest.since);
-            let refusal = self.crowded(id, Crowd::TooLong { waited, target }, now);
+            let party = oldest.party.clone();
+            let crowd = Crowd::TooLong { waited, target };
+            let refusal = self.crowded(id, crowd, party.as_ref(), now);
             if let Some(Waiting { waiter, .. }) = self.dequeue(id, ticket) {
                 actions.push(Action::Refuse { waiter, refusal });
             }
@@ -150,8 +152,9 @@ impl<S, W: Clone> Pools<S, W> {
         party.is_none_or(|party| self.budget.binding(party).is_none())
     }
 
-    fn crowded(&self, id: PoolId, crowd: Crowd, now: Instant) -> Refusal {
-        let standing = self.standing(id, None, now);
+    fn crowded(&self, id: PoolId, crowd: Crowd, party: Option<&Party>, now: Instant) -> Refusal {
+        let standing = self.standing(id, party, now);
+        let standing = standing.expect("a pool in which somebody wants to wait is there");
         Refusal::Crowded(Box::new(Crowded { crowd, standing }))
     }
 }

@@ -200,7 +200,8 @@ impl<S, W: Clone> Pools<S, W> {
             return false;
         }
         // Holdings for equal weights, so that integers can be compared.
-        let poor_has = |more: u32| u64::from(poor_pool.has() + more) * u64::from(rich_pool.weight());
+        let poor_has =
+            |more: u32| u64::from(poor_pool.has() + more) * u64::from(rich_pool.weight());
         let rich_has = |less: u32| {
             u64::from(rich_pool.counts.total().saturating_sub(less)) * u64::from(poor_pool.weight())
         };

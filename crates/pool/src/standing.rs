@@ -41,6 +41,8 @@ pub struct Standing {
     pub bound: Bound,
     /// How many wait.
     pub waiting: u32,
+    /// How long the one that waits longest has been waiting.
+    pub oldest_wait: Option<Duration>,
 }
 
 /// Why a client is not let into the queue, or not left in it.
@@ -69,14 +71,17 @@ pub struct Crowded {
 }
 
 impl<S, W: Clone> Pools<S, W> {
-    /// How a pool stands for a client of this party.
-    pub fn standing(&self, id: PoolId, party: Option<&Party>, now: Instant) -> Standing {
-        let pool = self.pool(id);
-        Standing {
+    /// How a pool stands for a client of this party; `None` if there is no such pool any more.
+    pub fn standing(&self, id: PoolId, party: Option<&Party>, now: Instant) -> Option<Standing> {
+        let pool = self.get(id)?;
+        Some(Standing {
             pool: pool.name.clone(),
             bound: self.bound(id, party, now),
             waiting: pool.waiting.len() as u32,
-        }
+            oldest_wait: pool
+                .oldest_wait()
+                .map(|since| now.saturating_duration_since(since)),
+        })
     }
 
     /// What keeps the pool from serving one more client.

@@ -35,6 +35,19 @@ pub struct PoolView {
     pub quarantined: u32,
 }
 
+impl PoolView {
+    /// Every connection that PostgreSQL may still count.
+    pub fn total(&self) -> u32 {
+        self.opening
+            + self.idle
+            + self.leased
+            + self.resetting
+            + self.being_canceled
+            + self.closing
+            + self.quarantined
+    }
+}
+
 /// One slot.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotView {

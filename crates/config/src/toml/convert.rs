@@ -6,7 +6,10 @@ use crate::value::{Kind, Seconds, Value};
 
 /// The value as the text that keys of this kind read; `None` if it has the wrong type.
 pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
-    let numeric = matches!(kind, Kind::Integer | Kind::Seconds | Kind::FileMode);
+    let numeric = matches!(
+        kind,
+        Kind::Integer | Kind::Seconds | Kind::FileMode | Kind::HostLimit
+    );
     match value {
         DeValue::String(text) => match kind {
             Kind::Seconds => seconds_of(text),
@@ -17,6 +20,7 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
             | Kind::Choice(_)
             | Kind::Protocols
             | Kind::Hosts
+            | Kind::HostLimit
             | Kind::Secret => Some(text.to_string()),
         },
         DeValue::Integer(integer) if numeric => {
@@ -47,6 +51,7 @@ pub(super) fn as_toml(kind: Kind) -> String {
         Kind::Seconds => "a number of seconds or a text like \"500ms\", \"5s\", \"10m\"".to_owned(),
         Kind::List | Kind::Hosts => "a text or an array of texts".to_owned(),
         Kind::Text | Kind::Secret => "a text in quotes".to_owned(),
+        Kind::HostLimit => "a whole number, or \"auto\", or a text like \"80%\"".to_owned(),
         Kind::Integer | Kind::FileMode | Kind::Choice(_) | Kind::Protocols => kind.to_string(),
     }
 }

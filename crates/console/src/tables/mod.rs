@@ -3,12 +3,14 @@
 //! Names, types and order of the columns are PgBouncer's; the tests hold them fixed, because some
 //! monitors read by position and others fail on an unexpected type.
 
+mod budget;
 mod databases;
 mod internals;
 mod pools;
 mod sockets;
 mod stats;
 
+pub use budget::{BUDGET, BudgetRow};
 pub use databases::{DATABASES, DatabaseRow, PEERS, PeerRow, USERS, UserRow};
 pub use internals::{
     CONFIG, ConfigRow, DNS_HOSTS, DNS_ZONES, DnsHostRow, DnsZoneRow, LISTS, ListCounts, ListRow,

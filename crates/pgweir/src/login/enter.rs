@@ -79,6 +79,7 @@ impl Login<'_> {
                 rules.settings.max_user_client_connections,
             ),
         ])?;
+        self.take_application_permit()?;
         let _ = self.client.route.set(Arc::clone(&route));
         route.home.totals.add(&mut Tally {
             client_login_count: 1,
@@ -105,12 +106,24 @@ impl Login<'_> {
             pools.budget.set_limit(scope.clone(), *limit);
         }
         let scopes: Vec<_> = scopes.iter().map(|(scope, _)| scope.clone()).collect();
-        pools
-            .budget
-            .take(&scopes)
-            .map_err(|full| Farewell::TooMany(full.clone()))?;
+        if let Err(full) = pools.budget.take(&scopes) {
+            return Err(Farewell::too_many(full, &pools.budget));
+        }
         drop(pools);
         self.client.counted().scopes.extend(scopes);
+        Ok(())
+    }
+
+    /// `max_app_client_connections`
+    fn take_application_permit(&self) -> Result<(), Farewell> {
+        let app = Scope::AppClients(Arc::clone(&self.client.state().application_name));
+        let app = [app];
+        let mut pools = self.shared.pools();
+        if let Err(full) = pools.budget.take(&app) {
+            return Err(Farewell::too_many(full, &pools.budget));
+        }
+        drop(pools);
+        self.client.counted().scopes.extend(app);
         Ok(())
     }
 

@@ -22,6 +22,9 @@ use crate::conversation::{Conversation, Interrupted};
 use crate::farewell::Farewell;
 use crate::shared::{Route, Shared};
 
+/// Connections beyond `max_client_conn` that may still set up TLS.
+const TLS_FOR_CONSOLES: u32 = 64;
+
 /// What a connection turned out to be.
 pub(crate) enum Entry {
     /// A client that has been greeted.
@@ -99,6 +102,7 @@ impl Login<'_> {
                 FirstPacket::Startup(startup) => return Ok(First::Startup(startup)),
                 FirstPacket::CancelRequest(key) => return Ok(First::Cancel(key)),
                 FirstPacket::SslRequest => {
+                    self.refuse_before_tls()?;
                     let talk = self.talk()?;
                     let encrypted = talk.stream.tls_info().is_some();
                     let possible = !encrypted && !talk.stream.is_unix();
@@ -162,11 +166,24 @@ impl Login<'_> {
     /// `max_client_conn` counts every connection from its first byte; the console is exempt, so
     /// that somebody can still look.
     fn admit_connection(&self, is_console: bool) -> Result<(), Farewell> {
-        let full = self.shared.pools().budget.is_over(&Scope::Clients);
-        if full && !is_console {
-            Err(Farewell::TooMany(Scope::Clients))
-        } else {
-            Ok(())
+        let pools = self.shared.pools();
+        let counted = self.client.counted();
+        let mut scopes = counted.scopes.iter();
+        let over = scopes.find(|scope| pools.budget.is_over(scope));
+        match over {
+            Some(scope) if !is_console => Err(Farewell::too_many(scope, &pools.budget)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether there are so many connections that TLS is too much for one that will be refused. Some
+    /// more than the limit are let so far, because they may be for the console.
+    fn refuse_before_tls(&self) -> Result<(), Farewell> {
+        let pools = self.shared.pools();
+        let over = pools.budget.excess(&Scope::Clients) > TLS_FOR_CONSOLES;
+        match over {
+            true => Err(Farewell::too_many(&Scope::Clients, &pools.budget)),
+            false => Ok(()),
         }
     }
 }

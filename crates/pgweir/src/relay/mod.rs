@@ -22,7 +22,7 @@ use bytes::BytesMut;
 use pgweir_config::ErrorCodes;
 use pgweir_net::Buffered;
 use pgweir_net::buffer::SCRATCH_LEN;
-use pgweir_pool::Ticket;
+use pgweir_pool::{Party, Ticket};
 use pgweir_session::{ClientSide, Gather, SkipBatch};
 
 use crate::client::Client;
@@ -56,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) route: Arc<Route>,
     pub(crate) line: Buffered,
     side: ClientSide,
+    /// Who is charged for its leases.
+    party: Option<Party>,
     place: Place,
 }
 
@@ -85,6 +87,7 @@ impl Session {
         route: Arc<Route>,
         line: Buffered,
         side: ClientSide,
+        party: Option<Party>,
     ) -> Self {
         Self {
             shared,
@@ -92,6 +95,7 @@ impl Session {
             route,
             line,
             side,
+            party,
             place: Place::Idle,
         }
     }

@@ -59,9 +59,10 @@ impl Session {
         loop {
             let mut actions = Actions::default();
             let outcome = {
-                let client = &self.client;
+                let (client, party) = (&self.client, self.party.as_ref());
                 let mut pools = self.shared.pools();
-                pools.checkout(self.route.home.id, now, || Arc::clone(client), &mut actions)
+                let waiter = || Arc::clone(client);
+                pools.checkout(self.route.home.id, now, party, waiter, &mut actions)
             };
             pools::perform(&self.shared, actions);
             let lease = match outcome {
@@ -154,6 +155,7 @@ impl Session {
             code: SqlState::QUERY_CANCELED,
             text: "canceling statement due to user request".into(),
             detail: Some("It was waiting for a server and has not been run.".into()),
+            hint: None,
         });
     }
 
@@ -185,7 +187,8 @@ impl Session {
     /// to say so, its connection goes on.
     fn go_without(&mut self, farewell: Farewell) -> Result<(), Farewell> {
         let codes = error_codes(Some(&self.route), &self.shared);
-        match farewell.answer(codes) {
+        let party = self.party.as_ref();
+        match farewell.explained(codes, &self.shared, &self.client, party) {
             Some(answer) if farewell.spares_connection(codes) => {
                 tracing::warn!(peer = %self.client, "pooler error: {}", answer.text);
                 self.skip_batch(&Answer {
@@ -253,6 +256,7 @@ impl Session {
             code: SqlState::SUCCESSFUL_COMPLETION,
             text: "No server connection available in postgres backend, client being queued".into(),
             detail: None,
+            hint: None,
         }
         .write(&mut out);
         self.line.queue(&out);

@@ -21,7 +21,14 @@ fn failure(kind: FailureKind) -> Failure {
 fn a_full_queue_lets_nobody_in() {
     let mut world = World::new();
     let max_waiting = Some(2);
-    let pool = world.pool("p", "u", PoolLimits { max_waiting, ..limits(1) });
+    let pool = world.pool(
+        "p",
+        "u",
+        PoolLimits {
+            max_waiting,
+            ..limits(1)
+        },
+    );
     let holder = world.ask(pool);
     world.settle();
     let first = world.ask(pool);
@@ -34,7 +41,10 @@ fn a_full_queue_lets_nobody_in() {
         unreachable!("asserted above")
     };
     let bound = Bound::PoolSize { used: 1, limit: 1 };
-    assert_eq!((&crowded.standing.bound, crowded.standing.waiting), (&bound, 2));
+    assert_eq!(
+        (&crowded.standing.bound, crowded.standing.waiting),
+        (&bound, 2)
+    );
     world.give_back(holder);
     assert!(world.leased.contains_key(&first));
 }
@@ -43,7 +53,10 @@ fn a_full_queue_lets_nobody_in() {
 fn all_queues_together_have_a_limit() {
     let mut world = World::new();
     world.limit(Scope::Waiting, 2);
-    let pools = [world.pool("p", "u", limits(1)), world.pool("q", "u", limits(1))];
+    let pools = [
+        world.pool("p", "u", limits(1)),
+        world.pool("q", "u", limits(1)),
+    ];
     world.ask(pools[0]);
     world.ask(pools[1]);
     assert_eq!(world.refused.len(), 0);
@@ -58,7 +71,14 @@ fn all_queues_together_have_a_limit() {
 fn overload_refuses_those_who_have_waited_too_long_and_serves_the_others() {
     let mut world = World::new();
     let wait_target = Some(SECOND);
-    let pool = world.pool("p", "u", PoolLimits { wait_target, ..limits(1) });
+    let pool = world.pool(
+        "p",
+        "u",
+        PoolLimits {
+            wait_target,
+            ..limits(1)
+        },
+    );
     let holder = world.ask(pool);
     world.settle();
     let old = world.ask(pool);
@@ -74,7 +94,14 @@ fn overload_refuses_those_who_have_waited_too_long_and_serves_the_others() {
 fn a_queue_that_gets_empty_is_no_overload() {
     let mut world = World::new();
     let wait_target = Some(Duration::from_millis(5));
-    let pool = world.pool("p", "u", PoolLimits { wait_target, ..limits(1) });
+    let pool = world.pool(
+        "p",
+        "u",
+        PoolLimits {
+            wait_target,
+            ..limits(1)
+        },
+    );
     let mut holder = world.ask(pool);
     world.settle();
     for _ in 0..10 {
@@ -96,7 +123,8 @@ fn an_application_at_its_limit_is_overtaken() {
     world.settle();
     assert!(!world.leased.contains_key(&held_back));
     let standing = world.pools.standing(pool, Some(&report()), world.now);
-    assert!(matches!(standing.bound, Bound::Party(..)), "{standing:?}");
+    let bound = standing.expect("the pool is there").bound;
+    assert!(matches!(bound, Bound::Party(..)), "{bound:?}");
     let other = world.ask_for_app(pool, "shop", 1);
     world.settle();
     assert!(world.leased.contains_key(&other));
@@ -118,7 +146,10 @@ fn what_an_application_gives_back_in_one_pool_it_gets_in_another() {
     world.settle();
     world.give_back(warm);
     let held_back = world.ask_for_app(there, "report", 1);
-    assert!(!world.leased.contains_key(&held_back), "beside an idle server");
+    assert!(
+        !world.leased.contains_key(&held_back),
+        "beside an idle server"
+    );
     world.give_back(first);
     assert!(world.leased.contains_key(&held_back));
 }
@@ -141,7 +172,14 @@ fn a_client_that_vanishes_does_not_stay_on_its_applications_bill() {
 fn while_no_login_works_nobody_waits_longer_than_he_should() {
     let mut world = World::new();
     let down_timeout = Some(5 * SECOND);
-    let pool = world.pool("p", "u", PoolLimits { down_timeout, ..limits(2) });
+    let pool = world.pool(
+        "p",
+        "u",
+        PoolLimits {
+            down_timeout,
+            ..limits(2)
+        },
+    );
     let client = world.ask(pool);
     world.fail_open(FailureKind::Connect);
     world.now += 4 * SECOND;
@@ -158,7 +196,14 @@ fn while_no_login_works_nobody_waits_longer_than_he_should() {
 fn a_postgres_without_a_connection_to_spare_is_waited_for() {
     let mut world = World::new();
     let down_timeout = Some(SECOND);
-    let pool = world.pool("p", "u", PoolLimits { down_timeout, ..limits(2) });
+    let pool = world.pool(
+        "p",
+        "u",
+        PoolLimits {
+            down_timeout,
+            ..limits(2)
+        },
+    );
     let early = world.ask(pool);
     world.fail_open(FailureKind::Busy);
     world.now += 2 * SECOND;
@@ -187,7 +232,10 @@ fn a_server_that_cannot_be_reached_is_tried_soon_and_then_more_seldom() {
     }
     let pauses: Vec<_> = attempts.windows(2).map(|two| two[1] - two[0]).collect();
     assert_eq!(pauses[..7], [200, 400, 800, 1600, 3200, 6400, 12_800]);
-    assert!(pauses[7..].iter().all(|pause| *pause == 15_000), "{pauses:?}");
+    assert!(
+        pauses[7..].iter().all(|pause| *pause == 15_000),
+        "{pauses:?}"
+    );
 }
 
 #[test]
@@ -200,7 +248,11 @@ fn logins_at_one_host_are_counted_over_all_its_pools() {
     world.finish_open();
     assert_eq!(world.opening.len(), 2, "the third has its turn");
     world.settle();
-    assert!(clients.iter().all(|client| world.leased.contains_key(client)));
+    assert!(
+        clients
+            .iter()
+            .all(|client| world.leased.contains_key(client))
+    );
 }
 
 #[test]

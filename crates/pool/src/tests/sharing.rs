@@ -74,8 +74,14 @@ fn a_weight_of_two_gets_twice_as_much() {
     for limit in [1, 3, 10] {
         let mut world = World::new();
         world.limit_database("p", limit);
-        let heavy = PoolLimits { weight: 2, ..limits(20) };
-        let pools = [world.pool("p", "a", heavy), world.pool("p", "b", limits(20))];
+        let heavy = PoolLimits {
+            weight: 2,
+            ..limits(20)
+        };
+        let pools = [
+            world.pool("p", "a", heavy),
+            world.pool("p", "b", limits(20)),
+        ];
         let (lent, _) = crowd(&mut world, &pools, Duration::from_millis(20), 120);
         assert_parts(&lent, &[2.0, 1.0]);
     }

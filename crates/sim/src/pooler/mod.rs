@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgweir_pool::{
-    Action, Actions, Failure, FailureKind, Gate, PoolId, PoolLimits, PoolName, Pools, Scope, SlotId,
+    Action, Actions, Failure, FailureKind, Gate, PoolId, PoolLimits, PoolName, PoolScopes, Pools,
+    Scope, SlotId,
 };
 use pgweir_session::{ClientSide, Relay, StatementTable, Tracked, Values};
 
@@ -78,22 +79,21 @@ impl Pooler {
             .set_limit(scope.clone(), Some(setup.database_limit));
         let limits = |size| PoolLimits {
             size: Some(size),
-            min: 0,
-            min_without_clients: false,
-            reserve: 0,
-            reserve_after: None,
             lifetime: Some(setup.lifetime),
             idle_timeout: Some(Duration::from_millis(300)),
             login_retry: Duration::from_millis(50),
             check_after: setup.checks.then_some(Duration::from_millis(3)),
-            round_robin: false,
+            ..PoolLimits::default()
         };
         let mut make = |(number, &size): (usize, &u32)| {
             let name = PoolName {
                 database: database.clone(),
                 user: format!("user{number}").into(),
             };
-            let scopes = || vec![scope.clone()];
+            let scopes = || PoolScopes {
+                servers: [scope.clone()].into(),
+                login: None,
+            };
             pools.ensure(&name, scopes, limits(size), Gate::Open, env.now())
         };
         let ids = setup.sizes.iter().enumerate().map(&mut make).collect();

@@ -143,7 +143,9 @@ impl Pooler {
         loop {
             let mut actions = Actions::default();
             let pool = self.ids[self.sessions[id].pool];
-            let outcome = self.pools.checkout(pool, env.now(), || id, &mut actions);
+            let outcome = self
+                .pools
+                .checkout(pool, env.now(), None, || id, &mut actions);
             self.perform(actions, pg, env);
             match outcome {
                 Checkout::Ready {

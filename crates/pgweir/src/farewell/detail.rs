@@ -1,0 +1,133 @@
+//! What a refused client is told beyond the reason: which limit, its value, how much of it is used,
+//! who holds most of it, and when to try again. Never what others ask, and no secrets.
+
+use std::time::{Duration, Instant};
+
+use pgweir_pool::{Bound, Crowd, Crowded, Gauge, Party, Refusal, Scope, Standing};
+use pgweir_session::Expiry;
+
+use super::Farewell;
+use crate::census;
+use crate::client::Client;
+use crate::shared::Shared;
+
+/// A DETAIL and a HINT.
+#[derive(Debug, Default)]
+pub(crate) struct Explanation {
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+/// Said wherever nothing of a request has reached a server.
+const NOT_RUN: &str = "Nothing of the request has been run.";
+
+/// Explains a refusal; what is no refusal needs no explanation.
+pub(crate) fn explain(
+    shared: &Shared,
+    client: &Client,
+    party: Option<&Party>,
+    farewell: &Farewell,
+) -> Explanation {
+    match farewell {
+        Farewell::TooMany(full) => {
+            let (scope, gauge) = &**full;
+            let holder = census::largest_client(shared, scope);
+            Explanation {
+                detail: Some(format!("{}{}.", reading(scope, gauge), held(holder, "has"))),
+                hint: Some(format!("Retry later, or raise {}.", scope.key())),
+            }
+        }
+        Farewell::Refused(Refusal::Crowded(crowded)) => {
+            let Crowded { crowd, standing } = &**crowded;
+            let detail = format!("{} {}", crowd_text(*crowd), standing_text(shared, standing));
+            waiting_explained(detail, standing)
+        }
+        Farewell::Refused(Refusal::Failing(failure) | Refusal::Login(failure)) => Explanation {
+            detail: None,
+            hint: Some(match failure.sqlstate {
+                Some(_) => "PostgreSQL refuses the pooler's login.".to_owned(),
+                None => "PostgreSQL cannot be reached; it is tried again by itself.".to_owned(),
+            }),
+        },
+        Farewell::Expired(Expiry::QueryWait | Expiry::QueryWhileWaiting) => {
+            let now = Instant::now();
+            let home = client.route.get().map(|route| route.home.id);
+            let standing = home.and_then(|id| shared.pools().standing(id, party, now));
+            let Some(standing) = standing else {
+                return Explanation::default();
+            };
+            let waited = now.saturating_duration_since(client.state().clocks.since);
+            let detail = format!(
+                "Waited {} for a server. {}",
+                seconds(waited),
+                standing_text(shared, &standing)
+            );
+            waiting_explained(detail, &standing)
+        }
+        _ => Explanation::default(),
+    }
+}
+
+fn waiting_explained(detail: String, standing: &Standing) -> Explanation {
+    let hint = match standing.oldest_wait {
+        Some(wait) => format!(
+            "Retry after {}: so long the first in the queue has been waiting.",
+            seconds(wait.max(Duration::from_secs(1)))
+        ),
+        None => "Retry in a moment.".to_owned(),
+    };
+    Explanation {
+        detail: Some(format!("{detail} {NOT_RUN}")),
+        hint: Some(hint),
+    }
+}
+
+fn crowd_text(crowd: Crowd) -> String {
+    match crowd {
+        Crowd::PoolQueue => "The queue of the pool is full (max_pool_waiting).".to_owned(),
+        Crowd::AllQueues => "The queues are full (max_waiting).".to_owned(),
+        Crowd::TooLong { waited, target } => format!(
+            "Waited {}, and query_wait_target is {}.",
+            seconds(waited),
+            seconds(target)
+        ),
+    }
+}
+
+/// How a pool stands, in a sentence.
+fn standing_text(shared: &Shared, standing: &Standing) -> String {
+    let name = &standing.pool;
+    let pool = format!("{}/{}", name.database, name.user);
+    let bound = match &standing.bound {
+        Bound::PoolSize { used, limit } => format!("pool_size of {pool} is {limit}, {used} in use"),
+        Bound::Shared(scope, gauge) | Bound::Party(scope, gauge) => reading(scope, gauge),
+        Bound::Failing(failure) => {
+            format!("the last login to PostgreSQL failed: {}", failure.message)
+        }
+        Bound::Paused => format!("database \"{}\" is paused", name.database),
+        Bound::Login => "a login to PostgreSQL is under way".to_owned(),
+    };
+    let holder = census::largest_holder(shared, standing);
+    format!(
+        "{bound}, {} waiting in {pool}{}.",
+        standing.waiting,
+        held(holder, "holds")
+    )
+}
+
+fn reading(scope: &Scope, gauge: &Gauge) -> String {
+    let limit = gauge
+        .limit
+        .map_or("off".to_owned(), |limit| limit.to_string());
+    format!("{scope} is {limit}, {} in use", gauge.used)
+}
+
+fn held(holder: Option<census::Part>, verb: &str) -> String {
+    holder.map_or_else(String::new, |part| {
+        format!("; {} {verb} {} of them", part.who, part.count)
+    })
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
