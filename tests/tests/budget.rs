@@ -131,3 +131,52 @@ fn budget(pooler: &Pooler, name: &str, column: &str) -> String {
         .unwrap_or_default()
         .to_owned()
 }
+
+/// A database with a forced user, as whom PostgreSQL can be asked before any client comes.
+fn forced(tenant: &Tenant) -> Ini {
+    let server = format!(
+        "host=127.0.0.1 port={} dbname={1} user={1}",
+        tenant.postgres.port(),
+        tenant.name
+    );
+    tenant.ini().database("forced", &server)
+}
+
+#[test]
+fn more_than_postgres_has_is_said_with_numbers() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(forced(&tenant).set("default_pool_size", 500));
+    let mut client = login(&tenant, &pooler, "forced");
+    assert_eq!(client.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+    eventually(
+        Duration::from_secs(5),
+        || pooler.log(),
+        |log| {
+            log.contains("PostgreSQL has 297 connections for ordinary users (max_connections 300, 3 of them reserved)")
+        },
+    );
+    assert!(pooler.log().contains("forced 500"), "{}", pooler.log());
+}
+
+#[test]
+fn what_can_ask_for_too_much_does_not_start_if_that_is_enforced() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = || {
+        forced(&tenant)
+            .set("preflight", "enforce")
+            .set("default_pool_size", 500)
+    };
+    let error = Pooler::start(ini())
+        .expect_err("it must not start")
+        .to_string();
+    assert!(error.contains("500 servers can be asked for"), "{error}");
+    start(ini().set("max_host_connections", "auto"));
+    let nobody = Ini::in_front_of(tenant.postgres).set("preflight", "enforce");
+    let error = Pooler::start(nobody)
+        .expect_err("nobody can ask")
+        .to_string();
+    assert!(
+        error.contains("needs a database with user= or auth_user"),
+        "{error}"
+    );
+}

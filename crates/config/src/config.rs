@@ -233,6 +233,25 @@ impl Database {
         self.keys.host.as_ref().map_or(&[], Hosts::list)
     }
 
+    /// The names of the PostgreSQL servers that it is on, never none: host and port as the file writes
+    /// them. Two names of one machine are two servers.
+    pub fn host_names(&self, unix_socket_dir: &str) -> Vec<String> {
+        let port = self.port();
+        match self.hosts() {
+            [] => vec![format!("{unix_socket_dir}:{port}")],
+            hosts => hosts.iter().map(|host| self.host_name(host)).collect(),
+        }
+    }
+
+    /// The name of one of its hosts.
+    pub fn host_name(&self, host: &Host) -> String {
+        let port = self.port();
+        match host {
+            Host::Tcp(name) => format!("{}:{port}", name.to_ascii_lowercase()),
+            Host::Unix(dir) => format!("{dir}:{port}"),
+        }
+    }
+
     /// The port of its servers.
     pub fn port(&self) -> u16 {
         self.keys.port.map_or(5432, Into::into)

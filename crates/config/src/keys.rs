@@ -11,7 +11,7 @@ use crate::declare::{
 };
 use crate::value::{
     AuthDatabase, AuthType, ErrorCodes, FileMode, HostLimit, Hosts, List, LoadBalanceHosts,
-    PoolMode, Seconds, Secret, SslMode, TlsProtocols, Value,
+    PoolMode, Preflight, Seconds, Secret, SslMode, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -231,7 +231,7 @@ declare_keys! {
         max_app_connections: i32 = "0", NewLeases, native "0";
         /// Connections that carry cancel requests to servers at the same time.
         max_cancels: u16 = "64", Restart, native "64";
-        /// Servers of one PostgreSQL over all databases and users: a number, a part of what it has for ordinary users (`80%`; `auto` is 90%), or 0 for no limit.
+        /// Servers of one PostgreSQL: a number, a part of what it has (`80%`; `auto` is 90%); 0 is no limit.
         max_host_connections: HostLimit = "0", AtOnce, native "auto";
         /// Servers of one PostgreSQL that connect and log in at the same time; 0 is no limit.
         max_host_logins: i32 = "16", AtOnce, native "16";
@@ -243,11 +243,13 @@ declare_keys! {
         max_waiting: i32 = "0", AtOnce, native "0";
         /// A pool's part of a limit that it shares, beside the weights of the others.
         pool_weight: i32 = "1", AtOnce, native "1", database pool_weight, user pool_weight;
-        /// Seconds that clients should wait for a server: those who have waited longer are refused while a queue does not get empty; 0 is never.
+        /// Compare what can be asked of PostgreSQL with what it has: say it, refuse to start, or neither.
+        preflight: Preflight = "warn", AtOnce, native "warn";
+        /// Seconds a client should wait at most: under overload those who waited longer are refused; 0 is off.
         query_wait_target: Seconds = "0", AtOnce, native "0";
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
-        /// Seconds that clients wait for a server while no login to PostgreSQL works; 0 is until query_wait_timeout.
+        /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
         server_down_timeout: Seconds = "0", AtOnce, native "5";
         /// Threads that serve connections.
         workers: i32 = "1", Restart, native "1";

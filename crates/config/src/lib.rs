@@ -13,6 +13,7 @@
 mod config;
 mod connstr;
 mod declare;
+mod demand;
 mod dialect;
 mod diff;
 mod docs;
@@ -29,6 +30,7 @@ mod value;
 
 pub use config::{Config, Database, LoadError, Loaded, Peer, Phase, User, check};
 pub use declare::{Effect, Key, Place, Scope};
+pub use demand::{DatabaseDemand, HostDemand};
 pub use dialect::{Dialect, sniff};
 pub use diff::{DatabaseChange, Diff, diff};
 pub use docs::{reference_markdown, sample_ini};
@@ -38,7 +40,8 @@ pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use value::{
     AuthDatabase, AuthType, ErrorCodes, FileMode, Host, HostLimit, Hosts, Invalid, Kind, List,
-    LoadBalanceHosts, PoolMode, Seconds, Secret, SslMode, TlsProtocols, TlsVersion, Value,
+    LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode, TlsProtocols, TlsVersion,
+    Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pgweir_config::{Database, Host, Settings};
+use pgweir_config::Settings;
 use pgweir_net::Address;
 use pgweir_pool::{Budget, Kind, Party, PoolId, PoolName, PoolScopes, Scope};
 
@@ -75,23 +75,10 @@ pub(crate) fn scopes(name: &PoolName, rules: &Rules) -> PoolScopes {
 
 /// The names of the hosts that a database's servers are on: never empty.
 pub(crate) fn hosts(rules: &Rules) -> Vec<Arc<str>> {
-    let database = &rules.database;
-    match database.hosts() {
-        [] => vec![on_port(&rules.config.global.unix_socket_dir, database)],
-        hosts => hosts.iter().map(|host| host_name(host, database)).collect(),
-    }
-}
-
-/// One PostgreSQL, as the configuration writes it. Two names for one machine are two hosts.
-pub(crate) fn host_name(host: &Host, database: &Database) -> Arc<str> {
-    match host {
-        Host::Tcp(name) => on_port(&name.to_ascii_lowercase(), database),
-        Host::Unix(dir) => on_port(dir, database),
-    }
-}
-
-fn on_port(host: &str, database: &Database) -> Arc<str> {
-    format!("{host}:{}", database.port()).into()
+    let names = rules
+        .database
+        .host_names(&rules.config.global.unix_socket_dir);
+    names.into_iter().map(Arc::from).collect()
 }
 
 /// What a connection counts in from its first byte.

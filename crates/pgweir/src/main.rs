@@ -23,6 +23,7 @@ mod open;
 mod options;
 mod peers;
 mod pools;
+mod preflight;
 mod relay;
 mod reload;
 mod reset;
@@ -201,6 +202,7 @@ async fn live(config: Config, log: &'static Log) -> Result<(), String> {
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let _pidfile = system::write_pidfile(&config.global.pidfile)?;
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
+    preflight::at_start(&shared).await?;
     let listeners = accept::open(&shared.config().global, shared.tcp_options())?;
     announce(&shared);
     let listening: Vec<_> = listeners

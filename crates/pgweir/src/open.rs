@@ -26,7 +26,7 @@ use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
 use crate::server::{Loan, Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
-use crate::{close, credentials, limits, pools, survey};
+use crate::{close, credentials, pools, survey};
 
 /// Starts to open a server with a permit that has been taken.
 pub(crate) fn spawn(
@@ -194,7 +194,7 @@ fn host_with_room<'a>(
 ) -> Result<Option<(usize, &'a Host)>, Failure> {
     let hosts = database.hosts();
     let has_room = |host: &Host| {
-        let scope = Scope::HostServers(limits::host_name(host, database));
+        let scope = Scope::HostServers(database.host_name(host).into());
         hosts.len() == 1 || shared.pools().choose_host(slot, &scope)
     };
     if hosts.is_empty() {

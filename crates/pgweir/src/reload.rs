@@ -9,9 +9,9 @@ use pgweir_console::Notice;
 
 use crate::farewell::Farewell;
 use crate::janitor;
-use crate::pools;
 use crate::shared::Shared;
 use crate::tls::Tls;
+use crate::{pools, preflight};
 
 /// Loads the configuration for the first time.
 ///
@@ -73,6 +73,7 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
     let tls = apply(shared, &old, new);
     janitor::reload_files(shared);
     reopen_log(shared);
+    preflight::look(shared);
     loaded.map(|_| ()).map_err(|_| ()).and(tls)
 }
 

@@ -18,11 +18,11 @@ use tokio::sync::{Notify, Semaphore};
 use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::{AuthFiles, DerivedKeys};
-use crate::limits;
 use crate::log::Log;
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::tls::Tls;
+use crate::{limits, preflight};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) census: Mutex<Census>,
     /// What PostgreSQL says of its own limits.
     pub(crate) facts: Mutex<Facts>,
+    pub(crate) preflight_said: Mutex<preflight::Said>,
     /// Rung when something ended that a PAUSE, WAIT_CLOSE or SHUTDOWN may be waiting for.
     pub(crate) ended: Notify,
     pub(crate) process_key: pgweir_auth::ProcessKey,
@@ -268,6 +269,7 @@ impl Shared {
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
+            preflight_said: Mutex::default(),
             ended: Notify::new(),
             process_key,
             started_at: now,

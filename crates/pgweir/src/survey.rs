@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::close::{self, Busy};
 use crate::server::Server;
 use crate::shared::{PoolHome, Shared, lock};
-use crate::{ask, limits, pools};
+use crate::{ask, limits, pools, preflight};
 
 /// How long an answer is believed.
 const KEPT: Duration = Duration::from_secs(60);
@@ -91,11 +91,13 @@ fn is_due(shared: &Shared, host: &Arc<str>, home: &PoolHome, now: Instant) -> bo
     !known && !facts.asking.contains(host)
 }
 
-/// Whether a limit is a part of what the pool's PostgreSQL has, and that is not known yet.
+/// Whether something depends on what the pool's PostgreSQL has, and that is not known yet.
 pub(crate) fn is_needed(shared: &Shared, rules: &crate::shared::Rules) -> bool {
     let unknown = |host| !lock(&shared.facts).hosts.contains_key(host);
-    let relative = rules.config.global.max_host_connections.is_relative();
-    relative && limits::hosts(rules).iter().all(unknown)
+    let global = &rules.config.global;
+    let matters = global.max_host_connections.is_relative()
+        || global.preflight == pgweir_config::Preflight::Enforce;
+    matters && limits::hosts(rules).iter().all(unknown)
 }
 
 async fn ask_and_return(
@@ -175,4 +177,5 @@ fn note(shared: &Shared, home: &PoolHome, answer: Option<(HostFacts, PoolFacts)>
         let scope = Scope::HostServers(Arc::clone(host));
         shared.pools().budget.set_limit(scope, servers);
     }
+    preflight::look(shared);
 }

@@ -50,6 +50,16 @@ choices! {
         Statement = "statement",
     }
 
+    /// What becomes of a configuration that can ask for more servers than PostgreSQL has.
+    pub enum Preflight {
+        /// Nothing is said.
+        Off = "off",
+        /// The log says so.
+        Warn = "warn",
+        /// The program does not start with it.
+        Enforce = "enforce",
+    }
+
     /// How clients prove who they are.
     pub enum AuthType {
         /// Not at all, and the user name does not matter.
