@@ -118,18 +118,25 @@ impl Tenant {
     pub fn watch(&self) -> Watch {
         let mut root = self.root();
         let name = self.name.clone();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let sampler = thread::spawn(move || {
-            let mut seen = Samples { most: 0, count: 0 };
-            while !stopped.load(Ordering::Relaxed) {
-                seen.most = seen.most.max(count_backends(&mut root, &name));
-                seen.count += 1;
-                thread::sleep(Duration::from_millis(5));
-            }
-            seen
-        });
-        Watch { stop, sampler }
+        Watch {
+            backends: Sampler::start(move || count_backends(&mut root, &name)),
+            sockets: None,
+        }
+    }
+
+    /// The same, and what the pooler itself has open towards PostgreSQL, cancel requests among it.
+    #[track_caller]
+    pub fn watch_sockets(&self, pooler: &Pooler) -> Watch {
+        let (pid, port) = (pooler.pid, self.postgres.port());
+        let sockets = move || match connections_to(pid, port) {
+            Ok(Some(count)) => u32::try_from(count).expect("few"),
+            // The pooler may have ended, and some systems do not tell.
+            Ok(None) | Err(_) => 0,
+        };
+        Watch {
+            sockets: Some(Sampler::start(sockets)),
+            ..self.watch()
+        }
     }
 }
 
@@ -144,8 +151,8 @@ fn count_backends(root: &mut RawClient, user: &str) -> u32 {
 /// Counts a user's connections, in PostgreSQL's own view, until it is asked for the result.
 #[derive(Debug)]
 pub struct Watch {
-    stop: Arc<AtomicBool>,
-    sampler: thread::JoinHandle<Samples>,
+    backends: Sampler,
+    sockets: Option<Sampler>,
 }
 
 /// What a [`Watch`] saw.
@@ -153,6 +160,8 @@ pub struct Watch {
 pub struct Samples {
     /// The largest number of connections at one moment.
     pub most: u32,
+    /// The largest number of the pooler's sockets at one moment, where they were counted.
+    pub most_sockets: u32,
     /// How often it looked.
     pub count: u32,
 }
@@ -160,8 +169,43 @@ pub struct Samples {
 impl Watch {
     /// Stops counting.
     pub fn end(self) -> Samples {
+        let (most, count) = self.backends.end();
+        let sockets = self.sockets.map(Sampler::end);
+        Samples {
+            most,
+            most_sockets: sockets.map_or(0, |(most, _)| most),
+            count,
+        }
+    }
+}
+
+/// Looks at something every few milliseconds, in a thread of its own.
+#[derive(Debug)]
+struct Sampler {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<(u32, u32)>,
+}
+
+impl Sampler {
+    fn start(mut look: impl FnMut() -> u32 + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let (mut most, mut count) = (0, 0);
+            while !stopped.load(Ordering::Relaxed) {
+                most = most.max(look());
+                count += 1;
+                thread::sleep(Duration::from_millis(5));
+            }
+            (most, count)
+        });
+        Self { stop, thread }
+    }
+
+    /// The most that was seen, and how often it looked.
+    fn end(self) -> (u32, u32) {
         self.stop.store(true, Ordering::Relaxed);
-        self.sampler.join().expect("the sampler could count")
+        self.thread.join().expect("the sampler could count")
     }
 }
 

@@ -14,6 +14,9 @@ use pgweir_tests::{
 /// Every cap there is, in every test of this file.
 const CAP: u32 = 5;
 
+/// Connections for cancel requests that may be beside them.
+const CANCELS: u32 = 2;
+
 /// Far more clients than servers.
 const CLIENTS: usize = 40;
 
@@ -473,7 +476,7 @@ impl Scene {
     fn with(change: impl FnOnce(Ini) -> Ini) -> Option<Self> {
         let tenant = Tenant::new()?;
         let pooler = start(change(capped(tenant.ini())));
-        let watch = tenant.watch();
+        let watch = tenant.watch_sockets(&pooler);
         Some(Self {
             tenant,
             pooler,
@@ -559,6 +562,7 @@ impl Scene {
         thread::sleep(Duration::from_millis(300));
         let seen = self.watch.end();
         assert!(seen.most <= CAP, "{seen:?}\n{}", self.pooler.log());
+        assert!(seen.most_sockets <= CAP + CANCELS, "{seen:?}");
         assert!(seen.count >= 5, "{seen:?}");
         let log = self.pooler.log();
         assert!(!log.contains("the books do not balance"), "{log}");
@@ -595,6 +599,7 @@ fn capped(ini: Ini) -> Ini {
         .set("max_db_connections", CAP)
         .set("max_user_connections", CAP)
         .set("max_client_conn", 200)
+        .set("max_cancels", CANCELS)
         .set("query_wait_timeout", 30)
 }
 

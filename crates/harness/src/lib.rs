@@ -36,7 +36,7 @@ pub use endpoint::Endpoint;
 pub use error::Error;
 pub use ini::Ini;
 pub use install::InstallError;
-pub use measure::{cpu_time, rss};
+pub use measure::{connections_to, cpu_time, rss};
 pub use pgbench::Pgbench;
 pub use pooler::Pooler;
 pub use postgres::{NotFound, Postgres};

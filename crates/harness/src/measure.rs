@@ -1,6 +1,6 @@
 //! What a process costs: processor time and memory.
 
-use std::{fs, io, path::Path, process::Command, time::Duration};
+use std::{collections::HashSet, fs, io, path::Path, process::Command, time::Duration};
 
 /// The processor time a process and its threads have used so far, in user and system mode together.
 ///
@@ -27,6 +27,30 @@ pub fn rss(pid: u32) -> io::Result<u64> {
         text.trim().parse::<u64>().map_err(|_| odd(&text))?
     };
     Ok(kib * 1024)
+}
+
+/// How many TCP sockets of a process are connected, or connecting, to a port; `None` where the system does not say.
+pub fn connections_to(pid: u32, port: u16) -> io::Result<Option<usize>> {
+    if !has_proc() {
+        return Ok(None);
+    }
+    let remote = format!(":{port:04X}");
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
+    let sockets: HashSet<String> = table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let is_ours = fields.nth(2)?.ends_with(&remote);
+            let inode = fields.nth(6)?;
+            is_ours.then(|| format!("socket:[{inode}]"))
+        })
+        .collect();
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(|fd| {
+        let target = fs::read_link(fd.ok()?.path()).ok()?;
+        Some(sockets.contains(target.to_str()?))
+    });
+    Ok(Some(open.filter(|is_one| *is_one).count()))
 }
 
 fn has_proc() -> bool {

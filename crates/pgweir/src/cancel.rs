@@ -61,15 +61,21 @@ async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) {
     tracing::debug!(peer = %client, "canceling the query on server {:#x}", server.id);
     let wait = shared.config().global.cancel_wait_timeout.limit();
     match timeout(wait.unwrap_or(Duration::MAX), shared.cancel_lane.acquire()).await {
-        Ok(_place) => send(shared, &server).await,
+        Ok(_place) => transmit(shared, &server).await,
         Err(_) => tracing::info!(peer = %client, "closing because: cancel_wait_timeout"),
     }
     let actions = shared.pools().end_cancel(slot, Instant::now());
     pools::perform(shared, actions);
 }
 
-/// Sends a CancelRequest to a server, and waits until PostgreSQL has dealt with it.
+/// Sends a CancelRequest to a server, and waits until PostgreSQL has dealt with it. Such connections
+/// count at PostgreSQL like any other for a moment, so there are never more than `max_cancels`.
 pub(crate) async fn send(shared: &Arc<Shared>, server: &ServerInfo) {
+    let _place = shared.cancel_lane.acquire().await;
+    transmit(shared, server).await;
+}
+
+async fn transmit(shared: &Arc<Shared>, server: &ServerInfo) {
     let Some(key) = server.cancel_key.get() else {
         return;
     };

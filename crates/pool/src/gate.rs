@@ -59,12 +59,14 @@ impl<S, W: Clone> Pools<S, W> {
             .any(|(_, slot)| slot.obsolete && slot.state.is_open() && ids.contains(&slot.pool))
     }
 
-    /// Whether a server of these pools is lent to a client or about to be.
+    /// Whether a server of these pools is lent to a client or about to be, or has not ended yet although
+    /// it was told to. One that does not end in time is not waited for.
     pub fn is_busy(&self, pools: impl Fn(&str) -> bool) -> bool {
         let busy = [
             SlotState::Leased,
             SlotState::Resetting,
             SlotState::BeingCanceled,
+            SlotState::Closing,
         ];
         self.ids_of(pools)
             .into_iter()
