@@ -12,6 +12,7 @@ mod connect;
 mod dns;
 mod listen;
 mod options;
+mod socket;
 mod stream;
 pub mod tls;
 mod unix_file;

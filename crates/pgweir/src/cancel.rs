@@ -48,13 +48,16 @@ async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) {
     }
     let (phase, request, link) = {
         let state = client.state();
-        (state.clocks.phase, state.request, state.link.clone())
+        (state.clocks.phase, state.request, state.link)
     };
     if phase == Phase::Waiting {
         client.cancel_wait(request);
         return;
     }
-    let Some((slot, server)) = link else { return };
+    let Some(slot) = link else { return };
+    let Some(server) = shared.server(slot) else {
+        return;
+    };
     if !shared.pools().begin_cancel(slot) {
         return;
     }

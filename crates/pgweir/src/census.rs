@@ -66,13 +66,11 @@ pub(crate) fn largest_holder(shared: &Shared, standing: &Standing) -> Option<Par
         kind(&standing.bound)
     );
     kept(shared, key, || {
-        let servers = shared.servers.iter();
-        let holders = servers
-            .filter(|server| counts(server))
-            .filter_map(|server| {
-                let loan = lock(&server.loan);
-                loan.client.as_ref().map(|client| who(client))
-            });
+        let holders = shared.clients.iter().filter_map(|client| {
+            let slot = client.state().link?;
+            let server = shared.servers.get(&slot.serial())?;
+            counts(&server).then(|| who(&client))
+        });
         largest(holders)
     })
 }

@@ -16,7 +16,7 @@ use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
 
 use crate::farewell::Farewell;
-use crate::server::{Server, ServerInfo};
+use crate::server::Server;
 use crate::shared::Route;
 
 /// A server on its way to, or held by, a client.
@@ -103,7 +103,7 @@ pub(crate) struct State {
     /// When the client last asked for something.
     pub(crate) requested_at: Instant,
     /// The server that it holds.
-    pub(crate) link: Option<(SlotId, Arc<ServerInfo>)>,
+    pub(crate) link: Option<SlotId>,
     /// How many requests have ended: the number of the one that it waits for.
     pub(crate) request: u32,
     /// Its place in the queue.

@@ -95,7 +95,7 @@ async fn read_to_end(stream: &mut Stream) {
 /// A task that held a server has panicked, and the socket went with it. Whether the backend is gone
 /// cannot be seen any more, so the slot stays taken for as long as a backend may take to end.
 pub(crate) fn write_off(shared: &Arc<Shared>, client: &Client) {
-    let Some((slot, _)) = client.state().link.take() else {
+    let Some(slot) = client.state().link.take() else {
         return;
     };
     shared.pools().quarantined(slot, Instant::now());

@@ -101,7 +101,7 @@ fn close_fast(shared: &Arc<Shared>, client: &Arc<crate::client::Client>) {
     let state = client.state();
     let replicates = client.replication.get().is_some();
     let between = state.clocks.phase == Phase::Active && state.clocks.query_start.is_none();
-    let slot = state.link.as_ref().map(|(slot, _)| *slot);
+    let slot = state.link;
     drop(state);
     if (between || replicates) && slot.is_some_and(|slot| shared.pools().is_obsolete(slot)) {
         client.end(Farewell::DatabaseChanged);

@@ -3,8 +3,9 @@
 //! The slot was taken before this began. Whatever happens here, it ends with exactly one of
 //! [`opened`](pgweir_pool::Pools::opened) and [`open_failed`](pgweir_pool::Pools::open_failed), and with the second only when no socket is left.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
-use crate::server::{Loan, Server, ServerInfo, Work};
+use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
 use crate::{close, credentials, pools, survey};
 
@@ -109,11 +110,7 @@ async fn attempt(
         tls: OnceLock::new(),
         cancel_key: OnceLock::new(),
         welcome: OnceLock::new(),
-        loan: Mutex::new(Loan {
-            client: None,
-            requested_at: now,
-            prepared: 0,
-        }),
+        prepared: AtomicUsize::new(0),
     });
     shared.servers.insert(slot.serial(), Arc::clone(&info));
     let patience = shared.config().global.server_connect_timeout.limit();

@@ -1,6 +1,7 @@
 //! Between clients and the pool: asks it, and carries out what it decides.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -14,8 +15,15 @@ use crate::server::Server;
 use crate::shared::{PoolHome, Shared};
 use crate::{close, open};
 
-/// Carries out what the pool has decided. Never called while the pools are locked.
+/// Carries out what the pool has decided, mostly nothing. Never called while the pools are locked.
+#[inline]
 pub(crate) fn perform(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Client>>) {
+    if !actions.is_empty() {
+        carry_out(shared, actions);
+    }
+}
+
+fn carry_out(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Client>>) {
     for action in actions {
         match action {
             Action::Open {
@@ -65,12 +73,8 @@ fn take_back(shared: &Arc<Shared>, mail: Option<Mail>) {
 
 /// Gives a server back that is ready for the next client.
 pub(crate) fn checkin(shared: &Arc<Shared>, slot: SlotId, server: Box<Server>, now: Instant) {
-    {
-        let mut loan = crate::shared::lock(&server.info.loan);
-        loan.client = None;
-        loan.requested_at = now;
-        loan.prepared = server.relay.statement_count();
-    }
+    let prepared = server.relay.statement_count();
+    server.info.prepared.store(prepared, Ordering::Relaxed);
     let actions = shared.pools().checkin(slot, server, now);
     perform(shared, actions);
 }
@@ -234,17 +238,23 @@ pub(crate) fn leave_queue(
 }
 
 /// Looks at a server that was idle: one that PostgreSQL has closed, or that said something
-/// unasked, is closed and not lent. Costs no system call while nothing has happened on it.
+/// unasked, is closed and not lent.
+#[inline]
 pub(crate) fn alive(shared: &Arc<Shared>, mut lease: Lease) -> Option<Lease> {
-    if !is_dirty(&mut lease.server) {
-        return Some(lease);
+    if is_dirty(&mut lease.server) {
+        drop_dirty(shared, lease);
+        return None;
     }
-    let reason = "idle server got dirty";
-    close::give_up(shared, lease.slot, lease.server, reason, close::Busy::Gone);
-    None
+    Some(lease)
 }
 
-/// Whether an idle server has been closed or has spoken.
+#[cold]
+fn drop_dirty(shared: &Arc<Shared>, lease: Lease) {
+    let reason = "idle server got dirty";
+    close::give_up(shared, lease.slot, lease.server, reason, close::Busy::Gone);
+}
+
+/// Whether an idle server has been closed or has spoken. Costs no system call while nothing has happened on it.
 pub(crate) fn is_dirty(server: &mut Server) -> bool {
     let mut byte = [0; 1];
     match server.line.stream_mut().try_read_idle(&mut byte) {

@@ -1,8 +1,9 @@
 //! A connection to PostgreSQL, and what everybody may know of it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use pgweir_net::tls::TlsInfo;
 use pgweir_net::{Address, Buffered, Target};
@@ -10,7 +11,6 @@ use pgweir_session::{Relay, Values};
 use pgweir_stats::Tally;
 use pgweir_wire::CancelKey;
 
-use crate::client::Client;
 use crate::shared::{PoolHome, Rules, Welcome};
 
 /// A server that is logged in. It moves by value: into a client's task, and back to the pool.
@@ -59,6 +59,39 @@ impl Work {
             transaction_start: None,
         }
     }
+
+    /// A lease begins at `now`, for something that was asked at `asked`.
+    pub(crate) fn begin(&mut self, stage: Stage, asked: Instant, now: Instant) {
+        self.stage = stage;
+        self.query_start = Some(asked);
+        self.transaction_start = Some(now);
+        self.tally.server_assignment_count += 1;
+        if now > asked {
+            self.tally.wait_time_us += micros(now - asked);
+        }
+    }
+
+    /// A query has ended at `now`, and the transaction as well if the server is `idle`.
+    pub(crate) fn end_query(&mut self, idle: bool, now: Instant) {
+        let query_start = self.query_start.take();
+        let mut took = 0;
+        if let Some(start) = query_start {
+            took = micros(now.saturating_duration_since(start));
+            self.tally.query_count += 1;
+            self.tally.query_time_us += took;
+        }
+        if idle && let Some(start) = self.transaction_start.take() {
+            if query_start != Some(start) {
+                took = micros(now.saturating_duration_since(start));
+            }
+            self.tally.xact_count += 1;
+            self.tally.xact_time_us += took;
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros())
 }
 
 /// The shared record of a server.
@@ -80,16 +113,8 @@ pub(crate) struct ServerInfo {
     pub(crate) cancel_key: OnceLock<CancelKey>,
     /// What it said of itself, once logged in.
     pub(crate) welcome: OnceLock<Arc<Welcome>>,
-    /// Changes with every lease.
-    pub(crate) loan: Mutex<Loan>,
-}
-
-/// Who holds a server, and since when.
-#[derive(Debug)]
-pub(crate) struct Loan {
-    pub(crate) client: Option<Arc<Client>>,
-    pub(crate) requested_at: Instant,
-    pub(crate) prepared: usize,
+    /// How many prepared statements it had been taught when it was last given back.
+    pub(crate) prepared: AtomicUsize,
 }
 
 impl ServerInfo {

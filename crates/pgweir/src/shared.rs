@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, PoolMode, PoolSettings};
 use pgweir_net::{Resolver, TcpKeepalive, TcpOptions};
-use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools};
+use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Totals};
 use pgweir_wire::CancelKey;
@@ -184,6 +184,15 @@ impl Route {
     pub(crate) fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// As [`Self::rules`], in place of rules that mostly are the same.
+    #[inline]
+    pub(crate) fn refresh(&self, rules: &mut Arc<Rules>) {
+        let now = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(rules, &now) {
+            *rules = Arc::clone(&now);
+        }
+    }
 }
 
 /// What the configuration says about a pool, or about clients of one login user in it.
@@ -195,6 +204,10 @@ pub(crate) struct Rules {
     pub(crate) deadlines: Deadlines,
     /// `max_prepared_statements`, where statements are mapped at all.
     pub(crate) max_prepared: Option<usize>,
+    /// `max_packet_size`
+    pub(crate) max_message: u32,
+    /// Whether `server_reset_query` is due after every transaction.
+    pub(crate) resets_always: bool,
 }
 
 impl Rules {
@@ -212,12 +225,16 @@ impl Rules {
         let max_prepared = usize::try_from(config.global.max_prepared_statements)
             .ok()
             .filter(|&max| max > 0 && settings.pool_mode != PoolMode::Session);
+        let global = &config.global;
         Some(Self {
             config: Arc::clone(config),
             database,
             settings,
             deadlines,
             max_prepared,
+            max_message: global.max_packet_size,
+            resets_always: global.server_reset_query_always
+                && !global.server_reset_query.is_empty(),
         })
     }
 
@@ -393,6 +410,12 @@ impl Shared {
         });
         homes.insert(name.clone(), Arc::clone(&home));
         Some(home)
+    }
+
+    /// The record of the server in a slot.
+    pub(crate) fn server(&self, slot: SlotId) -> Option<Arc<ServerInfo>> {
+        let entry = self.servers.get(&slot.serial())?;
+        Some(Arc::clone(entry.value()))
     }
 
     /// Every pool, by name.

@@ -2,7 +2,7 @@
 
 mod budget;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use pgweir_console::tables::{
 use pgweir_console::{Show, UnixTime};
 use pgweir_net::DnsTtl;
 use pgweir_pool::view::SlotView;
-use pgweir_pool::{Scope, SlotState};
+use pgweir_pool::{Scope, SlotId, SlotState};
 use pgweir_session::Phase;
 
 use crate::client::{Client, ReplicationKind};
@@ -365,9 +365,9 @@ fn client_row(shared: &Shared, client: &Client, with_logins: bool) -> Option<Soc
         id: client.id,
         link: state
             .link
-            .as_ref()
-            .map(|(_, server)| server.id)
-            .filter(|_| !is_console),
+            .filter(|_| !is_console)
+            .and_then(|slot| shared.server(slot))
+            .map(|server| server.id),
         remote_pid: match client.address.peer_credentials() {
             Some(peer) => peer.pid.unwrap_or(0),
             None => 0,
@@ -394,21 +394,38 @@ fn servers(shared: &Shared) -> Vec<SocketRow> {
     let now = Instant::now();
     let stale_after = shared.config().global.server_check_delay.duration();
     let slots: Vec<SlotView> = shared.pools().slots().collect();
+    let holders = holders(shared);
     let mut rows: Vec<_> = slots
         .into_iter()
         .filter_map(|slot| {
-            let info = shared.servers.get(&slot.id.serial())?;
-            server_row(shared, &slot, &info, is_used(&slot, stale_after, now))
+            let info = shared.server(slot.id)?;
+            let holder = holders.get(&slot.id).map(|client| &**client);
+            server_row(
+                shared,
+                &slot,
+                &info,
+                holder,
+                is_used(&slot, stale_after, now),
+            )
         })
         .collect();
     rows.sort_by(|a, b| (&a.database, &a.user, a.id).cmp(&(&b.database, &b.user, b.id)));
     rows
 }
 
+/// Which client holds which server.
+fn holders(shared: &Shared) -> HashMap<SlotId, Arc<Client>> {
+    let clients = shared.clients.iter();
+    clients
+        .filter_map(|client| Some((client.state().link?, Arc::clone(&client))))
+        .collect()
+}
+
 fn server_row(
     shared: &Shared,
     slot: &SlotView,
     info: &ServerInfo,
+    holder: Option<&Client>,
     used: bool,
 ) -> Option<SocketRow> {
     let state = match slot.state {
@@ -421,33 +438,29 @@ fn server_row(
         // PgBouncer does not show what it has closed; SHOW POOLS has no column for it either.
         SlotState::Closing | SlotState::Quarantined => return None,
     };
-    let loan = lock(&info.loan);
     let local = info.local.get();
     Some(SocketRow {
         state,
         user: Some(Arc::clone(&info.home.name.user)),
         database: Some(Arc::clone(&info.home.name.database)),
-        replication: loan
-            .client
-            .as_deref()
-            .map_or(Replication::None, replication),
+        replication: holder.map_or(Replication::None, replication),
         addr: info.address.host().to_string(),
         port: info.address.port(),
         local_addr: local.map_or_else(String::new, |local| local.host().to_string()),
         local_port: local.map_or(0, pgweir_net::Address::port),
         connect_time: unix_time(shared, info.connected_at),
-        request_time: unix_time(shared, loan.requested_at),
+        request_time: unix_time(shared, slot.since),
         wait: Duration::ZERO,
         close_needed: slot.obsolete,
         id: info.id,
-        link: loan.client.as_ref().map(|client| client.id),
+        link: holder.map(|client| client.id),
         remote_pid: u32::try_from(info.process_id()).unwrap_or(0),
         tls: info
             .tls
             .get()
             .map_or_else(String::new, |tls| tls.to_string()),
         application_name: "".into(),
-        prepared_statements: loan.prepared,
+        prepared_statements: info.prepared.load(Ordering::Relaxed),
         buffers: SocketBuffers::default(),
     })
 }

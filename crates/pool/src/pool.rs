@@ -211,11 +211,12 @@ impl<S, W> Pool<S, W> {
         if lifetime.is_zero() {
             return true;
         }
+        if now.saturating_duration_since(opened_at) < lifetime {
+            return false;
+        }
         let spacing = lifetime / self.limits.size.unwrap_or(1).max(1);
-        now.saturating_duration_since(opened_at) >= lifetime
-            && self
-                .last_lifetime_close
-                .is_none_or(|last| now.saturating_duration_since(last) >= spacing)
+        self.last_lifetime_close
+            .is_none_or(|last| now.saturating_duration_since(last) >= spacing)
     }
 }
 

@@ -1,7 +1,9 @@
 //! All pools and the budget they share.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::iter::Chain;
 use std::time::Instant;
+use std::{option, vec};
 
 use slab::Slab;
 
@@ -91,28 +93,27 @@ pub enum CloseReason {
     Abandoned,
 }
 
-/// Actions in order. One is kept without allocating, because a checkin mostly causes one.
+/// Actions in order. One is kept without allocating, because a checkin mostly causes none or one.
 #[derive(Debug)]
 pub struct Actions<S, W> {
     first: Option<Action<S, W>>,
-    more: VecDeque<Action<S, W>>,
+    more: Vec<Action<S, W>>,
 }
 
 impl<S, W> Default for Actions<S, W> {
     fn default() -> Self {
         Self {
             first: None,
-            more: VecDeque::new(),
+            more: Vec::new(),
         }
     }
 }
 
 impl<S, W> Actions<S, W> {
     pub(crate) fn push(&mut self, action: Action<S, W>) {
-        if self.first.is_none() && self.more.is_empty() {
-            self.first = Some(action);
-        } else {
-            self.more.push_back(action);
+        match &self.first {
+            None => self.first = Some(action),
+            Some(_) => self.more.push(action),
         }
     }
 
@@ -121,16 +122,18 @@ impl<S, W> Actions<S, W> {
     }
 
     /// Whether there is nothing to do.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.first.is_none() && self.more.is_empty()
+        self.first.is_none()
     }
 }
 
-impl<S, W> Iterator for Actions<S, W> {
+impl<S, W> IntoIterator for Actions<S, W> {
     type Item = Action<S, W>;
+    type IntoIter = Chain<option::IntoIter<Action<S, W>>, vec::IntoIter<Action<S, W>>>;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        self.first.take().or_else(|| self.more.pop_front())
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.more)
     }
 }
 

@@ -91,7 +91,12 @@ impl Values {
     /// Whether both hold the same values (cheap when they are shared).
     #[inline]
     pub fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared) || self.shared == other.shared
+        Arc::ptr_eq(&self.shared, &other.shared) || self.equal(other)
+    }
+
+    #[cold]
+    fn equal(&self, other: &Self) -> bool {
+        self.shared == other.shared
     }
 
     /// Lets two that hold the same values share one copy: always the one that lies lower in memory, so

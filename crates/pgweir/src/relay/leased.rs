@@ -1,23 +1,21 @@
 //! A client with a server: bytes in both directions, until the server is released.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_config::PoolMode;
 use pgweir_net::Input;
 use pgweir_pool::SlotId;
 use pgweir_session::{Phase, Values, Violation};
-use pgweir_stats::Tally;
 use pgweir_wire::TransactionStatus;
 
 use super::{Desk, Place, Session};
 use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
-use crate::server::{Server, Stage, Work};
-use crate::shared::{Rules, Shared, lock};
+use crate::server::{Server, Stage};
+use crate::shared::{Rules, Shared};
 use crate::{pools, reset};
 
 /// Rounds of reading and writing before other tasks get their turn.
@@ -36,26 +34,12 @@ impl Session {
             mut server,
             stale,
         } = lease;
-        let rules = self.route.rules();
-        let mut out = BytesMut::new();
-        let stage = if stale {
-            server.relay.ask(check_query(&rules), &mut out);
-            Stage::Check
-        } else if server
-            .relay
-            .fit(&mut self.side, &self.shared.tracked, &mut out)
-        {
-            self.log_fit(&out);
-            Stage::Fit(self.side.values.clone())
+        self.route.refresh(&mut server.work.rules);
+        let stage = if stale || !server.relay.fits(&mut self.side) {
+            self.prepare(&mut server, stale)
         } else {
             Stage::Serve
         };
-        server.line.queue(&out);
-        {
-            let mut loan = lock(&server.info.loan);
-            loan.client = Some(Arc::clone(&self.client));
-            loan.requested_at = now;
-        }
         {
             let mut state = self.client.state();
             // While the server is being prepared the client still waits for it: a cancel must not
@@ -69,23 +53,30 @@ impl Session {
             state.clocks.transaction_start = Some(now);
             state.requested_at = asked;
             state.ticket = None;
-            state.link = Some((slot, Arc::clone(&server.info)));
+            state.link = Some(slot);
         }
-        let wait = now.saturating_duration_since(asked);
-        let tally = Tally {
-            server_assignment_count: 1,
-            wait_time_us: micros(wait),
-            ..Tally::default()
-        };
-        server.work = Work {
-            stage,
-            rules,
-            tally,
-            is_own: false,
-            query_start: Some(asked),
-            transaction_start: Some(now),
-        };
+        server.work.begin(stage, asked, now);
         self.place = Place::Leased(Held { slot, server });
+    }
+
+    /// Queues what a server has to do before it can serve.
+    #[cold]
+    fn prepare(&mut self, server: &mut Server, stale: bool) -> Stage {
+        let mut out = BytesMut::new();
+        let stage = if stale {
+            server.relay.ask(check_query(&server.work.rules), &mut out);
+            Stage::Check
+        } else if server
+            .relay
+            .fit(&mut self.side, &self.shared.tracked, &mut out)
+        {
+            self.log_fit(&out);
+            Stage::Fit(self.side.values.clone())
+        } else {
+            Stage::Serve
+        };
+        server.line.queue(&out);
+        stage
     }
 
     /// Takes a server that is this client's alone.
@@ -357,7 +348,12 @@ impl Session {
         };
         let now = Instant::now();
         let idle = held.server.relay.status() == TransactionStatus::Idle;
-        held.end_query(idle, now);
+        let parsed = held.server.relay.take_tally();
+        let tally = &mut held.server.work.tally;
+        tally.client_parse_count += parsed.client_parses;
+        tally.server_parse_count += parsed.server_parses;
+        tally.bind_count += parsed.binds;
+        held.server.work.end_query(idle, now);
         self.route.home.totals.add(&mut held.server.work.tally);
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         if release {
@@ -389,9 +385,7 @@ impl Session {
             state.clocks.transaction_start = None;
             state.link = None;
         }
-        let global = &held.server.work.rules.config.global;
-        let reset = global.server_reset_query_always && !global.server_reset_query.is_empty();
-        if reset || held.server.relay.is_in_doubt() {
+        if held.server.work.rules.resets_always || held.server.relay.is_in_doubt() {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);
         } else {
             pools::checkin(&self.shared, held.slot, held.server, now);
@@ -430,21 +424,6 @@ impl Held {
     fn serves(&self) -> bool {
         matches!(self.server.work.stage, Stage::Serve)
     }
-
-    fn end_query(&mut self, idle: bool, now: Instant) {
-        let parsed = self.server.relay.take_tally();
-        self.server.work.tally.client_parse_count += parsed.client_parses;
-        self.server.work.tally.server_parse_count += parsed.server_parses;
-        self.server.work.tally.bind_count += parsed.binds;
-        if let Some(start) = self.server.work.query_start.take() {
-            self.server.work.tally.query_count += 1;
-            self.server.work.tally.query_time_us += micros(now.saturating_duration_since(start));
-        }
-        if idle && let Some(start) = self.server.work.transaction_start.take() {
-            self.server.work.tally.xact_count += 1;
-            self.server.work.tally.xact_time_us += micros(now.saturating_duration_since(start));
-        }
-    }
 }
 
 enum Heard {
@@ -470,14 +449,10 @@ fn check_query(rules: &Rules) -> &str {
 fn session_rules<'a>(shared: &'a Shared, rules: &Rules) -> pgweir_session::Rules<'a> {
     pgweir_session::Rules {
         max_prepared: rules.max_prepared,
-        max_message: rules.config.global.max_packet_size,
+        max_message: rules.max_message,
         tracked: &shared.tracked,
         statements: &shared.statements,
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 trait ReadyErr {

@@ -66,6 +66,11 @@ impl Relay {
             let header = Header::peek(frame, rules.max_message).map_err(Violation::ClientFrame)?;
             let Some(header) = header else { break };
             match self.client_frame(header, frame, client, rules, input, to_server)? {
+                Act::Pass if header.frame_len() <= frame.len() => {
+                    to_server.pass(input, at..at + header.frame_len());
+                    at += header.frame_len();
+                    continue;
+                }
                 Act::Pass => self.client_rest = Rest::Pass(header.frame_len()),
                 Act::Drop => self.client_rest = Rest::Drop(header.frame_len()),
                 Act::Replaced { head } => {

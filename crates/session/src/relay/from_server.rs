@@ -39,8 +39,12 @@ impl Relay {
         to_client: &mut Gather,
     ) -> Result<usize, Violation> {
         let mut at = self.server_rest.proceed(input, 0, to_client);
+        // Whole frames that are forwarded one after the other are one stretch; it begins here.
+        let mut stretch = at;
         while self.server_rest.is_done() {
             if self.owes_fake() {
+                to_client.pass(input, stretch..at);
+                stretch = at;
                 self.give_fakes(client, to_client.inject(input));
             }
             let frame = &input[at..];
@@ -49,9 +53,17 @@ impl Relay {
             let Some(reply) = self.server_frame(header, frame, client, rules)? else {
                 break;
             };
-            self.server_rest = Rest::new(reply == Reply::Forward, header.frame_len());
+            let forward = reply == Reply::Forward;
+            if forward && header.frame_len() <= frame.len() {
+                at += header.frame_len();
+                continue;
+            }
+            to_client.pass(input, stretch..at);
+            self.server_rest = Rest::new(forward, header.frame_len());
             at = self.server_rest.proceed(input, at, to_client);
+            stretch = at;
         }
+        to_client.pass(input, stretch..at);
         Ok(at)
     }
 
@@ -64,7 +76,7 @@ impl Relay {
         client: &mut ClientSide,
         rules: &Rules<'_>,
     ) -> Result<Option<Reply>, Violation> {
-        let unexpected = Violation::ServerMessage(header.tag);
+        let unexpected = || Violation::ServerMessage(header.tag);
         if self.pipeline.is_in_doubt() && dispels_doubt(header.tag) {
             self.pipeline.dispel_doubt();
         }
@@ -107,7 +119,7 @@ impl Relay {
                     }
                     return Ok(Some(Reply::Forward));
                 }
-                _ => return Err(unexpected),
+                _ => return Err(unexpected()),
             },
             tag::READY_FOR_QUERY => {
                 let Some(&status) = frame.get(HEADER_LEN) else {
@@ -123,9 +135,9 @@ impl Relay {
                 return Ok(Some(self.own_or_forward()));
             }
             tag::ERROR_RESPONSE => return self.error(header, frame),
-            _ => return Err(unexpected),
+            _ => return Err(unexpected()),
         };
-        let answered = self.pipeline.answered(answered).ok_or(unexpected)?;
+        let answered = self.pipeline.answered(answered).ok_or_else(unexpected)?;
         if let Some(change) = answered.change {
             self.change(change, client);
         }
@@ -141,12 +153,13 @@ impl Relay {
         }
     }
 
+    #[inline]
     fn ready(&mut self, status: u8, client: &mut ClientSide) -> Result<Reply, Violation> {
         let status = TransactionStatus::from_byte(status);
         self.status = status.ok_or(Violation::ServerMalformed(tag::READY_FOR_QUERY))?;
         self.stream = ClientStream::Normal;
-        let unexpected = Violation::ServerMessage(tag::READY_FOR_QUERY);
-        let reply = self.pipeline.ready().ok_or(unexpected)?;
+        let reply = self.pipeline.ready();
+        let reply = reply.ok_or(Violation::ServerMessage(tag::READY_FOR_QUERY))?;
         if reply == Reply::Skip && self.asked == Asked::Fit {
             // The server may spell a value in its own way ("ISO, MDY" for "ISO"): from here on the
             // client has the server's spelling, so that the same server is not set again.
@@ -155,6 +168,7 @@ impl Relay {
         Ok(reply)
     }
 
+    #[cold]
     fn error(&mut self, header: Header, frame: &[u8]) -> Result<Option<Reply>, Violation> {
         let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
             return Ok(None);
@@ -182,6 +196,7 @@ impl Relay {
         }
     }
 
+    #[cold]
     fn parameter_status(
         &mut self,
         body: &[u8],

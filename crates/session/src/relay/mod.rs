@@ -161,12 +161,20 @@ impl Relay {
         std::mem::take(&mut self.tally)
     }
 
+    /// Whether the server's tracked parameters are the client's already.
+    #[inline]
+    pub fn fits(&mut self, client: &mut ClientSide) -> bool {
+        let same = client.values.same(&self.values);
+        if same {
+            client.values.unite(&mut self.values);
+        }
+        same
+    }
+
     /// Brings the server's tracked parameters to the client's. `true` if a query was appended to
     /// `out`; then the client waits until [`Self::is_asking`] is over.
-    #[inline]
     pub fn fit(&mut self, client: &mut ClientSide, tracked: &Tracked, out: &mut BytesMut) -> bool {
-        if client.values.same(&self.values) {
-            client.values.unite(&mut self.values);
+        if self.fits(client) {
             return false;
         }
         match client.values.settings_for(&self.values, tracked) {
@@ -233,6 +241,7 @@ impl Relay {
     }
 
     /// Appends the replies whose turn it is and that the server was not asked for.
+    #[cold]
     fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
         while let Some(fake) = self.pipeline.pop_fake() {
             out.extend_from_slice(match fake.awaited {
@@ -247,6 +256,7 @@ impl Relay {
     }
 
     /// Enters a change into the books.
+    #[cold]
     fn change(&mut self, change: Change, client: &mut ClientSide) {
         match change {
             Change::Named {
