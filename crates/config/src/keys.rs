@@ -10,8 +10,8 @@ use crate::declare::{
     override_struct, printed_default,
 };
 use crate::value::{
-    AuthDatabase, AuthType, ErrorCodes, FileMode, HostLimit, Hosts, List, LoadBalanceHosts,
-    PoolMode, Preflight, Seconds, Secret, SslMode, TlsProtocols, Value,
+    AuthDatabase, AuthType, ErrorCodes, FileMode, HostLimit, Hosts, LeakAction, LeakQuery, List,
+    LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -221,6 +221,14 @@ declare_keys! {
         cancel_drain_timeout: Seconds = "5", AtOnce, native "5";
         /// Which SQLSTATEs and texts clients are told.
         error_codes: ErrorCodes = "pgbouncer", AtOnce, native "postgres";
+        /// What becomes of a client that holds a server in silence: it is logged, or ended.
+        leak_action: LeakAction = "log", AtOnce, native "log", database leak_action, user leak_action;
+        /// Seconds of silence after which a client that holds a server is a leak suspect; 0 is never.
+        leak_after: Seconds = "60", AtOnce, native "60", database leak_after, user leak_after;
+        /// Applications that are never leak suspects, divided by commas.
+        leak_exempt_apps: List = "", AtOnce, native "";
+        /// How statements of leak suspects are shown: without their literals, as they are, or not.
+        leak_query: LeakQuery = "normalized", AtOnce, native "normalized";
         /// Clients of one address; Unix sockets do not count. 0 is no limit.
         max_address_client_connections: i32 = "0", NewLeases, native "0";
         /// Servers lent to clients of one address at the same time; 0 is no limit.

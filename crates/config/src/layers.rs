@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Peer, User};
 use crate::keys::{DatabaseOverrides, UserOverrides};
-use crate::value::{LoadBalanceHosts, PoolMode, Seconds};
+use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds};
 
 /// The limits and modes of one (database, user). A limit that is `None` is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub struct PoolSettings {
     pub max_user_connections: Option<u32>,
     /// Clients of the user who logged in.
     pub max_user_client_connections: Option<u32>,
+    /// How long a client may hold a server in silence before it is named.
+    pub leak_after: Option<Duration>,
+    /// What becomes of it then.
+    pub leak_action: LeakAction,
     /// The user that runs auth_query.
     pub auth_user: Option<String>,
     /// The query for secrets.
@@ -163,6 +167,15 @@ impl Config {
                 login_user.max_user_client_connections,
                 global.max_user_client_connections,
             ),
+            leak_after: login_user
+                .leak_after
+                .or(database.leak_after)
+                .unwrap_or(global.leak_after)
+                .limit(),
+            leak_action: login_user
+                .leak_action
+                .or(database.leak_action)
+                .unwrap_or(global.leak_action),
             auth_user: database
                 .auth_user
                 .clone()

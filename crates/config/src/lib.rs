@@ -39,9 +39,9 @@ pub use layers::PoolSettings;
 pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use value::{
-    AuthDatabase, AuthType, ErrorCodes, FileMode, Host, HostLimit, Hosts, Invalid, Kind, List,
-    LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode, TlsProtocols, TlsVersion,
-    Value,
+    AuthDatabase, AuthType, ErrorCodes, FileMode, Host, HostLimit, Hosts, Invalid, Kind,
+    LeakAction, LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode,
+    TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

@@ -148,12 +148,16 @@ shows! {
     Totals "totals";
     /// Every number that limits anything, and its use.
     Budget "budget";
+    /// Who holds a server now.
+    Holders "holders";
+    /// Who holds, or has held, a server in silence.
+    Leaks "leaks";
 }
 
 impl Show {
     /// Whether it is a table that PgBouncer does not have.
     pub const fn is_native(self) -> bool {
-        matches!(self, Self::Budget)
+        matches!(self, Self::Budget | Self::Holders | Self::Leaks)
     }
 }
 

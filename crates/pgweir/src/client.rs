@@ -16,6 +16,7 @@ use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
 
 use crate::farewell::Farewell;
+use crate::leaks::SpokenWords;
 use crate::server::Server;
 use crate::shared::Route;
 
@@ -52,6 +53,9 @@ struct Mailbox {
     /// Orders are for one request: one that comes too late must not hit the next.
     notice: Option<u32>,
     canceled: Option<u32>,
+    /// Somebody wants to know what the client has asked of its server.
+    inquired: bool,
+    spoken: Option<Box<SpokenWords>>,
 }
 
 /// What a replication client's own server is asked for at its login.
@@ -242,6 +246,28 @@ impl Client {
         }
     }
 
+    /// Asks the task what its client has asked of the server that it holds.
+    pub(crate) fn inquire(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.inquired = true;
+        self.ring(mailbox);
+    }
+
+    /// Whether somebody asks that.
+    pub(crate) fn take_inquiry(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.inquired))
+    }
+
+    /// The answer.
+    pub(crate) fn answer_inquiry(&self, spoken: SpokenWords) {
+        self.mailbox().spoken = Some(Box::new(spoken));
+    }
+
+    /// The answer, once it is there.
+    pub(crate) fn take_spoken(&self) -> Option<Box<SpokenWords>> {
+        self.mailbox().spoken.take()
+    }
+
     /// Whether there may be something in the mailbox. Cheap enough to ask at every turn.
     #[inline]
     pub(crate) fn has_mail(&self) -> bool {
@@ -276,7 +302,8 @@ impl Client {
         let empty = mailbox.mail.is_none()
             && mailbox.end.is_none()
             && mailbox.notice.is_none()
-            && mailbox.canceled.is_none();
+            && mailbox.canceled.is_none()
+            && !mailbox.inquired;
         self.has_mail.store(!empty, Ordering::Release);
         taken
     }

@@ -77,6 +77,8 @@ pub(crate) enum Farewell {
     TransactionInStatementMode,
     /// `server_fast_close`: its server's configuration has changed.
     DatabaseChanged,
+    /// `leak_action = disconnect`: it held a server in silence.
+    Leaked,
     /// KILL_CLIENT.
     Killed,
     /// KILL, or the database is no longer configured.
@@ -217,6 +219,7 @@ impl Farewell {
                 "transaction blocks not allowed in statement pooling mode".into()
             }
             Self::DatabaseChanged => "database configuration changed".into(),
+            Self::Leaked => "server held in silence (leak_after)".into(),
             Self::Killed => "admin forced disconnect".into(),
             Self::DatabaseRemoved => "database removed".into(),
             Self::ShuttingDown => "pooler is shutting down".into(),
@@ -260,6 +263,7 @@ impl Farewell {
                 SqlState::INVALID_AUTHORIZATION_SPECIFICATION
             }
             Self::NotAllowed => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            Self::Leaked => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
             Self::Authentication(_) | Self::NoSuchUser => SqlState::INVALID_PASSWORD,
             Self::Parameter(_)
             | Self::ParameterInOptions(_)

@@ -11,7 +11,7 @@ use pgweir_stats::{LogLine, Snapshot, Tally};
 use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::shared::{Shared, Shutdown, lock};
-use crate::{pools, survey};
+use crate::{leaks, pools, survey};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
@@ -28,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         expire_clients(&shared, now);
         keep_pools(&shared, now);
         survey::refresh(&shared, now);
+        leaks::look(&shared, now);
         forget_autodbs(&shared, now);
         finish_shutdown(&shared);
         let period = u64::try_from(shared.config().global.stats_period)

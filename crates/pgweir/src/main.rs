@@ -16,6 +16,7 @@ mod conversation;
 mod credentials;
 mod farewell;
 mod janitor;
+mod leaks;
 mod limits;
 mod log;
 mod login;

@@ -22,7 +22,7 @@ use crate::log::Log;
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::tls::Tls;
-use crate::{limits, preflight};
+use crate::{leaks, limits, preflight};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) census: Mutex<Census>,
     /// What PostgreSQL says of its own limits.
     pub(crate) facts: Mutex<Facts>,
+    /// Who holds a server in silence.
+    pub(crate) leaks: Mutex<leaks::All>,
     pub(crate) preflight_said: Mutex<preflight::Said>,
     /// Rung when something ended that a PAUSE, WAIT_CLOSE or SHUTDOWN may be waiting for.
     pub(crate) ended: Notify,
@@ -286,6 +288,7 @@ impl Shared {
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
+            leaks: Mutex::default(),
             preflight_said: Mutex::default(),
             ended: Notify::new(),
             process_key,

@@ -1,6 +1,7 @@
 //! Fills the console's tables. What a table looks like stands in the `console` crate.
 
 mod budget;
+mod leaks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         }
         Show::Databases => tables::DATABASES.write_reply(&databases(shared), out),
         Show::Budget => tables::BUDGET.write_reply(&budget::rows(shared), out),
+        Show::Holders => tables::HOLDERS.write_reply(&leaks::holders(shared), out),
+        Show::Leaks => tables::LEAKS.write_reply(&leaks::leaks(shared), out),
         Show::Pools => tables::POOLS.write_reply(&pools(shared), out),
         Show::Clients => tables::CLIENTS.write_reply(&clients(shared), out),
         Show::Servers => tables::SERVERS.write_reply(&servers(shared), out),

@@ -17,6 +17,7 @@ pub mod budget;
 mod dedicated;
 mod demand;
 mod gate;
+pub mod leak;
 mod lease;
 mod maintain;
 mod pool;

@@ -18,6 +18,7 @@ pub mod params;
 pub mod pipeline;
 pub mod prepared;
 pub mod relay;
+pub mod spoken;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};
@@ -26,3 +27,4 @@ pub use params::{Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use relay::{Abandon, ClientSide, FromClient, Relay, Rules, Tally, Violation};
+pub use spoken::{Spoken, normalized};

@@ -50,6 +50,24 @@ choices! {
         Statement = "statement",
     }
 
+    /// What becomes of a client that holds a server in silence.
+    pub enum LeakAction {
+        /// The log names it.
+        Log = "log",
+        /// It is ended, too.
+        Disconnect = "disconnect",
+    }
+
+    /// How statements are shown where their literals may be somebody's secrets.
+    pub enum LeakQuery {
+        /// Literals are question marks.
+        Normalized = "normalized",
+        /// As they are.
+        Raw = "raw",
+        /// Not at all.
+        Off = "off",
+    }
+
     /// What becomes of a configuration that can ask for more servers than PostgreSQL has.
     pub enum Preflight {
         /// Nothing is said.

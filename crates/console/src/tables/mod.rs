@@ -6,6 +6,7 @@
 mod budget;
 mod databases;
 mod internals;
+mod leaks;
 mod pools;
 mod sockets;
 mod stats;
@@ -16,6 +17,7 @@ pub use internals::{
     CONFIG, ConfigRow, DNS_HOSTS, DNS_ZONES, DnsHostRow, DnsZoneRow, LISTS, ListCounts, ListRow,
     MEM, MEM_CACHES, MemRow, PauseState, STATE, StateRow, VERSION_TABLE,
 };
+pub use leaks::{HOLDERS, HolderRow, LEAKS, LeakRow};
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
 pub use sockets::{
     ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, Replication, SERVERS, SOCKETS, SocketBuffers,

@@ -35,6 +35,7 @@ impl Session {
             stale,
         } = lease;
         self.route.refresh(&mut server.work.rules);
+        server.relay.begin_lease();
         let stage = if stale || !server.relay.fits(&mut self.side) {
             self.prepare(&mut server, stale)
         } else {

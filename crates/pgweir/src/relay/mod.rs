@@ -28,6 +28,7 @@ use pgweir_session::{ClientSide, Gather, SkipBatch};
 use crate::client::Client;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
+use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
 use crate::shared::{Route, Shared};
 use crate::{pools, reset};
@@ -107,11 +108,15 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Farewell> {
         loop {
-            if self.client.has_mail()
-                && let Some(farewell) = self.client.take_end()
-                && let Err(farewell) = self.end_wait(farewell)
-            {
-                return Poll::Ready(farewell);
+            if self.client.has_mail() {
+                if self.client.take_inquiry() {
+                    self.answer_inquiry();
+                }
+                if let Some(farewell) = self.client.take_end()
+                    && let Err(farewell) = self.end_wait(farewell)
+                {
+                    return Poll::Ready(farewell);
+                }
             }
             let step = match &self.place {
                 Place::Idle => ready!(self.poll_idle(cx, desk)),
@@ -125,6 +130,18 @@ impl Session {
             if let Err(farewell) = step {
                 return Poll::Ready(farewell);
             }
+        }
+    }
+
+    /// Somebody wants to know what the client has asked of the server that it holds.
+    #[cold]
+    fn answer_inquiry(&self) {
+        if let Place::Leased(held) = &self.place {
+            let spoken = held.server.relay.spoken();
+            self.client.answer_inquiry(SpokenWords {
+                first: spoken.first().to_vec(),
+                last: spoken.last().to_vec(),
+            });
         }
     }
 

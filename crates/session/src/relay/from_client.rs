@@ -110,7 +110,10 @@ impl Relay {
         }
         let awaited = match header.tag {
             tag::QUERY if rules.max_prepared.is_some() => return Ok(self.query(header, frame)),
-            tag::QUERY => Awaited::Query,
+            tag::QUERY => {
+                self.spoken.note(there(header, frame));
+                Awaited::Query
+            }
             tag::EXECUTE => Awaited::Execute,
             tag::FUNCTION_CALL => Awaited::FunctionCall,
             tag::SYNC => {
@@ -133,6 +136,12 @@ impl Relay {
                     }
                     .act(header, frame),
                     None => {
+                        if header.tag == tag::PARSE {
+                            let mut reader = Reader::new(there(header, frame));
+                            // Without its name's end the text has not come either.
+                            let _ = reader.string();
+                            self.spoken.note(reader.rest());
+                        }
                         self.pipeline.push(extended(header.tag), Reply::Forward);
                         Ok(Act::Pass)
                     }
@@ -158,7 +167,7 @@ impl Relay {
     /// DISCARD ALL and their next batch in one go.
     #[inline]
     fn query(&mut self, header: Header, frame: &[u8]) -> Act {
-        let there = &frame[HEADER_LEN..frame.len().min(header.frame_len())];
+        let there = there(header, frame);
         let text = there.trim_ascii_start();
         let undecided = matches!(text.first(), None | Some(b'D' | b'd'));
         if undecided && there.len() < header.body_len.min(FIRST_WORD_LEN) {
@@ -168,6 +177,7 @@ impl Relay {
             text.get(..word.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(word))
         };
+        self.spoken.note(there);
         if begins(b"DISCARD") || begins(b"DEALLOCATE") {
             self.pipeline.push_forgetting();
         } else {
@@ -175,6 +185,12 @@ impl Relay {
         }
         Act::Pass
     }
+}
+
+/// As much of a message's body as has come.
+#[inline]
+fn there(header: Header, frame: &[u8]) -> &[u8] {
+    &frame[HEADER_LEN..frame.len().min(header.frame_len())]
 }
 
 /// Enough of a query to read its first word: DEALLOCATE, and some space before it.
@@ -250,6 +266,7 @@ impl Named<'_> {
         let mut reader = Reader::new(body);
         let name = reader.string()?;
         let definition = reader.rest();
+        self.relay.spoken.note(definition);
         if name.is_empty() {
             self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
             return Ok(Act::Pass);
@@ -272,7 +289,7 @@ impl Named<'_> {
 
     /// Only the names at the start have to be there: the values may be long and are passed on.
     fn bind(&mut self, header: Header, frame: &[u8]) -> Result<Act, Violation> {
-        let there = &frame[HEADER_LEN..frame.len().min(header.frame_len())];
+        let there = there(header, frame);
         let mut reader = Reader::new(there);
         let (Ok(portal), Ok(name)) = (reader.string(), reader.string()) else {
             if there.len() == header.body_len || there.len() > SizeLimits::HELD as usize {
@@ -289,6 +306,7 @@ impl Named<'_> {
             return Err(Violation::StatementMissing(name));
         };
         self.relay.tally.binds += 1;
+        self.relay.spoken.note(&statement.definition);
         self.teach(&statement);
         let head = HEADER_LEN + portal.len() + 1 + name.len() + 1;
         let out = self.out.inject(self.input);

@@ -22,6 +22,7 @@ use crate::gather::Gather;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
 use crate::prepared::{ClientStatements, ServerStatements, StatementTable};
+use crate::spoken::Spoken;
 
 /// What a client keeps between leases.
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ pub struct Relay {
     values: Values,
     asked: Asked,
     has_said_goodbye: bool,
+    /// What the client that has the server has asked.
+    spoken: Spoken,
     /// Whether the server was told to answer what an abandoned batch has asked so far.
     is_flushed: bool,
     tally: Tally,
@@ -86,6 +89,7 @@ impl Relay {
             values,
             asked: Asked::Other,
             has_said_goodbye: false,
+            spoken: Spoken::default(),
             is_flushed: false,
             tally: Tally::default(),
         }
@@ -153,6 +157,17 @@ impl Relay {
     /// The server's parameters as it last reported them.
     pub fn values(&self) -> &Values {
         &self.values
+    }
+
+    /// Another client has the server.
+    #[inline]
+    pub fn begin_lease(&mut self) {
+        self.spoken.begin();
+    }
+
+    /// What the client that has the server has asked.
+    pub fn spoken(&self) -> &Spoken {
+        &self.spoken
     }
 
     /// Takes the counts.

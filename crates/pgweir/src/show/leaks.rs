@@ -1,0 +1,81 @@
+//! SHOW HOLDERS and SHOW LEAKS.
+
+use std::time::Instant;
+
+use pgweir_console::tables::{HolderRow, LeakRow, shown_id};
+use pgweir_pool::leak::{Stage, Suspect};
+
+use crate::client::{Client, State};
+use crate::leaks::{self, Facts, millis};
+use crate::shared::{Shared, lock};
+
+/// Who holds a server now, the longest first.
+pub(super) fn holders(shared: &Shared) -> Vec<HolderRow> {
+    let now = Instant::now();
+    let mut rows: Vec<_> = shared
+        .clients
+        .iter()
+        .filter_map(|client| {
+            let state = client.state().clone();
+            let server = shared.server(state.link?)?;
+            let silence = leaks::silence(&state, true);
+            let word = silence.map_or("active", leaks::Kind::state);
+            Some(HolderRow {
+                held_ms: millis(leaks::held_since(&state), now),
+                silent_ms: silence.map_or(0, |_| millis(state.clocks.since, now)),
+                ..holder(&client, &state, server.process_id(), word)
+            })
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.held_ms));
+    rows
+}
+
+fn holder(client: &Client, state: &State, process_id: i32, word: &'static str) -> HolderRow {
+    let identity = client.identity.get();
+    HolderRow {
+        client_id: shown_id(client.id),
+        database: identity.map_or_else(|| "".into(), |identity| identity.database.clone()),
+        user: identity.map_or_else(|| "".into(), |identity| identity.user.clone()),
+        application_name: state.application_name.clone(),
+        address: client.address.to_string(),
+        server_pid: process_id,
+        state: word,
+        held_ms: 0,
+        silent_ms: 0,
+    }
+}
+
+/// Open suspicions and those that ended lately.
+pub(super) fn leaks(shared: &Shared) -> Vec<LeakRow> {
+    let now = Instant::now();
+    let leaks = lock(&shared.leaks);
+    leaks
+        .all()
+        .into_iter()
+        .map(|suspect| leak(suspect, now))
+        .collect()
+}
+
+fn leak(suspect: &Suspect<Facts>, now: Instant) -> LeakRow {
+    let facts = &suspect.facts;
+    let (stage, until) = match suspect.stage {
+        Stage::Suspected => ("suspected", now),
+        Stage::Confirmed => ("confirmed", now),
+        Stage::Resolved(_) => ("resolved", suspect.at),
+    };
+    let state = facts.client.state().clone();
+    LeakRow {
+        id: suspect.id,
+        stage,
+        holder: HolderRow {
+            application_name: facts.app.clone(),
+            held_ms: millis(facts.held_since, until),
+            silent_ms: millis(suspect.silent_since, until),
+            ..holder(&facts.client, &state, facts.process_id, facts.kind.state())
+        },
+        first_statement: facts.first.clone(),
+        last_statement: facts.last.clone(),
+        cause: facts.kind.cause(),
+    }
+}

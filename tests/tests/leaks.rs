@@ -1,0 +1,157 @@
+//! The promise: who holds a server and says nothing is named within seconds: application, address, user, statement;
+//! and nobody is named who works.
+
+use std::{thread, time::Duration};
+
+use pgweir_tests::{Batch, Ini, Pooler, RawClient, Tenant, console, eventually, start};
+
+/// Long enough for a slow machine to answer in between, short enough to wait for.
+const LEAK_AFTER: u64 = 2;
+
+/// `leak_after`, a look at everybody, and one more after the suspect was asked.
+const NAMED_WITHIN: Duration = Duration::from_secs(LEAK_AFTER + 2);
+
+fn pooler(tenant: &Tenant, change: impl FnOnce(Ini) -> Ini) -> Pooler {
+    let ini = tenant
+        .ini()
+        .set("default_pool_size", 3)
+        .set("leak_after", LEAK_AFTER);
+    start(change(ini))
+}
+
+fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
+    let name = &tenant.name;
+    RawClient::login_with(
+        pooler.port,
+        &[
+            ("user", name),
+            ("database", name),
+            ("application_name", application),
+        ],
+    )
+}
+
+/// Waits until the log says something.
+#[track_caller]
+fn logged(pooler: &Pooler, text: &str) {
+    eventually(NAMED_WITHIN, || pooler.log(), |log| log.contains(text));
+}
+
+#[test]
+fn a_forgotten_commit_is_named_with_who_and_what() {
+    let Some(tenant) = Tenant::new() else { return };
+    tenant
+        .direct()
+        .rows("create table orders (id int, card text)");
+    let pooler = pooler(&tenant, |ini| ini);
+    let mut client = named(&tenant, &pooler, "checkout");
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let insert = "insert into orders values (4711, '5500-0000')";
+    assert_eq!(client.query(insert), "C(INSERT 0 1) Z(T)");
+    logged(&pooler, "leak suspect #1: app=checkout");
+    let log = pooler.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("leak suspect #1"))
+        .expect("found above");
+    for part in [
+        &format!("{0}/{0}@127.0.0.1:", tenant.name),
+        "first=\"begin\"",
+        "last=\"insert into orders values (?, ?)\"",
+        "COMMIT or ROLLBACK is missing",
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    assert!(!log.contains("4711") && !log.contains("5500"), "{log}");
+
+    let mut console = console(&pooler);
+    let holders = console.table("show holders");
+    let holder = holders
+        .find("application_name", "checkout")
+        .expect("it holds a server");
+    assert!(holder.number("silent_ms") >= 2000, "{holders}");
+    assert_eq!(holder.get("state"), Some("idle in transaction"));
+    let leaks = console.table("show leaks");
+    let leak = leaks
+        .find("application_name", "checkout")
+        .expect("it is suspected");
+    assert_eq!(
+        leak.get("last_statement"),
+        Some("insert into orders values (?, ?)")
+    );
+
+    logged(&pooler, "leak #1 confirmed");
+    assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
+    logged(&pooler, "leak suspect #1 resolved");
+    let leaks = console.table("show leaks");
+    let leak = leaks
+        .find("application_name", "checkout")
+        .expect("it is remembered");
+    assert_eq!(leak.get("stage"), Some("resolved"));
+    assert_eq!(pooler.log().matches("leak suspect #1: ").count(), 1);
+}
+
+#[test]
+fn a_prepared_statement_is_named_by_its_text() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = pooler(&tenant, |ini| ini.set("leak_query", "raw"));
+    let mut client = named(&tenant, &pooler, "worker");
+    client.ask(&Batch::new().parse("s", "select 42 as answer").sync());
+    client.query("begin");
+    client.ask(&Batch::new().bind("", "s", &[]).execute("").sync());
+    logged(&pooler, "last=\"select 42 as answer\"");
+}
+
+#[test]
+fn a_client_that_works_or_waits_for_a_long_query_is_not_named() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = pooler(&tenant, |ini| ini.set("leak_exempt_apps", "backup"));
+    let mut slow = named(&tenant, &pooler, "report");
+    slow.send(&Batch::new().query("select pg_sleep(6)"));
+    let mut exempt = named(&tenant, &pooler, "backup");
+    exempt.query("begin");
+    let mut busy = named(&tenant, &pooler, "batch");
+    busy.query("begin");
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(300));
+        busy.query("select 1");
+    }
+    busy.query("commit");
+    slow.until_ready();
+    assert!(!pooler.log().contains("leak"), "{}", pooler.log());
+}
+
+#[test]
+fn an_idle_session_is_named_only_while_others_wait() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = pooler(&tenant, |ini| {
+        ini.set("pool_mode", "session").set("default_pool_size", 1)
+    });
+    let mut holder = named(&tenant, &pooler, "forgetful");
+    assert_eq!(holder.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+    thread::sleep(NAMED_WITHIN);
+    assert!(!pooler.log().contains("leak"), "{}", pooler.log());
+    let mut waiter = named(&tenant, &pooler, "waiter");
+    waiter.send(&Batch::new().query("select 2"));
+    logged(&pooler, "app=forgetful");
+    logged(&pooler, "a connection that was not given back");
+}
+
+#[test]
+fn a_leak_can_be_ended() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = pooler(&tenant, |ini| {
+        ini.set("leak_action", "disconnect")
+            .set("error_codes", "postgres")
+    });
+    let mut client = named(&tenant, &pooler, "worker");
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let told = client.until_closed();
+    assert_eq!(told, "E(FATAL 25P03 server held in silence (leak_after))");
+    logged(&pooler, "resolved");
+    assert!(
+        pooler.log().contains("the client is gone"),
+        "{}",
+        pooler.log()
+    );
+}
