@@ -82,15 +82,13 @@ async fn ask(shared: &Arc<Shared>, config: &Config, demand: &HostDemand) -> Resu
     .await;
     let patience = config.global.server_connect_timeout.limit();
     let greeting = pools::greet(shared, &client, &route.home);
-    match patience {
-        Some(patience) => timeout(patience, greeting).await.unwrap_or_else(|_| {
-            Err(crate::farewell::Farewell::Expired(
-                pgweir_session::Expiry::QueryWait,
-            ))
-        }),
+    let greeted = match patience {
+        Some(patience) => timeout(patience, greeting)
+            .await
+            .map_err(|_| failed("it does not answer"))?,
         None => greeting.await,
-    }
-    .map_err(|farewell| failed(&farewell.reason()))
+    };
+    greeted.map_err(|farewell| failed(&farewell.reason()))
 }
 
 /// Looks at every host about which something is known, and logs what is new.
