@@ -11,7 +11,7 @@ use crate::declare::{
 };
 use crate::value::{
     AuthDatabase, AuthType, ErrorCodes, FileMode, HostLimit, Hosts, List, LoadBalanceHosts,
-    PoolMode, Preflight, Seconds, Secret, SslMode, TlsProtocols, Value,
+    PoolMode, Preflight, Seconds, Secret, SslMode, StartupParameters, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -251,6 +251,8 @@ declare_keys! {
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
         server_down_timeout: Seconds = "0", AtOnce, native "5";
+        /// What becomes of startup parameters that are neither tracked nor ignored.
+        startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
         /// Threads that serve connections.
         workers: i32 = "1", Restart, native "1";
     }

@@ -40,8 +40,8 @@ pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use value::{
     AuthDatabase, AuthType, ErrorCodes, FileMode, Host, HostLimit, Hosts, Invalid, Kind, List,
-    LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode, TlsProtocols, TlsVersion,
-    Value,
+    LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode, StartupParameters,
+    TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

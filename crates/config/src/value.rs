@@ -13,7 +13,9 @@ mod tls;
 use std::fmt;
 use std::num::NonZeroU16;
 
-pub use choice::{AuthType, ErrorCodes, LoadBalanceHosts, PoolMode, Preflight, SslMode};
+pub use choice::{
+    AuthType, ErrorCodes, LoadBalanceHosts, PoolMode, Preflight, SslMode, StartupParameters,
+};
 pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
 pub use seconds::Seconds;
