@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use crate::declare::{Effect, Scope};
 use crate::dialect::{Dialect, sniff};
-use crate::draft::Draft;
+use crate::draft::{Draft, Seen};
 use crate::ini::{self, Read};
 use crate::keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
 use crate::lints;
-use crate::problem::{Problem, Report, Spot, Stopped};
+use crate::problem::{Fault, Problem, Report, Severity, Spot, Stopped};
 use crate::settings::KeyChange;
 use crate::toml;
 use crate::value::{Host, Hosts, LoadBalanceHosts};
@@ -189,6 +189,58 @@ impl Config {
         }
         changes
     }
+}
+
+/// A file in the native format.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Converted {
+    /// Its text.
+    pub toml: String,
+    /// Doubtful things in the file that it was made from; never errors.
+    pub warnings: Vec<Problem>,
+}
+
+/// Writes what an ini file means as TOML.
+pub fn convert(conffile: &str, read: &mut Read<'_>) -> Result<Converted, LoadError> {
+    let (config, seen, warnings) = read_complete_ini(conffile, read)?;
+    Ok(Converted {
+        toml: toml::write(&config, &seen, conffile),
+        warnings,
+    })
+}
+
+/// Reads an ini file with all its problems; it has to be without errors.
+pub(crate) fn read_complete_ini(
+    conffile: &str,
+    read: &mut Read<'_>,
+) -> Result<(Config, Seen, Vec<Problem>), LoadError> {
+    let mut report = Report::collecting();
+    let empty = Config::new(conffile);
+    let mut draft = Draft::resuming(&empty);
+    match ini::read_file(read, conffile) {
+        Ok(text) if sniff(&text) == Dialect::Toml => {
+            report.fatal(
+                &Spot::file(conffile),
+                Fault::new("it is a TOML file already"),
+            );
+        }
+        Ok(text) => {
+            // What stopped it stands in the report.
+            let _ = ini::read(&mut draft, &mut report, conffile, &text, read);
+        }
+        Err(fault) => {
+            report.fatal(&Spot::file(conffile), fault);
+        }
+    }
+    let problems = report.problems;
+    if problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error)
+    {
+        return Err(LoadError { problems });
+    }
+    let (config, seen) = draft.into_complete_config();
+    Ok((config, seen, problems))
 }
 
 /// Everything that is wrong or doubtful in a file, without loading it.

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::keys::Settings;
+use crate::likeness::Likeness;
 use crate::value::{Invalid, Kind};
 
 /// One key in one scope.
@@ -20,11 +22,18 @@ pub struct Key<S: 'static> {
     pub native: Option<&'static str>,
     /// When a new value counts.
     pub effect: Effect,
+    /// For keys that are read and shown but change nothing: why.
+    pub idle: Option<&'static str>,
+    /// For keys that mean what PgBouncer's do, and more: what.
+    pub better: Option<&'static str>,
+    /// For keys that do not mean what PgBouncer's do: how.
+    pub differs: Option<&'static str>,
     /// The other scopes it may stand in, and its name there.
     pub elsewhere: &'static [(Place, &'static str)],
     pub(crate) doc: &'static str,
     pub(crate) set: fn(&mut S, &str) -> Result<(), Invalid>,
     pub(crate) show: fn(&S) -> Option<String>,
+    pub(crate) write: fn(&S) -> Option<String>,
     pub(crate) same: fn(&S, &S) -> bool,
     pub(crate) copy: fn(&S, &mut S),
 }
@@ -33,6 +42,24 @@ impl<S> Key<S> {
     /// What the key does, in one line, with its unit.
     pub fn doc(&self) -> &'static str {
         self.doc.trim_ascii()
+    }
+
+    /// What the key means beside PgBouncer's key of the same name, also where it stands in an entry
+    /// in place of the main section.
+    pub fn likeness(&self) -> Likeness {
+        let main = self
+            .elsewhere
+            .iter()
+            .find(|(place, _)| *place == Place::Global);
+        if let Some(key) = main.and_then(|(_, name)| Settings::key(name)) {
+            return key.likeness();
+        }
+        match (self.idle, self.differs, self.better) {
+            (Some(why), _, _) => Likeness::Idle(why),
+            (None, Some(how), _) => Likeness::Differs(how),
+            (None, None, Some(what)) => Likeness::Better(what),
+            (None, None, None) => Likeness::Same,
+        }
     }
 
     /// Whether a new value counts without a restart.
@@ -114,7 +141,8 @@ pub trait Scope: Default + 'static {
 ///
 /// ```text
 /// /// What it does, in one line.
-/// name: Type = DEFAULT, Effect, [native "DEFAULT IN TOML",]
+/// name: Type = DEFAULT, Effect, [native "DEFAULT IN TOML",] [idle "WHY IT CHANGES NOTHING",]
+///     [better "WHAT IS MORE THAN IN PGBOUNCER",] [differs "HOW",]
 ///     [database NAME [or ALIAS],] [user NAME,] [peer NAME];
 /// ```
 ///
@@ -128,6 +156,9 @@ macro_rules! declare_keys {
             #[doc = $doc:literal]
             $name:ident: $ty:ty = $default:tt, $effect:ident
             $(, native $native:literal)?
+            $(, idle $idle:literal)?
+            $(, better $better:literal)?
+            $(, differs $differs:literal)?
             $(, database $db:ident $(or $db_alias:ident)?)?
             $(, user $user:ident)?
             $(, peer $peer:ident)?
@@ -156,6 +187,9 @@ macro_rules! declare_keys {
                 default: printed_default!($default),
                 native: literal_or_none!($($native)?),
                 effect: Effect::$effect,
+                idle: literal_or_none!($($idle)?),
+                better: literal_or_none!($($better)?),
+                differs: literal_or_none!($($differs)?),
                 elsewhere: &[
                     $( (Place::Database, stringify!($db)), )?
                     $( (Place::User, stringify!($user)), )?
@@ -164,6 +198,7 @@ macro_rules! declare_keys {
                 doc: $doc,
                 set: |settings, text| Ok(settings.$name = Value::parse(text)?),
                 show: |settings| settings.$name.show(),
+                write: |settings| settings.$name.write(),
                 same: |left, right| left.$name == right.$name,
                 copy: |from, to| to.$name.clone_from(&from.$name),
             }, )+ ];
@@ -221,10 +256,14 @@ macro_rules! override_struct {
                     default: None,
                     native: None,
                     effect: Effect::NewLeases,
+                    idle: None,
+                    better: None,
+                    differs: None,
                     elsewhere: &[],
                     doc: $own_doc,
                     set: |scope, text| Ok(scope.$own = Value::parse(text)?),
                     show: |scope| scope.$own.show(),
+                    write: |scope| scope.$own.write(),
                     same: |left, right| left.$own == right.$own,
                     copy: |from, to| to.$own.clone_from(&from.$own),
                 }, )*
@@ -234,10 +273,14 @@ macro_rules! override_struct {
                     default: None,
                     native: None,
                     effect: Effect::$effect,
+                    idle: None,
+                    better: None,
+                    differs: None,
                     elsewhere: &[(Place::Global, stringify!($global))],
                     doc: $doc,
                     set: |scope, text| Ok(scope.$name = Value::parse(text)?),
                     show: |scope| scope.$name.show(),
+                    write: |scope| scope.$name.write(),
                     same: |left, right| left.$name == right.$name,
                     copy: |from, to| to.$name.clone_from(&from.$name),
                 }, )*

@@ -11,7 +11,8 @@ use crate::declare::{
 };
 use crate::value::{
     AuthDatabase, AuthType, ErrorCodes, FileMode, HostLimit, Hosts, LeakAction, LeakQuery, List,
-    LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode, TlsProtocols, Value,
+    LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode, StartupParameters,
+    TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -31,9 +32,9 @@ declare_keys! {
         /// The parameters of auth_type ldap.
         auth_ldap_options: String = NULL, AtOnce;
         /// The query for the secret of a user who is not in auth_file: $1 is the user, two columns.
-        auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", AtOnce, database auth_query;
+        auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", AtOnce, better "it runs with the parameters that the pool's servers begin with", database auth_query;
         /// How clients prove who they are.
-        auth_type: AuthType = "md5", NewLeases;
+        auth_type: AuthType = "md5", NewLeases, better "scram-sha-256 is offered with channel binding where TLS is in use";
         /// The user that runs auth_query.
         auth_user: String = NULL, AtOnce, database auth_user;
         /// Seconds after which a database made from the `*` entry is forgotten when unused; 0 is never.
@@ -43,7 +44,7 @@ declare_keys! {
         /// Seconds that a client may be idle outside a transaction; 0 is no limit.
         client_idle_timeout: Seconds = "0", AtOnce, user client_idle_timeout;
         /// Seconds that a client's login may take; 0 is no limit.
-        client_login_timeout: Seconds = "60", AtOnce;
+        client_login_timeout: Seconds = "60", AtOnce, better "it is exact";
         /// TLS 1.3 cipher suites for clients, divided by colons.
         client_tls13_ciphers: String = NULL, NewLeases;
         /// The file with the authorities that sign client certificates.
@@ -51,21 +52,21 @@ declare_keys! {
         /// The file with the certificate shown to clients.
         client_tls_cert_file: String = "", NewLeases;
         /// Ciphers for clients up to TLS 1.2: default, secure, fast, normal, all or an OpenSSL list.
-        client_tls_ciphers: String = "default", NewLeases;
+        client_tls_ciphers: String = "default", NewLeases, differs "only names of suites are obeyed; other words of OpenSSL mean all suites that rustls has";
         /// Finite field Diffie-Hellman for clients: auto, none or legacy.
-        client_tls_dheparams: String = "auto", NewLeases;
+        client_tls_dheparams: String = "auto", NewLeases, idle "rustls has no finite field Diffie-Hellman; elliptic curves are used";
         /// Elliptic curve for clients: auto, none or a curve's name.
         client_tls_ecdhcurve: String = "auto", NewLeases;
         /// The file with the key of the certificate shown to clients.
-        client_tls_key_file: String = "", NewLeases;
+        client_tls_key_file: String = "", NewLeases, differs "an encrypted key is refused";
         /// TLS versions for clients.
-        client_tls_protocols: TlsProtocols = "secure", NewLeases;
+        client_tls_protocols: TlsProtocols = "secure", NewLeases, differs "TLS 1.0 and 1.1 cannot be had";
         /// How much TLS clients need; from verify-ca on they have to show a certificate.
-        client_tls_sslmode: SslMode = "disable", NewLeases;
+        client_tls_sslmode: SslMode = "disable", NewLeases, differs "verify-ca and verify-full need client_tls_ca_file";
         /// The configuration file that the next RELOAD reads; at start, the one on the command line.
         conffile: String = NULL, AtOnce;
         /// Servers of one pool, which is one database and user; 0 is no limit.
-        default_pool_size: i32 = "20", AtOnce, database pool_size, user pool_size, peer pool_size;
+        default_pool_size: i32 = "20", AtOnce, better "a server counts until PostgreSQL has closed its connection", database pool_size, user pool_size, peer pool_size;
         /// Refuse the simple query protocol.
         disable_pqexec: bool = "0", Restart;
         /// Seconds that a resolved host name is kept at most.
@@ -103,7 +104,7 @@ declare_keys! {
         /// Clients of one database; 0 is no limit.
         max_db_client_connections: i32 = "0", AtOnce, database max_db_client_connections;
         /// Servers of one database, over all users; 0 is no limit.
-        max_db_connections: i32 = "0", AtOnce, database max_db_connections;
+        max_db_connections: i32 = "0", AtOnce, better "a server counts until PostgreSQL has closed its connection, and pools are served in turn", database max_db_connections;
         /// The longest message, in bytes.
         max_packet_size: u32 = "2147483647", AtOnce;
         /// Prepared statements kept on one server; 0 is no support outside session pooling.
@@ -111,7 +112,7 @@ declare_keys! {
         /// Clients of one user, over all databases; 0 is no limit.
         max_user_client_connections: i32 = "0", AtOnce, user max_user_client_connections;
         /// Servers of one user, over all databases; 0 is no limit.
-        max_user_connections: i32 = "0", AtOnce, user max_user_connections;
+        max_user_connections: i32 = "0", AtOnce, better "a server counts until PostgreSQL has closed its connection, and pools are served in turn", user max_user_connections;
         /// Servers kept open in a pool that has clients or a forced user.
         min_pool_size: i32 = "0", AtOnce, database min_pool_size;
         /// Our number among our peers, 1 to 16383; 0 is alone.
@@ -119,7 +120,7 @@ declare_keys! {
         /// The file for the process id.
         pidfile: String = "", Restart;
         /// The size of a buffer, in bytes.
-        pkt_buf: i32 = "4096", Restart;
+        pkt_buf: i32 = "4096", Restart, idle "all connections of a thread share one large buffer";
         /// When a server goes back to its pool.
         pool_mode: PoolMode = "session", AtOnce, database pool_mode, user pool_mode;
         /// Seconds after which a pool without clients and servers is forgotten; 0 is never.
@@ -137,15 +138,15 @@ declare_keys! {
         /// A resolv.conf of our own.
         resolv_conf: String = "", Restart;
         /// Buffers handled for one connection before others have their turn; 0 is no limit.
-        sbuf_loopcnt: i32 = "5", AtOnce;
+        sbuf_loopcnt: i32 = "5", AtOnce, idle "connections take turns by a number of our own";
         /// Iterations of the SCRAM verifiers made from plain secrets.
         scram_iterations: i32 = "4096", NewLeases;
         /// Seconds that a server may be idle and still be used without a check; 0 is always check.
-        server_check_delay: Seconds = "30", AtOnce;
+        server_check_delay: Seconds = "30", AtOnce, better "a server that has closed is noticed before it is lent, whatever the delay";
         /// The query that checks a server; `<empty>` is the empty query, an empty value is no check.
         server_check_query: String = "<empty>", AtOnce;
         /// Seconds that connecting and logging in to a server may take; 0 is no limit.
-        server_connect_timeout: Seconds = "15", AtOnce;
+        server_connect_timeout: Seconds = "15", AtOnce, better "it is exact, and up to four servers of a pool log in at the same time";
         /// Close outdated servers of session pools as soon as they are outside a transaction.
         server_fast_close: bool = "0", AtOnce;
         /// Seconds after which an idle server is closed; 0 is never.
@@ -167,11 +168,11 @@ declare_keys! {
         /// The file with the certificate shown to servers.
         server_tls_cert_file: String = "", NewLeases;
         /// Ciphers for servers up to TLS 1.2: default, secure, fast, normal, all or an OpenSSL list.
-        server_tls_ciphers: String = "default", NewLeases;
+        server_tls_ciphers: String = "default", NewLeases, differs "only names of suites are obeyed; other words of OpenSSL mean all suites that rustls has";
         /// The file with the key of the certificate shown to servers.
-        server_tls_key_file: String = "", NewLeases;
+        server_tls_key_file: String = "", NewLeases, differs "an encrypted key is refused";
         /// TLS versions for servers.
-        server_tls_protocols: TlsProtocols = "secure", NewLeases;
+        server_tls_protocols: TlsProtocols = "secure", NewLeases, differs "TLS 1.0 and 1.1 cannot be had";
         /// How much TLS servers need, and how far their certificates are checked.
         server_tls_sslmode: SslMode = "prefer", NewLeases;
         /// Let several processes listen on one TCP port.
@@ -189,7 +190,7 @@ declare_keys! {
         /// The name in syslog.
         syslog_ident: String = "pgbouncer", AtOnce;
         /// Let the kernel hold a connection back until its first bytes are there.
-        tcp_defer_accept: i32 = "1", AtOnce;
+        tcp_defer_accept: i32 = "1", AtOnce, idle "connections are accepted before their first bytes are there";
         /// Send TCP keepalives.
         tcp_keepalive: bool = "1", NewLeases;
         /// Lost keepalives after which a connection is dead; 0 is the system's default.
@@ -203,7 +204,7 @@ declare_keys! {
         /// Milliseconds that sent bytes may stay unacknowledged; 0 is the system's default.
         tcp_user_timeout: i32 = "0", NewLeases;
         /// More parameters to keep per client, divided by commas: those that servers report.
-        track_extra_parameters: List = "IntervalStyle", Restart;
+        track_extra_parameters: List = "IntervalStyle", Restart, better "what servers do not report is kept per client, too";
         /// Seconds that a transaction may take; 0 is no limit.
         transaction_timeout: Seconds = "0", AtOnce, user transaction_timeout;
         /// The directory of Unix sockets, ours and the servers'; `@` is abstract, an empty value is none.
@@ -259,6 +260,8 @@ declare_keys! {
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
         server_down_timeout: Seconds = "0", AtOnce, native "5";
+        /// What becomes of startup parameters that are neither tracked nor ignored.
+        startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
         /// Threads that serve connections.
         workers: i32 = "1", Restart, native "1";
     }

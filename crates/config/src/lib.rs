@@ -21,6 +21,7 @@ mod draft;
 mod ini;
 mod keys;
 mod layers;
+mod likeness;
 mod lints;
 mod problem;
 mod settings;
@@ -28,7 +29,9 @@ mod suggest;
 mod toml;
 mod value;
 
-pub use config::{Config, Database, LoadError, Loaded, Peer, Phase, User, check};
+pub use config::{
+    Config, Converted, Database, LoadError, Loaded, Peer, Phase, User, check, convert,
+};
 pub use declare::{Effect, Key, Place, Scope};
 pub use demand::{DatabaseDemand, HostDemand};
 pub use dialect::{Dialect, sniff};
@@ -36,12 +39,13 @@ pub use diff::{DatabaseChange, Diff, diff};
 pub use docs::{reference_markdown, sample_ini};
 pub use keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
 pub use layers::PoolSettings;
+pub use likeness::{Likeness, SetKey, set_keys};
 pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use value::{
     AuthDatabase, AuthType, ErrorCodes, FileMode, Host, HostLimit, Hosts, Invalid, Kind,
     LeakAction, LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode,
-    TlsProtocols, TlsVersion, Value,
+    StartupParameters, TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

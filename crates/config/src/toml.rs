@@ -19,10 +19,12 @@
 //! reported, in the order of the file.
 
 mod convert;
+mod write;
 
 use std::ops::Range;
 
 use convert::{as_toml, text_of};
+pub(crate) use write::write;
 
 use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};

@@ -15,6 +15,7 @@ use std::num::NonZeroU16;
 
 pub use choice::{
     AuthType, ErrorCodes, LeakAction, LeakQuery, LoadBalanceHosts, PoolMode, Preflight, SslMode,
+    StartupParameters,
 };
 pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
@@ -31,6 +32,11 @@ pub trait Value: Sized {
 
     /// The value as SHOW CONFIG prints it; `None` is SQL's NULL.
     fn show(&self) -> Option<String>;
+
+    /// The value as a file writes it: also where it is never shown.
+    fn write(&self) -> Option<String> {
+        self.show()
+    }
 }
 
 /// Why a text is not a value.
@@ -217,9 +223,16 @@ impl Value for FileMode {
     }
 }
 
-/// Words divided by commas or white space, kept as they were written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Words divided by commas or white space, kept as they were written. Lists of the same words are
+/// the same.
+#[derive(Debug, Clone, Eq, Default)]
 pub struct List(String);
+
+impl PartialEq for List {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
 
 impl List {
     /// The words, in order.
@@ -310,6 +323,10 @@ impl Value for Secret {
     fn show(&self) -> Option<String> {
         Some("****".to_owned())
     }
+
+    fn write(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
 }
 
 /// A key that need not have a value: no default, or not named in this scope.
@@ -322,6 +339,10 @@ impl<T: Value> Value for Option<T> {
 
     fn show(&self) -> Option<String> {
         self.as_ref().and_then(T::show)
+    }
+
+    fn write(&self) -> Option<String> {
+        self.as_ref().and_then(T::write)
     }
 }
 
@@ -387,6 +408,7 @@ mod tests {
             ["search_path", "intervalstyle"]
         );
         assert_eq!(list.show().as_deref(), Some(" search_path, intervalstyle"));
+        assert_eq!(List::parse("search_path intervalstyle"), Ok(list.clone()));
         assert!(!list.contains("search"));
     }
 
@@ -394,6 +416,7 @@ mod tests {
     fn secrets_are_not_printed() {
         let secret = Secret::parse("hunter2").expect("a secret");
         assert!(!format!("{secret:?}{:?}", secret.show()).contains("hunter2"));
+        assert_eq!(secret.write().as_deref(), Some("hunter2"));
     }
 
     #[test]

@@ -77,6 +77,27 @@ pub(crate) async fn run(server: &mut Server, sql: &str, rules: &Rules<'_>) -> Re
     until_quiet(server, &mut nobody, rules).await.map(|_| ())
 }
 
+/// Brings a server to what its sessions begin with, for a client that is nobody: no client's
+/// search_path may decide what a query of the pooler's own means.
+pub(crate) async fn as_nobody(
+    server: &mut Server,
+    rules: &Rules<'_>,
+) -> Result<ClientSide, String> {
+    let mut nobody = ClientSide::default();
+    if let Some(welcome) = server.info.welcome.get() {
+        nobody.values = welcome.tracked.clone();
+    }
+    let mut out = BytesMut::new();
+    if server.relay.fit(&mut nobody, rules.tracked, &mut out) {
+        server.line.queue(&out);
+        until_quiet(server, &mut nobody, rules).await?;
+    }
+    match server.relay.take_refused() {
+        Some(refused) => Err(refused.message),
+        None => Ok(nobody),
+    }
+}
+
 /// Runs one query as a client would, and returns the cells of the last row of its result.
 pub(crate) async fn row(
     server: &mut Server,
@@ -86,10 +107,7 @@ pub(crate) async fn row(
     let mut request = BytesMut::new();
     frontend::query(&mut request, sql);
     let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
-    let mut nobody = ClientSide {
-        values: server.relay.values().clone(),
-        ..ClientSide::default()
-    };
+    let mut nobody = as_nobody(server, rules).await?;
     server
         .relay
         .from_client(&request, &mut nobody, rules, &mut to_server, &mut to_client)

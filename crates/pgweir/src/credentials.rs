@@ -12,7 +12,7 @@ use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
 use pgweir_config::{CONSOLE_DATABASE, Settings, Severity};
-use pgweir_session::{ClientSide, Gather, Rules};
+use pgweir_session::{Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
 
@@ -239,10 +239,7 @@ async fn look_up(
     };
     let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
     let server = &mut lease.server;
-    let mut nobody = ClientSide {
-        values: server.relay.values().clone(),
-        ..ClientSide::default()
-    };
+    let mut nobody = ask::as_nobody(server, &rules).await?;
     server
         .relay
         .from_client(

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use pgweir_config::ErrorCodes;
 use pgweir_pool::{Budget, Gauge, Party, Refusal, Scope};
-use pgweir_session::{Expiry, Violation};
+use pgweir_session::{Expiry, Refused, Violation};
 use pgweir_wire::backend::Report;
 use pgweir_wire::{Severity, SqlState, StartupError};
 
@@ -41,6 +41,8 @@ pub(crate) enum Farewell {
     ParameterInOptions(String),
     /// `options` has another form than `-c name=value`.
     Options,
+    /// PostgreSQL does not take a parameter of the client's.
+    ParameterRefused(Box<Refused>),
     /// The database is in no configuration.
     NoDatabase(Arc<str>),
     /// The database was disabled by an operator.
@@ -144,6 +146,9 @@ impl Farewell {
     pub(crate) fn answer(&self, codes: ErrorCodes) -> Option<Answer> {
         let text = match self {
             Self::ClientClosed | Self::ClientGone | Self::ServerEnded => return None,
+            Self::ParameterRefused(refused) if codes == ErrorCodes::Postgres => {
+                refused.message.clone().into()
+            }
             other => other.reason(),
         };
         let code = match codes {
@@ -189,6 +194,9 @@ impl Farewell {
             Self::Options => "unsupported options startup parameter: only '-c config=val' and \
                               '--config=val' are allowed"
                 .into(),
+            Self::ParameterRefused(refused) => {
+                format!("invalid server parameter: {}", refused.message).into()
+            }
             Self::NoDatabase(name) => format!("no such database: {name}").into(),
             Self::DatabaseDisabled(name) => format!("database \"{name}\" is disabled").into(),
             Self::AuthDatabaseDisabled(name) => {
@@ -255,7 +263,8 @@ impl Farewell {
                     Violation::ServerFrame(_)
                     | Violation::ServerMessage(_)
                     | Violation::ServerMalformed(_)
-                    | Violation::OwnQueryFailed(_),
+                    | Violation::OwnQueryFailed(_)
+                    | Violation::UndoFailed(_),
                 ) => SqlState::CONNECTION_FAILURE,
                 _ => SqlState::PROTOCOL_VIOLATION,
             },
@@ -270,6 +279,9 @@ impl Farewell {
             | Self::Options
             | Self::TransactionInStatementMode
             | Self::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::ParameterRefused(refused) => {
+                refused.code.unwrap_or(SqlState::INVALID_PARAMETER_VALUE)
+            }
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::TooMany(_) => SqlState::TOO_MANY_CONNECTIONS,
             Self::Configuration => SqlState::INTERNAL_ERROR,
@@ -317,6 +329,8 @@ fn violation_text(violation: &Violation) -> Cow<'static, str> {
         Violation::ServerFrame(_) | Violation::ServerMessage(_) | Violation::ServerMalformed(_) => {
             "unexpected packet from server".into()
         }
-        Violation::OwnQueryFailed(text) => format!("invalid server parameter: {text}").into(),
+        Violation::OwnQueryFailed(text) | Violation::UndoFailed(text) => {
+            format!("invalid server parameter: {text}").into()
+        }
     }
 }

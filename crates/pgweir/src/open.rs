@@ -3,6 +3,8 @@
 //! The slot was taken before this began. Whatever happens here, it ends with exactly one of
 //! [`opened`](pgweir_pool::Pools::opened) and [`open_failed`](pgweir_pool::Pools::open_failed), and with the second only when no socket is left.
 
+mod connect_query;
+
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -271,15 +273,16 @@ impl Opening<'_> {
         let stream = self.encrypt(stream).await?;
         self.talk = Some(Conversation::new(stream));
         self.log_in().await?;
-        let welcome = self.read_welcome().await?;
-        self.run_connect_query().await?;
+        let mut welcome = self.read_welcome().await?;
+        let defaults = self.run_connect_query(&mut welcome).await?;
         let talk = self
             .talk
             .take()
             .expect("the conversation has gone on until here");
         let mut line = Buffered::new(talk.stream);
         line.put_back_bytes(&talk.unread);
-        let relay = Relay::new(welcome.tracked.clone());
+        let mut relay = Relay::new(welcome.tracked.clone());
+        relay.set_defaults(defaults);
         let welcome = Arc::new(welcome);
         let _ = self.info.welcome.set(Arc::clone(&welcome));
         if self.dedicated_to.is_none() {
@@ -470,19 +473,7 @@ impl Opening<'_> {
         loop {
             let (tag, body) = self.message().await?;
             match tag {
-                tag::PARAMETER_STATUS => {
-                    let Ok((name, value)) = read_parameter_status(&body) else {
-                        return Err(connect_failure("broken ParameterStatus packet").into());
-                    };
-                    let text = (std::str::from_utf8(name), std::str::from_utf8(value));
-                    match text {
-                        (Ok(name), Ok(value)) if self.shared.tracked.index(name).is_some() => {
-                            let index = self.shared.tracked.index(name).unwrap_or_default();
-                            welcome.tracked.set(index, value);
-                        }
-                        _ => welcome.untracked.push((name.to_vec(), value.to_vec())),
-                    }
-                }
+                tag::PARAMETER_STATUS => self.note_parameter(&body, &mut welcome)?,
                 tag::BACKEND_KEY_DATA => {
                     if let Some(key) = CancelKey::parse(&body) {
                         let _ = self.info.cancel_key.set(key);
@@ -495,27 +486,27 @@ impl Opening<'_> {
         }
     }
 
-    /// `connect_query`: its errors are logged and do not matter.
-    async fn run_connect_query(&mut self) -> Result<(), Trouble> {
-        let Some(sql) = self.rules.database.keys.connect_query.clone() else {
-            return Ok(());
+    /// A parameter that the server reports.
+    fn note_parameter(&self, body: &[u8], welcome: &mut Welcome) -> Result<(), Trouble> {
+        let Ok((name, value)) = read_parameter_status(body) else {
+            return Err(connect_failure("broken ParameterStatus packet").into());
         };
-        let mut out = BytesMut::new();
-        frontend::query(&mut out, &sql);
-        self.send(&out).await?;
-        let talk = self.talk.as_mut().expect("connected");
-        loop {
-            match talk.message(SizeLimits::HELD).await {
-                Ok((tag::READY_FOR_QUERY, _)) => return Ok(()),
-                Ok((tag::ERROR_RESPONSE, body)) => {
-                    let message =
-                        String::from_utf8_lossy(ErrorFields::parse(&body).message).into_owned();
-                    tracing::warn!(peer = %self.info, "error in connect_query: {message}");
-                }
-                Ok(_) => {}
-                Err(_) => return Err(connect_failure("server conn crashed?").into()),
-            }
+        let text = (std::str::from_utf8(name), std::str::from_utf8(value));
+        if let (Ok(name), Ok(value)) = text
+            && let Some(index) = self.shared.tracked.index(name)
+        {
+            welcome.tracked.set(index, value);
+            return Ok(());
         }
+        match welcome
+            .untracked
+            .iter_mut()
+            .find(|(known, _)| known == name)
+        {
+            Some((_, known)) => *known = value.to_vec(),
+            None => welcome.untracked.push((name.to_vec(), value.to_vec())),
+        }
+        Ok(())
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Trouble> {

@@ -5,7 +5,7 @@
 pub(crate) struct NotASetting;
 
 /// The settings in `-c name=value`, `-cname=value` and `--name=value`. Words are divided by white
-/// space; a backslash takes the next character as it is.
+/// space; a backslash takes the next character as it is. A hyphen in a name is an underscore.
 pub(crate) fn parse(options: &str) -> Result<Vec<(String, String)>, NotASetting> {
     let mut settings = Vec::new();
     let mut rest = options.trim_start();
@@ -17,7 +17,7 @@ pub(crate) fn parse(options: &str) -> Result<Vec<(String, String)>, NotASetting>
         };
         let (word, after) = word(rest);
         let (name, value) = word.split_once('=').ok_or(NotASetting)?;
-        settings.push((name.to_owned(), value.to_owned()));
+        settings.push((name.replace('-', "_"), value.to_owned()));
         rest = after.trim_start();
     }
     Ok(settings)
@@ -54,6 +54,12 @@ mod tests {
                 "{options}"
             );
         }
+    }
+
+    #[test]
+    fn a_name_may_have_hyphens() {
+        let expected = [("statement_timeout".to_owned(), "5s".to_owned())];
+        assert_eq!(pairs("--statement-timeout=5s"), expected);
     }
 
     #[test]

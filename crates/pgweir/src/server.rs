@@ -36,13 +36,15 @@ pub(crate) struct Work {
     pub(crate) transaction_start: Option<Instant>,
 }
 
-/// What a server that was just lent has to do first.
+/// What a server has to do before it serves.
 #[derive(Clone, Debug)]
 pub(crate) enum Stage {
     /// Show that it is still there.
     Check,
     /// Take over the client's parameters, which were these.
     Fit(Values),
+    /// Take them over again in the middle of a session, because the client has reset them.
+    Refit,
     /// Serve.
     Serve,
 }

@@ -10,7 +10,7 @@ use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, PoolMode, PoolSettings};
 use pgweir_net::{Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
-use pgweir_session::{Deadlines, StatementTable, Tracked, Values};
+use pgweir_session::{Deadlines, Latest, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
@@ -177,8 +177,8 @@ pub(crate) struct Welcome {
 pub(crate) struct Route {
     pub(crate) home: Arc<PoolHome>,
     rules: RwLock<Arc<Rules>>,
-    /// The parameters of the client that logged in last; the next one may have the same.
-    pub(crate) latest_values: Mutex<Values>,
+    /// The parameters that its clients came with lately.
+    pub(crate) latest: Mutex<Latest>,
 }
 
 impl Route {
@@ -369,7 +369,7 @@ impl Shared {
         let route = Arc::new(Route {
             home,
             rules: RwLock::new(Arc::new(rules)),
-            latest_values: Mutex::new(Values::default()),
+            latest: Mutex::new(Latest::default()),
         });
         lock(&self.routes).insert(key, Arc::clone(&route));
         Ok(route)

@@ -3,7 +3,7 @@
 //! [`Relay`] decides what to do with the next bytes of either side; it forwards by length and looks
 //! into a message only where a pooler must. [`Pipeline`] knows which replies the server still owes.
 //! [`prepared`] maps the names of prepared statements, [`changes`] knows how that is changing, [`params`] keeps
-//! session parameters with their client, [`deadline`] is the home of every time limit on a client.
+//! session parameters with their client, also those that it requested ([`parameters`]), [`deadline`] is the home of every time limit on a client.
 //!
 //! The crate does no I/O, reads no clock and keeps nothing static: bytes and times come in as
 //! arguments, decisions go out as values.
@@ -14,6 +14,7 @@ pub mod batch;
 pub mod changes;
 pub mod deadline;
 pub mod gather;
+pub mod parameters;
 pub mod params;
 pub mod pipeline;
 pub mod prepared;
@@ -23,8 +24,9 @@ pub mod spoken;
 pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};
 pub use gather::Gather;
-pub use params::{Tracked, Values};
+pub use parameters::{Parameters, may_be_requested};
+pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
-pub use relay::{Abandon, ClientSide, FromClient, Relay, Rules, Tally, Violation};
+pub use relay::{Abandon, ClientSide, FromClient, Refused, Relay, Rules, Tally, Violation};
 pub use spoken::{Spoken, normalized};

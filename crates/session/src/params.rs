@@ -2,12 +2,16 @@
 //!
 //! PostgreSQL reports some parameters to the client whenever they change (ParameterStatus). For a
 //! *tracked* parameter the pooler remembers each client's value and sets it on whatever server the
-//! client gets. Values are shared, so that thousands of like clients hold one copy and comparing
-//! them is mostly comparing a pointer.
+//! client gets. What a client *requested* in its startup message beyond them is set there as well,
+//! and taken back when the server serves somebody who did not request it. Values are shared, so that
+//! thousands of like clients hold one copy and comparing them is mostly comparing a pointer.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
+
+use crate::parameters::Parameters;
 
 /// The names of the parameters that are tracked, in the order in which PgBouncer reports them.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -51,16 +55,22 @@ impl Tracked {
     }
 }
 
-/// One value per tracked parameter; `None` where none is known.
+/// One value per tracked parameter, `None` where none is known; and what was requested.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    shared: Arc<Vec<Option<Arc<str>>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Shared {
+    tracked: Vec<Option<Arc<str>>>,
+    requested: Parameters,
 }
 
 impl Values {
     /// The value at a [`Tracked::index`].
     pub fn get(&self, index: usize) -> Option<&Arc<str>> {
-        self.shared.get(index).and_then(Option::as_ref)
+        self.shared.tracked.get(index).and_then(Option::as_ref)
     }
 
     /// Remembers a value.
@@ -68,20 +78,66 @@ impl Values {
         if self.get(index).is_some_and(|known| &**known == value) {
             return;
         }
-        let values = Arc::make_mut(&mut self.shared);
+        let values = &mut Arc::make_mut(&mut self.shared).tracked;
         if values.len() <= index {
             values.resize(index + 1, None);
         }
         values[index] = Some(value.into());
     }
 
-    /// Takes over the values of `other` where none is known.
+    /// A client's requests; of a server, what is in force there because of them.
+    #[inline]
+    pub fn requested(&self) -> &Parameters {
+        &self.shared.requested
+    }
+
+    /// Adds a request, for a name that [may be requested](crate::parameters::may_be_requested).
+    pub fn request(&mut self, name: &str, value: &str) {
+        let requested = &mut Arc::make_mut(&mut self.shared).requested;
+        requested.set(name, value);
+    }
+
+    /// Tracked values that servers do not report (`reported` is what they do) become requests: a
+    /// change of them is never heard of.
+    pub fn request_unreported(&mut self, reported: &Self, tracked: &Tracked) {
+        for (index, name) in tracked.names().enumerate() {
+            if reported.get(index).is_none()
+                && let Some(value) = self.get(index).map(Arc::clone)
+            {
+                self.request(name, &value);
+                Arc::make_mut(&mut self.shared).tracked[index] = None;
+            }
+        }
+    }
+
+    /// What was requested has another value from here on.
+    pub(crate) fn replace_requested(&mut self, name: &str, value: &str) {
+        if self.requested().contains(name) && self.requested().get(name) != Some(value) {
+            self.request(name, value);
+        }
+    }
+
+    /// Nobody knows any more which values are in force for what was requested.
+    pub(crate) fn doubt_requested(&mut self) {
+        if !self.requested().is_empty() {
+            Arc::make_mut(&mut self.shared).requested.doubt();
+        }
+    }
+
+    /// The requests of `other` are in force.
+    pub(crate) fn adopt_requested(&mut self, other: &Self) {
+        if self.requested() != other.requested() {
+            Arc::make_mut(&mut self.shared).requested = other.requested().clone();
+        }
+    }
+
+    /// Takes over the tracked values of `other` where none is known.
     pub fn fill(&mut self, other: &Self) {
-        if self.shared.is_empty() {
+        if self.shared.tracked.is_empty() && self.requested() == other.requested() {
             self.shared = Arc::clone(&other.shared);
             return;
         }
-        for (index, value) in other.shared.iter().enumerate() {
+        for (index, value) in other.shared.tracked.iter().enumerate() {
             if let (None, Some(value)) = (self.get(index), value) {
                 self.set(index, value);
             }
@@ -111,11 +167,30 @@ impl Values {
         }
     }
 
-    /// The SET commands that bring a server from `server` to these values; `None` if it is there.
-    /// Values are compared without case, as PgBouncer does: parameters that differ in case only
+    /// What brings a server from `server` to these values; `None` if it is there. `defaults` are the
+    /// values that its sessions do not begin with, but have when nobody requested another one.
+    ///
+    /// Tracked values are compared without case, as PgBouncer does: those that differ in case only
     /// mean the same.
-    pub fn settings_for(&self, server: &Self, tracked: &Tracked) -> Option<String> {
+    pub fn fitting(
+        &self,
+        server: &Self,
+        tracked: &Tracked,
+        defaults: &Parameters,
+    ) -> Option<Fitting> {
+        let (wanted, there) = (self.requested(), server.requested());
         let mut sql = String::new();
+        let mut undoing = 0;
+        for name in there.beyond(wanted) {
+            match defaults.get(name) {
+                Some(value) => set_config(&mut sql, [(name, value)]),
+                None => {
+                    // Writing into a String cannot fail.
+                    let _ = write!(sql, "RESET \"{}\";", name.replace('.', "\".\""));
+                }
+            }
+            undoing += 1;
+        }
         for (index, name) in tracked.names().enumerate() {
             let Some(wanted) = self.get(index) else {
                 continue;
@@ -124,10 +199,55 @@ impl Values {
             if there.is_some_and(|there| there.eq_ignore_ascii_case(wanted)) {
                 continue;
             }
-            // Writing into a String cannot fail.
             let _ = write!(sql, "SET {name}={};", literal(wanted));
         }
-        (!sql.is_empty()).then_some(sql)
+        set_config(&mut sql, wanted.differing(there));
+        (!sql.is_empty()).then_some(Fitting { sql, undoing })
+    }
+}
+
+/// Commands that bring a server to a client's values.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fitting {
+    /// The commands.
+    pub sql: String,
+    /// How many of them, the first, only take back what others had requested. If one of those fails,
+    /// the client is not to blame.
+    pub undoing: usize,
+}
+
+/// Sets parameters with the very texts that a startup message has. SET would take a list (`a, b` of
+/// search_path) for one word.
+fn set_config<'a>(sql: &mut String, settings: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let begin = sql.len();
+    for (name, value) in settings {
+        sql.push_str(if sql.len() == begin { "SELECT " } else { "," });
+        let (name, value) = (literal(name), literal(value));
+        let _ = write!(sql, "pg_catalog.set_config({name},{value},false)");
+    }
+    if sql.len() > begin {
+        sql.push(';');
+    }
+}
+
+/// The values that clients came with lately, so that the next one with the same shares their copy.
+#[derive(Debug, Default)]
+pub struct Latest {
+    values: VecDeque<Values>,
+}
+
+impl Latest {
+    /// Kinds of clients that are told apart; applications of one user are few.
+    const KINDS_MAX: usize = 8;
+
+    /// Lets `values` share a copy that is known, or makes it known.
+    pub fn share(&mut self, values: &mut Values) {
+        if let Some(known) = self.values.iter().find(|known| known.same(values)) {
+            values.clone_from(known);
+            return;
+        }
+        self.values.truncate(Self::KINDS_MAX - 1);
+        self.values.push_front(values.clone());
     }
 }
 
@@ -160,6 +280,12 @@ mod tests {
         values
     }
 
+    fn sql(client: &Values, server: &Values) -> Option<String> {
+        let tracked = Tracked::new(["IntervalStyle"]);
+        let fitting = client.fitting(server, &tracked, &Parameters::default());
+        fitting.map(|fitting| fitting.sql)
+    }
+
     #[test]
     fn only_what_differs_is_set() {
         let tracked = Tracked::new(["IntervalStyle"]);
@@ -176,10 +302,55 @@ mod tests {
             &[("timezone", "Europe/Paris"), ("client_encoding", "utf8")],
         );
         assert_eq!(
-            client.settings_for(&server, &tracked).as_deref(),
+            sql(&client, &server).as_deref(),
             Some("SET TimeZone='Europe/Paris';")
         );
-        assert_eq!(server.settings_for(&server, &tracked), None);
+        assert_eq!(sql(&server, &server), None);
+    }
+
+    #[test]
+    fn requests_are_set_and_taken_back() {
+        let mut client = Values::default();
+        client.request("search_path", "a, b");
+        client.request("My_App.Tenant", "it's");
+        let set = "SELECT pg_catalog.set_config('my_app.tenant','it''s',false),\
+                   pg_catalog.set_config('search_path','a, b',false);";
+        assert_eq!(sql(&client, &Values::default()).as_deref(), Some(set));
+        assert_eq!(sql(&client, &client.clone()), None);
+        let taken_back = Values::default()
+            .fitting(&client, &Tracked::new([]), &Parameters::default())
+            .unwrap();
+        let undo = "RESET \"my_app\".\"tenant\";RESET \"search_path\";";
+        assert_eq!((&*taken_back.sql, taken_back.undoing), (undo, 2));
+    }
+
+    #[test]
+    fn a_request_is_taken_back_to_what_servers_of_the_pool_begin_with() {
+        let mut server = Values::default();
+        server.request("search_path", "a");
+        let mut defaults = Parameters::default();
+        defaults.set("search_path", "app");
+        let undo = Values::default()
+            .fitting(&server, &Tracked::new([]), &defaults)
+            .unwrap();
+        assert_eq!(
+            undo.sql,
+            "SELECT pg_catalog.set_config('search_path','app',false);"
+        );
+    }
+
+    #[test]
+    fn a_request_in_doubt_is_set_again() {
+        let mut client = Values::default();
+        client.request("jit", "off");
+        let mut server = client.clone();
+        server.doubt_requested();
+        assert!(!client.same(&server));
+        assert!(sql(&client, &server).unwrap().contains("'off'"));
+        assert_eq!(
+            sql(&Values::default(), &server).as_deref(),
+            Some("RESET \"jit\";")
+        );
     }
 
     #[test]
@@ -206,6 +377,46 @@ mod tests {
             &tracked,
             &[("TimeZone", "UTC"), ("application_name", "x")]
         )));
+    }
+
+    #[test]
+    fn filling_keeps_requests() {
+        let tracked = Tracked::new([]);
+        let mut client = Values::default();
+        client.request("jit", "off");
+        client.fill(&values(&tracked, &[("TimeZone", "UTC")]));
+        assert_eq!(client.requested().get("jit"), Some("off"));
+        assert_eq!(client.get(2).map(|value| &**value), Some("UTC"));
+    }
+
+    #[test]
+    fn what_servers_do_not_report_is_a_request() {
+        let tracked = Tracked::new(["search_path"]);
+        let mut client = values(&tracked, &[("TimeZone", "UTC"), ("search_path", "a")]);
+        client.request_unreported(&values(&tracked, &[("TimeZone", "GMT")]), &tracked);
+        assert_eq!(client.requested().get("search_path"), Some("a"));
+        assert_eq!(client.get(tracked.index("search_path").unwrap()), None);
+        assert_eq!(client.get(2).map(|value| &**value), Some("UTC"));
+    }
+
+    #[test]
+    fn kinds_of_clients_that_come_in_turns_share_a_copy_each() {
+        let tracked = Tracked::new([]);
+        let mut latest = Latest::default();
+        let mut login = |name: &str| {
+            let mut values = values(&tracked, &[("application_name", name)]);
+            values.request("jit", "off");
+            latest.share(&mut values);
+            Arc::as_ptr(&values.shared)
+        };
+        let first = [login("shop"), login("report")];
+        for _ in 0..3 {
+            assert_eq!([login("shop"), login("report")], first);
+        }
+        for other in 0..100 {
+            login(&other.to_string());
+        }
+        assert_eq!(latest.values.len(), Latest::KINDS_MAX);
     }
 
     #[test]

@@ -15,6 +15,7 @@ impl SqlState {
     pub const TRANSACTION_RESOLUTION_UNKNOWN: Self = Self(*b"08007");
     pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
     pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
+    pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
     pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: Self = Self(*b"25P03");
     pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
     pub const INVALID_SQL_STATEMENT_NAME: Self = Self(*b"26000");
@@ -79,6 +80,10 @@ pub struct ErrorFields<'a> {
     pub code: &'a [u8],
     /// `M`: the primary message.
     pub message: &'a [u8],
+    /// `D`: more about it.
+    pub detail: &'a [u8],
+    /// `H`: what may help.
+    pub hint: &'a [u8],
 }
 
 impl<'a> ErrorFields<'a> {
@@ -94,6 +99,8 @@ impl<'a> ErrorFields<'a> {
                 b'V' => fields.severity_id = text,
                 b'C' => fields.code = text,
                 b'M' => fields.message = text,
+                b'D' => fields.detail = text,
+                b'H' => fields.hint = text,
                 _ => {}
             }
         }
@@ -121,10 +128,11 @@ mod tests {
 
     #[test]
     fn reads_severity_code_and_message() {
-        let fields = ErrorFields::parse(b"SFATAL\0VFATAL\0C57P01\0Mgone\0\0");
+        let fields = ErrorFields::parse(b"SFATAL\0VFATAL\0C57P01\0Mgone\0Dlong\0Htry\0\0");
         assert_eq!(fields.severity, b"FATAL");
         assert_eq!(fields.sqlstate(), Some(SqlState::ADMIN_SHUTDOWN));
         assert_eq!(fields.message, b"gone");
+        assert_eq!((fields.detail, fields.hint), (&b"long"[..], &b"try"[..]));
     }
 
     #[test]

@@ -131,6 +131,14 @@ choices! {
         /// What PostgreSQL would say in the same situation.
         Postgres = "postgres",
     }
+
+    /// What becomes of startup parameters that are neither tracked nor ignored.
+    pub enum StartupParameters {
+        /// The client is not let in.
+        Refuse = "refuse",
+        /// They are in force on every server that the client gets, and on no other client's.
+        Apply = "apply",
+    }
 }
 
 #[cfg(test)]
@@ -166,5 +174,6 @@ mod tests {
         SslMode::ALL.iter().for_each(assert_round_trip);
         LoadBalanceHosts::ALL.iter().for_each(assert_round_trip);
         ErrorCodes::ALL.iter().for_each(assert_round_trip);
+        StartupParameters::ALL.iter().for_each(assert_round_trip);
     }
 }

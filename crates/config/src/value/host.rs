@@ -28,11 +28,18 @@ impl Host {
     }
 }
 
-/// The hosts of one `host=` parameter: never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The hosts of one `host=` parameter: never empty. However they are written, the same hosts are
+/// the same.
+#[derive(Debug, Clone, Eq)]
 pub struct Hosts {
     text: String,
     list: Vec<Host>,
+}
+
+impl PartialEq for Hosts {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
 }
 
 impl Hosts {

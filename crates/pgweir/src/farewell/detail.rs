@@ -37,6 +37,10 @@ pub(crate) fn explain(
                 hint: Some(format!("Retry later, or raise {}.", scope.key())),
             }
         }
+        Farewell::ParameterRefused(refused) => Explanation {
+            detail: refused.detail.clone(),
+            hint: refused.hint.clone(),
+        },
         Farewell::Refused(Refusal::Crowded(crowded)) => {
             let Crowded { crowd, standing } = &**crowded;
             let detail = format!("{} {}", crowd_text(*crowd), standing_text(shared, standing));

@@ -150,12 +150,7 @@ impl Login<'_> {
 
     /// Like clients hold one copy of their parameters.
     fn share_values(&self, route: &Route, side: &mut ClientSide) {
-        let mut latest = lock(&route.latest_values);
-        if latest.same(&side.values) {
-            side.values.unite(&mut latest);
-        } else {
-            *latest = side.values.clone();
-        }
+        lock(&route.latest).share(&mut side.values);
         let index = self.shared.tracked.index("application_name");
         if let Some(name) = index.and_then(|index| side.values.get(index)) {
             self.client.state().application_name = Arc::clone(name);
@@ -190,13 +185,21 @@ impl Login<'_> {
             values: wish.values,
             ..ClientSide::default()
         };
+        let tracked = &self.shared.tracked;
+        side.values.request_unreported(&welcome.tracked, tracked);
         side.values.fill(&welcome.tracked);
         let mut out = BytesMut::new();
         Authentication::Ok.write(&mut out);
         for (name, value) in &welcome.untracked {
-            backend::parameter_status(&mut out, name, value);
+            let requested = str::from_utf8(name).ok();
+            let requested = requested.and_then(|name| side.values.requested().get(name));
+            backend::parameter_status(
+                &mut out,
+                name,
+                requested.map_or(value.as_slice(), str::as_bytes),
+            );
         }
-        for (index, name) in self.shared.tracked.names().enumerate() {
+        for (index, name) in tracked.names().enumerate() {
             if let Some(value) = side.values.get(index) {
                 backend::parameter_status(&mut out, name.as_bytes(), value.as_bytes());
             }

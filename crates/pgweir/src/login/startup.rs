@@ -3,41 +3,52 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use pgweir_config::{Dialect, List, Settings};
-use pgweir_session::Values;
+use pgweir_config::{Dialect, Settings, StartupParameters};
+use pgweir_session::{Values, may_be_requested};
 use pgweir_wire::backend;
 use pgweir_wire::{ProtocolVersion, StartupMessage};
 
 use super::{Login, Wish};
 use crate::client::{Identity, Replication, ReplicationKind};
 use crate::farewell::Farewell;
+use crate::options;
+
+/// How a parameter is given.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Form {
+    /// By its name.
+    Direct,
+    /// As `-c name=value` in `options`.
+    InOptions,
+}
 
 impl Login<'_> {
     /// Reads the parameters, and names the client from here on.
     pub(super) fn read_startup(&self, startup: &StartupMessage) -> Result<Wish, Farewell> {
         let config = self.shared.config();
-        let ignored = &config.global.ignore_startup_parameters;
         let kind = startup.parameter("replication").and_then(replication_kind);
-        let mut options = Vec::new();
+        let mut own = Vec::new();
         let mut values = Values::default();
-        for (name, value) in &startup.parameters {
+        let mut take = |form, name: &str, value: &str| {
+            self.take_parameter(&config.global, form, name, value, &mut values)
+        };
+        // `options` comes first, because PostgreSQL lets the other parameters overrule it.
+        let (options, others): (Vec<_>, Vec<_>) = startup
+            .parameters
+            .iter()
+            .partition(|(name, _)| name == "options");
+        for (name, value) in options.into_iter().chain(others) {
             match name.as_str() {
                 "user" | "database" | "replication" => {}
                 // A server of one client alone can be started with whatever it wants.
-                "options" if kind.is_some() => options.push((name.clone(), value.clone())),
-                "options" => self.read_options(value, ignored, &mut values)?,
-                name if name.starts_with("_pq_.") => {}
-                name => match self.shared.tracked.index(name) {
-                    Some(index) => values.set(index, value),
-                    None if ignored.contains(name) => {}
-                    None => {
-                        tracing::warn!(
-                            peer = %self.client,
-                            "unsupported startup parameter: {name}={value}"
-                        );
-                        return Err(Farewell::Parameter(name.to_owned()));
+                "options" if kind.is_some() => own.push((name.clone(), value.clone())),
+                "options" => {
+                    for (name, value) in options::parse(value).map_err(|_| Farewell::Options)? {
+                        take(Form::InOptions, &name, &value)?;
                     }
-                },
+                }
+                name if name.starts_with("_pq_.") => {}
+                name => take(Form::Direct, name, value)?,
             }
         }
         let user = startup.parameter("user").filter(|user| !user.is_empty());
@@ -54,7 +65,9 @@ impl Login<'_> {
                     .get(index)
                     .map(|value| (name.to_owned(), value.to_string()))
             });
-            let parameters = options.into_iter().chain(wanted).collect();
+            let requested = values.requested().iter();
+            let requested = requested.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let parameters = own.into_iter().chain(wanted).chain(requested).collect();
             let _ = self
                 .client
                 .replication
@@ -88,25 +101,36 @@ impl Login<'_> {
         }
     }
 
-    /// `-c name=value` and `--name=value`, with backslash as PostgreSQL's escape.
-    fn read_options(
+    /// Keeps a parameter for the client, drops it, or refuses the client for it.
+    fn take_parameter(
         &self,
-        options: &str,
-        ignored: &List,
+        global: &Settings,
+        form: Form,
+        name: &str,
+        value: &str,
         values: &mut Values,
     ) -> Result<(), Farewell> {
-        for (name, value) in crate::options::parse(options).map_err(|_| Farewell::Options)? {
-            if let Some(index) = self.shared.tracked.index(&name) {
-                values.set(index, &value);
-            } else if !ignored.contains(&name) && !ignored.contains("options") {
-                tracing::warn!(
-                    peer = %self.client,
-                    "unsupported startup parameter in options: {name}={value}"
-                );
-                return Err(Farewell::ParameterInOptions(name));
-            }
+        let ignored = &global.ignore_startup_parameters;
+        if let Some(index) = self.shared.tracked.index(name) {
+            values.set(index, value);
+            return Ok(());
         }
-        Ok(())
+        if ignored.contains(name) || form == Form::InOptions && ignored.contains("options") {
+            return Ok(());
+        }
+        if global.startup_parameters == StartupParameters::Apply && may_be_requested(name) {
+            values.request(name, value);
+            return Ok(());
+        }
+        let (place, farewell) = match form {
+            Form::Direct => ("", Farewell::Parameter(name.to_owned())),
+            Form::InOptions => (" in options", Farewell::ParameterInOptions(name.to_owned())),
+        };
+        tracing::warn!(
+            peer = %self.client,
+            "unsupported startup parameter{place}: {name}={value}"
+        );
+        Err(farewell)
     }
 
     /// Says which protocol is spoken if the client asked for another one. A PgBouncer ini keeps to

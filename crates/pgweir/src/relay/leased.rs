@@ -3,13 +3,13 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::BytesMut;
 use pgweir_config::PoolMode;
 use pgweir_net::Input;
 use pgweir_pool::SlotId;
-use pgweir_session::{Phase, Values, Violation};
+use pgweir_session::{Phase, Violation};
 use pgweir_wire::TransactionStatus;
 
+use super::preparing::refit;
 use super::{Desk, Place, Session};
 use crate::client::Lease;
 use crate::close::{self, Busy};
@@ -46,7 +46,7 @@ impl Session {
             // While the server is being prepared the client still waits for it: a cancel must not
             // hit a query that is not the client's.
             state.clocks.phase = match stage {
-                Stage::Check | Stage::Fit(_) => Phase::Waiting,
+                Stage::Check | Stage::Fit(_) | Stage::Refit => Phase::Waiting,
                 Stage::Serve => Phase::Active,
             };
             state.clocks.since = now;
@@ -58,26 +58,6 @@ impl Session {
         }
         server.work.begin(stage, asked, now);
         self.place = Place::Leased(Held { slot, server });
-    }
-
-    /// Queues what a server has to do before it can serve.
-    #[cold]
-    fn prepare(&mut self, server: &mut Server, stale: bool) -> Stage {
-        let mut out = BytesMut::new();
-        let stage = if stale {
-            server.relay.ask(check_query(&server.work.rules), &mut out);
-            Stage::Check
-        } else if server
-            .relay
-            .fit(&mut self.side, &self.shared.tracked, &mut out)
-        {
-            self.log_fit(&out);
-            Stage::Fit(self.side.values.clone())
-        } else {
-            Stage::Serve
-        };
-        server.line.queue(&out);
-        stage
     }
 
     /// Takes a server that is this client's alone.
@@ -249,20 +229,26 @@ impl Session {
                 self.replace_server("test query failed", Busy::No);
                 return Ok(Heard::Released);
             }
+            Err(violation @ Violation::UndoFailed(_)) => {
+                tracing::warn!(peer = %held.server.info, "{violation}");
+                self.replace_server("parameters could not be reset", Busy::No);
+                return Ok(Heard::Released);
+            }
             Err(violation) => return Err(Farewell::Violation(violation)),
         };
         let out = to_client.bytes(bytes);
         held.server.work.tally.bytes_sent += out.len() as u64;
-        // A server that is still being prepared has nothing to say to the client.
-        let sent = match out.is_empty() || !held.serves() {
-            true => Ok(()),
-            false => self.line.send(cx, out),
+        let sent = match held.server.work.stage {
+            // A server that is still being prepared has nothing to say to the client.
+            Stage::Check | Stage::Fit(_) => Ok(()),
+            Stage::Refit | Stage::Serve if out.is_empty() => Ok(()),
+            Stage::Refit | Stage::Serve => self.line.send(cx, out),
         };
         // Even if the client is gone: the server is read on from here when it is cleaned up.
         held.server.line.keep(input, scratch, consumed);
         sent.map_err(|_| Farewell::ClientGone)?;
         if !held.serves() {
-            self.next_stage();
+            self.next_stage()?;
             return Ok(Heard::More);
         }
         if !held.server.relay.is_quiet() || held.server.work.query_start.is_none() {
@@ -277,68 +263,6 @@ impl Session {
         match self.place {
             Place::Leased(_) => Ok(Heard::More),
             Place::Idle | Place::Waiting(_) | Place::Skipping(_) => Ok(Heard::Released),
-        }
-    }
-
-    fn next_stage(&mut self) {
-        let Place::Leased(held) = &mut self.place else {
-            return;
-        };
-        if !held.server.relay.is_quiet() {
-            return;
-        }
-        match std::mem::replace(&mut held.server.work.stage, Stage::Serve) {
-            Stage::Check => {
-                let mut out = BytesMut::new();
-                let before = self.side.values.clone();
-                if held
-                    .server
-                    .relay
-                    .fit(&mut self.side, &self.shared.tracked, &mut out)
-                {
-                    held.server.line.queue(&out);
-                    held.server.work.stage = Stage::Fit(before);
-                    self.log_fit(&out);
-                }
-            }
-            Stage::Fit(before) => self.log_canonical(&before),
-            Stage::Serve => {}
-        }
-        self.begin_service();
-    }
-
-    /// The server is ready for what the client asked, unless the client has canceled it.
-    fn begin_service(&mut self) {
-        let now = Instant::now();
-        if matches!(&self.place, Place::Leased(held) if !held.serves()) {
-            return;
-        }
-        let (canceled, _) = self.client.take_wait_orders();
-        if canceled {
-            self.release(now);
-            return self.answer_canceled();
-        }
-        let mut state = self.client.state();
-        state.clocks.phase = Phase::Active;
-        state.clocks.since = now;
-    }
-
-    fn log_fit(&self, query: &[u8]) {
-        let sql = String::from_utf8_lossy(query.get(5..).unwrap_or_default());
-        tracing::debug!(peer = %self.client, "varcache_apply: {}", sql.trim_end_matches('\0'));
-    }
-
-    /// The server may spell a value in its own way, which the client has from now on.
-    fn log_canonical(&self, before: &Values) {
-        for (index, name) in self.shared.tracked.names().enumerate() {
-            if let (Some(was), Some(is)) = (before.get(index), self.side.values.get(index))
-                && was != is
-            {
-                tracing::debug!(
-                    peer = %self.client,
-                    "varcache_set_canonical: setting {name} to its canonical version {was} -> {is}"
-                );
-            }
         }
     }
 
@@ -361,19 +285,30 @@ impl Session {
             self.release(now);
             return;
         }
+        if idle && held.server.relay.was_reset() {
+            held.server.work.stage = refit(
+                &self.client,
+                &mut self.side,
+                &self.shared.tracked,
+                &mut held.server,
+            );
+        }
         let mut state = self.client.state();
         state.clocks.query_start = None;
         state.clocks.since = now;
         if idle {
             state.clocks.transaction_start = None;
-            state.clocks.phase = Phase::Active;
-        } else {
-            state.clocks.phase = Phase::IdleInTransaction;
         }
+        state.clocks.phase = match (idle, held.serves()) {
+            (true, true) => Phase::Active,
+            // A cancel must not hit what the pooler asks.
+            (true, false) => Phase::Waiting,
+            (false, _) => Phase::IdleInTransaction,
+        };
     }
 
     /// Gives the server back.
-    fn release(&mut self, now: Instant) {
+    pub(super) fn release(&mut self, now: Instant) {
         let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
             return;
         };
@@ -422,7 +357,7 @@ impl Session {
 }
 
 impl Held {
-    fn serves(&self) -> bool {
+    pub(super) fn serves(&self) -> bool {
         matches!(self.server.work.stage, Stage::Serve)
     }
 }
@@ -437,13 +372,6 @@ fn may_leave(rules: &Rules) -> bool {
     match rules.settings.pool_mode {
         PoolMode::Session => false,
         PoolMode::Transaction | PoolMode::Statement => true,
-    }
-}
-
-fn check_query(rules: &Rules) -> &str {
-    match rules.config.global.server_check_query.as_str() {
-        "<empty>" => "",
-        query => query,
     }
 }
 

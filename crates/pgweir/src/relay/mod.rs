@@ -11,6 +11,7 @@
 //! 3. A server leaves through `release`, `server_lost` or [`Session::into_remains`], never by `Drop`.
 
 mod leased;
+mod preparing;
 mod waiting;
 
 use std::cell::RefCell;

@@ -6,6 +6,7 @@ use pgweir_wire::{ErrorFields, HEADER_LEN, Header, TransactionStatus};
 
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
+use crate::params::Values;
 use crate::pipeline::{AfterError, Awaited, CopyIn, Reply};
 
 /// Whether a message shows which of the client's messages the server has read.
@@ -160,12 +161,23 @@ impl Relay {
         self.stream = ClientStream::Normal;
         let reply = self.pipeline.ready();
         let reply = reply.ok_or(Violation::ServerMessage(tag::READY_FOR_QUERY))?;
-        if reply == Reply::Skip && self.asked == Asked::Fit {
-            // The server may spell a value in its own way ("ISO, MDY" for "ISO"): from here on the
-            // client has the server's spelling, so that the same server is not set again.
-            client.values = self.values.clone();
+        if reply == Reply::Skip {
+            self.own_query_ended(client);
         }
         Ok(reply)
+    }
+
+    #[cold]
+    fn own_query_ended(&mut self, client: &mut ClientSide) {
+        match std::mem::replace(&mut self.asked, Asked::Other) {
+            Asked::Fit { wanted, .. } if self.refused.is_none() => {
+                self.values.adopt_requested(&wanted);
+                // The server may spell a value in its own way ("ISO, MDY" for "ISO"): from here on the
+                // client has the server's spelling, so that the same server is not set again.
+                client.values = self.values.clone();
+            }
+            Asked::Fit { .. } | Asked::Other => {}
+        }
     }
 
     #[cold]
@@ -175,8 +187,7 @@ impl Relay {
         };
         let fields = ErrorFields::parse(body);
         if self.is_asking() {
-            let message = String::from_utf8_lossy(fields.message).into_owned();
-            return Err(Violation::OwnQueryFailed(message));
+            return self.own_query_failed(&fields).map(Some);
         }
         self.has_said_goodbye |= fields.is_fatal();
         let after = self.pipeline.failed();
@@ -187,13 +198,55 @@ impl Relay {
         Ok(Some(Reply::Forward))
     }
 
-    /// DEALLOCATE ALL and DISCARD ALL forget the statements that were prepared under our names.
+    /// A value that PostgreSQL does not take is its client's affair: all commands of the query have
+    /// been undone, so the server is as good as before. If it does not even take back what others
+    /// had requested, it is not.
+    fn own_query_failed(&mut self, fields: &ErrorFields<'_>) -> Result<Reply, Violation> {
+        let message = || String::from_utf8_lossy(fields.message).into_owned();
+        match self.asked {
+            Asked::Fit { undoing: 0, .. } if !fields.is_fatal() => {
+                self.pipeline.failed();
+                self.refused = Some(Box::new(fields.into()));
+                Ok(Reply::Skip)
+            }
+            Asked::Fit { undoing: 1.., .. } => Err(Violation::UndoFailed(message())),
+            Asked::Fit { .. } | Asked::Other => Err(Violation::OwnQueryFailed(message())),
+        }
+    }
+
     #[inline]
     fn command_complete(&mut self, body: &[u8], client: &mut ClientSide, rules: &Rules<'_>) {
-        if rules.max_prepared.is_some() && matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
+        if let Asked::Fit { undoing, .. } = &mut self.asked {
+            *undoing = undoing.saturating_sub(1);
+            return;
+        }
+        match body {
+            b"DEALLOCATE ALL\0" => self.forget_statements(client, rules),
+            b"DISCARD ALL\0" => {
+                self.forget_statements(client, rules);
+                self.values.adopt_requested(&Values::default());
+                self.note_reset(client);
+            }
+            b"RESET\0" => {
+                self.values.doubt_requested();
+                self.note_reset(client);
+            }
+            b"SET\0" => self.values.doubt_requested(),
+            _ => {}
+        }
+    }
+
+    /// The statements that were prepared under our names are gone.
+    fn forget_statements(&mut self, client: &mut ClientSide, rules: &Rules<'_>) {
+        if rules.max_prepared.is_some() {
             client.statements.clear();
             self.statements.clear();
         }
+    }
+
+    #[cold]
+    fn note_reset(&mut self, client: &ClientSide) {
+        self.was_reset |= !self.is_asking() && !client.values.requested().is_empty();
     }
 
     #[cold]
@@ -210,11 +263,19 @@ impl Relay {
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
             return Ok(());
         };
-        if let Some(index) = rules.tracked.index(name) {
-            self.values.set(index, value);
-            if !self.is_asking() {
-                client.values.set(index, value);
+        match rules.tracked.index(name) {
+            Some(index) => {
+                self.values.set(index, value);
+                if !self.is_asking() {
+                    client.values.set(index, value);
+                }
             }
+            // What the client has set it keeps. After a reset it goes back to what it requested.
+            None if !self.is_asking() && !self.was_reset => {
+                self.values.replace_requested(name, value);
+                client.values.replace_requested(name, value);
+            }
+            None => {}
         }
         Ok(())
     }

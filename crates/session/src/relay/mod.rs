@@ -12,13 +12,14 @@ mod from_server;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use pgweir_wire::{FrameError, TransactionStatus, backend, frontend};
+use pgweir_wire::{ErrorFields, FrameError, SqlState, TransactionStatus, backend, frontend};
 use thiserror::Error;
 
 pub use from_client::FromClient;
 
 use crate::changes::Change;
 use crate::gather::Gather;
+use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
 use crate::prepared::{ClientStatements, ServerStatements, StatementTable};
@@ -29,7 +30,7 @@ use crate::spoken::Spoken;
 pub struct ClientSide {
     /// Its names for prepared statements.
     pub statements: ClientStatements,
-    /// Its tracked parameters.
+    /// Its tracked parameters, and those that it requested.
     pub values: Values,
 }
 
@@ -67,7 +68,12 @@ pub struct Relay {
     status: TransactionStatus,
     statements: ServerStatements,
     values: Values,
+    /// What its sessions have when nobody requests another value, where RESET does not lead there.
+    defaults: Parameters,
     asked: Asked,
+    refused: Option<Box<Refused>>,
+    /// Whether the client has reset parameters that it had requested.
+    was_reset: bool,
     has_said_goodbye: bool,
     /// What the client that has the server has asked.
     spoken: Spoken,
@@ -87,7 +93,10 @@ impl Relay {
             status: TransactionStatus::Idle,
             statements: ServerStatements::default(),
             values,
+            defaults: Parameters::default(),
             asked: Asked::Other,
+            refused: None,
+            was_reset: false,
             has_said_goodbye: false,
             spoken: Spoken::default(),
             is_flushed: false,
@@ -154,7 +163,7 @@ impl Relay {
         self.statements.len()
     }
 
-    /// The server's parameters as it last reported them.
+    /// The server's parameters as it last reported them, and what was set there for a client.
     pub fn values(&self) -> &Values {
         &self.values
     }
@@ -170,15 +179,35 @@ impl Relay {
         &self.spoken
     }
 
+    /// Says what its sessions have when nobody requests another value, as far as RESET does not lead
+    /// there.
+    pub fn set_defaults(&mut self, defaults: Parameters) {
+        self.defaults = defaults;
+    }
+
+    /// Why the server could not be brought to the client's parameters; it is as it was before.
+    pub fn take_refused(&mut self) -> Option<Box<Refused>> {
+        self.refused.take()
+    }
+
+    /// Whether the client, which goes on with this server, has reset what it had requested. To
+    /// PostgreSQL a reset leads back to what the startup message said, so the server has to be
+    /// [fitted](Self::fit) again.
+    #[inline]
+    pub fn was_reset(&self) -> bool {
+        self.was_reset
+    }
+
     /// Takes the counts.
     #[inline]
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
 
-    /// Whether the server's tracked parameters are the client's already.
+    /// Whether the server's parameters are the client's already.
     #[inline]
     pub fn fits(&mut self, client: &mut ClientSide) -> bool {
+        self.was_reset = false;
         let same = client.values.same(&self.values);
         if same {
             client.values.unite(&mut self.values);
@@ -186,16 +215,21 @@ impl Relay {
         same
     }
 
-    /// Brings the server's tracked parameters to the client's. `true` if a query was appended to
-    /// `out`; then the client waits until [`Self::is_asking`] is over.
+    /// Brings the server's parameters to the client's. `true` if a query was appended to `out`; then
+    /// the client waits until [`Self::is_asking`] is over, and [`Self::take_refused`] says whether the
+    /// server would not have them.
     pub fn fit(&mut self, client: &mut ClientSide, tracked: &Tracked, out: &mut BytesMut) -> bool {
         if self.fits(client) {
             return false;
         }
-        match client.values.settings_for(&self.values, tracked) {
-            Some(sql) => {
-                self.ask(&sql, out);
-                self.asked = Asked::Fit;
+        let wanted = &client.values;
+        match wanted.fitting(&self.values, tracked, &self.defaults) {
+            Some(fitting) => {
+                self.ask(&fitting.sql, out);
+                self.asked = Asked::Fit {
+                    undoing: fitting.undoing,
+                    wanted: wanted.clone(),
+                };
                 true
             }
             None => {
@@ -213,6 +247,7 @@ impl Relay {
             "the pooler asks only between two queries of a client"
         );
         self.asked = Asked::Other;
+        self.refused = None;
         self.pipeline.push(Awaited::Query, Reply::Skip);
         frontend::query(out, sql);
     }
@@ -308,12 +343,42 @@ pub enum Abandon {
 }
 
 /// What the pooler's own query is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 enum Asked {
-    /// To bring the server's parameters to the client's.
-    Fit,
+    /// To bring the server's parameters to these.
+    Fit {
+        wanted: Values,
+        /// Commands to come that only take back what others had requested.
+        undoing: usize,
+    },
     /// Something that is none of the client's business.
     Other,
+}
+
+/// PostgreSQL's answer to a parameter that a client wants.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// The error's SQLSTATE.
+    pub code: Option<SqlState>,
+    /// The error's message.
+    pub message: String,
+    /// More about it.
+    pub detail: Option<String>,
+    /// What may help.
+    pub hint: Option<String>,
+}
+
+impl From<&ErrorFields<'_>> for Refused {
+    fn from(fields: &ErrorFields<'_>) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let some = |bytes: &[u8]| (!bytes.is_empty()).then(|| text(bytes));
+        Self {
+            code: fields.sqlstate(),
+            message: text(fields.message),
+            detail: some(fields.detail),
+            hint: some(fields.hint),
+        }
+    }
 }
 
 /// What the client's bytes mean now.
@@ -400,6 +465,9 @@ pub enum Violation {
     /// The server refused a query of the pooler's own; carries the server's message.
     #[error("server refused the pooler's own query: {0}")]
     OwnQueryFailed(String),
+    /// The server did not take back what other clients had requested; carries its message.
+    #[error("server kept the parameters of another client: {0}")]
+    UndoFailed(String),
 }
 
 impl Violation {
@@ -414,10 +482,13 @@ impl Violation {
             Self::ServerFrame(_)
             | Self::ServerMessage(_)
             | Self::ServerMalformed(_)
-            | Self::OwnQueryFailed(_) => false,
+            | Self::OwnQueryFailed(_)
+            | Self::UndoFailed(_) => false,
         }
     }
 }
 
+#[cfg(test)]
+mod fit_tests;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,118 @@
+//! What a server does before it serves its client: it shows that it is there, and takes over the
+//! client's parameters.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgweir_session::{ClientSide, Phase, Tracked, Values};
+
+use super::{Place, Session};
+use crate::client::Client;
+use crate::farewell::Farewell;
+use crate::server::{Server, Stage};
+use crate::shared::Rules;
+
+/// Brings a server to its client's parameters, if it has others.
+fn fit(client: &Client, side: &mut ClientSide, tracked: &Tracked, server: &mut Server) -> Stage {
+    let mut out = BytesMut::new();
+    if !server.relay.fit(side, tracked, &mut out) {
+        return Stage::Serve;
+    }
+    let sql = String::from_utf8_lossy(out.get(5..).unwrap_or_default());
+    tracing::debug!(peer = %client, "varcache_apply: {}", sql.trim_end_matches('\0'));
+    server.line.queue(&out);
+    Stage::Fit(side.values.clone())
+}
+
+/// The same in the middle of a session, after the client has reset its parameters.
+pub(super) fn refit(
+    client: &Client,
+    side: &mut ClientSide,
+    tracked: &Tracked,
+    server: &mut Server,
+) -> Stage {
+    match fit(client, side, tracked, server) {
+        Stage::Fit(_) => Stage::Refit,
+        stage => stage,
+    }
+}
+
+impl Session {
+    /// Queues what a server has to do before it can serve.
+    #[cold]
+    pub(super) fn prepare(&mut self, server: &mut Server, stale: bool) -> Stage {
+        if !stale {
+            return fit(&self.client, &mut self.side, &self.shared.tracked, server);
+        }
+        let mut out = BytesMut::new();
+        server.relay.ask(check_query(&server.work.rules), &mut out);
+        server.line.queue(&out);
+        Stage::Check
+    }
+
+    /// The server has answered, perhaps in part, what it was asked before it serves.
+    pub(super) fn next_stage(&mut self) -> Result<(), Farewell> {
+        let Place::Leased(held) = &mut self.place else {
+            return Ok(());
+        };
+        if !held.server.relay.is_quiet() {
+            return Ok(());
+        }
+        if let Some(refused) = held.server.relay.take_refused() {
+            return Err(Farewell::ParameterRefused(refused));
+        }
+        match std::mem::replace(&mut held.server.work.stage, Stage::Serve) {
+            Stage::Check => {
+                let tracked = &self.shared.tracked;
+                let stage = fit(&self.client, &mut self.side, tracked, &mut held.server);
+                held.server.work.stage = stage;
+            }
+            Stage::Fit(before) => self.log_canonical(&before),
+            // What the client may have canceled meanwhile has not begun.
+            Stage::Refit => {
+                let _ = self.client.take_wait_orders();
+            }
+            Stage::Serve => {}
+        }
+        self.begin_service();
+        Ok(())
+    }
+
+    /// The server is ready for what the client asked, unless the client has canceled it.
+    fn begin_service(&mut self) {
+        let now = Instant::now();
+        if matches!(&self.place, Place::Leased(held) if !held.serves()) {
+            return;
+        }
+        let (canceled, _) = self.client.take_wait_orders();
+        if canceled {
+            self.release(now);
+            return self.answer_canceled();
+        }
+        let mut state = self.client.state();
+        state.clocks.phase = Phase::Active;
+        state.clocks.since = now;
+    }
+
+    /// The server may spell a value in its own way, which the client has from now on.
+    fn log_canonical(&self, before: &Values) {
+        for (index, name) in self.shared.tracked.names().enumerate() {
+            if let (Some(was), Some(is)) = (before.get(index), self.side.values.get(index))
+                && was != is
+            {
+                tracing::debug!(
+                    peer = %self.client,
+                    "varcache_set_canonical: setting {name} to its canonical version {was} -> {is}"
+                );
+            }
+        }
+    }
+}
+
+/// The query that a server answers if it is still there.
+fn check_query(rules: &Rules) -> &str {
+    match rules.config.global.server_check_query.as_str() {
+        "<empty>" => "",
+        query => query,
+    }
+}
