@@ -20,6 +20,7 @@ mod leaks;
 mod limits;
 mod log;
 mod login;
+mod names;
 mod open;
 mod options;
 mod peers;

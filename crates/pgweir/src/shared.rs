@@ -1,6 +1,7 @@
 //! What all tasks share. There is no other state: nothing is static.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -276,6 +277,7 @@ impl Shared {
     ) -> Self {
         let now = Instant::now();
         let tracked = Tracked::new(config.global.track_extra_parameters.iter());
+        let resolv_conf = Some(config.global.resolv_conf.as_str()).filter(|path| !path.is_empty());
         let shared = Self {
             log,
             clients: DashMap::new(),
@@ -283,7 +285,7 @@ impl Shared {
             servers: DashMap::new(),
             statements: StatementTable::default(),
             tracked,
-            resolver: Resolver::default(),
+            resolver: Resolver::new(resolv_conf.map(Path::new)),
             derived_keys: DerivedKeys::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
             census: Mutex::new(Census::default()),
