@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::{BufMut as _, BytesMut};
-use pgweir_auth::hba::Hba;
+use pgweir_auth::hba::{Hba, Method};
 use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
@@ -19,15 +19,17 @@ use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
 use crate::client::{Client, Lease};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
+use crate::ldap::Ldap;
 use crate::shared::{Shared, lock};
-use crate::{ask, pools};
+use crate::{ask, pam, pools};
 
-/// What `auth_file`, `auth_hba_file` and `auth_ident_file` say.
+/// What `auth_file`, `auth_hba_file`, `auth_ident_file` and `auth_ldap_options` say.
 #[derive(Debug, Default)]
 pub(crate) struct AuthFiles {
     pub(crate) users: UserList,
     pub(crate) hba: Hba,
     pub(crate) ident: IdentMaps,
+    pub(crate) ldap: Ldap,
 }
 
 impl AuthFiles {
@@ -79,12 +81,32 @@ impl AuthFiles {
                     let (hba, found) = Hba::parse(&text, Path::new(path), &files.ident, &mut read);
                     files.hba = hba;
                     let told = found.iter().map(|problem| format!("{path}: {problem}"));
+                    let told =
+                        told.chain(files.without_pam().map(|text| format!("{path}: {text}")));
                     problems.extend(told.map(|text| (Severity::Warning, text)));
                 }
                 Err(error) => problems.push(unreadable("auth_hba_file", path, &error)),
             }
         }
+        let (ldap, found) = Ldap::read(settings.auth_ldap_options.as_deref(), &files.hba);
+        files.ldap = ldap;
+        problems.extend(found.into_iter().map(|text| (Severity::Error, text)));
         (files, problems)
+    }
+
+    /// Rules that nobody can pass because this build lacks PAM.
+    fn without_pam(&self) -> impl Iterator<Item = String> {
+        pam::NOT_BUILT.into_iter().flat_map(|reason| {
+            let rules = self
+                .hba
+                .rules
+                .iter()
+                .filter(|rule| rule.method == Method::Pam);
+            rules.map(move |rule| {
+                let line = rule.line;
+                format!("hba line {line}: {reason}; no login by this line can succeed")
+            })
+        })
     }
 
     /// The kind of secret that most users have: an unknown user is treated as if it had one.

@@ -20,10 +20,11 @@ use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::{AuthFiles, DerivedKeys};
 use crate::log::Log;
+use crate::pam::Pam;
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::tls::Tls;
-use crate::{leaks, limits, preflight};
+use crate::{ldap, leaks, limits, preflight};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     /// Who holds a server in silence.
     pub(crate) leaks: Mutex<leaks::All>,
     pub(crate) preflight_said: Mutex<preflight::Said>,
+    pub(crate) ldap_lane: Semaphore,
+    pub(crate) pam: Pam,
     /// Rung when something ended that a PAUSE, WAIT_CLOSE or SHUTDOWN may be waiting for.
     pub(crate) ended: Notify,
     pub(crate) process_key: pgweir_auth::ProcessKey,
@@ -292,6 +295,8 @@ impl Shared {
             facts: Mutex::new(Facts::default()),
             leaks: Mutex::default(),
             preflight_said: Mutex::default(),
+            ldap_lane: Semaphore::new(ldap::LOGINS_MAX),
+            pam: Pam::default(),
             ended: Notify::new(),
             process_key,
             started_at: now,

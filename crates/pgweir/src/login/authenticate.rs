@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pgweir_auth::ident::IdentMap;
+use pgweir_auth::ldap::{BadOptions, LdapOptions};
 use pgweir_auth::{
-    Challenge, ChannelBinding, ClientAuthentication, ClientLogin, PasswordMethod, Proof, Secret,
-    ServerSecret, Step, hba,
+    Challenge, ChannelBinding, ClientAuthentication, ClientLogin, Failure, Password,
+    PasswordMethod, Proof, Secret, ServerSecret, Step, hba, read_password,
 };
-use pgweir_config::AuthType;
+use pgweir_config::{AuthType, CONSOLE_DATABASE};
 use pgweir_wire::SizeLimits;
 use pgweir_wire::backend::Authentication;
 use pgweir_wire::tag::frontend as tag;
 
 use super::{Login, interrupted};
 use crate::client::ReplicationKind;
-use crate::credentials;
 use crate::farewell::Farewell;
+use crate::{credentials, ldap};
 
 /// How a client is to prove who it is.
 enum Method {
@@ -25,14 +26,33 @@ enum Method {
     Password(PasswordMethod),
     Certificate(Option<Arc<IdentMap>>),
     Peer(Option<Arc<IdentMap>>),
+    Ldap(Option<Result<Arc<LdapOptions>, BadOptions>>),
+    Pam,
     Reject,
-    Unsupported(&'static str),
+}
+
+impl Method {
+    /// Whether somebody else judges the password, so that nothing need be known of the user.
+    fn judge(&self) -> Option<&'static str> {
+        match self {
+            Self::Ldap(_) => Some("LDAP"),
+            Self::Pam => Some("PAM"),
+            Self::Any
+            | Self::Trust
+            | Self::Password(_)
+            | Self::Certificate(_)
+            | Self::Peer(_)
+            | Self::Reject => None,
+        }
+    }
 }
 
 /// What is known of the user that a client wants to be.
 pub(super) enum KnownAs {
     /// Its secret, or nothing but its name.
     Known(Option<Secret>),
+    /// Nothing: somebody else knows, and will judge the password.
+    Elsewhere,
     /// Nobody; the exchange is done all the same, so that this cannot be told.
     Unknown,
 }
@@ -46,6 +66,19 @@ impl Login<'_> {
         database_exists: bool,
     ) -> Result<KnownAs, Farewell> {
         let config = self.shared.config();
+        let method = self.method(database, user);
+        if let Some(judge) = method.as_ref().ok().and_then(Method::judge) {
+            let entry = config.database(database);
+            let looks_up = entry.is_some_and(|entry| entry.keys.auth_user.is_some());
+            if looks_up && database != CONSOLE_DATABASE {
+                tracing::error!(
+                    peer = %self.client,
+                    "{judge} can't be used together with database authentication"
+                );
+                return Err(Farewell::Configuration);
+            }
+            return Ok(KnownAs::Elsewhere);
+        }
         if config.global.auth_type == AuthType::Any {
             return Ok(KnownAs::Known(None));
         }
@@ -80,7 +113,8 @@ impl Login<'_> {
     ) -> Result<Option<ServerSecret>, Farewell> {
         let (secret, unknown) = match known {
             KnownAs::Known(secret) => (secret, false),
-            KnownAs::Unknown => (None, true),
+            // If the rules have changed in between, nothing must be taken for granted.
+            KnownAs::Elsewhere | KnownAs::Unknown => (None, true),
         };
         let fail = |text: &'static str| Err(Farewell::Authentication(text.into()));
         match self.method(database, user)? {
@@ -120,8 +154,9 @@ impl Login<'_> {
                     false => fail("unix socket login rejected"),
                 }
             }
+            Method::Ldap(options) => self.ask_ldap(user, options).await.map(Some),
+            Method::Pam => self.ask_pam(user).await.map(Some),
             Method::Reject => Err(Farewell::LoginRejected),
-            Method::Unsupported(what) => Err(Farewell::Unsupported(what)),
         }
     }
 
@@ -148,8 +183,8 @@ impl Login<'_> {
             AuthType::Md5 => Method::Password(PasswordMethod::Md5),
             AuthType::ScramSha256 => Method::Password(PasswordMethod::ScramSha256),
             AuthType::Cert => Method::Certificate(None),
-            AuthType::Ldap => Method::Unsupported("authentication by LDAP"),
-            AuthType::Pam => Method::Unsupported("authentication by PAM"),
+            AuthType::Ldap => Method::Ldap(self.shared.files().ldap.global.clone()),
+            AuthType::Pam => Method::Pam,
             AuthType::Hba => {
                 let files = self.shared.files();
                 let rule = files.hba.rule_for(&hba::Connection {
@@ -172,8 +207,8 @@ impl Login<'_> {
                     hba::Method::ScramSha256 => Method::Password(PasswordMethod::ScramSha256),
                     hba::Method::Peer(map) => Method::Peer(map.clone()),
                     hba::Method::Cert(map) => Method::Certificate(map.clone()),
-                    hba::Method::Ldap(_) => Method::Unsupported("authentication by LDAP"),
-                    hba::Method::Pam => Method::Unsupported("authentication by PAM"),
+                    hba::Method::Ldap(options) => Method::Ldap(Some(options.clone())),
+                    hba::Method::Pam => Method::Pam,
                 }
             }
         })
@@ -199,12 +234,7 @@ impl Login<'_> {
             step = match step {
                 Step::Send(challenge, next) => {
                     self.send_challenge(&challenge).await?;
-                    let message = self.talk()?.message(SizeLimits::LOGIN).await;
-                    match message.map_err(interrupted)? {
-                        (tag::PASSWORD, body) => next.respond(&body),
-                        (tag::TERMINATE, _) => return Err(Farewell::ClientClosed),
-                        _ => return Err(Farewell::LoginMessage),
-                    }
+                    next.respond(&self.password_message().await?)
                 }
                 Step::Derive(job, waiting) => {
                     waiting.resume(credentials::derive(self.shared, job).await)
@@ -216,11 +246,66 @@ impl Login<'_> {
                     }
                     return Ok(proof);
                 }
-                Step::Fail(failure) => {
-                    tracing::debug!(peer = %self.client, "authentication: {}", failure.cause);
-                    return Err(Farewell::Authentication(failure.refusal.to_string().into()));
-                }
+                Step::Fail(failure) => return Err(self.refused(&failure)),
             };
+        }
+    }
+
+    /// Lets an LDAP server judge the client's password.
+    async fn ask_ldap(
+        &mut self,
+        user: &str,
+        options: Option<Result<Arc<LdapOptions>, BadOptions>>,
+    ) -> Result<ServerSecret, Farewell> {
+        let options = options.ok_or(Farewell::NoLdapOptions)?;
+        let password = self.ask_cleartext().await?;
+        let judged = match &options {
+            Ok(options) => ldap::check(self.shared, options, user, &password).await,
+            Err(bad) => Err(bad.to_string()),
+        };
+        self.judged(judged, password, "LDAP authentication failed")
+    }
+
+    /// Lets PAM judge the client's password.
+    async fn ask_pam(&mut self, user: &str) -> Result<ServerSecret, Farewell> {
+        let password = self.ask_cleartext().await?;
+        let address = self.client.address.to_string();
+        let judged = self.shared.pam.check(user, &password, &address).await;
+        self.judged(judged, password, "PAM authentication failed")
+    }
+
+    fn judged(
+        &self,
+        judged: Result<(), String>,
+        password: Password,
+        refusal: &'static str,
+    ) -> Result<ServerSecret, Farewell> {
+        match judged {
+            Ok(()) => Ok(ServerSecret::Plain(password)),
+            Err(reason) => {
+                tracing::warn!(peer = %self.client, "{reason}");
+                Err(Farewell::Authentication(refusal.into()))
+            }
+        }
+    }
+
+    async fn ask_cleartext(&mut self) -> Result<Password, Farewell> {
+        self.send_challenge(&Challenge::CleartextPassword).await?;
+        let answer = self.password_message().await?;
+        read_password(&answer).map_err(|failure| self.refused(&failure))
+    }
+
+    fn refused(&self, failure: &Failure) -> Farewell {
+        tracing::debug!(peer = %self.client, "authentication: {}", failure.cause);
+        Farewell::Authentication(failure.refusal.to_string().into())
+    }
+
+    async fn password_message(&mut self) -> Result<Bytes, Farewell> {
+        let message = self.talk()?.message(SizeLimits::LOGIN).await;
+        match message.map_err(interrupted)? {
+            (tag::PASSWORD, body) => Ok(body),
+            (tag::TERMINATE, _) => Err(Farewell::ClientClosed),
+            _ => Err(Farewell::LoginMessage),
         }
     }
 

@@ -239,7 +239,7 @@ impl Login<'_> {
             let known = self.known_as(CONSOLE_DATABASE, &wish.user, true).await?;
             self.log_attempt(&wish);
             let listed = is_admin || global.stats_users.contains(&wish.user);
-            if matches!(known, KnownAs::Known(_)) && !listed {
+            if !matches!(known, KnownAs::Unknown) && !listed {
                 return Err(Farewell::NotAllowed);
             }
             self.authenticate(CONSOLE_DATABASE, &wish.user, known)
