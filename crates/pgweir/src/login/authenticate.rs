@@ -10,6 +10,7 @@ use pgweir_auth::{
     PasswordMethod, Proof, Secret, ServerSecret, Step, hba, read_password,
 };
 use pgweir_config::{AuthType, CONSOLE_DATABASE};
+use pgweir_net::Stream;
 use pgweir_wire::SizeLimits;
 use pgweir_wire::backend::Authentication;
 use pgweir_wire::tag::frontend as tag;
@@ -129,24 +130,10 @@ impl Login<'_> {
                     (Proof::Md5 | Proof::ScramAdHoc(_), secret) => secret.map(ServerSecret::from),
                 })
             }
-            Method::Certificate(map) => {
-                let name = self
-                    .talk()?
-                    .stream
-                    .peer_certificate()
-                    .and_then(|certificate| certificate.common_name());
-                let Some(name) = name else {
-                    return fail("unauthenticated TLS connection, certificate is needed");
-                };
-                let admitted = match map {
-                    Some(map) => map.admits(|system| system == name, user),
-                    None => name == user,
-                };
-                match admitted && !unknown {
-                    true => Ok(secret.map(ServerSecret::from)),
-                    false => fail("TLS certificate name mismatch"),
-                }
-            }
+            Method::Certificate(map) => match self.is_certified(user, map.as_deref()) && !unknown {
+                true => Ok(secret.map(ServerSecret::from)),
+                false => fail("certificate authentication failed"),
+            },
             Method::Peer(map) => {
                 let admitted = self.is_peer(user, map.as_deref());
                 match admitted && !unknown {
@@ -160,6 +147,35 @@ impl Login<'_> {
         }
     }
 
+    /// Whether the client has shown a certificate of this user.
+    fn is_certified(&mut self, user: &str, map: Option<&IdentMap>) -> bool {
+        let shown = self.talk().ok().map(|talk| &talk.stream);
+        let encrypted = shown.is_some_and(|stream| stream.tls_info().is_some());
+        let Some(certificate) = shown.and_then(Stream::peer_certificate) else {
+            let needed = match encrypted {
+                true => "TLS client certificate required",
+                false => "TLS connection required",
+            };
+            tracing::error!(peer = %self.client, "{needed}");
+            return false;
+        };
+        let admitted = match map {
+            Some(map) => map.admits(|system| certificate.names_user(system), user),
+            None => certificate.names_user(user),
+        };
+        if !admitted {
+            match map {
+                Some(map) => self.log_no_match(map),
+                None => tracing::error!(peer = %self.client, "TLS certificate name mismatch"),
+            }
+        }
+        admitted
+    }
+
+    fn log_no_match(&self, map: &IdentMap) {
+        tracing::error!(peer = %self.client, "ident map: {} does not have a match", map.name);
+    }
+
     fn is_peer(&mut self, user: &str, map: Option<&IdentMap>) -> bool {
         let credentials = self
             .talk()
@@ -169,10 +185,14 @@ impl Login<'_> {
             return false;
         };
         let is = |system: &str| crate::system::user_id(system) == Some(credentials.uid);
-        match map {
-            Some(map) => map.admits(is, user),
-            None => is(user),
+        let Some(map) = map else {
+            return is(user);
+        };
+        let admitted = map.admits(is, user);
+        if !admitted {
+            self.log_no_match(map);
         }
+        admitted
     }
 
     fn method(&self, database: &str, user: &str) -> Result<Method, Farewell> {
