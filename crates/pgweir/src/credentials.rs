@@ -11,7 +11,7 @@ use pgweir_auth::hba::{Hba, Method};
 use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
-use pgweir_config::{CONSOLE_DATABASE, Settings, Severity};
+use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings, Settings, Severity};
 use pgweir_session::{ClientSide, Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
@@ -177,6 +177,14 @@ pub(crate) fn nonce() -> Nonce {
     Nonce(random())
 }
 
+/// What holds for a login to a database or to the console. `None`: there is no such database.
+pub(crate) fn settings(config: &Config, database: &str, user: &str) -> Option<PoolSettings> {
+    match database == CONSOLE_DATABASE {
+        true => Some(config.resolve_console()),
+        false => config.resolve(database, user),
+    }
+}
+
 /// Looks a user up by `auth_query` as `auth_user`. `None`: there is no such user.
 pub(crate) async fn query(
     shared: &Arc<Shared>,
@@ -184,7 +192,7 @@ pub(crate) async fn query(
     database: &str,
     user: &str,
 ) -> Result<Option<Secret>, Farewell> {
-    let Some(settings) = shared.config().resolve(database, user) else {
+    let Some(settings) = settings(&shared.config(), database, user) else {
         return Err(Farewell::NoDatabase(database.into()));
     };
     let auth_database = settings.auth_dbname.as_deref().unwrap_or(database);
@@ -196,7 +204,8 @@ pub(crate) async fn query(
         return Err(Farewell::Configuration);
     }
     let auth_user = settings.auth_user.as_deref().unwrap_or_default();
-    let Ok(route) = shared.route(auth_database, auth_user) else {
+    // Whoever the entry forces upon its clients, this is done as `auth_user`.
+    let Ok(home) = shared.pool(auth_database, auth_user) else {
         tracing::error!(
             peer = %client,
             "authentication database \"{auth_database}\" is not configured"
@@ -206,7 +215,7 @@ pub(crate) async fn query(
     if shared.operator.is_disabled(auth_database) {
         return Err(Farewell::AuthDatabaseDisabled(auth_database.to_owned()));
     }
-    let lease = pools::acquire(shared, client, &route.home).await?;
+    let lease = pools::acquire(shared, client, &home).await?;
     // In a task of its own: a login that runs out of time must not take the server with it.
     let (shared, sql, user) = (Arc::clone(shared), settings.auth_query, user.to_owned());
     let lookup = tokio::spawn(async move { look_up_and_return(&shared, lease, &sql, &user).await });

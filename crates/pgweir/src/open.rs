@@ -444,7 +444,10 @@ impl Opening<'_> {
     /// What we can log in with: the entry of the database, what a client has proven, the file.
     fn secret(&self) -> ServerSecret {
         let home = &self.info.home;
-        if let Some(password) = &self.rules.database.keys.password
+        let keys = &self.rules.database.keys;
+        // The password of an entry is that of the user it forces upon clients.
+        if keys.user.as_deref() == Some(&*home.name.user)
+            && let Some(password) = &keys.password
             && let Ok(secret) = pgweir_auth::Secret::parse(password.expose().as_bytes())
         {
             return secret.into();

@@ -361,18 +361,8 @@ impl Shared {
         }
         let config = self.config();
         let rules = Rules::new(&config, database, user).ok_or(NoSuchDatabase)?;
-        if !config.databases.contains_key(database) {
-            let mut autodbs = lock(&self.autodbs);
-            if autodbs.insert(Arc::clone(&key.0), Instant::now()).is_none() {
-                tracing::info!("registered new auto-database: db={database}");
-            }
-        }
         let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
-        let name = PoolName {
-            database: Arc::clone(&key.0),
-            user: pool_user.into(),
-        };
-        let home = self.home(&name, &config).ok_or(NoSuchDatabase)?;
+        let home = self.pool(database, pool_user)?;
         let route = Arc::new(Route {
             home,
             rules: RwLock::new(Arc::new(rules)),
@@ -380,6 +370,23 @@ impl Shared {
         });
         lock(&self.routes).insert(key, Arc::clone(&route));
         Ok(route)
+    }
+
+    /// The pool of this user in a database, whomever its entry forces upon clients.
+    pub(crate) fn pool(&self, database: &str, user: &str) -> Result<Arc<PoolHome>, NoSuchDatabase> {
+        let config = self.config();
+        let name = PoolName {
+            database: database.into(),
+            user: user.into(),
+        };
+        let home = self.home(&name, &config).ok_or(NoSuchDatabase)?;
+        if !config.databases.contains_key(database) {
+            let mut autodbs = lock(&self.autodbs);
+            if autodbs.insert(name.database, Instant::now()).is_none() {
+                tracing::info!("registered new auto-database: db={database}");
+            }
+        }
+        Ok(home)
     }
 
     /// The names of a database and a user, sharing the memory of others that lead there.

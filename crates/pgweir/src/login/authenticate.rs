@@ -86,20 +86,15 @@ impl Login<'_> {
         if let Some(secret) = self.shared.files().users.secret(user) {
             return Ok(KnownAs::Known(Some(secret.clone())));
         }
-        let auth_user = match config.resolve(database, user) {
-            Some(settings) => settings.auth_user,
-            None => config.global.auth_user.clone(),
-        };
-        match auth_user {
-            Some(_) if !database_exists => {}
-            Some(auth_user) if auth_user == user => return Ok(KnownAs::Known(None)),
-            Some(_) => {
-                let found = credentials::query(self.shared, self.client, database, user).await?;
-                return found
-                    .map(|secret| KnownAs::Known(Some(secret)))
-                    .ok_or(Farewell::NoSuchUser);
-            }
-            None => {}
+        let settings = credentials::settings(&config, database, user);
+        if database_exists && settings.is_some_and(|settings| settings.auth_user.is_some()) {
+            let found = credentials::query(self.shared, self.client, database, user).await?;
+            return match found {
+                Some(secret) => Ok(KnownAs::Known(Some(secret))),
+                // As far as we are concerned this user is known, if only by an entry of its own.
+                None if config.users.contains_key(user) => Ok(KnownAs::Known(None)),
+                None => Err(Farewell::NoSuchUser),
+            };
         }
         tracing::info!(peer = %self.client, "no such user: {user}");
         Ok(KnownAs::Unknown)

@@ -235,7 +235,7 @@ impl Login<'_> {
             if global.log_connections {
                 tracing::info!(peer = %self.client, "pgbouncer access from unix socket");
             }
-        } else if global.auth_type != AuthType::Any || !is_admin {
+        } else if global.auth_type != AuthType::Any {
             let known = self.known_as(CONSOLE_DATABASE, &wish.user, true).await?;
             self.log_attempt(&wish);
             let listed = is_admin || global.stats_users.contains(&wish.user);
