@@ -15,8 +15,10 @@ use std::{
 
 pub use pgweir_harness::*;
 
+pub mod dns;
 pub mod raw;
 
+pub use dns::NameServer;
 pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
 
 /// The PostgreSQL that all tests of one program share, or nothing after saying why the test is skipped. Its guard

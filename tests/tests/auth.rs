@@ -290,6 +290,110 @@ fn auth_query_can_be_set_per_database_and_run_in_another() {
 }
 
 #[test]
+fn auth_query_runs_as_its_user_also_where_clients_are_forced_to_be_another() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    tenant
+        .root()
+        .rows(&format!("alter role {name} password '{PASSWORD}'"));
+    let port = tenant.postgres.port();
+    // The forced user could not read the secrets, and has a password that is nobody else's.
+    let forced = format!("host=127.0.0.1 port={port} dbname={name} user={name} password=x");
+    let pooler = start(with_auth_query(&tenant).database("forced", &forced));
+    let login = |password: &str| psql_in(&pooler, "forced", name, password);
+    assert_eq!(login(PASSWORD).as_deref(), Ok("1"), "{}", pooler.log());
+    assert_refused(&login("wrong"), "authentication failed", "");
+}
+
+#[test]
+fn the_user_of_auth_query_is_looked_up_like_any_other() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let mut root = tenant.root();
+    root.rows(&format!(
+        "alter role {name} superuser password '{PASSWORD}'"
+    ));
+    let ini = with_auth_query(&tenant).set("auth_user", name);
+    let pooler = start(ini.file("userlist.txt", ""));
+    assert_eq!(
+        psql(&pooler, name, PASSWORD).as_deref(),
+        Ok("1"),
+        "{}",
+        pooler.log()
+    );
+    assert_refused(&psql(&pooler, name, "wrong"), "authentication failed", "");
+    root.rows(&format!("alter role {name} nosuperuser"));
+}
+
+#[test]
+fn a_user_with_an_entry_of_its_own_is_known_even_if_the_query_finds_nobody() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = with_auth_query(&tenant).user("listed", "pool_size=1");
+    let pooler = start(ini);
+    let login = |user| psql_in(&pooler, &tenant.name, user, PASSWORD);
+    assert_refused(&login("listed"), "password authentication failed", "");
+    assert_refused(&login("unlisted"), "no such user", "");
+}
+
+#[test]
+fn the_console_is_no_place_to_look_users_up() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    tenant
+        .root()
+        .rows(&format!("alter role {name} password '{PASSWORD}'"));
+    let ini = with_auth_query(&tenant).set("stats_users", name);
+    let pooler = start(ini.clone());
+    let login = || {
+        let conninfo = format!("dbname=pgbouncer password='{PASSWORD}'");
+        let answer = pooler.try_psql(&conninfo, name, "show version");
+        answer.map_err(|error| error.to_string())
+    };
+    assert_refused(&login(), "bouncer config error", "");
+    let log = pooler.log();
+    assert!(
+        log.contains("cannot use the reserved \"pgbouncer\" database as an auth_dbname"),
+        "{log}"
+    );
+    pooler
+        .reload(ini.set("auth_dbname", "postgres"))
+        .expect("RELOAD");
+    assert_eq!(login().as_deref(), Ok("PgBouncer 1.25.2"));
+}
+
+#[test]
+fn the_password_of_an_entry_is_that_of_its_user_only() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let mut root = tenant.root();
+    root.rows(&format!("alter role {name} password '{PASSWORD}'"));
+    root.rows(&format!("grant wants_password to {name}"));
+    let entry = format!(
+        "host=127.0.0.1 port={} dbname={name} password=of-nobody",
+        tenant.postgres.port()
+    );
+    let ini = ini_with_secret(&tenant, PASSWORD).set("auth_type", "plain");
+    let pooler = start(ini.database("shop", &entry));
+    assert_eq!(psql_in(&pooler, "shop", name, PASSWORD).as_deref(), Ok("1"));
+}
+
+#[test]
+fn with_any_everybody_may_look_at_the_console_and_administrators_may_act() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(tenant.ini().set("auth_type", "any"));
+    let ask = |user: &str, sql: &str| RawClient::login(pooler.port, "pgbouncer", user).query(sql);
+    assert_eq!(
+        ask("whoever", "show version"),
+        "T D(PgBouncer 1.25.2) C(SHOW) Z(I)"
+    );
+    assert_eq!(
+        ask("whoever", "reload"),
+        "E(08P01 admin access needed) Z(I)"
+    );
+    assert_eq!(ask("postgres", "reload"), "C(RELOAD) Z(I)");
+}
+
+#[test]
 fn a_broken_auth_query_is_logged_and_the_client_told_little() {
     let Some(tenant) = Tenant::new() else { return };
     let ini = with_auth_query(&tenant).set("auth_query", "select * from not_there where x = $1");

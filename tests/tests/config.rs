@@ -300,6 +300,51 @@ fn it_does_not_start_where_another_one_runs() {
 }
 
 #[test]
+fn the_unix_socket_has_the_mode_and_group_that_are_set() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(tenant) = Tenant::new() else { return };
+    let account = fs::metadata(start(tenant.ini()).ini_path()).map(|file| file.gid());
+    let group = account.expect("a file of the pooler's");
+    let ini = tenant
+        .ini()
+        .set("unix_socket_mode", "0740")
+        .set("unix_socket_group", group);
+    let pooler = start(ini);
+    let socket = pooler.socket_dir.join(format!(".s.PGSQL.{}", pooler.port));
+    let file = fs::metadata(socket).expect("the socket");
+    assert_eq!((file.mode() & 0o7777, file.gid()), (0o740, group));
+
+    let unknown = tenant.ini().set("unix_socket_group", "no_such_group");
+    let said = Pooler::start(unknown)
+        .expect_err("no such group")
+        .to_string();
+    assert!(
+        said.contains("unix_socket_group no_such_group: could not find"),
+        "{said}"
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn sockets_can_be_abstract_on_both_sides() {
+    let Some(tenant) = Tenant::new() else { return };
+    let dir = format!("@pgweir-test-{}-{}", std::process::id(), tenant.name);
+    let hidden = start(tenant.ini().set("unix_socket_dir", &dir));
+    let entry = format!("host={dir} port={} dbname={}", hidden.port, tenant.name);
+    let front = start(tenant.ini().database("through", &entry));
+    let mut client = RawClient::login(front.port, "through", &tenant.name);
+    assert_eq!(client.value("select 1"), "1");
+    let servers = front.console("show servers");
+    let at: Vec<_> = servers.iter().filter_map(|row| row.get("addr")).collect();
+    assert_eq!(at, ["unix"]);
+    assert!(
+        hidden
+            .log()
+            .contains(&format!("listening on unix:{dir}/.s.PGSQL.{}", hidden.port))
+    );
+}
+
+#[test]
 fn what_a_dead_one_left_behind_does_not_matter() {
     let Some(tenant) = Tenant::new() else { return };
     let mut first = start(tenant.ini().set("pidfile", "{dir}/the.pid"));

@@ -111,14 +111,50 @@ fn a_certificate_of_the_client_says_who_it_is() {
         )
     };
     assert_eq!(with("mine"), Ok("1".to_owned()));
+    let refused = "certificate authentication failed";
     let other = with("other").expect_err("another name");
-    assert!(other.contains("TLS certificate name mismatch"), "{other}");
+    assert!(other.contains(refused), "{other}");
+    assert!(pooler.log().contains("TLS certificate name mismatch"));
     assert!(with("strange").is_err(), "another authority");
     assert!(
         scene.psql(&pooler, "sslmode=require").is_err(),
         "no certificate"
     );
     assert!(scene.psql(&pooler, "sslmode=disable").is_err(), "no TLS");
+}
+
+#[test]
+fn a_user_can_be_among_the_alternative_names_but_stars_are_nobody() {
+    let Some(scene) = Scene::new() else { return };
+    let name = &scene.tenant.name;
+    let ini = scene
+        .with_certificate()
+        .set("client_tls_sslmode", "verify-full")
+        .set("client_tls_ca_file", "{dir}/ca.crt")
+        .set("auth_type", "cert")
+        .file(
+            "userlist.txt",
+            &format!("\"{name}\" \"\"\n\"a.example.com\" \"\"\n"),
+        );
+    let leaf = |common_name: &str, names: &[&str]| scene.authority.leaf(common_name, names);
+    let ini = leaf("x", &["y.example", name]).of_client(ini, "alternative");
+    let ini = leaf(&name.to_uppercase(), &[]).of_client(ini, "loud");
+    let ini = leaf("*.example.com", &["*.example.com"]).of_client(ini, "star");
+    let pooler = start(ini);
+    let login = |whose: &str, user: &str| {
+        let tls = format!("sslmode=require sslcert={whose}.crt sslkey={whose}.key");
+        let conninfo = format!("dbname={name} {tls}");
+        let answer = pooler.try_psql(&conninfo, user, "select 1");
+        answer.map_err(|error| error.to_string())
+    };
+    assert_eq!(login("alternative", name), Ok("1".to_owned()));
+    for (whose, user) in [("loud", &**name), ("star", "a.example.com")] {
+        let refused = login(whose, user).expect_err("another name");
+        assert!(
+            refused.contains("certificate authentication failed"),
+            "{refused}"
+        );
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! client for proof of its password, [`ServerAuthentication`] answers when PostgreSQL asks us.
 //! Besides them the files that steer authentication: [`userlist`] (who has which secret), [`hba`]
 //! (who is asked for what) and [`ident`] (which operating system user may be which database user).
+//! [`ldap`] is what it takes to let an LDAP server judge a password.
 //!
 //! Nothing here does I/O, reads a clock or draws random numbers. Payloads of messages come in and
 //! go out; random bytes are arguments; the one slow computation, SCRAM's password hashing, is
@@ -16,6 +17,7 @@ mod client;
 mod exchange;
 pub mod hba;
 pub mod ident;
+pub mod ldap;
 mod md5;
 mod mock;
 mod scram;

@@ -74,7 +74,7 @@ impl<'a> Tokens<'a> {
 }
 
 /// Takes a word up to its closing quote, and what follows that.
-fn unquote(text: &str) -> Result<(String, &str), OpenQuote> {
+pub(crate) fn unquote(text: &str) -> Result<(String, &str), OpenQuote> {
     let mut word = String::new();
     let mut rest = text;
     loop {

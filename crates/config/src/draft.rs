@@ -123,15 +123,18 @@ impl<'a> Draft<'a> {
             Err(reserved @ Invalid::ReservedDatabase(_)) => {
                 report.error(spot, Fault::new(reserved.to_string()))
             }
-            Err(why @ (Invalid::Malformed(_) | Invalid::OutOfRange { .. } | Invalid::ZeroByte)) => {
-                report.error(
-                    spot,
-                    Fault {
-                        text: None,
-                        suggestion: Some(why.to_string()),
-                    },
-                )
-            }
+            Err(
+                why @ (Invalid::Malformed(_)
+                | Invalid::OutOfRange { .. }
+                | Invalid::NotBuilt { .. }
+                | Invalid::ZeroByte),
+            ) => report.error(
+                spot,
+                Fault {
+                    text: None,
+                    suggestion: Some(why.to_string()),
+                },
+            ),
         }
     }
 

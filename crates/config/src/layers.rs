@@ -78,6 +78,12 @@ impl Config {
         Some(self.layered(&self.database(database)?.keys, &none, &none))
     }
 
+    /// What holds for the console, which has no entry that could differ from the main section.
+    pub fn resolve_console(&self) -> PoolSettings {
+        let none = UserOverrides::default();
+        self.layered(&DatabaseOverrides::default(), &none, &none)
+    }
+
     /// Servers of `user` over all databases, as SHOW USERS tells them; `None` is no limit.
     pub fn max_user_connections(&self, user: &str) -> Option<u32> {
         let own = self

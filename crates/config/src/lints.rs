@@ -96,6 +96,10 @@ impl Lints<'_> {
             let fault = Fault::new("auth_type=hba without rules refuses everybody");
             self.warning("auth_type", fault, "set auth_hba_file");
         }
+        if global.auth_type == AuthType::Ldap && global.auth_ldap_options.is_none() {
+            let fault = Fault::new("auth_type=ldap without options refuses everybody");
+            self.warning("auth_type", fault, "set auth_ldap_options");
+        }
         if global.auth_type == AuthType::Any {
             for database in config.databases.values().filter(|d| d.keys.user.is_none()) {
                 let text = format!(
@@ -223,6 +227,23 @@ mod tests {
                  (add an entry to the databases, or the entry \"*\")",
             ]
         );
+    }
+
+    #[test]
+    fn a_method_that_lacks_its_rules_is_doubtful() {
+        for (method, expected) in [
+            (
+                "hba",
+                "auth_type=hba without rules refuses everybody (set auth_hba_file)",
+            ),
+            (
+                "ldap",
+                "auth_type=ldap without options refuses everybody (set auth_ldap_options)",
+            ),
+        ] {
+            let text = format!("{FINE}auth_type = {method}\n");
+            assert_eq!(problems(&text), [format!("a.ini:5: warning: {expected}")]);
+        }
     }
 
     #[test]

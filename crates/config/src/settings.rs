@@ -112,13 +112,14 @@ impl Settings {
         }
         (key.set)(self, value).map_err(|reason| match reason {
             Invalid::ReservedDatabase(database) => SetError::ReservedDatabase { database },
-            Invalid::Malformed(_) | Invalid::OutOfRange { .. } | Invalid::ZeroByte => {
-                SetError::InvalidValue {
-                    key: key.name,
-                    value: value.to_owned(),
-                    reason,
-                }
-            }
+            Invalid::Malformed(_)
+            | Invalid::OutOfRange { .. }
+            | Invalid::NotBuilt { .. }
+            | Invalid::ZeroByte => SetError::InvalidValue {
+                key: key.name,
+                value: value.to_owned(),
+                reason,
+            },
         })?;
         Ok(SetOutcome::Applied)
     }

@@ -56,6 +56,15 @@ pub enum Invalid {
     /// The console's own database cannot hold secrets.
     #[error("cannot use the reserved \"{0}\" database as an auth_dbname")]
     ReservedDatabase(String),
+    /// The word is known, but its meaning was left out when the program was built.
+    #[error(
+        "it is not in this build; build it in with: cargo build --release --package pgweir \
+         --features {feature}"
+    )]
+    NotBuilt {
+        /// The cargo feature that brings it.
+        feature: &'static str,
+    },
     /// Values travel in messages whose strings end at a zero byte.
     #[error("a value cannot contain a zero byte")]
     ZeroByte,

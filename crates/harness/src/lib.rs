@@ -1,5 +1,5 @@
 //! What tests, the demo and the benchmarks need around pgweir, and nothing that pgweir itself needs: a real
-//! PostgreSQL found or installed, throwaway clusters, the pooler in front of them, psql and pgbench.
+//! PostgreSQL found or installed, throwaway clusters, the pooler in front of them, psql and pgbench, an LDAP server.
 //!
 //! Three rules hold everywhere:
 //! 1. Nothing is started as root. PostgreSQL and the pooler refuse it, so a root caller's children run as the
@@ -28,6 +28,7 @@ pub mod postgres;
 mod process;
 mod scratch;
 mod skip;
+mod slapd;
 mod table;
 
 pub use account::Account;
@@ -42,4 +43,5 @@ pub use pooler::Pooler;
 pub use postgres::{NotFound, Postgres};
 pub use rustix::process::Signal;
 pub use skip::{SKIP_LOG, skip};
+pub use slapd::Slapd;
 pub use table::{Row, Table};

@@ -49,15 +49,20 @@ impl Pooler {
 
     /// Starts this binary and waits until its console answers.
     pub fn start_binary(binary: &Path, ini: impl Into<Ini>) -> Result<Self, Error> {
-        Self::launch(binary, ini.into(), &[])
+        Self::launch(binary, ini.into(), &[], &[])
+    }
+
+    /// Starts the pooler with these variables in its environment.
+    pub fn start_with_env(env: &[(&str, &str)], ini: impl Into<Ini>) -> Result<Self, Error> {
+        Self::launch(&find_binary()?, ini.into(), &[], env)
     }
 
     /// Starts the pooler with more arguments before the name of its file.
     pub fn start_with_args(args: &[&str], ini: impl Into<Ini>) -> Result<Self, Error> {
-        Self::launch(&find_binary()?, ini.into(), args)
+        Self::launch(&find_binary()?, ini.into(), args, &[])
     }
 
-    fn launch(binary: &Path, ini: Ini, args: &[&str]) -> Result<Self, Error> {
+    fn launch(binary: &Path, ini: Ini, args: &[&str], env: &[(&str, &str)]) -> Result<Self, Error> {
         let postgres = find()?;
         let account = Account::choose()?;
         let name = binary
@@ -70,6 +75,7 @@ impl Pooler {
         let ini_path = write(&ini, &daemon)?;
 
         let mut command = account.command(&binary, daemon.dir());
+        command.envs(env.iter().copied());
         daemon.spawn(command.args(args).arg(&ini_path))?;
 
         let mut pooler = Self {
@@ -168,8 +174,10 @@ impl Pooler {
     fn wait_until_ready(&mut self) -> Result<(), Error> {
         let console = self.unix_endpoint();
         let socket = self.socket_dir.join(format!(".s.PGSQL.{}", self.port));
+        let is_abstract = self.socket_dir.to_string_lossy().starts_with('@');
         let ready = || {
-            let accepts = UnixStream::connect(&socket).is_ok();
+            // An abstract name is no file that the standard library could connect to; psql can.
+            let accepts = is_abstract || UnixStream::connect(&socket).is_ok();
             let answers = || {
                 console
                     .table("pgbouncer", "pgbouncer", "SHOW VERSION")

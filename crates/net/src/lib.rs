@@ -21,7 +21,7 @@ mod unix_name;
 pub use address::{Address, PeerCredentials};
 pub use buffer::{Buffered, Input};
 pub use connect::{ConnectError, Target, connect};
-pub use dns::{CachedName, DnsError, DnsTtl, Resolver};
+pub use dns::{CachedName, DnsError, DnsTtl, Resolver, ZoneChange, ZoneRow};
 pub use listen::{ListenError, ListenOptions, Listener, resolve_listen_address};
 pub use options::{TcpKeepalive, TcpOptions};
 pub use stream::{Stream, TlsSession};

@@ -94,13 +94,19 @@ pub(crate) fn make_room(name: &UnixName, path: &Path, port: u16) -> Result<(), L
     })
 }
 
-/// The number of a group given by name or by number; `None` when there is no such group. Names are
-/// looked up in `/etc/group` only: groups from a directory service are given by number.
+/// The number of a group given by name or by number. Names are looked up in `/etc/group` only:
+/// groups from a directory service are given by number.
 pub fn group_id(group: &str) -> io::Result<Option<u32>> {
     if let Ok(id) = group.parse() {
         return Ok(Some(id));
     }
-    Ok(group_in(&fs::read_to_string("/etc/group")?, group))
+    match group_in(&fs::read_to_string("/etc/group")?, group) {
+        Some(id) => Ok(Some(id)),
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "could not find this group in /etc/group",
+        )),
+    }
 }
 
 fn group_in(table: &str, group: &str) -> Option<u32> {
@@ -124,5 +130,7 @@ mod tests {
         assert_eq!(group_in(table, "sudo"), Some(27));
         assert_eq!(group_in(table, "sud"), None);
         assert_eq!(group_id("1234").unwrap(), Some(1234));
+        let unknown = group_id("no such group").unwrap_err();
+        assert_eq!(unknown.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -27,14 +27,30 @@ pub(crate) fn open(settings: &Settings, tcp: TcpOptions) -> Result<Vec<Listener>
         tcp,
     };
     let mut listeners = Vec::new();
+    let mut failure = None;
     for word in settings.listen_addr.iter() {
         let addresses = resolve_listen_address(word, settings.listen_port)
             .map_err(|error| format!("cannot resolve listen_addr {word}: {error}"))?;
         for address in addresses {
-            let listener = Listener::bind_tcp(address, &options).map_err(|e| e.to_string())?;
-            tracing::info!("listening on {}", listener.name());
-            listeners.push(listener);
+            // Families and names overlap in practice: one that fails is no reason not to start.
+            match Listener::bind_tcp(address, &options) {
+                Ok(listener) => {
+                    tracing::info!("listening on {}", listener.name());
+                    listeners.push(listener);
+                }
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    failure = Some(error);
+                }
+            }
         }
+    }
+    if let Some(error) = failure
+        && listeners.is_empty()
+    {
+        return Err(format!(
+            "failed to listen on any address in listen_addr list: {error}"
+        ));
     }
     if !settings.unix_socket_dir.is_empty() {
         let permissions = UnixPermissions {

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::{BufMut as _, BytesMut};
-use pgweir_auth::hba::Hba;
+use pgweir_auth::hba::{Hba, Method};
 use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
-use pgweir_config::{CONSOLE_DATABASE, Settings, Severity};
+use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings, Settings, Severity};
 use pgweir_session::{Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
@@ -19,15 +19,17 @@ use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
 use crate::client::{Client, Lease};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
+use crate::ldap::Ldap;
 use crate::shared::{Shared, lock};
-use crate::{ask, pools};
+use crate::{ask, pam, pools};
 
-/// What `auth_file`, `auth_hba_file` and `auth_ident_file` say.
+/// What `auth_file`, `auth_hba_file`, `auth_ident_file` and `auth_ldap_options` say.
 #[derive(Debug, Default)]
 pub(crate) struct AuthFiles {
     pub(crate) users: UserList,
     pub(crate) hba: Hba,
     pub(crate) ident: IdentMaps,
+    pub(crate) ldap: Ldap,
 }
 
 impl AuthFiles {
@@ -79,12 +81,32 @@ impl AuthFiles {
                     let (hba, found) = Hba::parse(&text, Path::new(path), &files.ident, &mut read);
                     files.hba = hba;
                     let told = found.iter().map(|problem| format!("{path}: {problem}"));
+                    let told =
+                        told.chain(files.without_pam().map(|text| format!("{path}: {text}")));
                     problems.extend(told.map(|text| (Severity::Warning, text)));
                 }
                 Err(error) => problems.push(unreadable("auth_hba_file", path, &error)),
             }
         }
+        let (ldap, found) = Ldap::read(settings.auth_ldap_options.as_deref(), &files.hba);
+        files.ldap = ldap;
+        problems.extend(found.into_iter().map(|text| (Severity::Error, text)));
         (files, problems)
+    }
+
+    /// Rules that nobody can pass because this build lacks PAM.
+    fn without_pam(&self) -> impl Iterator<Item = String> {
+        pam::NOT_BUILT.into_iter().flat_map(|reason| {
+            let rules = self
+                .hba
+                .rules
+                .iter()
+                .filter(|rule| rule.method == Method::Pam);
+            rules.map(move |rule| {
+                let line = rule.line;
+                format!("hba line {line}: {reason}; no login by this line can succeed")
+            })
+        })
     }
 
     /// The kind of secret that most users have: an unknown user is treated as if it had one.
@@ -155,6 +177,14 @@ pub(crate) fn nonce() -> Nonce {
     Nonce(random())
 }
 
+/// What holds for a login to a database or to the console. `None`: there is no such database.
+pub(crate) fn settings(config: &Config, database: &str, user: &str) -> Option<PoolSettings> {
+    match database == CONSOLE_DATABASE {
+        true => Some(config.resolve_console()),
+        false => config.resolve(database, user),
+    }
+}
+
 /// Looks a user up by `auth_query` as `auth_user`. `None`: there is no such user.
 pub(crate) async fn query(
     shared: &Arc<Shared>,
@@ -162,7 +192,7 @@ pub(crate) async fn query(
     database: &str,
     user: &str,
 ) -> Result<Option<Secret>, Farewell> {
-    let Some(settings) = shared.config().resolve(database, user) else {
+    let Some(settings) = settings(&shared.config(), database, user) else {
         return Err(Farewell::NoDatabase(database.into()));
     };
     let auth_database = settings.auth_dbname.as_deref().unwrap_or(database);
@@ -174,7 +204,8 @@ pub(crate) async fn query(
         return Err(Farewell::Configuration);
     }
     let auth_user = settings.auth_user.as_deref().unwrap_or_default();
-    let Ok(route) = shared.route(auth_database, auth_user) else {
+    // Whoever the entry forces upon its clients, this is done as `auth_user`.
+    let Ok(home) = shared.pool(auth_database, auth_user) else {
         tracing::error!(
             peer = %client,
             "authentication database \"{auth_database}\" is not configured"
@@ -184,7 +215,7 @@ pub(crate) async fn query(
     if shared.operator.is_disabled(auth_database) {
         return Err(Farewell::AuthDatabaseDisabled(auth_database.to_owned()));
     }
-    let lease = pools::acquire(shared, client, &route.home).await?;
+    let lease = pools::acquire(shared, client, &home).await?;
     // In a task of its own: a login that runs out of time must not take the server with it.
     let (shared, sql, user) = (Arc::clone(shared), settings.auth_query, user.to_owned());
     let lookup = tokio::spawn(async move { look_up_and_return(&shared, lease, &sql, &user).await });

@@ -89,8 +89,8 @@ pub(crate) enum Farewell {
     ShuttingDown,
     /// A client that would need a server while the process waits for servers to come free.
     ServersShuttingDown,
-    /// What PgBouncer has and we do not have yet.
-    Unsupported(&'static str),
+    /// `auth_type = ldap` without `auth_ldap_options`.
+    NoLdapOptions,
 }
 
 /// What is sent, before it is bytes.
@@ -232,7 +232,7 @@ impl Farewell {
             Self::DatabaseRemoved => "database removed".into(),
             Self::ShuttingDown => "pooler is shutting down".into(),
             Self::ServersShuttingDown => "server shutting down".into(),
-            Self::Unsupported(what) => format!("{what} is not supported").into(),
+            Self::NoLdapOptions => "auth_ldap_options is null".into(),
         }
     }
 
@@ -277,14 +277,13 @@ impl Farewell {
             Self::Parameter(_)
             | Self::ParameterInOptions(_)
             | Self::Options
-            | Self::TransactionInStatementMode
-            | Self::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            | Self::TransactionInStatementMode => SqlState::FEATURE_NOT_SUPPORTED,
             Self::ParameterRefused(refused) => {
                 refused.code.unwrap_or(SqlState::INVALID_PARAMETER_VALUE)
             }
             Self::NoDatabase(_) => SqlState::INVALID_CATALOG_NAME,
             Self::TooMany(_) => SqlState::TOO_MANY_CONNECTIONS,
-            Self::Configuration => SqlState::INTERNAL_ERROR,
+            Self::Configuration | Self::NoLdapOptions => SqlState::INTERNAL_ERROR,
             Self::Expired(expiry) => match expiry {
                 Expiry::Login | Expiry::Query => SqlState::QUERY_CANCELED,
                 Expiry::QueryWait | Expiry::QueryWhileWaiting => SqlState::TOO_MANY_CONNECTIONS,

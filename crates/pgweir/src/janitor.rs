@@ -10,6 +10,7 @@ use pgweir_stats::{LogLine, Snapshot, Tally};
 
 use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
+use crate::names::{self, ZoneWatch};
 use crate::shared::{Shared, Shutdown, lock};
 use crate::{leaks, pools, survey};
 
@@ -22,10 +23,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_stats = Instant::now();
     let mut auth_file_seen = auth_file_time(&shared);
+    let mut zones = ZoneWatch::new(last_stats);
     loop {
         interval.tick().await;
         let now = Instant::now();
         expire_clients(&shared, now);
+        zones.tick(&shared, now);
+        names::leave_old_addresses(&shared);
         keep_pools(&shared, now);
         survey::refresh(&shared, now);
         leaks::look(&shared, now);

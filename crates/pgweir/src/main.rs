@@ -16,12 +16,16 @@ mod conversation;
 mod credentials;
 mod farewell;
 mod janitor;
+mod ldap;
 mod leaks;
 mod limits;
 mod log;
 mod login;
+mod names;
 mod open;
 mod options;
+#[cfg_attr(not(feature = "pam"), path = "pam_not_built.rs")]
+mod pam;
 mod peers;
 mod pools;
 mod preflight;

@@ -16,7 +16,7 @@ use pgweir_auth::{
     ServerStep,
 };
 use pgweir_config::{Database, Host, LoadBalanceHosts};
-use pgweir_net::{Address, Buffered, DnsTtl, Stream, Target, UnixName, connect};
+use pgweir_net::{Address, Buffered, Stream, Target, UnixName, connect};
 use pgweir_pool::{Failure, FailureKind, PoolId, Scope, SlotId};
 use pgweir_session::{Relay, Values};
 use pgweir_wire::backend::{Authentication, read_parameter_status};
@@ -29,7 +29,7 @@ use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
 use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
-use crate::{close, credentials, pools, survey};
+use crate::{close, credentials, names, pools, survey};
 
 /// Starts to open a server with a permit that has been taken.
 pub(crate) fn spawn(
@@ -84,7 +84,17 @@ async fn attempt(
             .unwrap_or_else(std::sync::PoisonError::into_inner),
     );
     let id = shared.next_id();
-    let (target, host) = match choose_target(shared, home, &rules, slot).await {
+    let chosen = match choose_host(shared, home, &rules, slot) {
+        Ok(choice) => {
+            let found = find_target(shared, &rules, choice.host).await;
+            if found.is_err() {
+                choice.failed();
+            }
+            found.map(|found| (choice, found))
+        }
+        Err(failure) => Err(failure),
+    };
+    let (choice, (target, host)) = match chosen {
         Ok(chosen) => chosen,
         Err(failure) => {
             let name = &home.name;
@@ -132,6 +142,7 @@ async fn attempt(
         Ok(Err(trouble)) => trouble,
         Err(_) => Trouble::from(connect_failure("connect timeout")),
     };
+    choice.failed();
     let age = now.elapsed().as_secs();
     tracing::info!(peer = %info, "closing because: {} (age={age}s)", trouble.log);
     if let Some(mut talk) = opening.talk.take() {
@@ -141,46 +152,71 @@ async fn attempt(
     Err(trouble.failure)
 }
 
-/// Picks a host and one of its addresses, in turn.
-async fn choose_target(
+/// Picks the host of an attempt. The next one goes to the next host in turn, or to this one for as
+/// long as it works.
+fn choose_host<'a>(
     shared: &Shared,
-    home: &PoolHome,
-    rules: &Rules,
+    home: &'a PoolHome,
+    rules: &'a Rules,
     slot: SlotId,
+) -> Result<Choice<'a>, Failure> {
+    let turn = home.turn.load(Ordering::Relaxed);
+    let found = host_with_room(shared, &rules.database, slot, turn)?;
+    let (turn, host) = found.map_or((turn, None), |(turn, host)| (turn, Some(host)));
+    let sticky = rules.database.load_balance_hosts() == LoadBalanceHosts::Disable;
+    let next = if sticky { turn } else { turn.wrapping_add(1) };
+    home.turn.store(next, Ordering::Relaxed);
+    Ok(Choice {
+        host,
+        home,
+        turn: sticky.then_some(turn),
+    })
+}
+
+struct Choice<'a> {
+    /// `None` is the Unix socket in `unix_socket_dir`.
+    host: Option<&'a Host>,
+    home: &'a PoolHome,
+    /// Which turn it was, if the next attempt is to have the same host.
+    turn: Option<usize>,
+}
+
+impl Choice<'_> {
+    /// It did not work: the next attempt goes to the next host. Attempts that ran side by side and
+    /// failed alike go on by one host, not by as many as they were.
+    fn failed(&self) {
+        if let Some(turn) = self.turn {
+            let next = turn.wrapping_add(1);
+            let order = Ordering::Relaxed;
+            let _ = self.home.turn.compare_exchange(turn, next, order, order);
+        }
+    }
+}
+
+/// Finds an address of a host; a name that has several gives them in turn.
+async fn find_target(
+    shared: &Shared,
+    rules: &Rules,
+    host: Option<&Host>,
 ) -> Result<(Target, Option<Arc<str>>), Failure> {
     let port = rules.database.port();
-    let hosts = rules.database.hosts();
-    let turn = home.turn.load(Ordering::Relaxed);
-    let Some((turn, host)) = host_with_room(shared, &rules.database, slot, turn)? else {
-        let dir = &rules.config.global.unix_socket_dir;
-        return Ok((Target::Unix(UnixName::in_dir(dir, port)), None));
-    };
-    // The next attempt goes to the next host, unless this one works and is to be kept.
-    let sticky =
-        hosts.len() > 1 && rules.database.load_balance_hosts() == LoadBalanceHosts::Disable;
-    home.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
     let name = match host {
-        Host::Unix(dir) => return Ok((Target::Unix(UnixName::in_dir(dir, port)), None)),
-        Host::Tcp(name) => name,
+        None => {
+            let dir = &rules.config.global.unix_socket_dir;
+            if dir.is_empty() {
+                let database = &rules.database.name;
+                tracing::error!("unix socket dir not configured: {database} (or set its host)");
+                return Err(connect_failure("cannot connect"));
+            }
+            return Ok((Target::Unix(UnixName::in_dir(dir, port)), None));
+        }
+        Some(Host::Unix(dir)) => return Ok((Target::Unix(UnixName::in_dir(dir, port)), None)),
+        Some(Host::Tcp(name)) => name,
     };
-    let global = &rules.config.global;
-    let ttl = DnsTtl {
-        found: global.dns_max_ttl.duration(),
-        failed: global.dns_nxdomain_ttl.duration(),
-    };
-    let addresses = shared
-        .resolver
-        .lookup(name, ttl, Instant::now())
+    let ip = names::resolve(shared, name)
         .await
-        .map_err(|_| connect_failure("server DNS lookup failed"))?;
-    let rounds = turn / hosts.len().max(1);
-    let Some(ip) = addresses.get(rounds % addresses.len().max(1)) else {
-        return Err(connect_failure("server DNS lookup failed"));
-    };
-    if sticky {
-        home.turn.store(turn, Ordering::Relaxed);
-    }
-    Ok((Target::Tcp((*ip, port).into()), Some(name.as_str().into())))
+        .ok_or_else(|| connect_failure("server DNS lookup failed"))?;
+    Ok((Target::Tcp((ip, port).into()), Some(name.as_str().into())))
 }
 
 /// The host whose turn it is, or the next one that may have another server; `None` if the database
@@ -260,7 +296,6 @@ impl Opening<'_> {
             .await
             .map_err(|error| {
                 tracing::debug!(peer = %self.info, "{error}");
-                self.next_host();
                 connect_failure("connect failed")
             })?;
         let local = stream.local_address(self.info.address.port());
@@ -301,13 +336,6 @@ impl Opening<'_> {
             tracing::debug!(peer = %self.info, "asked for PostgreSQL's limits: {asked:?}");
         }
         Ok(server)
-    }
-
-    /// After a failure the next attempt goes to another host.
-    fn next_host(&self) {
-        if self.rules.database.load_balance_hosts() == LoadBalanceHosts::Disable {
-            self.info.home.turn.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     async fn encrypt(&mut self, mut stream: Stream) -> Result<Stream, Trouble> {
@@ -419,7 +447,10 @@ impl Opening<'_> {
     /// What we can log in with: the entry of the database, what a client has proven, the file.
     fn secret(&self) -> ServerSecret {
         let home = &self.info.home;
-        if let Some(password) = &self.rules.database.keys.password
+        let keys = &self.rules.database.keys;
+        // The password of an entry is that of the user it forces upon clients.
+        if keys.user.as_deref() == Some(&*home.name.user)
+            && let Some(password) = &keys.password
             && let Ok(secret) = pgweir_auth::Secret::parse(password.expose().as_bytes())
         {
             return secret.into();

@@ -5,15 +5,16 @@
 //! PgBouncer's layout, so both kinds of pooler can be peers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use pgweir_config::{Host, Peer};
-use pgweir_net::{DnsTtl, Target, UnixName, connect};
+use pgweir_net::{Target, UnixName, connect};
 use pgweir_wire::{CancelKey, frontend};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::names;
 use crate::shared::Shared;
 
 /// How long passing a request on may take.
@@ -96,17 +97,9 @@ async fn target(shared: &Shared, peer: &Peer) -> Result<Target, String> {
         Some(Host::Unix(dir)) => return Ok(Target::Unix(UnixName::in_dir(dir, peer.port()))),
         None => return Err("it has no host".to_owned()),
     };
-    let global = &shared.config().global;
-    let ttl = DnsTtl {
-        found: global.dns_max_ttl.duration(),
-        failed: global.dns_nxdomain_ttl.duration(),
-    };
-    let addresses = shared.resolver.lookup(name, ttl, Instant::now()).await;
-    let addresses = addresses.map_err(|error| error.to_string())?;
-    let ip = addresses
-        .first()
-        .ok_or_else(|| format!("{name} has no address"))?;
-    Ok(Target::Tcp((*ip, peer.port()).into()))
+    let ip = names::resolve(shared, name).await;
+    let ip = ip.ok_or_else(|| format!("{name} has no address"))?;
+    Ok(Target::Tcp((ip, peer.port()).into()))
 }
 
 /// The 8 bytes of a key of protocol 3.0; longer keys are never shared with peers.

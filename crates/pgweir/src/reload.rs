@@ -100,7 +100,10 @@ pub(crate) fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<Option
         }
     }
     let tls = apply(shared, &old, new);
-    if matches!(key, "auth_file" | "auth_hba_file" | "auth_ident_file") {
+    if matches!(
+        key,
+        "auth_file" | "auth_hba_file" | "auth_ident_file" | "auth_ldap_options"
+    ) {
         janitor::reload_files(shared);
     }
     if key == "logfile" || key.starts_with("syslog") {

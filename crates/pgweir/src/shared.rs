@@ -1,6 +1,7 @@
 //! What all tasks share. There is no other state: nothing is static.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,10 +20,11 @@ use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::{AuthFiles, DerivedKeys};
 use crate::log::Log;
+use crate::pam::Pam;
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::tls::Tls;
-use crate::{leaks, limits, preflight};
+use crate::{ldap, leaks, limits, preflight};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -48,6 +50,8 @@ pub(crate) struct Shared {
     /// Who holds a server in silence.
     pub(crate) leaks: Mutex<leaks::All>,
     pub(crate) preflight_said: Mutex<preflight::Said>,
+    pub(crate) ldap_lane: Semaphore,
+    pub(crate) pam: Pam,
     /// Rung when something ended that a PAUSE, WAIT_CLOSE or SHUTDOWN may be waiting for.
     pub(crate) ended: Notify,
     pub(crate) process_key: pgweir_auth::ProcessKey,
@@ -276,6 +280,7 @@ impl Shared {
     ) -> Self {
         let now = Instant::now();
         let tracked = Tracked::new(config.global.track_extra_parameters.iter());
+        let resolv_conf = Some(config.global.resolv_conf.as_str()).filter(|path| !path.is_empty());
         let shared = Self {
             log,
             clients: DashMap::new(),
@@ -283,13 +288,15 @@ impl Shared {
             servers: DashMap::new(),
             statements: StatementTable::default(),
             tracked,
-            resolver: Resolver::default(),
+            resolver: Resolver::new(resolv_conf.map(Path::new)),
             derived_keys: DerivedKeys::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
             leaks: Mutex::default(),
             preflight_said: Mutex::default(),
+            ldap_lane: Semaphore::new(ldap::LOGINS_MAX),
+            pam: Pam::default(),
             ended: Notify::new(),
             process_key,
             started_at: now,
@@ -354,18 +361,8 @@ impl Shared {
         }
         let config = self.config();
         let rules = Rules::new(&config, database, user).ok_or(NoSuchDatabase)?;
-        if !config.databases.contains_key(database) {
-            let mut autodbs = lock(&self.autodbs);
-            if autodbs.insert(Arc::clone(&key.0), Instant::now()).is_none() {
-                tracing::info!("registered new auto-database: db={database}");
-            }
-        }
         let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
-        let name = PoolName {
-            database: Arc::clone(&key.0),
-            user: pool_user.into(),
-        };
-        let home = self.home(&name, &config).ok_or(NoSuchDatabase)?;
+        let home = self.pool(database, pool_user)?;
         let route = Arc::new(Route {
             home,
             rules: RwLock::new(Arc::new(rules)),
@@ -373,6 +370,23 @@ impl Shared {
         });
         lock(&self.routes).insert(key, Arc::clone(&route));
         Ok(route)
+    }
+
+    /// The pool of this user in a database, whomever its entry forces upon clients.
+    pub(crate) fn pool(&self, database: &str, user: &str) -> Result<Arc<PoolHome>, NoSuchDatabase> {
+        let config = self.config();
+        let name = PoolName {
+            database: database.into(),
+            user: user.into(),
+        };
+        let home = self.home(&name, &config).ok_or(NoSuchDatabase)?;
+        if !config.databases.contains_key(database) {
+            let mut autodbs = lock(&self.autodbs);
+            if autodbs.insert(name.database, Instant::now()).is_none() {
+                tracing::info!("registered new auto-database: db={database}");
+            }
+        }
+        Ok(home)
     }
 
     /// The names of a database and a user, sharing the memory of others that lead there.

@@ -4,25 +4,26 @@ mod budget;
 mod leaks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgweir_config::{CONSOLE_DATABASE, Config, LoadBalanceHosts, UserOverrides};
 use pgweir_console::tables::{
-    self, ConfigRow, DatabaseRow, DnsHostRow, ListCounts, MemRow, PauseState, PoolRow, Replication,
-    SocketBuffers, SocketRow, SocketState, StatsRow, UserRow,
+    self, ConfigRow, DatabaseRow, DnsHostRow, DnsZoneRow, ListCounts, MemRow, PauseState, PoolRow,
+    Replication, SocketBuffers, SocketRow, SocketState, StatsRow, UserRow,
 };
 use pgweir_console::{Show, UnixTime};
-use pgweir_net::DnsTtl;
+use pgweir_net::{CachedName, ZoneRow};
 use pgweir_pool::view::SlotView;
 use pgweir_pool::{Scope, SlotId, SlotState};
 use pgweir_session::Phase;
 
 use crate::client::{Client, ReplicationKind};
-use crate::janitor;
 use crate::server::ServerInfo;
 use crate::shared::{Hold, Shared, lock};
+use crate::{janitor, names};
 
 /// Appends the answer to a SHOW.
 pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
@@ -55,7 +56,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Mem => tables::MEM.write_reply(&mem(shared), out),
         Show::State => tables::STATE.write_reply(&state(shared).rows(), out),
         Show::DnsHosts => tables::DNS_HOSTS.write_reply(&dns_hosts(shared), out),
-        Show::DnsZones => tables::DNS_ZONES.write_reply(&[], out),
+        Show::DnsZones => tables::DNS_ZONES.write_reply(&dns_zones(shared), out),
         Show::Stats => tables::STATS.write_reply(&stats(shared), out),
         Show::StatsTotals => tables::STATS_TOTALS.write_reply(&stats(shared), out),
         Show::StatsAverages => tables::STATS_AVERAGES.write_reply(&stats(shared), out),
@@ -495,7 +496,7 @@ fn lists(shared: &Shared) -> ListCounts {
         free_servers: 0,
         used_servers: count(shared.servers.len()),
         dns_names: count(dns_hosts(shared).len()),
-        dns_zones: 0,
+        dns_zones: count(shared.resolver.zone_count()),
         dns_queries: count(shared.resolver.queries()),
         dns_pending: 0,
     }
@@ -542,25 +543,29 @@ fn state(shared: &Shared) -> PauseState {
 }
 
 fn dns_hosts(shared: &Shared) -> Vec<DnsHostRow> {
-    let global = &shared.config().global;
-    let ttl = DnsTtl {
-        found: global.dns_max_ttl.duration(),
-        failed: global.dns_nxdomain_ttl.duration(),
-    };
+    let ttl = names::ttl(&shared.config().global);
     let cached = shared.resolver.snapshot(ttl, Instant::now());
-    cached
-        .into_iter()
-        .map(|name| DnsHostRow {
+    let row = |name: CachedName| {
+        let addresses = name.addresses.iter();
+        let shown: Vec<_> = addresses
+            .map(|&ip| SocketAddr::new(ip, 0).to_string())
+            .collect();
+        DnsHostRow {
             hostname: name.name,
             ttl: name.ttl.as_secs(),
-            addrs: name
-                .addresses
-                .iter()
-                .map(|ip| format!("{ip}:0"))
-                .collect::<Vec<_>>()
-                .join(","),
-        })
-        .collect()
+            addrs: shown.join(","),
+        }
+    };
+    cached.into_iter().map(row).collect()
+}
+
+fn dns_zones(shared: &Shared) -> Vec<DnsZoneRow> {
+    let row = |zone: ZoneRow| DnsZoneRow {
+        zonename: zone.name,
+        serial: zone.serial,
+        count: zone.names,
+    };
+    shared.resolver.zones().into_iter().map(row).collect()
 }
 
 fn stats(shared: &Shared) -> Vec<StatsRow> {

@@ -51,6 +51,18 @@ impl<S, W: Clone> Pools<S, W> {
         actions
     }
 
+    /// Marks single servers, by the serial of their slots, to be closed as soon as nobody holds them:
+    /// the address they are at is no longer that of their host. The next tick closes the idle ones.
+    pub fn outdate(&mut self, is_outdated: impl Fn(u64) -> bool) {
+        for slot in self
+            .slots
+            .iter_mut()
+            .filter(|slot| is_outdated(slot.serial()))
+        {
+            slot.obsolete = true;
+        }
+    }
+
     /// Whether servers that were marked by [`Self::reconnect`] are still lent or opening.
     pub fn has_obsolete(&self, pools: impl Fn(&str) -> bool) -> bool {
         let ids = self.ids_of(pools);

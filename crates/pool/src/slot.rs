@@ -85,6 +85,13 @@ pub(crate) struct Slot<S, W> {
     pub(crate) dedication: Dedication<W>,
 }
 
+impl<S, W> Slot<S, W> {
+    /// The number of this slot, which no other ever has.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+}
+
 /// All slots, and how many are in each state.
 #[derive(Debug)]
 pub(crate) struct Slots<S, W> {

@@ -435,6 +435,29 @@ fn a_reconnect_replaces_every_server() {
 }
 
 #[test]
+fn servers_at_an_old_address_are_closed_when_nobody_has_them() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(3));
+    let clients = [world.ask(pool), world.ask(pool), world.ask(pool)];
+    world.settle();
+    let [busy, idle, elsewhere] = clients;
+    let serial = |world: &World, client| world.leased[&client].0.serial();
+    let old = [serial(&world, busy), serial(&world, idle)];
+    world.give_back(idle);
+    world.give_back(elsewhere);
+    world.pools.outdate(|serial| old.contains(&serial));
+    assert_eq!(world.closed_because, []);
+    world.tick();
+    assert_eq!(
+        world.closed_because,
+        [CloseReason::Obsolete],
+        "the idle one"
+    );
+    world.give_back(busy);
+    assert_eq!(world.closed_because, [CloseReason::Obsolete; 2]);
+}
+
+#[test]
 fn lifetimes_end_one_after_the_other() {
     let mut world = World::new();
     let pool = world.pool(

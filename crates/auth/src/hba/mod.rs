@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub use self::parse::{Problem, ProblemKind};
 use crate::ident::IdentMap;
+use crate::ldap::{BadOptions, LdapOptions};
 
 /// The rules of an HBA file, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,8 +123,9 @@ pub enum Method {
     Peer(Option<Arc<IdentMap>>),
     /// A certificate of that name, or one that the map allows.
     Cert(Option<Arc<IdentMap>>),
-    /// What an LDAP server thinks of its password; the rest of the line says which.
-    Ldap(String),
+    /// What an LDAP server thinks of its password. Options that make no sense are reported, and
+    /// keep everybody out whom the rule is for: the next rule was not meant for them.
+    Ldap(Result<Arc<LdapOptions>, BadOptions>),
     /// What PAM thinks of its password.
     Pam,
 }

@@ -9,14 +9,15 @@ use thiserror::Error;
 
 use super::{Addresses, Hba, Method, Names, Origin, Rule, Tls};
 use crate::ident::{IdentMap, IdentMaps};
+use crate::ldap::{BadOptions, LdapOptions};
 use crate::tokens::{OpenQuote, Token, Tokens};
 
 /// How deep `@file` may refer to files that refer to files; one that refers to itself has no end.
 const FILE_DEPTH_MAX: usize = 10;
 
-/// A line that was skipped, and why.
+/// A line that is wrong, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("hba line {line}: {kind}; the line is ignored")]
+#[error("hba line {line}: {kind}; {}", kind.consequence())]
 pub struct Problem {
     /// Counted from 1.
     pub line: usize,
@@ -88,6 +89,18 @@ pub enum ProblemKind {
     /// Something follows.
     #[error("unsupported parameters: {0}")]
     Trailing(String),
+    /// Options of LDAP that make no sense.
+    #[error(transparent)]
+    Ldap(#[from] BadOptions),
+}
+
+impl ProblemKind {
+    fn consequence(&self) -> &'static str {
+        match self {
+            Self::Ldap(_) => "no login by this line can succeed",
+            _ => "the line is ignored",
+        }
+    }
 }
 
 impl From<OpenQuote> for ProblemKind {
@@ -114,7 +127,14 @@ impl Hba {
         let mut problems = Vec::new();
         for (line, text) in (1..).zip(text.lines()) {
             match parse_line(text, line, path, maps, read) {
-                Ok(rule) => hba.rules.extend(rule),
+                Ok(None) => {}
+                Ok(Some(rule)) => {
+                    if let Method::Ldap(Err(bad)) = &rule.method {
+                        let kind = bad.clone().into();
+                        problems.push(Problem { line, kind });
+                    }
+                    hba.rules.push(rule);
+                }
                 Err(kind) => problems.push(Problem { line, kind }),
             }
         }
@@ -306,7 +326,8 @@ fn mask_of_length(address: IpAddr, length: &str) -> Result<IpAddr, ProblemKind> 
 fn parse_method(tokens: &mut Tokens<'_>, maps: &IdentMaps) -> Result<Method, ProblemKind> {
     // LDAP's options are not made of our words.
     if tokens.peek() == Some(&Token::Word("ldap")) {
-        return Ok(Method::Ldap(tokens.rest().trim().to_owned()));
+        let options = LdapOptions::parse(tokens.rest());
+        return Ok(Method::Ldap(options.map(Arc::new)));
     }
     let word = match tokens.take()? {
         Some(Token::Word(word)) => word,

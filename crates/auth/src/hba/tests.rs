@@ -249,9 +249,10 @@ fn every_method_is_known() {
     assert_eq!(method("pam"), Method::Pam);
     assert!(matches!(method("peer map=staff"), Method::Peer(Some(map)) if map.name == "staff"));
     assert!(matches!(method("cert map=staff"), Method::Cert(Some(map)) if map.name == "staff"));
+    let options = "ldapurl=\"ldap://h/dc=a,dc=b?uid\" ldaptls=1";
     assert_eq!(
-        method("ldap ldapurl=\"ldap://h/dc=a,dc=b?uid\" ldaptls=1"),
-        Method::Ldap("ldapurl=\"ldap://h/dc=a,dc=b?uid\" ldaptls=1".into())
+        method(&format!("ldap {options} # x")),
+        Method::Ldap(LdapOptions::parse(options).map(Arc::new))
     );
 }
 

@@ -7,7 +7,7 @@ macro_rules! choices {
     ($(
         $(#[$meta:meta])+
         pub enum $name:ident {
-            $( #[doc = $doc:literal] $variant:ident = $word:literal, )+
+            $( #[doc = $doc:literal] $variant:ident = $word:literal $(needs $feature:tt)?, )+
         }
     )+) => { $(
         $(#[$meta])+
@@ -22,6 +22,11 @@ macro_rules! choices {
             pub const fn word(self) -> &'static str {
                 match self { $( Self::$variant => $word, )+ }
             }
+
+            /// The cargo feature without which the word is refused, if this build lacks it.
+            pub const fn lacks(self) -> Option<&'static str> {
+                match self { $( Self::$variant => lacks!($($feature)?), )+ }
+            }
         }
 
         impl Value for $name {
@@ -29,7 +34,12 @@ macro_rules! choices {
 
             fn parse(text: &str) -> Result<Self, Invalid> {
                 let matches = |choice: &&Self| choice.word().eq_ignore_ascii_case(text);
-                Self::ALL.iter().find(matches).copied().ok_or(Invalid::Malformed(Self::KIND))
+                let choice = Self::ALL.iter().find(matches).copied();
+                let choice = choice.ok_or(Invalid::Malformed(Self::KIND))?;
+                match choice.lacks() {
+                    Some(feature) => Err(Invalid::NotBuilt { feature }),
+                    None => Ok(choice),
+                }
             }
 
             fn show(&self) -> Option<String> {
@@ -37,6 +47,19 @@ macro_rules! choices {
             }
         }
     )+ };
+}
+
+macro_rules! lacks {
+    () => {
+        None
+    };
+    ($feature:tt) => {
+        if cfg!(feature = $feature) {
+            None
+        } else {
+            Some($feature)
+        }
+    };
 }
 
 choices! {
@@ -97,7 +120,7 @@ choices! {
         /// With a password that an LDAP server checks.
         Ldap = "ldap",
         /// With a password that PAM checks.
-        Pam = "pam",
+        Pam = "pam" needs "pam",
     }
 
     /// How much TLS a connection needs; each mode asks for more than the one before it.
@@ -162,6 +185,18 @@ mod tests {
     }
 
     #[test]
+    fn a_word_that_needs_another_build_says_so() {
+        let expected = match AuthType::Pam.lacks() {
+            Some(feature) => Err(Invalid::NotBuilt { feature }),
+            None => Ok(AuthType::Pam),
+        };
+        assert_eq!(AuthType::parse("PAM"), expected);
+        assert_eq!(AuthType::Pam.lacks().is_none(), cfg!(feature = "pam"));
+        let text = Invalid::NotBuilt { feature: "pam" }.to_string();
+        assert!(text.contains("--features pam"), "{text}");
+    }
+
+    #[test]
     fn modes_are_ordered_by_strictness() {
         assert!(SslMode::VerifyFull > SslMode::Require);
         assert!(SslMode::Disable < SslMode::Allow);
@@ -170,7 +205,10 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back() {
         PoolMode::ALL.iter().for_each(assert_round_trip);
-        AuthType::ALL.iter().for_each(assert_round_trip);
+        let built = AuthType::ALL
+            .iter()
+            .filter(|method| method.lacks().is_none());
+        built.for_each(assert_round_trip);
         SslMode::ALL.iter().for_each(assert_round_trip);
         LoadBalanceHosts::ALL.iter().for_each(assert_round_trip);
         ErrorCodes::ALL.iter().for_each(assert_round_trip);

@@ -3,6 +3,7 @@
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{
     OID_PKCS1_RSASSAPSS, OID_PKCS1_SHA1WITHRSA, OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA,
     OID_PKCS1_SHA512WITHRSA, OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384,
@@ -30,6 +31,23 @@ impl<'a> PeerCertificate<'a> {
     /// there is none, or one that is not text, such as a name with a NUL inside.
     pub fn common_name(&self) -> Option<String> {
         common_name(parse(self.0)?.subject())
+    }
+
+    /// Whether the certificate is that of a user: by its common name, or by a name among the
+    /// alternative ones, where new authorities put it. Stars stand for nobody.
+    pub fn names_user(&self, user: &str) -> bool {
+        let Some(certificate) = parse(self.0) else {
+            return false;
+        };
+        let is_alternative = match certificate.subject_alternative_name() {
+            Ok(Some(extension)) => extension
+                .value
+                .general_names
+                .iter()
+                .any(|name| matches!(name, GeneralName::DNSName(name) if *name == user)),
+            Ok(None) | Err(_) => false,
+        };
+        is_alternative || common_name(certificate.subject()).is_some_and(|name| name == user)
     }
 
     /// See [`crate::Stream::server_end_point_binding`].

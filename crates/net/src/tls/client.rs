@@ -122,9 +122,9 @@ impl Connector {
         })
     }
 
-    /// A client as they were before PostgreSQL had a protocol name.
-    #[cfg(test)]
-    pub(crate) fn without_alpn(mut self) -> Self {
+    /// For servers that are no PostgreSQL, and for those before it had a protocol name.
+    #[must_use]
+    pub fn without_alpn(mut self) -> Self {
         let config = self.config.as_mut().map(Arc::make_mut);
         if let Some(config) = config {
             config.alpn_protocols.clear();

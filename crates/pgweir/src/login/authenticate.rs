@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pgweir_auth::ident::IdentMap;
+use pgweir_auth::ldap::{BadOptions, LdapOptions};
 use pgweir_auth::{
-    Challenge, ChannelBinding, ClientAuthentication, ClientLogin, PasswordMethod, Proof, Secret,
-    ServerSecret, Step, hba,
+    Challenge, ChannelBinding, ClientAuthentication, ClientLogin, Failure, Password,
+    PasswordMethod, Proof, Secret, ServerSecret, Step, hba, read_password,
 };
-use pgweir_config::AuthType;
+use pgweir_config::{AuthType, CONSOLE_DATABASE};
+use pgweir_net::Stream;
 use pgweir_wire::SizeLimits;
 use pgweir_wire::backend::Authentication;
 use pgweir_wire::tag::frontend as tag;
 
 use super::{Login, interrupted};
 use crate::client::ReplicationKind;
-use crate::credentials;
 use crate::farewell::Farewell;
+use crate::{credentials, ldap};
 
 /// How a client is to prove who it is.
 enum Method {
@@ -25,14 +27,33 @@ enum Method {
     Password(PasswordMethod),
     Certificate(Option<Arc<IdentMap>>),
     Peer(Option<Arc<IdentMap>>),
+    Ldap(Option<Result<Arc<LdapOptions>, BadOptions>>),
+    Pam,
     Reject,
-    Unsupported(&'static str),
+}
+
+impl Method {
+    /// Whether somebody else judges the password, so that nothing need be known of the user.
+    fn judge(&self) -> Option<&'static str> {
+        match self {
+            Self::Ldap(_) => Some("LDAP"),
+            Self::Pam => Some("PAM"),
+            Self::Any
+            | Self::Trust
+            | Self::Password(_)
+            | Self::Certificate(_)
+            | Self::Peer(_)
+            | Self::Reject => None,
+        }
+    }
 }
 
 /// What is known of the user that a client wants to be.
 pub(super) enum KnownAs {
     /// Its secret, or nothing but its name.
     Known(Option<Secret>),
+    /// Nothing: somebody else knows, and will judge the password.
+    Elsewhere,
     /// Nobody; the exchange is done all the same, so that this cannot be told.
     Unknown,
 }
@@ -46,26 +67,34 @@ impl Login<'_> {
         database_exists: bool,
     ) -> Result<KnownAs, Farewell> {
         let config = self.shared.config();
+        let method = self.method(database, user);
+        if let Some(judge) = method.as_ref().ok().and_then(Method::judge) {
+            let entry = config.database(database);
+            let looks_up = entry.is_some_and(|entry| entry.keys.auth_user.is_some());
+            if looks_up && database != CONSOLE_DATABASE {
+                tracing::error!(
+                    peer = %self.client,
+                    "{judge} can't be used together with database authentication"
+                );
+                return Err(Farewell::Configuration);
+            }
+            return Ok(KnownAs::Elsewhere);
+        }
         if config.global.auth_type == AuthType::Any {
             return Ok(KnownAs::Known(None));
         }
         if let Some(secret) = self.shared.files().users.secret(user) {
             return Ok(KnownAs::Known(Some(secret.clone())));
         }
-        let auth_user = match config.resolve(database, user) {
-            Some(settings) => settings.auth_user,
-            None => config.global.auth_user.clone(),
-        };
-        match auth_user {
-            Some(_) if !database_exists => {}
-            Some(auth_user) if auth_user == user => return Ok(KnownAs::Known(None)),
-            Some(_) => {
-                let found = credentials::query(self.shared, self.client, database, user).await?;
-                return found
-                    .map(|secret| KnownAs::Known(Some(secret)))
-                    .ok_or(Farewell::NoSuchUser);
-            }
-            None => {}
+        let settings = credentials::settings(&config, database, user);
+        if database_exists && settings.is_some_and(|settings| settings.auth_user.is_some()) {
+            let found = credentials::query(self.shared, self.client, database, user).await?;
+            return match found {
+                Some(secret) => Ok(KnownAs::Known(Some(secret))),
+                // As far as we are concerned this user is known, if only by an entry of its own.
+                None if config.users.contains_key(user) => Ok(KnownAs::Known(None)),
+                None => Err(Farewell::NoSuchUser),
+            };
         }
         tracing::info!(peer = %self.client, "no such user: {user}");
         Ok(KnownAs::Unknown)
@@ -80,7 +109,8 @@ impl Login<'_> {
     ) -> Result<Option<ServerSecret>, Farewell> {
         let (secret, unknown) = match known {
             KnownAs::Known(secret) => (secret, false),
-            KnownAs::Unknown => (None, true),
+            // If the rules have changed in between, nothing must be taken for granted.
+            KnownAs::Elsewhere | KnownAs::Unknown => (None, true),
         };
         let fail = |text: &'static str| Err(Farewell::Authentication(text.into()));
         match self.method(database, user)? {
@@ -95,24 +125,10 @@ impl Login<'_> {
                     (Proof::Md5 | Proof::ScramAdHoc(_), secret) => secret.map(ServerSecret::from),
                 })
             }
-            Method::Certificate(map) => {
-                let name = self
-                    .talk()?
-                    .stream
-                    .peer_certificate()
-                    .and_then(|certificate| certificate.common_name());
-                let Some(name) = name else {
-                    return fail("unauthenticated TLS connection, certificate is needed");
-                };
-                let admitted = match map {
-                    Some(map) => map.admits(|system| system == name, user),
-                    None => name == user,
-                };
-                match admitted && !unknown {
-                    true => Ok(secret.map(ServerSecret::from)),
-                    false => fail("TLS certificate name mismatch"),
-                }
-            }
+            Method::Certificate(map) => match self.is_certified(user, map.as_deref()) && !unknown {
+                true => Ok(secret.map(ServerSecret::from)),
+                false => fail("certificate authentication failed"),
+            },
             Method::Peer(map) => {
                 let admitted = self.is_peer(user, map.as_deref());
                 match admitted && !unknown {
@@ -120,9 +136,39 @@ impl Login<'_> {
                     false => fail("unix socket login rejected"),
                 }
             }
+            Method::Ldap(options) => self.ask_ldap(user, options).await.map(Some),
+            Method::Pam => self.ask_pam(user).await.map(Some),
             Method::Reject => Err(Farewell::LoginRejected),
-            Method::Unsupported(what) => Err(Farewell::Unsupported(what)),
         }
+    }
+
+    /// Whether the client has shown a certificate of this user.
+    fn is_certified(&mut self, user: &str, map: Option<&IdentMap>) -> bool {
+        let shown = self.talk().ok().map(|talk| &talk.stream);
+        let encrypted = shown.is_some_and(|stream| stream.tls_info().is_some());
+        let Some(certificate) = shown.and_then(Stream::peer_certificate) else {
+            let needed = match encrypted {
+                true => "TLS client certificate required",
+                false => "TLS connection required",
+            };
+            tracing::error!(peer = %self.client, "{needed}");
+            return false;
+        };
+        let admitted = match map {
+            Some(map) => map.admits(|system| certificate.names_user(system), user),
+            None => certificate.names_user(user),
+        };
+        if !admitted {
+            match map {
+                Some(map) => self.log_no_match(map),
+                None => tracing::error!(peer = %self.client, "TLS certificate name mismatch"),
+            }
+        }
+        admitted
+    }
+
+    fn log_no_match(&self, map: &IdentMap) {
+        tracing::error!(peer = %self.client, "ident map: {} does not have a match", map.name);
     }
 
     fn is_peer(&mut self, user: &str, map: Option<&IdentMap>) -> bool {
@@ -134,10 +180,14 @@ impl Login<'_> {
             return false;
         };
         let is = |system: &str| crate::system::user_id(system) == Some(credentials.uid);
-        match map {
-            Some(map) => map.admits(is, user),
-            None => is(user),
+        let Some(map) = map else {
+            return is(user);
+        };
+        let admitted = map.admits(is, user);
+        if !admitted {
+            self.log_no_match(map);
         }
+        admitted
     }
 
     fn method(&self, database: &str, user: &str) -> Result<Method, Farewell> {
@@ -148,8 +198,8 @@ impl Login<'_> {
             AuthType::Md5 => Method::Password(PasswordMethod::Md5),
             AuthType::ScramSha256 => Method::Password(PasswordMethod::ScramSha256),
             AuthType::Cert => Method::Certificate(None),
-            AuthType::Ldap => Method::Unsupported("authentication by LDAP"),
-            AuthType::Pam => Method::Unsupported("authentication by PAM"),
+            AuthType::Ldap => Method::Ldap(self.shared.files().ldap.global.clone()),
+            AuthType::Pam => Method::Pam,
             AuthType::Hba => {
                 let files = self.shared.files();
                 let rule = files.hba.rule_for(&hba::Connection {
@@ -172,8 +222,8 @@ impl Login<'_> {
                     hba::Method::ScramSha256 => Method::Password(PasswordMethod::ScramSha256),
                     hba::Method::Peer(map) => Method::Peer(map.clone()),
                     hba::Method::Cert(map) => Method::Certificate(map.clone()),
-                    hba::Method::Ldap(_) => Method::Unsupported("authentication by LDAP"),
-                    hba::Method::Pam => Method::Unsupported("authentication by PAM"),
+                    hba::Method::Ldap(options) => Method::Ldap(Some(options.clone())),
+                    hba::Method::Pam => Method::Pam,
                 }
             }
         })
@@ -199,12 +249,7 @@ impl Login<'_> {
             step = match step {
                 Step::Send(challenge, next) => {
                     self.send_challenge(&challenge).await?;
-                    let message = self.talk()?.message(SizeLimits::LOGIN).await;
-                    match message.map_err(interrupted)? {
-                        (tag::PASSWORD, body) => next.respond(&body),
-                        (tag::TERMINATE, _) => return Err(Farewell::ClientClosed),
-                        _ => return Err(Farewell::LoginMessage),
-                    }
+                    next.respond(&self.password_message().await?)
                 }
                 Step::Derive(job, waiting) => {
                     waiting.resume(credentials::derive(self.shared, job).await)
@@ -216,11 +261,66 @@ impl Login<'_> {
                     }
                     return Ok(proof);
                 }
-                Step::Fail(failure) => {
-                    tracing::debug!(peer = %self.client, "authentication: {}", failure.cause);
-                    return Err(Farewell::Authentication(failure.refusal.to_string().into()));
-                }
+                Step::Fail(failure) => return Err(self.refused(&failure)),
             };
+        }
+    }
+
+    /// Lets an LDAP server judge the client's password.
+    async fn ask_ldap(
+        &mut self,
+        user: &str,
+        options: Option<Result<Arc<LdapOptions>, BadOptions>>,
+    ) -> Result<ServerSecret, Farewell> {
+        let options = options.ok_or(Farewell::NoLdapOptions)?;
+        let password = self.ask_cleartext().await?;
+        let judged = match &options {
+            Ok(options) => ldap::check(self.shared, options, user, &password).await,
+            Err(bad) => Err(bad.to_string()),
+        };
+        self.judged(judged, password, "LDAP authentication failed")
+    }
+
+    /// Lets PAM judge the client's password.
+    async fn ask_pam(&mut self, user: &str) -> Result<ServerSecret, Farewell> {
+        let password = self.ask_cleartext().await?;
+        let address = self.client.address.to_string();
+        let judged = self.shared.pam.check(user, &password, &address).await;
+        self.judged(judged, password, "PAM authentication failed")
+    }
+
+    fn judged(
+        &self,
+        judged: Result<(), String>,
+        password: Password,
+        refusal: &'static str,
+    ) -> Result<ServerSecret, Farewell> {
+        match judged {
+            Ok(()) => Ok(ServerSecret::Plain(password)),
+            Err(reason) => {
+                tracing::warn!(peer = %self.client, "{reason}");
+                Err(Farewell::Authentication(refusal.into()))
+            }
+        }
+    }
+
+    async fn ask_cleartext(&mut self) -> Result<Password, Farewell> {
+        self.send_challenge(&Challenge::CleartextPassword).await?;
+        let answer = self.password_message().await?;
+        read_password(&answer).map_err(|failure| self.refused(&failure))
+    }
+
+    fn refused(&self, failure: &Failure) -> Farewell {
+        tracing::debug!(peer = %self.client, "authentication: {}", failure.cause);
+        Farewell::Authentication(failure.refusal.to_string().into())
+    }
+
+    async fn password_message(&mut self) -> Result<Bytes, Farewell> {
+        let message = self.talk()?.message(SizeLimits::LOGIN).await;
+        match message.map_err(interrupted)? {
+            (tag::PASSWORD, body) => Ok(body),
+            (tag::TERMINATE, _) => Err(Farewell::ClientClosed),
+            _ => Err(Farewell::LoginMessage),
         }
     }
 

@@ -238,11 +238,11 @@ impl Login<'_> {
             if global.log_connections {
                 tracing::info!(peer = %self.client, "pgbouncer access from unix socket");
             }
-        } else if global.auth_type != AuthType::Any || !is_admin {
+        } else if global.auth_type != AuthType::Any {
             let known = self.known_as(CONSOLE_DATABASE, &wish.user, true).await?;
             self.log_attempt(&wish);
             let listed = is_admin || global.stats_users.contains(&wish.user);
-            if matches!(known, KnownAs::Known(_)) && !listed {
+            if !matches!(known, KnownAs::Unknown) && !listed {
                 return Err(Farewell::NotAllowed);
             }
             self.authenticate(CONSOLE_DATABASE, &wish.user, known)
