@@ -1,8 +1,10 @@
 //! `cargo xtask check`: what a change must pass beside the tests.
 
+use crate::docs;
 use crate::step::{self, Failure, cargo, has};
 
 pub(crate) fn run() -> Result<(), Failure> {
+    docs::check()?;
     if has("fmt") {
         step::run(&mut cargo(&["fmt", "--all", "--check"]))?;
     } else {

@@ -7,6 +7,7 @@
 mod bench;
 mod check;
 mod demo;
+mod docs;
 mod fuzz;
 mod step;
 mod test;
@@ -37,6 +38,7 @@ usage: cargo xtask COMMAND
     --write              write docs/benchmarks.md
     --from FILE          use earlier results instead of measuring
     --against FILE       set another measurement beside this one
+  docs                 write docs/reference.md from the declarations of keys, tables, commands and counters
   check                formatting, lints, documentation; what a change must pass beside the tests
   fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
   help                 this text
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["check"] => check::run(),
+        ["docs"] => docs::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -2,6 +2,7 @@
 
 use crate::declare::{Key, Place, Scope};
 use crate::keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
+use crate::likeness::Likeness;
 use crate::toml::header;
 use crate::value::Kind;
 
@@ -66,7 +67,14 @@ fn section<S: Scope>(page: &mut String, title: &str) {
             Some(_) => " Not in PgBouncer.",
             None => "",
         };
-        let meaning = format!("{}{}{ours}", escaped(key.doc()), elsewhere(key));
+        let beside = match key.likeness() {
+            Likeness::Same => String::new(),
+            Likeness::Better(what) => format!(" More than in PgBouncer: {what}."),
+            Likeness::Differs(how) => format!(" Not as in PgBouncer: {how}."),
+            Likeness::Idle(why) => format!(" No effect: {why}."),
+        };
+        let (doc, elsewhere) = (escaped(key.doc()), elsewhere(key));
+        let meaning = format!("{doc}{elsewhere}{ours}{beside}");
         page.push_str(&format!(
             "| `{name}` | {kind} | {default} | {effect} | {meaning} |\n"
         ));

@@ -84,11 +84,11 @@ pub enum Fixed {
 }
 
 macro_rules! shows {
-    ($($(#[$meta:meta])* $variant:ident $word:literal;)+) => {
+    ($(#[doc = $doc:literal] $variant:ident $word:literal;)+) => {
         /// The tables that SHOW knows.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Show {
-            $($(#[$meta])* $variant,)+
+            $(#[doc = $doc] $variant,)+
         }
 
         impl Show {
@@ -99,6 +99,13 @@ macro_rules! shows {
             pub const fn word(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)+
+                }
+            }
+
+            /// What the table shows, in one sentence.
+            pub const fn doc(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $doc.trim_ascii(),)+
                 }
             }
         }

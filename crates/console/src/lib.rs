@@ -14,6 +14,7 @@
 mod command;
 mod encode;
 mod help;
+mod manual;
 mod parse;
 mod reply;
 mod session;
@@ -22,6 +23,7 @@ pub mod tables;
 
 pub use command::{Access, ClientSetting, Command, Fixed, Show, ShutdownMode, Statement};
 pub use help::{LOGIN_PARAMETERS, PRODUCT, VERSION, write_greeting};
+pub use manual::{COMMANDS, CommandForm, Outline, outlines};
 pub use parse::parse;
 pub use reply::{CommandError, Notice, Verb};
 pub use session::{FRAME_LEN_MAX, Session, Step};

@@ -45,6 +45,19 @@ impl ColumnType {
     }
 }
 
+/// PostgreSQL's name of the type.
+impl std::fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Int4 => "integer",
+            Self::Int8 => "bigint",
+            Self::Numeric => "numeric",
+            Self::Bytea => "bytea",
+        })
+    }
+}
+
 /// One column of a table over rows `R`.
 pub struct Column<R> {
     /// The name clients look for.

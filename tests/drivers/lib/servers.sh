@@ -76,7 +76,14 @@ find_binary() {
     fi
     [ -x "$binary" ] || { echo "run: PGWEIR_BIN=$binary is not a program" >&2; return 1; }
     cp "$binary" "$scene/bin/pooler" && chmod 755 "$scene/bin/pooler"
-    echo "pooler: $binary, $("$binary" --version | paste -sd ' ')"
+    local version
+    version=$("$binary" --version | paste -sd ' ')
+    echo "pooler: $binary, $version"
+    # Another pooler may refuse what drivers ask for in their startup message.
+    startup_parameters="ignore_startup_parameters = extra_float_digits"
+    [[ $version = *pgweir* ]] || return 0
+    startup_parameters="startup_parameters = apply"
+    export DRIVERS_STARTUP_PARAMETERS=apply
 }
 
 # A cluster with the database and the user `app`, who needs SCRAM, and the tables that the clients use.
@@ -123,7 +130,7 @@ auth_file = $scene/userlist.txt
 stats_users = app
 pool_mode = transaction
 default_pool_size = $pool_size
-ignore_startup_parameters = extra_float_digits
+$startup_parameters
 INI
     chmod 644 "$scene/userlist.txt" "$scene/pooler.ini"
     export PGHOST=127.0.0.1 PGPORT=$port PGUSER=app PGPASSWORD=secret PGDATABASE=app

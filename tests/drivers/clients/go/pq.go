@@ -10,6 +10,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/lib/pq"
@@ -46,6 +47,22 @@ func main() {
 					return err
 				}
 				if err := tx.Commit(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if os.Getenv("DRIVERS_STARTUP_PARAMETERS") != "" {
+		step("startup_parameters", func() error {
+			mine := open("search_path=mine")
+			defer mine.Close()
+			for i := 0; i < 20; i++ {
+				var path string
+				if err := mine.QueryRow("show search_path").Scan(&path); err != nil {
+					return err
+				}
+				if err := equal("mine", path); err != nil {
 					return err
 				}
 			}

@@ -34,6 +34,9 @@ public class Pgjdbc {
 
     public static void main(String[] args) {
         step("connects", Pgjdbc::connects);
+        if (env("DRIVERS_STARTUP_PARAMETERS") != null) {
+            step("startup_parameters", Pgjdbc::startupParameters);
+        }
         step("parameters", Pgjdbc::parameters);
         for (String options : new String[] {"", "&prepareThreshold=0", "&prepareThreshold=1", "&prepareThreshold=-1",
             "&preferQueryMode=simple", "&preferQueryMode=extendedForPrepared",
@@ -331,6 +334,17 @@ public class Pgjdbc {
                 throw new AssertionError("the cancels took " + seconds + " s");
             }
             equal(1, ask(c, "select 1"));
+        }
+    }
+
+    static void startupParameters() throws Exception {
+        String options = "&currentSchema=mine,public&options=-c%20statement_timeout=7s";
+        try (Connection mine = connect(options); Connection plain = connect("")) {
+            for (int i = 0; i < 20; i++) {
+                equal("mine,public", ask(mine, "show search_path"));
+                equal("7s", ask(mine, "show statement_timeout"));
+                equal("0", ask(plain, "show statement_timeout"));
+            }
         }
     }
 

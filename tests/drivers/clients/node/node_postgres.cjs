@@ -4,13 +4,13 @@ const { Readable } = require('node:stream');
 const pg = require('pg');
 const Cursor = require('pg-cursor');
 const copy = require('pg-copy-streams');
-const { CONNECTIONS, TRANSACTIONS, numbers, equal, run, fails } = require('./steps.cjs');
+const { STARTUP_PARAMETERS, CONNECTIONS, TRANSACTIONS, numbers, equal, run, fails } = require('./steps.cjs');
 
 const ME = 'node-pg';
 
 /** Gives a connected client to a function and closes it. */
-async function connected(use) {
-  const client = new pg.Client(); // it reads the PG* variables
+async function connected(use, config = {}) {
+  const client = new pg.Client(config); // it reads the PG* variables
   await client.connect();
   try {
     return await use(client);
@@ -23,6 +23,21 @@ const value = async (client, text, values) => Object.values((await client.query(
 
 run({
   connects: () => connected(async (c) => equal(await value(c, 'select current_user::text'), 'app')),
+
+  startup_parameters: () =>
+    STARTUP_PARAMETERS &&
+    connected(
+      (mine) =>
+        connected(async (plain) => {
+          for (const _ of numbers(20)) {
+            equal(await value(mine, 'show search_path'), 'mine');
+            equal(await value(mine, 'show statement_timeout'), '7s');
+            equal(await value(mine, 'show lock_timeout'), '3s');
+            equal(await value(plain, 'show statement_timeout'), '0');
+          }
+        }),
+      { options: '-c search_path=mine', statement_timeout: 7000, lock_timeout: 3000 },
+    ),
 
   parameters: () =>
     connected(async (c) => {

@@ -2,7 +2,7 @@
 const { pipeline } = require('node:stream/promises');
 const { Readable } = require('node:stream');
 const postgres = require('postgres');
-const { CONNECTIONS, TRANSACTIONS, numbers, equal, run, fails } = require('./steps.cjs');
+const { STARTUP_PARAMETERS, CONNECTIONS, TRANSACTIONS, numbers, equal, run, fails } = require('./steps.cjs');
 
 const ME = 'postgres-js';
 
@@ -17,6 +17,20 @@ async function pool(max, use, options = {}) {
 }
 
 run({
+  startup_parameters: () =>
+    STARTUP_PARAMETERS &&
+    pool(
+      1,
+      (mine) =>
+        pool(1, async (plain) => {
+          for (const _ of numbers(20)) {
+            equal((await mine`show search_path`)[0].search_path, 'mine, public');
+            equal((await plain`show search_path`)[0].search_path, '"$user", public');
+          }
+        }),
+      { connection: { search_path: 'mine, public' } },
+    ),
+
   prepared_statements_are_reused: () =>
     pool(1, async (sql) => {
       for (const i of numbers(50)) equal((await sql`select ${i}::int as n, ${'ä'}::text as t`)[0], { n: i, t: 'ä' });

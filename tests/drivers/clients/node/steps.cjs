@@ -1,6 +1,8 @@
 // What the Node clients share: steps that print a line each.
 const assert = require('node:assert');
 
+/** Whether the pooler applies what a startup message asks for. */
+const STARTUP_PARAMETERS = 'DRIVERS_STARTUP_PARAMETERS' in process.env;
 const CONNECTIONS = 20;
 const TRANSACTIONS = 200;
 
@@ -38,4 +40,4 @@ async function fails(code, promise) {
   throw new Error(`no error, where ${code} was expected`);
 }
 
-module.exports = { CONNECTIONS, TRANSACTIONS, numbers, equal, run, fails };
+module.exports = { STARTUP_PARAMETERS, CONNECTIONS, TRANSACTIONS, numbers, equal, run, fails };

@@ -7,7 +7,7 @@ import time
 
 import asyncpg
 
-from steps import CONNECTIONS, TRANSACTIONS, cancelled_quickly, equal, run, step
+from steps import CONNECTIONS, STARTUP_PARAMETERS, TRANSACTIONS, cancelled_quickly, equal, run, step
 
 ME = "asyncpg"
 
@@ -30,6 +30,21 @@ class Connection:
 async def connects():
     async with Connection() as c:
         equal(("app", "app"), tuple(await c.fetchrow("select current_user::text, current_database()::text")))
+
+
+@step
+async def startup_parameters():
+    if not STARTUP_PARAMETERS:
+        return
+    settings = {"jit": "off", "search_path": "mine, public"}
+    async with Connection(server_settings=settings) as mine, Connection() as plain:
+        for _ in range(20):
+            equal("off", await mine.fetchval("show jit"))
+            equal("mine, public", await mine.fetchval("show search_path"))
+            equal("on", await plain.fetchval("show jit"))
+        # What its pool does with a connection that comes back.
+        await mine.reset()
+        equal("off", await mine.fetchval("show jit"))
 
 
 @step

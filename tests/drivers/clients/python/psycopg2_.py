@@ -9,7 +9,7 @@ import psycopg2.errors
 from psycopg2.extras import execute_values
 from psycopg2.pool import ThreadedConnectionPool
 
-from steps import CONNECTIONS, TRANSACTIONS, cancelled_quickly, equal, in_threads, run, step
+from steps import CONNECTIONS, STARTUP_PARAMETERS, TRANSACTIONS, cancelled_quickly, equal, in_threads, run, step
 
 ME = "psycopg2"
 
@@ -23,6 +23,21 @@ def one(conn, sql, values=None):
 def do(conn, sql, values=None):
     with conn.cursor() as cursor:
         cursor.execute(sql, values)
+
+
+@step
+def startup_parameters():
+    if not STARTUP_PARAMETERS:
+        return
+    mine = psycopg2.connect("", options="-c search_path=mine -c extra_float_digits=0")
+    plain = psycopg2.connect("")
+    mine.autocommit = plain.autocommit = True
+    for _ in range(20):
+        equal(("mine",), one(mine, "show search_path"))
+        equal(("0.3333333333333333",), one(plain, "select (1/3.0)::float8::text"))
+        equal(("0.333333333333333",), one(mine, "select (1/3.0)::float8::text"))
+    mine.close()
+    plain.close()
 
 
 @step

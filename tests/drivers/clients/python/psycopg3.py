@@ -9,7 +9,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from steps import CONNECTIONS, TRANSACTIONS, cancelled_quickly, equal, in_threads, run, step
+from steps import CONNECTIONS, STARTUP_PARAMETERS, TRANSACTIONS, cancelled_quickly, equal, in_threads, run, step
 
 ME = "psycopg"
 
@@ -23,6 +23,18 @@ def connects():
     with connect() as conn:
         equal(("app", "app"), conn.execute("select current_user, current_database()").fetchone())
         equal("UTF8", conn.info.parameter_status("server_encoding"))
+
+
+@step
+def startup_parameters():
+    if not STARTUP_PARAMETERS:
+        return
+    options = "-c search_path=mine,public -c statement_timeout=7s"
+    with connect(autocommit=True, options=options) as mine, connect(autocommit=True) as plain:
+        for _ in range(20):
+            equal(("mine,public",), mine.execute("show search_path").fetchone())
+            equal(("7s",), mine.execute("show statement_timeout").fetchone())
+            equal(("0",), plain.execute("show statement_timeout").fetchone())
 
 
 @step

@@ -13,6 +13,9 @@ USER = os.environ["PGUSER"]
 PASSWORD = os.environ["PGPASSWORD"]
 DATABASE = os.environ["PGDATABASE"]
 
+# Whether the pooler applies what a startup message asks for.
+STARTUP_PARAMETERS = "DRIVERS_STARTUP_PARAMETERS" in os.environ
+
 CONNECTIONS = 20
 TRANSACTIONS = 200
 

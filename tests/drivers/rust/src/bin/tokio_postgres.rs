@@ -17,6 +17,10 @@ const ME: &str = "tokio-postgres";
 #[tokio::main]
 async fn main() {
     let mut steps = Steps::default();
+    if std::env::var_os("DRIVERS_STARTUP_PARAMETERS").is_some() {
+        let startup = startup_parameters();
+        steps.step("startup_parameters", startup).await;
+    }
     steps.step("parameters", parameters()).await;
     steps.step("prepared_statements_are_reused", reuse()).await;
     steps
@@ -64,6 +68,23 @@ async fn connect() -> Result<Client, Error> {
     let (client, connection) = config().connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
+}
+
+async fn startup_parameters() -> Result<(), Error> {
+    let mut config = config();
+    config.options("-c search_path=mine -c statement_timeout=7s");
+    let (mine, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    let plain = connect().await?;
+    for _ in 0..20 {
+        let row = mine.query_one("show search_path", &[]).await?;
+        equal("mine", row.get(0))?;
+        let row = mine.query_one("show statement_timeout", &[]).await?;
+        equal("7s", row.get(0))?;
+        let row = plain.query_one("show statement_timeout", &[]).await?;
+        equal("0", row.get(0))?;
+    }
+    Ok(())
 }
 
 async fn parameters() -> Result<(), Error> {

@@ -1,0 +1,146 @@
+//! What the manual says of the console, taken from what answers.
+
+use crate::command::Show;
+use crate::table::{ColumnType, Table};
+use crate::tables;
+
+/// One table of SHOW, without its rows.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The word after SHOW.
+    pub show: Show,
+    /// Names and types of the columns, in their order.
+    pub columns: Vec<(&'static str, ColumnType)>,
+}
+
+/// Every table of SHOW.
+pub fn outlines() -> Vec<Outline> {
+    let outline = |&show| Outline {
+        show,
+        columns: columns_of(show),
+    };
+    Show::ALL.iter().map(outline).collect()
+}
+
+fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
+    match show {
+        Show::Config => columns(&tables::CONFIG),
+        Show::Databases => columns(&tables::DATABASES),
+        Show::Pools => columns(&tables::POOLS),
+        Show::Clients => columns(&tables::CLIENTS),
+        Show::Servers => columns(&tables::SERVERS),
+        Show::Users => columns(&tables::USERS),
+        Show::Peers => columns(&tables::PEERS),
+        Show::PeerPools => columns(&tables::PEER_POOLS),
+        Show::Fds => columns(&tables::FDS),
+        Show::Sockets => columns(&tables::SOCKETS),
+        Show::ActiveSockets => columns(&tables::ACTIVE_SOCKETS),
+        Show::Lists => columns(&tables::LISTS),
+        Show::Mem => columns(&tables::MEM),
+        Show::State => columns(&tables::STATE),
+        Show::DnsHosts => columns(&tables::DNS_HOSTS),
+        Show::DnsZones => columns(&tables::DNS_ZONES),
+        Show::Stats => columns(&tables::STATS),
+        Show::StatsTotals => columns(&tables::STATS_TOTALS),
+        Show::StatsAverages => columns(&tables::STATS_AVERAGES),
+        Show::Totals => columns(&tables::TOTALS),
+        Show::Budget => columns(&tables::BUDGET),
+        Show::Holders => columns(&tables::HOLDERS),
+        Show::Leaks => columns(&tables::LEAKS),
+    }
+}
+
+fn columns<R>(table: &Table<R>) -> Vec<(&'static str, ColumnType)> {
+    let columns = table.columns.iter();
+    columns.map(|column| (column.name, column.kind)).collect()
+}
+
+/// A command that is no SHOW.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandForm {
+    /// How it is written, as SHOW HELP has it.
+    pub form: &'static str,
+    /// What it does, in one sentence.
+    pub effect: &'static str,
+}
+
+/// Every command that is no SHOW.
+pub const COMMANDS: &[CommandForm] = &[
+    CommandForm {
+        form: "SET key = arg",
+        effect: "Changes a key of the configuration until the next start. Keys that need a restart keep their value.",
+    },
+    CommandForm {
+        form: "RELOAD",
+        effect: "Reads the configuration files again, as SIGHUP does.",
+    },
+    CommandForm {
+        form: "PAUSE [<db>]",
+        effect: "Lends no more servers, of one database or of all; answers when all have come back and are closed.",
+    },
+    CommandForm {
+        form: "RESUME [<db>]",
+        effect: "Ends a PAUSE, KILL or SUSPEND.",
+    },
+    CommandForm {
+        form: "DISABLE <db>",
+        effect: "Refuses new clients of a database.",
+    },
+    CommandForm {
+        form: "ENABLE <db>",
+        effect: "Ends a DISABLE.",
+    },
+    CommandForm {
+        form: "RECONNECT [<db>]",
+        effect: "Closes every server when its client gives it back; new ones are opened as they are needed.",
+    },
+    CommandForm {
+        form: "KILL [<db>]",
+        effect: "Drops all clients and servers, of one database or of all, and leaves it paused.",
+    },
+    CommandForm {
+        form: "KILL_CLIENT <client_id>",
+        effect: "Disconnects one client, named as in the column `id` of SHOW CLIENTS.",
+    },
+    CommandForm {
+        form: "SUSPEND",
+        effect: "Stops reading from everybody; answers when all that was read has been passed on.",
+    },
+    CommandForm {
+        form: "SHUTDOWN",
+        effect: "Ends the process at once, without an answer.",
+    },
+    CommandForm {
+        form: "SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS",
+        effect: "Ends the process when all servers have been given back, or when all clients have left.",
+    },
+    CommandForm {
+        form: "WAIT_CLOSE [<db>]",
+        effect: "Answers when all servers are closed that a RECONNECT or RELOAD has replaced.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::help::HELP;
+
+    #[test]
+    fn the_manual_has_the_commands_of_show_help() {
+        let lines = HELP.lines().map(str::trim);
+        let helped: Vec<&str> = lines
+            .filter(|line| !line.is_empty() && !line.starts_with("SHOW "))
+            .collect();
+        let known: Vec<&str> = COMMANDS.iter().map(|command| command.form).collect();
+        assert_eq!(known, helped);
+        assert!(COMMANDS.iter().all(|c| c.effect.ends_with('.')));
+    }
+
+    #[test]
+    fn every_table_has_columns_and_a_meaning() {
+        for outline in outlines() {
+            assert!(!outline.columns.is_empty(), "{:?}", outline.show);
+            assert!(outline.show.doc().ends_with('.'), "{:?}", outline.show);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `cargo xtask docs`: the reference manual, written from the declarations that the program itself goes by.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use pgweir_config::reference_markdown;
+use pgweir_console::{COMMANDS, outlines};
+use pgweir_stats::{COUNTERS, Origin, Unit};
+
+use crate::step::Failure;
+
+/// Writes the manual.
+pub(crate) fn run() -> Result<(), Failure> {
+    let file = file()?;
+    fs::write(&file, manual())?;
+    println!("Wrote {}.", file.display());
+    Ok(())
+}
+
+/// Fails if the manual is not what [`run`] would write.
+pub(crate) fn check() -> Result<(), Failure> {
+    let file = file()?;
+    if fs::read_to_string(&file).unwrap_or_default() == manual() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{} is not what the declarations say: run cargo xtask docs",
+        file.display()
+    )))
+}
+
+fn file() -> Result<PathBuf, Failure> {
+    let package = env::var_os("CARGO_MANIFEST_DIR");
+    let package = package.ok_or_else(|| Failure::new("start this as cargo xtask"))?;
+    let root = Path::new(&package).parent().unwrap_or(Path::new("."));
+    Ok(root.join("docs/reference.md"))
+}
+
+fn manual() -> String {
+    let mut page = String::from(
+        "<!-- Written by `cargo xtask docs`: change the declarations, not this file. -->\n\n\
+         # Reference\n\n\
+         [Configuration keys](#configuration-keys), [console](#console), [counters](#counters). The command line \
+         explains itself: `pgweir help`.\n\n",
+    );
+    // One heading deeper, because it is a part of a page here.
+    page.push_str(&reference_markdown().replace("\n## ", "\n### ").replacen("# ", "## ", 1));
+    console(&mut page);
+    counters(&mut page);
+    page
+}
+
+fn console(page: &mut String) {
+    page.push_str(
+        "\n## Console\n\n\
+         The database `pgbouncer` (and `pgweir`, unless one is configured). `admin_users` may do everything, \
+         `stats_users` may SHOW everything but FDS. Commands and words are read in any case; one statement per query.\n\n\
+         ### Commands\n\n| command | what it does |\n|---|---|\n",
+    );
+    for command in COMMANDS {
+        let form = command.form.replace('|', "\\|");
+        let _ = writeln!(page, "| `{form}` | {} |", command.effect);
+    }
+    page.push_str(
+        "\n### Tables\n\n\
+         `SHOW HELP` and `SHOW VERSION` beside these. Columns stand in this order; monitoring may read them by \
+         position.\n",
+    );
+    for outline in outlines() {
+        let ours = if outline.show.is_native() {
+            " Not in PgBouncer."
+        } else {
+            ""
+        };
+        let word = outline.show.word().to_uppercase();
+        let _ = writeln!(page, "\n#### SHOW {word}\n\n{}{ours}\n", outline.show.doc());
+        let columns = outline.columns.iter();
+        let columns: Vec<String> = columns
+            .map(|(name, kind)| format!("`{name}` {kind}"))
+            .collect();
+        let _ = writeln!(page, "{}", columns.join(", "));
+    }
+}
+
+fn counters(page: &mut String) {
+    page.push_str(
+        "\n## Counters\n\n\
+         For each database, over all its pools. Those of PgBouncer are columns of SHOW STATS: `total_NAME` since the \
+         start, and `avg_NAME`, per second or per event, over the last `stats_period`.\n\n\
+         | counter | unit | meaning |\n|---|---|---|\n",
+    );
+    for counter in COUNTERS {
+        let unit = match counter.unit {
+            Unit::Count => "count",
+            Unit::Bytes => "bytes",
+            Unit::Microseconds => "microseconds",
+        };
+        let ours = match counter.origin {
+            Origin::PgBouncer => "",
+            Origin::Native => " Not in PgBouncer.",
+        };
+        let (name, help) = (counter.name, counter.help);
+        let _ = writeln!(page, "| `{name}` | {unit} | {help}{ours} |");
+    }
+}
