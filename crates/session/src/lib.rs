@@ -17,6 +17,7 @@ pub mod gather;
 pub mod params;
 pub mod pipeline;
 pub mod prepared;
+mod queue;
 pub mod relay;
 pub mod spoken;
 
