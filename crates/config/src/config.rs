@@ -134,6 +134,11 @@ impl Config {
         }
     }
 
+    /// Whether there is a [`Self::database`] of this name.
+    pub fn has_database(&self, name: &str) -> bool {
+        self.autodb.is_some() || self.databases.contains_key(name)
+    }
+
     /// The database that clients call `name`, made from the template if it has no entry.
     pub fn database(&self, name: &str) -> Option<Cow<'_, Database>> {
         if let Some(database) = self.databases.get(name) {

@@ -100,7 +100,7 @@ impl Buffered {
     ) -> Poll<io::Result<Input>> {
         if self.offer_again {
             self.offer_again = false;
-            return Poll::Ready(Ok(Input::Held(std::mem::take(&mut self.unread))));
+            return Poll::Ready(Ok(self.held(&[])));
         }
         let len = ready!(self.stream.poll_recv(cx, &mut self.reader, scratch))?;
         Poll::Ready(Ok(if len == 0 {
@@ -108,22 +108,33 @@ impl Buffered {
         } else if self.unread.is_empty() {
             Input::Scratch(len)
         } else {
-            self.unread.extend_from_slice(&scratch[..len]);
-            Input::Held(std::mem::take(&mut self.unread))
+            self.held(&scratch[..len])
         }))
+    }
+
+    /// What was kept, followed by `more`.
+    #[cold]
+    fn held(&mut self, more: &[u8]) -> Input {
+        let mut bytes = std::mem::take(&mut self.unread);
+        bytes.extend_from_slice(more);
+        Input::Held(bytes)
     }
 
     /// Keeps what was not consumed: it is offered again together with what the next read brings.
     #[inline]
     pub fn keep(&mut self, input: Input, scratch: &[u8], consumed: usize) {
+        match input {
+            Input::Scratch(len) if consumed == len => {}
+            input => self.keep_rest(input, scratch, consumed),
+        }
+    }
+
+    #[cold]
+    fn keep_rest(&mut self, input: Input, scratch: &[u8], consumed: usize) {
         debug_assert!(self.unread.is_empty());
         match input {
             Input::End => {}
-            Input::Scratch(len) => {
-                if consumed < len {
-                    self.unread.extend_from_slice(&scratch[consumed..len]);
-                }
-            }
+            Input::Scratch(len) => self.unread.extend_from_slice(&scratch[consumed..len]),
             Input::Held(mut bytes) => {
                 if consumed < bytes.len() {
                     bytes.drain(..consumed);

@@ -43,25 +43,25 @@ pub(crate) fn poll_recv(
     reader: &mut Reader,
     buf: &mut [u8],
 ) -> Poll<io::Result<usize>> {
+    let this = Reader::new(cx);
     loop {
-        let read = attempt(socket, Interest::READABLE, buf.len(), || {
-            *reader = Reader::NOBODY;
-            let (_, len) = recv(socket, &mut *buf, RecvFlags::empty())?;
-            Ok(len)
-        });
-        if let Some(read) = read {
-            return Poll::Ready(read);
-        }
-        let this = Reader::new(cx);
-        if *reader == this {
-            return Poll::Pending;
-        }
-        if socket.poll_read_ready(cx)?.is_pending() {
+        if *reader != this && socket.poll_read_ready(cx)?.is_pending() {
             // A task that has used its time up is told to come again, and its waker stays with it.
             if has_budget_remaining() {
                 *reader = this;
             }
             return Poll::Pending;
+        }
+        let read = attempt(socket, Interest::READABLE, buf.len(), || {
+            *reader = Reader::NOBODY;
+            let (_, len) = recv(socket, &mut *buf, RecvFlags::empty())?;
+            Ok(len)
+        });
+        match read {
+            Some(read) => return Poll::Ready(read),
+            None if *reader == this => return Poll::Pending,
+            // It was said to be ready and was not: the waker has been taken.
+            None => {}
         }
     }
 }

@@ -238,7 +238,8 @@ async fn tell(shared: &Shared, client: &Client, mut stream: Stream, farewell: &F
         };
         // Whoever does not read within the time has lost the text, but nothing else.
         let _ = timeout(FAREWELL_PATIENCE, closing).await;
-    } else {
+    } else if stream.tls_info().is_some() {
+        // TLS has a farewell of its own; for a plain socket, closing it is all there is to say.
         let _ = timeout(FAREWELL_PATIENCE, stream.shutdown()).await;
     }
 }

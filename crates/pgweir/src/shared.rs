@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, PoolMode, PoolSettings};
 use pgweir_net::{Resolver, TcpKeepalive, TcpOptions};
@@ -29,16 +30,16 @@ use crate::{ldap, leaks, limits, preflight};
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
 
-/// Routes by database and login user.
-type Routes = HashMap<(Arc<str>, Arc<str>), Arc<Route>>;
+/// Routes by database, and then by login user.
+type Routes = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Route>, RandomState>, RandomState>;
 
 /// Everything that is shared.
 pub(crate) struct Shared {
     pub(crate) log: &'static Log,
-    pub(crate) clients: DashMap<u64, Arc<Client>>,
-    pub(crate) cancel_keys: DashMap<CancelKey, Arc<Client>>,
+    pub(crate) clients: DashMap<u64, Arc<Client>, RandomState>,
+    pub(crate) cancel_keys: DashMap<CancelKey, Arc<Client>, RandomState>,
     /// Servers by the serial of their slot, from before they are connected.
-    pub(crate) servers: DashMap<u64, Arc<ServerInfo>>,
+    pub(crate) servers: DashMap<u64, Arc<ServerInfo>, RandomState>,
     pub(crate) statements: StatementTable,
     pub(crate) tracked: Tracked,
     pub(crate) resolver: Resolver,
@@ -283,9 +284,9 @@ impl Shared {
         let resolv_conf = Some(config.global.resolv_conf.as_str()).filter(|path| !path.is_empty());
         let shared = Self {
             log,
-            clients: DashMap::new(),
-            cancel_keys: DashMap::new(),
-            servers: DashMap::new(),
+            clients: DashMap::default(),
+            cancel_keys: DashMap::default(),
+            servers: DashMap::default(),
             statements: StatementTable::default(),
             tracked,
             resolver: Resolver::new(resolv_conf.map(Path::new)),
@@ -309,8 +310,8 @@ impl Shared {
             files: RwLock::new(Arc::new(files)),
             config: RwLock::new(Arc::new(config)),
             pools: Mutex::new(ServerPools::default()),
-            homes: Mutex::new(HashMap::new()),
-            routes: Mutex::new(HashMap::new()),
+            homes: Mutex::default(),
+            routes: Mutex::default(),
             last_id: AtomicU64::new(0),
         };
         shared.apply_limits();
@@ -355,10 +356,11 @@ impl Shared {
 
     /// Where a login of `user` to `database` leads.
     pub(crate) fn route(&self, database: &str, user: &str) -> Result<Arc<Route>, NoSuchDatabase> {
-        let key = (Arc::from(database), Arc::from(user));
-        if let Some(route) = lock(&self.routes).get(&key) {
-            return Ok(Arc::clone(route));
+        let known = |routes: &Routes| routes.get(database)?.get(user).map(Arc::clone);
+        if let Some(route) = known(&lock(&self.routes)) {
+            return Ok(route);
         }
+        let (database_name, user_name) = self.names(database, user);
         let config = self.config();
         let rules = Rules::new(&config, database, user).ok_or(NoSuchDatabase)?;
         let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
@@ -368,7 +370,9 @@ impl Shared {
             rules: RwLock::new(Arc::new(rules)),
             latest: Mutex::new(Latest::default()),
         });
-        lock(&self.routes).insert(key, Arc::clone(&route));
+        let mut routes = lock(&self.routes);
+        let users = routes.entry(database_name).or_default();
+        users.insert(user_name, Arc::clone(&route));
         Ok(route)
     }
 
@@ -391,10 +395,13 @@ impl Shared {
 
     /// The names of a database and a user, sharing the memory of others that lead there.
     pub(crate) fn names(&self, database: &str, user: &str) -> (Arc<str>, Arc<str>) {
-        let names = (Arc::from(database), Arc::from(user));
-        match lock(&self.routes).get_key_value(&names) {
-            Some(((database, user), _)) => (Arc::clone(database), Arc::clone(user)),
-            None => names,
+        let routes = lock(&self.routes);
+        match routes.get_key_value(database) {
+            None => (database.into(), user.into()),
+            Some((database, users)) => {
+                let known = users.get_key_value(user).map(|(user, _)| Arc::clone(user));
+                (Arc::clone(database), known.unwrap_or_else(|| user.into()))
+            }
         }
     }
 
@@ -446,7 +453,10 @@ impl Shared {
 
     /// Forgets a pool that [`Pools`] has removed.
     pub(crate) fn forget_home(&self, id: PoolId) -> Option<Arc<PoolHome>> {
-        lock(&self.routes).retain(|_, route| route.home.id != id);
+        lock(&self.routes).retain(|_, users| {
+            users.retain(|_, route| route.home.id != id);
+            !users.is_empty()
+        });
         let mut homes = lock(&self.homes);
         let name = homes
             .iter()
@@ -466,13 +476,16 @@ impl Shared {
         self.log
             .set_verbose(u8::try_from(config.global.verbose).unwrap_or(0));
         limits::apply(&mut self.pools().budget, &config.global);
-        lock(&self.routes).retain(|(database, user), route| {
-            let Some(rules) = Rules::new(&config, database, user) else {
-                return false;
-            };
-            *route.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
-            // A changed forced user leads elsewhere: the next login makes a new route.
-            Arc::strong_count(route) > 1
+        lock(&self.routes).retain(|database, users| {
+            users.retain(|user, route| {
+                let Some(rules) = Rules::new(&config, database, user) else {
+                    return false;
+                };
+                *route.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+                // A changed forced user leads elsewhere: the next login makes a new route.
+                Arc::strong_count(route) > 1
+            });
+            !users.is_empty()
         });
         for home in self.homes().into_values() {
             let Some(rules) = Rules::new(&config, &home.name.database, &home.name.user) else {

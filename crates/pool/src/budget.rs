@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
+
 /// How often a permit may be taken from one pool for another, on the average. Every switch costs a
 /// login: without a bound, pools that share a limit could spend their time on logins.
 const SWITCHES_PER_PERMIT_AND_SECOND: u32 = 5;
@@ -182,7 +184,7 @@ impl Gauge {
 /// All gauges.
 #[derive(Debug, Default)]
 pub struct Budget {
-    gauges: HashMap<Scope, Gauge>,
+    gauges: HashMap<Scope, Gauge, RandomState>,
     /// The limits of those that have one by kind.
     kinds: HashMap<Kind, u32>,
     /// How many of them are over their limit: almost always none, and every checkin asks.

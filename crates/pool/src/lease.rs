@@ -88,15 +88,9 @@ impl<S, W: Clone> Pools<S, W> {
             self.set_state(id, SlotState::BeingCanceled, now);
             return;
         }
-        let (pool_id, opened_at, obsolete) = (slot.pool, slot.opened_at, slot.obsolete);
+        let origin = (slot.pool, slot.opened_at, slot.obsolete, fresh);
         let discharged = self.discharge(id);
-        self.place(
-            id,
-            server,
-            (pool_id, opened_at, obsolete, fresh),
-            now,
-            actions,
-        );
+        self.place(id, server, origin, now, actions);
         if discharged {
             self.serve_held_back(now, actions);
         }
@@ -131,19 +125,21 @@ impl<S, W: Clone> Pools<S, W> {
             });
             return;
         }
-        self.shed(pool_id, now, actions);
-        if self.pool(pool_id).gate == Gate::Open
-            && let Some(Waiting { waiter, party, .. }) = self.dequeue_next(pool_id)
-        {
-            self.set_state(id, SlotState::Leased, now);
-            self.charge(id, party.as_ref());
-            actions.push(Action::Serve {
-                waiter,
-                slot: id,
-                server,
-                stale: false,
-            });
-            return;
+        if !self.pool(pool_id).waiting.is_empty() {
+            self.shed(pool_id, now, actions);
+            if self.pool(pool_id).gate == Gate::Open
+                && let Some(Waiting { waiter, party, .. }) = self.dequeue_next(pool_id)
+            {
+                self.set_state(id, SlotState::Leased, now);
+                self.charge(id, party.as_ref());
+                actions.push(Action::Serve {
+                    waiter,
+                    slot: id,
+                    server,
+                    stale: false,
+                });
+                return;
+            }
         }
         self.pool_mut(pool_id).idle.push_back((id, server));
         self.set_state(id, SlotState::Idle, now);

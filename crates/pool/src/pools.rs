@@ -93,28 +93,28 @@ pub enum CloseReason {
     Abandoned,
 }
 
-/// Actions in order. One is kept without allocating, because a checkin mostly causes none or one.
-#[derive(Debug)]
-pub struct Actions<S, W> {
-    first: Option<Action<S, W>>,
-    more: Vec<Action<S, W>>,
-}
-
-impl<S, W> Default for Actions<S, W> {
-    fn default() -> Self {
-        Self {
-            first: None,
-            more: Vec::new(),
-        }
-    }
+/// Actions in order. A checkin mostly causes none or one, which allocate nothing.
+#[derive(Debug, Default)]
+pub enum Actions<S, W> {
+    /// Nothing is to be done.
+    #[default]
+    None,
+    /// This.
+    One(Action<S, W>),
+    /// All of these.
+    Many(Vec<Action<S, W>>),
 }
 
 impl<S, W> Actions<S, W> {
     pub(crate) fn push(&mut self, action: Action<S, W>) {
-        match &self.first {
-            None => self.first = Some(action),
-            Some(_) => self.more.push(action),
-        }
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(action),
+            Self::One(first) => Self::Many(vec![first, action]),
+            Self::Many(mut actions) => {
+                actions.push(action);
+                Self::Many(actions)
+            }
+        };
     }
 
     pub(crate) fn extend(&mut self, actions: impl IntoIterator<Item = Action<S, W>>) {
@@ -124,7 +124,7 @@ impl<S, W> Actions<S, W> {
     /// Whether there is nothing to do.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+        matches!(self, Self::None)
     }
 }
 
@@ -133,7 +133,12 @@ impl<S, W> IntoIterator for Actions<S, W> {
     type IntoIter = Chain<option::IntoIter<Action<S, W>>, vec::IntoIter<Action<S, W>>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.more)
+        let (one, many) = match self {
+            Self::None => (None, Vec::new()),
+            Self::One(action) => (Some(action), Vec::new()),
+            Self::Many(actions) => (None, actions),
+        };
+        one.into_iter().chain(many)
     }
 }
 

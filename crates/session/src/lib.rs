@@ -18,6 +18,7 @@ pub mod parameters;
 pub mod params;
 pub mod pipeline;
 pub mod prepared;
+mod queue;
 pub mod relay;
 pub mod spoken;
 

@@ -8,9 +8,8 @@
 //! 4. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing. When
 //!    the COPY fails nobody knows whether it had read them: see [`Pipeline::is_in_doubt`].
 
-use std::collections::VecDeque;
-
 use crate::changes::{Change, Changes};
+use crate::queue::Queue;
 
 /// Which message the server answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,7 +73,7 @@ struct Owed {
 /// The queue of owed replies.
 #[derive(Debug, Default)]
 pub struct Pipeline {
-    owed: VecDeque<Owed>,
+    owed: Queue<Owed>,
     changes: Changes,
     /// Whether an extended query has begun that no Sync has ended. All of it may be answered (after
     /// a Flush), and still the server keeps an unnamed statement, a portal and a transaction for it.
@@ -201,7 +200,7 @@ impl Pipeline {
     pub fn batches(&self) -> usize {
         let mut batches = 0;
         let mut begun = false;
-        for owed in &self.owed {
+        for owed in self.owed.iter() {
             begun |= owed.reply != Reply::Skip;
             if begun && owed.awaited.ends_with_ready() {
                 batches += 1;
@@ -303,21 +302,13 @@ impl Pipeline {
             Some(_) if is_query => return AfterError::WaitReady,
             Some(_) => {}
         }
-        let sync = self
-            .owed
-            .iter()
-            .position(|owed| owed.awaited == Awaited::Sync);
-        let skipped = sync.unwrap_or(self.owed.len());
-        for owed in self.owed.drain(..skipped) {
-            self.forgetting -= usize::from(owed.forgets);
-            if owed.changes {
-                self.changes.pop();
+        while let Some(owed) = self.owed.front() {
+            if owed.awaited == Awaited::Sync {
+                return AfterError::WaitReady;
             }
+            self.pop();
         }
-        match sync {
-            Some(_) => AfterError::WaitReady,
-            None => AfterError::SkipToSync,
-        }
+        AfterError::SkipToSync
     }
 
     /// COPY IN has begun. Syncs that were sent into it are owed nothing; says whether the client
@@ -328,7 +319,7 @@ impl Pipeline {
             .iter()
             .position(|owed| owed.awaited == Awaited::CopyEnd);
         let mut index = 0;
-        let until = end.unwrap_or(self.owed.len());
+        let until = end.unwrap_or(usize::MAX);
         let mut syncs = 0;
         self.owed.retain(|owed| {
             let sync = index < until && owed.awaited == Awaited::Sync;

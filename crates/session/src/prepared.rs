@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use foldhash::fast::RandomState;
 use lru::LruCache;
 
 /// The identity of a statement, for the life of the process.
@@ -77,7 +78,7 @@ impl StatementTable {
 /// A client's names.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    by_name: HashMap<Box<[u8]>, Arc<Statement>>,
+    by_name: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
 }
 
 impl ClientStatements {
@@ -103,7 +104,7 @@ impl ClientStatements {
 
     /// Takes all names away.
     pub fn clear(&mut self) {
-        self.by_name = HashMap::new();
+        self.by_name = HashMap::default();
     }
 
     /// How many names there are.

@@ -23,13 +23,11 @@ use crate::{credentials, peers, pools};
 impl Login<'_> {
     pub(super) async fn enter_pool(&mut self, wish: Wish) -> Result<Entry, Farewell> {
         let config = self.shared.config();
-        let database = config
-            .database(&wish.database)
-            .map(std::borrow::Cow::into_owned);
+        let database_exists = config.has_database(&wish.database);
         let mut user = wish.user.clone();
         if config.global.auth_type == AuthType::Any {
-            match database
-                .as_ref()
+            match config
+                .database(&wish.database)
                 .and_then(|database| database.keys.user.clone())
             {
                 Some(forced) => user = forced,
@@ -40,12 +38,12 @@ impl Login<'_> {
             }
         }
         let known = self
-            .known_as(&wish.database, &user, database.is_some())
+            .known_as(&wish.database, &user, database_exists)
             .await?;
         self.log_attempt(&wish);
         let secret = self.authenticate(&wish.database, &user, known).await?;
         let missing = || Farewell::NoDatabase(wish.database.as_str().into());
-        if database.is_none() {
+        if !database_exists {
             tracing::info!(
                 peer = %self.client,
                 "login failed: db={} user={}", wish.database, wish.user
@@ -188,7 +186,7 @@ impl Login<'_> {
         let tracked = &self.shared.tracked;
         side.values.request_unreported(&welcome.tracked, tracked);
         side.values.fill(&welcome.tracked);
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(GREETING_LEN);
         Authentication::Ok.write(&mut out);
         for (name, value) in &welcome.untracked {
             let requested = str::from_utf8(name).ok();
@@ -318,13 +316,23 @@ impl Login<'_> {
     }
 }
 
+/// Room for what most servers say of themselves.
+const GREETING_LEN: usize = 640;
+
 /// A key that nobody can guess. Process ids are positive, because some clients want them so.
 fn new_cancel_key(version: ProtocolVersion, peer_id: u16) -> CancelKey {
-    let process_id = i32::from_be_bytes(credentials::random()) & i32::MAX;
-    let secret: Box<[u8]> = if version >= ProtocolVersion::V3_2 {
-        credentials::random::<32>().into()
+    let (process_id, secret) = if version >= ProtocolVersion::V3_2 {
+        cut(credentials::random::<36>())
     } else {
-        credentials::random::<4>().into()
+        cut(credentials::random::<8>())
     };
     peers::stamp(CancelKey { process_id, secret }, peer_id)
+}
+
+fn cut<const N: usize>(random: [u8; N]) -> (i32, Box<[u8]>) {
+    let [a, b, c, d, secret @ ..] = &random[..] else {
+        unreachable!("a key has more than four bytes")
+    };
+    let process_id = i32::from_be_bytes([*a, *b, *c, *d]) & i32::MAX;
+    (process_id, secret.into())
 }
