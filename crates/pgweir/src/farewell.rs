@@ -89,6 +89,8 @@ pub(crate) enum Farewell {
     ShuttingDown,
     /// A client that would need a server while the process waits for servers to come free.
     ServersShuttingDown,
+    /// It could not be held within `suspend_timeout`.
+    SuspendTimeout,
     /// What PgBouncer has and we do not have yet.
     Unsupported(&'static str),
 }
@@ -232,6 +234,7 @@ impl Farewell {
             Self::DatabaseRemoved => "database removed".into(),
             Self::ShuttingDown => "pooler is shutting down".into(),
             Self::ServersShuttingDown => "server shutting down".into(),
+            Self::SuspendTimeout => "suspend_timeout".into(),
             Self::Unsupported(what) => format!("{what} is not supported").into(),
         }
     }
@@ -303,6 +306,7 @@ impl Farewell {
             Self::DatabaseChanged
             | Self::Killed
             | Self::DatabaseRemoved
+            | Self::SuspendTimeout
             | Self::ServersShuttingDown => SqlState::ADMIN_SHUTDOWN,
         }
     }

@@ -10,7 +10,7 @@ use pgweir_stats::{LogLine, Snapshot, Tally};
 
 use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
-use crate::shared::{Shared, Shutdown, lock};
+use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{leaks, pools, survey};
 
 /// PgBouncer's: three times per second.
@@ -25,10 +25,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         interval.tick().await;
         let now = Instant::now();
-        expire_clients(&shared, now);
-        keep_pools(&shared, now);
-        survey::refresh(&shared, now);
-        leaks::look(&shared, now);
+        if shared.operator.hold() != Hold::Suspended {
+            expire_clients(&shared, now);
+            keep_pools(&shared, now);
+            survey::refresh(&shared, now);
+            leaks::look(&shared, now);
+        }
         forget_autodbs(&shared, now);
         finish_shutdown(&shared);
         let period = u64::try_from(shared.config().global.stats_period)
