@@ -293,6 +293,31 @@ fn live_until(until: Instant, n: u32, tenant: &Tenant, port: u16) -> u32 {
 }
 
 #[test]
+fn pgbench_notices_nothing() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let mut pooler = start(tenant.ini().set("default_pool_size", 4).set("workers", 2));
+    let bench = |args: &[&str]| {
+        let args = [&["-U", name], args].concat();
+        pooler.endpoint().pgbench(name, &args)
+    };
+    bench(&["-i", "-q"]).expect("tables");
+    let endpoint = pooler.endpoint();
+    for mode in ["simple", "extended", "prepared"] {
+        let args = ["-U", name, "-M", mode, "-c", "20", "-j", "20", "-T", "5"];
+        let done = thread::scope(|scope| {
+            let bench = scope.spawn(|| endpoint.pgbench(name, &args));
+            while !bench.is_finished() {
+                pooler.reboot().expect("taken over");
+            }
+            bench.join().expect("no panic").expect("it went well")
+        });
+        assert_eq!(done.failed, 0, "{mode}: {done:?}");
+        assert!(done.transactions > 20, "{mode}: {done:?}");
+    }
+}
+
+#[test]
 fn a_successor_that_fails_leaves_everything_as_it_was() {
     let Some(tenant) = Tenant::new() else { return };
     let mut pooler = tenant.pooler(2);

@@ -308,7 +308,7 @@ fn an_inherited_server_counts_at_once_and_beyond_the_limits() {
     let pool = world.pool("p", "u", limits(1));
     world.limit_database("p", 1);
     for server in [1, 2] {
-        let slot = world.pools.inherit(pool, Past::Known, world.now, world.now);
+        let slot = world.inherit(pool, Past::Known);
         world.leased.insert(server, (slot, server));
     }
     world.next = 2;
@@ -688,6 +688,8 @@ proptest! {
             world.pool("q", "a", PoolLimits { wait_target: Some(3 * SECOND), ..limits(2) }),
         ];
         let mut canceling = Vec::new();
+        // Nothing is opened while the pools are held.
+        let mut opening_max = usize::MAX;
         for step in steps {
             match step {
                 Step::Ask(pool) => { world.ask(ids[usize::from(pool) % ids.len()]); }
@@ -715,8 +717,9 @@ proptest! {
                 Step::Closed => { world.finish_close(); }
                 Step::Cancel(n) => if let Some(client) = nth(&world.leased, n) {
                     let (slot, _) = world.leased[&client];
-                    prop_assert!(world.pools.begin_cancel(slot));
-                    canceling.push(slot);
+                    if world.pools.begin_cancel(slot) {
+                        canceling.push(slot);
+                    }
                 },
                 Step::CancelDone => if let Some(slot) = canceling.pop() {
                     let actions = world.pools.end_cancel(slot, world.now);
@@ -736,12 +739,14 @@ proptest! {
                 }
                 Step::Hold => {
                     world.pools.hold();
+                    opening_max = world.opening.len();
                     for (slot, server) in world.pools.take_idle(world.now) {
                         let actions = world.pools.checkin(slot, server, world.now);
                         world.carry_out(actions);
                     }
                 }
                 Step::Resume => {
+                    opening_max = usize::MAX;
                     let actions = world.pools.resume(|_| true, world.now);
                     world.carry_out(actions);
                 }
@@ -752,6 +757,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(world.pools.audit(), Ok(()));
+            prop_assert!(world.opening.len() <= opening_max);
             let database = world.pools.budget.gauge(&Scope::DatabaseServers("p".into()));
             prop_assert!(database.used <= 4);
             for (scope, limit) in [
