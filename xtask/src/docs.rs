@@ -45,7 +45,11 @@ fn manual() -> String {
          explains itself: `pgweir help`.\n\n",
     );
     // One heading deeper, because it is a part of a page here.
-    page.push_str(&reference_markdown().replace("\n## ", "\n### ").replacen("# ", "## ", 1));
+    page.push_str(
+        &reference_markdown()
+            .replace("\n## ", "\n### ")
+            .replacen("# ", "## ", 1),
+    );
     console(&mut page);
     counters(&mut page);
     page

@@ -43,6 +43,9 @@ pub enum Command {
     Resume(Option<String>),
     /// Flush all buffers and stop listening; answered when that is done.
     Suspend,
+    /// Stop where everything stands and hand it over: what a successor of our own kind asks for
+    /// instead of SUSPEND and SHOW FDS.
+    Handover,
     /// Refuse new clients of a database.
     Disable(String),
     /// Undo a disable.
@@ -58,6 +61,9 @@ pub enum Command {
     /// End the pooler.
     Shutdown(ShutdownMode),
 }
+
+/// The form in which HANDOVER tells what it hands over; the command's argument.
+pub const HANDOVER_VERSION: &str = "1";
 
 /// When a shutdown ends connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,6 +249,7 @@ impl Command {
             Self::Pause(_) => "PAUSE",
             Self::Resume(_) => "RESUME",
             Self::Suspend => "SUSPEND",
+            Self::Handover => "HANDOVER",
             Self::Disable(_) => "DISABLE",
             Self::Enable(_) => "ENABLE",
             Self::Reconnect(_) => "RECONNECT",
@@ -263,6 +270,7 @@ impl Command {
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Suspend
+            | Self::Handover
             | Self::Disable(_)
             | Self::Enable(_)
             | Self::Reconnect(_)
@@ -313,6 +321,7 @@ mod tests {
             "pause",
             "resume",
             "suspend",
+            "handover 1",
             "kill",
             "kill_client 1",
             "disable p0",

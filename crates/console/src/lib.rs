@@ -21,7 +21,9 @@ mod session;
 mod table;
 pub mod tables;
 
-pub use command::{Access, ClientSetting, Command, Fixed, Show, ShutdownMode, Statement};
+pub use command::{
+    Access, ClientSetting, Command, Fixed, HANDOVER_VERSION, Show, ShutdownMode, Statement,
+};
 pub use help::{LOGIN_PARAMETERS, PRODUCT, VERSION, write_greeting};
 pub use manual::{COMMANDS, CommandForm, Outline, outlines};
 pub use parse::parse;

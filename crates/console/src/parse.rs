@@ -10,7 +10,9 @@
 //! be surrounded by white space. The grammar is PgBouncer's to the letter, oddities included: spaces
 //! around `to` may be missing, so `set verboseto 0` sets `verbose`.
 
-use crate::command::{ClientSetting, Command, Fixed, Show, ShutdownMode, Statement};
+use crate::command::{
+    ClientSetting, Command, Fixed, HANDOVER_VERSION, Show, ShutdownMode, Statement,
+};
 use crate::reply::CommandError;
 
 /// Limits of words in bytes, quotes included.
@@ -47,6 +49,8 @@ fn command(word: &str, argument: String) -> Option<Result<Statement, CommandErro
         ("pause", database) => Command::Pause(database),
         ("resume", database) => Command::Resume(database),
         ("suspend", None) => Command::Suspend,
+        // Whoever wants another form is told that there is no such command, as a PgBouncer says.
+        ("handover", Some(version)) if version == HANDOVER_VERSION => Command::Handover,
         ("disable", Some(database)) => Command::Disable(database),
         ("enable", Some(database)) => Command::Enable(database),
         ("disable" | "enable", None) => return Some(Err(CommandError::DatabaseRequired)),

@@ -88,23 +88,75 @@ impl Daemon {
 
     /// Starts the process; both its outputs go to the end of the log file.
     pub(crate) fn spawn(&mut self, command: &mut Command) -> Result<(), Error> {
+        let output = self.open_log()?;
+        self.spawn_on(command, Stdio::null(), output.into())
+    }
+
+    /// As [`Self::spawn`], with something else as standard input and output.
+    pub(crate) fn spawn_on(
+        &mut self,
+        command: &mut Command,
+        stdin: Stdio,
+        stdout: Stdio,
+    ) -> Result<(), Error> {
         debug_assert!(self.child.is_none(), "one process at a time");
-        let log = File::options().create(true).append(true).open(&self.log);
-        let log = log.doing(|| format!("opening {}", self.log.display()))?;
-        let also = log
-            .try_clone()
-            .doing(|| format!("sharing {}", self.log.display()))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(also)
+        let child = self.start(command.stdin(stdin).stdout(stdout))?;
+        self.scratch.watch(&[child.id()]);
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Starts a process that takes over from the one that runs, and waits until that one has ended. If
+    /// the new one ends instead, the old one is still there.
+    pub(crate) fn succeed(&mut self, command: &mut Command) -> Result<(), Error> {
+        let output = self.open_log()?;
+        let mut successor = self.start(command.stdin(Stdio::null()).stdout(output))?;
+        let pids: Vec<u32> = self.pid().into_iter().chain([successor.id()]).collect();
+        self.scratch.watch(&pids);
+        let old = &mut self.child;
+        let seen = wait(START_MAX, || {
+            if let Some(status) = successor.try_wait()? {
+                return Ok(Some(Err(status)));
+            }
+            let Some(old) = old else {
+                return Ok(Some(Ok(())));
+            };
+            Ok(old.try_wait()?.map(|_| Ok(())))
+        })
+        .doing(|| format!("waiting for the end of the old {}", self.name))?;
+        match seen {
+            Some(Ok(())) => {
+                self.scratch.watch(&[successor.id()]);
+                self.child = Some(successor);
+                Ok(())
+            }
+            Some(Err(status)) => Err(self.exited(status)),
+            None => {
+                let _ = successor.kill();
+                let _ = successor.wait();
+                Err(Error::NotReady {
+                    name: self.name.clone(),
+                    what: "end when it was taken over from".to_owned(),
+                    limit: START_MAX,
+                    log: self.log.clone(),
+                    tail: self.log_tail(),
+                })
+            }
+        }
+    }
+
+    fn start(&self, command: &mut Command) -> Result<Child, Error> {
+        command
+            .stderr(self.open_log()?)
             // Its own process group, so that Ctrl-C at the terminal ends it through us and in order.
             .process_group(0)
             .spawn()
-            .doing(|| format!("starting {command:?}"))?;
-        self.scratch.watch(Some(child.id()));
-        self.child = Some(child);
-        Ok(())
+            .doing(|| format!("starting {command:?}"))
+    }
+
+    fn open_log(&self) -> Result<File, Error> {
+        let log = File::options().create(true).append(true).open(&self.log);
+        log.doing(|| format!("opening {}", self.log.display()))
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -205,7 +257,7 @@ impl Daemon {
 
     fn forget(&mut self) {
         self.child = None;
-        self.scratch.watch(None);
+        self.scratch.watch(&[]);
     }
 
     fn exited(&self, status: ExitStatus) -> Error {

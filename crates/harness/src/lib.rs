@@ -39,7 +39,7 @@ pub use ini::Ini;
 pub use install::InstallError;
 pub use measure::{connections_to, cpu_time, rss};
 pub use pgbench::Pgbench;
-pub use pooler::Pooler;
+pub use pooler::{Pooler, find_pgbouncer};
 pub use postgres::{NotFound, Postgres};
 pub use rustix::process::Signal;
 pub use skip::{SKIP_LOG, skip};

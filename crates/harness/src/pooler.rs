@@ -2,9 +2,16 @@
 
 use std::{
     env, fs,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    net::TcpListener,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixDatagram, UnixListener, UnixStream},
+        },
+    },
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
@@ -25,6 +32,9 @@ use crate::{
 /// Names the binary to test.
 const BINARY: &str = "PGWEIR_BIN";
 
+/// Names a PgBouncer.
+const PGBOUNCER: &str = "PGWEIR_PGBOUNCER";
+
 /// A running pooler. Dropping it ends it at once (SIGQUIT) and removes its directory.
 #[derive(Debug)]
 pub struct Pooler {
@@ -38,7 +48,20 @@ pub struct Pooler {
     pub log_path: PathBuf,
     postgres: Postgres,
     ini_path: PathBuf,
+    /// What stands for systemd.
+    notified: Option<UnixDatagram>,
     daemon: Daemon,
+}
+
+/// What a pooler is started with.
+#[derive(Clone, Copy, Default)]
+struct Launch<'a> {
+    args: &'a [&'a str],
+    env: &'a [(&'a str, &'a str)],
+    /// Its sockets are opened here and passed on, as systemd does.
+    activated: bool,
+    /// It is told where systemd listens.
+    notifies: bool,
 }
 
 impl Pooler {
@@ -49,20 +72,46 @@ impl Pooler {
 
     /// Starts this binary and waits until its console answers.
     pub fn start_binary(binary: &Path, ini: impl Into<Ini>) -> Result<Self, Error> {
-        Self::launch(binary, ini.into(), &[], &[])
+        Self::launch(binary, ini.into(), Launch::default())
     }
 
     /// Starts the pooler with these variables in its environment.
     pub fn start_with_env(env: &[(&str, &str)], ini: impl Into<Ini>) -> Result<Self, Error> {
-        Self::launch(&find_binary()?, ini.into(), &[], env)
+        let launch = Launch {
+            env,
+            ..Launch::default()
+        };
+        Self::launch(&find_binary()?, ini.into(), launch)
+    }
+
+    /// Starts the pooler on sockets that were opened before, as systemd's socket activation does.
+    pub fn start_activated(ini: impl Into<Ini>) -> Result<Self, Error> {
+        let launch = Launch {
+            activated: true,
+            ..Launch::default()
+        };
+        Self::launch(&find_binary()?, ini.into(), launch)
+    }
+
+    /// Starts the pooler as a service that reports to systemd; [`Self::next_report`] is what it says.
+    pub fn start_notifying(ini: impl Into<Ini>) -> Result<Self, Error> {
+        let launch = Launch {
+            notifies: true,
+            ..Launch::default()
+        };
+        Self::launch(&find_binary()?, ini.into(), launch)
     }
 
     /// Starts the pooler with more arguments before the name of its file.
     pub fn start_with_args(args: &[&str], ini: impl Into<Ini>) -> Result<Self, Error> {
-        Self::launch(&find_binary()?, ini.into(), args, &[])
+        let launch = Launch {
+            args,
+            ..Launch::default()
+        };
+        Self::launch(&find_binary()?, ini.into(), launch)
     }
 
-    fn launch(binary: &Path, ini: Ini, args: &[&str], env: &[(&str, &str)]) -> Result<Self, Error> {
+    fn launch(binary: &Path, ini: Ini, launch: Launch<'_>) -> Result<Self, Error> {
         let postgres = find()?;
         let account = Account::choose()?;
         let name = binary
@@ -74,24 +123,63 @@ impl Pooler {
         let ini = complete(ini, daemon.dir(), free_port());
         let ini_path = write(&ini, &daemon)?;
 
-        let mut command = account.command(&binary, daemon.dir());
-        command.envs(env.iter().copied());
-        daemon.spawn(command.args(args).arg(&ini_path))?;
+        let port = ini.get("listen_port").and_then(|port| port.parse().ok());
+        let port = port.unwrap_or(0);
+        let socket_dir = PathBuf::from(ini.get("unix_socket_dir").unwrap_or_default());
+        let notified = match launch.notifies {
+            true => Some(listen_for_reports(&daemon)?),
+            false => None,
+        };
+        if launch.activated {
+            let mut command = account.command(Path::new("/bin/sh"), daemon.dir());
+            command.args(["-c", ACTIVATE]).arg(&binary).arg(&ini_path);
+            let [tcp, unix] = open_sockets(&socket_dir, port)?;
+            daemon.spawn_on(&mut command, tcp.into(), unix.into())?;
+        } else {
+            let mut command = account.command(&binary, daemon.dir());
+            report_to(&mut command, notified.as_ref());
+            command.envs(launch.env.iter().copied());
+            daemon.spawn(command.args(launch.args).arg(&ini_path))?;
+        }
 
         let mut pooler = Self {
-            port: ini
-                .get("listen_port")
-                .and_then(|port| port.parse().ok())
-                .unwrap_or(0),
-            socket_dir: PathBuf::from(ini.get("unix_socket_dir").unwrap_or_default()),
+            port,
+            socket_dir,
             pid: daemon.pid().unwrap_or_default(),
             log_path: daemon.log_path().to_owned(),
             postgres,
             ini_path,
+            notified,
             daemon,
         };
         pooler.wait_until_ready()?;
         Ok(pooler)
+    }
+
+    /// Starts the pooler again with `-R`, so that it takes over from the one that runs, and waits until
+    /// that one has ended. If that fails the old one still runs.
+    pub fn reboot(&mut self) -> Result<(), Error> {
+        self.reboot_into(&find_binary()?)
+    }
+
+    /// As [`Self::reboot`], with another binary.
+    pub fn reboot_into(&mut self, binary: &Path) -> Result<(), Error> {
+        let binary = reachable(binary, &self.daemon)?;
+        let mut command = self.daemon.account().command(&binary, self.daemon.dir());
+        report_to(&mut command, self.notified.as_ref());
+        self.daemon.succeed(command.arg("-R").arg(&self.ini_path))?;
+        self.pid = self.daemon.pid().unwrap_or_default();
+        self.wait_until_ready()
+    }
+
+    /// What it says next to systemd, if it says anything in time.
+    pub fn next_report(&self, limit: Duration) -> Option<String> {
+        let socket = self.notified.as_ref()?;
+        socket.set_read_timeout(Some(limit)).ok()?;
+        let mut text = vec![0; 4096];
+        let len = socket.recv(&mut text).ok()?;
+        text.truncate(len);
+        String::from_utf8(text).ok()
     }
 
     /// Where clients connect: TCP, 127.0.0.1.
@@ -227,6 +315,17 @@ fn find_binary() -> Result<PathBuf, Error> {
     })
 }
 
+/// `PGWEIR_PGBOUNCER`, or the PgBouncer in PATH or where Debian puts it: for tests of living beside one.
+pub fn find_pgbouncer() -> Option<PathBuf> {
+    let named = env::var_os(PGBOUNCER).map(PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let mut places = named
+        .into_iter()
+        .chain(folders.map(|folder| folder.join("pgbouncer")));
+    places.find(|path| path.is_file())
+}
+
 /// Root's pooler runs as a user who may not be able to enter the folder where it was built; it gets a link to
 /// the binary, or a copy, in its own directory.
 fn reachable(binary: &Path, daemon: &Daemon) -> Result<PathBuf, Error> {
@@ -236,13 +335,47 @@ fn reachable(binary: &Path, daemon: &Daemon) -> Result<PathBuf, Error> {
     }
     let folder = daemon.dir().join("bin");
     let copy = folder.join(binary.file_name().unwrap_or_default());
-    fs::create_dir(&folder)
+    if copy.is_file() {
+        return Ok(copy);
+    }
+    fs::create_dir_all(&folder)
         .and_then(|()| {
             fs::hard_link(&binary, &copy).or_else(|_| fs::copy(&binary, &copy).map(|_| ()))
         })
         .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)))
         .doing(|| format!("copying {} to {}", binary.display(), copy.display()))?;
     Ok(copy)
+}
+
+/// Moves the sockets from standard input and output to where systemd passes them.
+const ACTIVATE: &str =
+    "exec 3<&0 4<&1 0</dev/null 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$@\"";
+
+/// A TCP and a Unix socket that anybody may connect to.
+fn open_sockets(dir: &Path, port: u16) -> Result<[OwnedFd; 2], Error> {
+    let path = dir.join(format!(".s.PGSQL.{port}"));
+    let open = || {
+        let tcp = TcpListener::bind(("127.0.0.1", port))?;
+        let unix = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+        Ok([tcp.into(), unix.into()])
+    };
+    open().doing(|| format!("listening on port {port} and {}", path.display()))
+}
+
+fn listen_for_reports(daemon: &Daemon) -> Result<UnixDatagram, Error> {
+    let path = daemon.dir().join("notify");
+    let socket = UnixDatagram::bind(&path).doing(|| format!("listening on {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777))
+        .doing(|| format!("opening {} to all", path.display()))?;
+    Ok(socket)
+}
+
+fn report_to(command: &mut Command, socket: Option<&UnixDatagram>) {
+    let address = socket.and_then(|socket| socket.local_addr().ok());
+    if let Some(path) = address.as_ref().and_then(|address| address.as_pathname()) {
+        command.env("NOTIFY_SOCKET", path);
+    }
 }
 
 /// Adds what every pooler needs here and a test seldom cares about.

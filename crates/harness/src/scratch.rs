@@ -60,8 +60,9 @@ impl Scratch {
     }
 
     /// Tells the guard what to end if we die now.
-    pub(crate) fn watch(&mut self, pid: Option<u32>) {
-        self.tell(&pid.map(|pid| pid.to_string()).unwrap_or_default());
+    pub(crate) fn watch(&mut self, pids: &[u32]) {
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+        self.tell(&pids.join(" "));
     }
 
     /// A guard that is gone cannot be told anything, and nothing we do depends on it.
@@ -154,7 +155,7 @@ mod tests {
             .arg("600")
             .spawn()
             .expect("sleep exists");
-        scratch.watch(Some(sleeper.id()));
+        scratch.watch(&[sleeper.id()]);
 
         scratch.wire = None; // what the kernel does when we die
 

@@ -178,6 +178,16 @@ impl Buffered {
         Poll::Pending
     }
 
+    /// The bytes that have been read and not used.
+    pub fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// The bytes that still have to be written.
+    pub fn unsent(&self) -> &[u8] {
+        &self.unsent
+    }
+
     /// Takes the bytes that have been read and not used.
     pub fn take_held(&mut self) -> Vec<u8> {
         self.offer_again = false;

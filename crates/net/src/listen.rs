@@ -20,7 +20,7 @@ use crate::unix_name::UnixName;
 /// A socket that clients connect to.
 ///
 /// Dropping it closes it at once: the kernel refuses new connections and those that nobody has
-/// accepted yet. The file of a Unix socket stays until [`Listener::close`], because a listener may
+/// accepted yet. The file of a Unix socket stays until [`Listener::remove_file`], because a listener may
 /// live on in another process.
 #[derive(Debug)]
 pub struct Listener {
@@ -161,7 +161,7 @@ impl Listener {
     /// Takes over a listening socket from a service manager or from another process. `unix_port`
     /// is the number to show for a Unix socket.
     ///
-    /// A Unix socket's file is not removed by [`Listener::close`], because whoever made it may want
+    /// A Unix socket's file is not removed by [`Listener::remove_file`], because whoever made it may want
     /// it again; see [`Listener::own_file`].
     pub fn from_fd(fd: OwnedFd, unix_port: u16, tcp: &TcpOptions) -> Result<Self, ListenError> {
         let socket = Socket::from(fd);
@@ -281,8 +281,9 @@ impl Listener {
         }
     }
 
-    /// Stops listening and removes the Unix socket's file, if it is still the one made here.
-    pub fn close(self) {
+    /// Removes the Unix socket's file, if it is still the one made here. Listening ends when this
+    /// is dropped.
+    pub fn remove_file(&self) {
         if let Some(file) = &self.file {
             file.remove();
         }
@@ -428,7 +429,7 @@ mod tests {
             address.to_string(),
             format!("unix({}):6432", std::process::id())
         );
-        listener.close();
+        listener.remove_file();
         assert!(!path.exists());
     }
 
@@ -496,7 +497,7 @@ mod tests {
         let path = dir.path().join(".s.PGSQL.1");
         fs::rename(&path, dir.path().join("aside")).unwrap();
         let _new = Listener::bind_unix(text, 1, PERMISSIONS, &options()).unwrap();
-        old.close();
+        old.remove_file();
         assert!(path.exists());
     }
 

@@ -9,15 +9,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use rustls::CommonState;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::sleep;
 
 use crate::address::{Address, PeerCredentials};
+use crate::connect::Target;
+use crate::pass_fd;
 use crate::socket::{Reader, poll_recv, poll_send};
 use crate::tls::{PeerCertificate, TlsInfo};
+use crate::unix_name::UnixName;
+
+/// Between two tries to send a descriptor while too many are on their way.
+const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
 
 /// A connection to a client or to a server.
 ///
@@ -163,6 +171,36 @@ impl Stream {
         })
     }
 
+    /// Where the other end listens, for a connection that was made to it.
+    pub fn peer_target(&self) -> io::Result<Target> {
+        match self.tcp() {
+            Some(tcp) => tcp.peer_addr().map(Target::Tcp),
+            None => SockRef::from(self)
+                .peer_addr()
+                .map(|address| Target::Unix(UnixName::of(&address))),
+        }
+    }
+
+    /// Writes all of it with a descriptor on its first byte. What the kernel takes at once leaves in
+    /// one message.
+    ///
+    /// # Errors
+    /// As the operating system says; descriptors travel over Unix sockets only.
+    pub async fn write_with_fd(&mut self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+        let Self::Unix(unix) = self else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let send = || pass_fd::send(unix.as_fd(), bytes, fd);
+        let sent = loop {
+            match unix.async_io(Interest::WRITABLE, send).await {
+                // The kernel holds so many descriptors on their way; the reader has to take some.
+                Err(error) if is_too_many_in_flight(&error) => sleep(IN_FLIGHT_PAUSE).await,
+                other => break other?,
+            }
+        };
+        unix.write_all(&bytes[sent..]).await
+    }
+
     /// Whether this is a Unix socket.
     pub fn is_unix(&self) -> bool {
         matches!(self, Self::Unix(_))
@@ -198,7 +236,7 @@ impl Stream {
     pub fn abort(self) {
         if let Some(tcp) = self.tcp() {
             // A socket that is already gone is as closed as it can be.
-            let _ = SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 
@@ -216,6 +254,10 @@ impl Stream {
             Self::Tcp(_) | Self::Unix(_) => None,
         }
     }
+}
+
+fn is_too_many_in_flight(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::TOOMANYREFS.raw_os_error())
 }
 
 impl TlsSession {
@@ -310,7 +352,7 @@ impl AsFd for Stream {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     use super::*;

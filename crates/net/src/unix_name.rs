@@ -5,6 +5,8 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use socket2::SockAddr;
+
 /// The name of a Unix socket: a path, or a name in Linux's abstract namespace.
 ///
 /// An abstract name is kept with a leading NUL, the form that the kernel and tokio use.
@@ -24,6 +26,14 @@ impl UnixName {
             }
             None => Self(name.into()),
         }
+    }
+
+    /// The name that an address of the kernel's has; empty for a socket that was never given one.
+    pub(crate) fn of(address: &SockAddr) -> Self {
+        if let Some(name) = address.as_abstract_namespace() {
+            return Self(OsString::from_vec([&[0], name].concat()));
+        }
+        Self(address.as_pathname().unwrap_or(Path::new("")).into())
     }
 
     /// The file, unless the name is abstract.

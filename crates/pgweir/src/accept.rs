@@ -1,16 +1,18 @@
 //! Listening sockets and what comes in through them.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use pgweir_config::Settings;
 use pgweir_net::{
     ListenOptions, Listener, TcpOptions, UnixPermissions, group_id, resolve_listen_address,
 };
 
 use crate::serve;
-use crate::shared::{Shared, Shutdown};
+use crate::shared::{Hold, Shared, Shutdown, lock};
 
 /// How long to wait after an accept has failed: mostly the process is out of descriptors, and
 /// trying again at once would only burn the processor.
@@ -71,6 +73,46 @@ pub(crate) fn open(settings: &Settings, tcp: TcpOptions) -> Result<Vec<Listener>
     Ok(listeners)
 }
 
+/// Takes the sockets that systemd listens on for us. It made them, so it also removes their files.
+///
+/// # Errors
+/// The text for the log; the program cannot start.
+pub(crate) fn adopt(
+    mut sockets: ListenFd,
+    settings: &Settings,
+    tcp: TcpOptions,
+) -> Result<Vec<Listener>, String> {
+    for (key, is_set) in [
+        ("listen_addr", settings.listen_addr.iter().next().is_some()),
+        (
+            "unix_socket_dir",
+            !matches!(&*settings.unix_socket_dir, "" | "/tmp"),
+        ),
+    ] {
+        if is_set {
+            tracing::warn!("sockets passed from service manager, {key} ignored");
+        }
+    }
+    let mut listeners = Vec::new();
+    for index in 0..sockets.len() {
+        let socket = take_socket(&mut sockets, index)
+            .map_err(|error| format!("socket passed from service manager: {error}"))?;
+        let listener = Listener::from_fd(socket, settings.listen_port, &tcp)
+            .map_err(|error| error.to_string())?;
+        tracing::info!("socket passed from service manager ({})", listener.name());
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn take_socket(sockets: &mut ListenFd, index: usize) -> io::Result<OwnedFd> {
+    let taken = match sockets.take_tcp_listener(index) {
+        Ok(tcp) => tcp.map(OwnedFd::from),
+        Err(_) => sockets.take_unix_listener(index)?.map(OwnedFd::from),
+    };
+    taken.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
 fn group(name: &str) -> io::Result<Option<u32>> {
     if name.is_empty() {
         Ok(None)
@@ -80,12 +122,16 @@ fn group(name: &str) -> io::Result<Option<u32>> {
 }
 
 /// Accepts until the listener has to close.
-pub(crate) async fn run(shared: Arc<Shared>, listener: Listener) {
+pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
     loop {
         // Registered before the order is looked at, so that none is missed.
         let changed = shared.operator.changed.notified();
         if must_close(&shared, &listener) {
-            return listener.close();
+            return close(&shared, &listener);
+        }
+        if shared.operator.hold() == Hold::Suspended {
+            shared.held.closed_door(changed).await;
+            continue;
         }
         tokio::select! {
             () = changed => {}
@@ -100,6 +146,14 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Listener) {
             },
         }
     }
+}
+
+/// A socket that has been handed over, or may have been, lives on in another process: its file stays.
+fn close(shared: &Shared, listener: &Arc<Listener>) {
+    if shared.operator.hold() != Hold::Suspended {
+        listener.remove_file();
+    }
+    lock(&shared.listeners).retain(|other| !Arc::ptr_eq(other, listener));
 }
 
 /// While the process drains, the Unix socket stays for the console.

@@ -5,13 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgweir_config::CONSOLE_DATABASE;
-use pgweir_console::{Access, Command, CommandError, Notice, Session, ShutdownMode, Step, Verb};
+use pgweir_console::{
+    Access, Command, CommandError, Notice, Session, Show, ShutdownMode, Step, Verb,
+};
 use pgweir_wire::SizeLimits;
 
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
 use crate::farewell::Farewell;
 use crate::shared::{Hold, Shared, Shutdown, lock};
+use crate::takeover::hold::{self, HoldAt};
+use crate::takeover::{fds, give};
 use crate::{janitor, pools, reload, show, shutdown};
 
 /// How often a waiting command looks again if nobody rings.
@@ -38,7 +42,7 @@ pub(crate) async fn serve(
     loop {
         let message = tokio::select! {
             message = talk.message(SizeLimits::HELD) => message,
-            farewell = order_to_end(client) => return farewell,
+            farewell = client.ordered_to_end() => return farewell,
         };
         let (tag, body) = match message {
             Ok(message) => message,
@@ -51,6 +55,22 @@ pub(crate) async fn serve(
         let mut out = Vec::new();
         match session.handle_frame(tag, &body, &mut out) {
             Step::Continue => {}
+            Step::Run(Command::Show(Show::Fds)) => {
+                let to_own_user = client.is_own_user();
+                let written = fds::write(shared, &mut talk.stream, to_own_user).await;
+                if written.is_err() {
+                    return Farewell::ClientGone;
+                }
+            }
+            Step::Run(command @ Command::Handover) => match hand_over(shared, client).await {
+                Ok(()) => {
+                    if give::parcels(shared, &mut talk.stream).await.is_err() {
+                        return Farewell::ClientGone;
+                    }
+                    command.write_done(None, &mut out);
+                }
+                Err(error) => error.write(&mut out),
+            },
             Step::Run(command) => match execute(shared, client, &command, &mut out).await {
                 Ok(Outcome::Done(notice)) => command.write_done(notice, &mut out),
                 Ok(Outcome::Answered) => {}
@@ -66,15 +86,6 @@ pub(crate) async fn serve(
             return Farewell::ClientGone;
         }
     }
-}
-
-/// Resolves when somebody has told this client to end.
-async fn order_to_end(client: &Client) -> Farewell {
-    std::future::poll_fn(|_| match client.take_end() {
-        Some(farewell) => std::task::Poll::Ready(farewell),
-        None => std::task::Poll::Pending,
-    })
-    .await
 }
 
 async fn execute(
@@ -98,7 +109,12 @@ async fn execute(
         }
         Command::Pause(database) => pause(shared, client, database.as_deref()).await?,
         Command::Resume(database) => resume(shared, client, database.as_deref())?,
-        Command::Suspend => suspend(shared, client)?,
+        Command::Suspend => {
+            may_suspend(shared)?;
+            tracing::info!(peer = %client, "SUSPEND command issued");
+            hold::everything(shared, HoldAt::Boundary).await;
+        }
+        Command::Handover => unreachable!("it is answered where the sockets are"),
         Command::Disable(database) => {
             known(shared, database, Verb::Disable)?;
             lock(&shared.operator.disabled).insert(database.clone());
@@ -254,7 +270,11 @@ fn resume(
 
 /// RESUME of everything; databases that were paused by name stay so.
 pub(crate) fn resume_all(shared: &Arc<Shared>) {
+    let was_suspended = shared.operator.hold() == Hold::Suspended;
     shared.operator.set_hold(Hold::None);
+    if was_suspended {
+        hold::release(shared);
+    }
     let paused = lock(&shared.operator.paused).clone();
     let actions = shared
         .pools()
@@ -269,19 +289,30 @@ pub(crate) fn cancel(shared: &Arc<Shared>) {
     }
 }
 
-/// Until clients can be handed to another process, SUSPEND is a PAUSE that waits for nothing.
-fn suspend(shared: &Arc<Shared>, client: &Client) -> Result<(), CommandError> {
+fn may_suspend(shared: &Shared) -> Result<(), CommandError> {
     if shared.operator.hold() != Hold::None {
         return Err(CommandError::AlreadyPaused);
     }
     if !lock(&shared.operator.paused).is_empty() {
         return Err(CommandError::SuspendWithPausedDatabases);
     }
-    tracing::info!(peer = %client, "SUSPEND command issued");
-    shared.operator.set_hold(Hold::Suspended);
-    let actions = shared.pools().pause(|_| true, Instant::now());
-    pools::perform(shared, actions);
     Ok(())
+}
+
+/// A successor asks for everything. It must be our own user: it gets all sockets and secrets.
+async fn hand_over(shared: &Arc<Shared>, client: &Client) -> Result<(), CommandError> {
+    if !client.is_own_user() {
+        return Err(CommandError::AdminAccessNeeded);
+    }
+    may_suspend(shared)?;
+    tracing::info!(peer = %client, "HANDOVER command issued");
+    shared.held.set_successor(client);
+    hold::everything(shared, HoldAt::Anywhere).await;
+    match shared.operator.hold() {
+        Hold::Suspended => Ok(()),
+        // Somebody was faster.
+        Hold::None | Hold::Paused => Err(CommandError::NotPaused),
+    }
 }
 
 async fn kill(

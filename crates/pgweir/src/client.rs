@@ -4,13 +4,14 @@
 //! through its [`Mailbox`].
 
 use std::fmt;
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use pgweir_net::Address;
 use pgweir_net::tls::TlsInfo;
+use pgweir_net::{Address, Stream};
 use pgweir_pool::{PoolId, Refusal, Scope, SlotId, Ticket};
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
@@ -19,6 +20,7 @@ use crate::farewell::Farewell;
 use crate::leaks::SpokenWords;
 use crate::server::Server;
 use crate::shared::Route;
+use crate::takeover::hold::HoldAt;
 
 /// A server on its way to, or held by, a client.
 #[derive(Debug)]
@@ -56,6 +58,18 @@ struct Mailbox {
     /// Somebody wants to know what the client has asked of its server.
     inquired: bool,
     spoken: Option<Box<SpokenWords>>,
+    /// Stands until it is taken back.
+    hold: Option<HoldAt>,
+}
+
+impl Mailbox {
+    fn is_empty_but_for_hold(&self) -> bool {
+        self.mail.is_none()
+            && self.end.is_none()
+            && self.notice.is_none()
+            && self.canceled.is_none()
+            && !self.inquired
+    }
 }
 
 /// What a replication client's own server is asked for at its login.
@@ -121,6 +135,8 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) id: u64,
+    /// The number of its socket, to be shown.
+    pub(crate) fd: RawFd,
     pub(crate) address: Address,
     pub(crate) local: Address,
     pub(crate) connected_at: Instant,
@@ -142,6 +158,15 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A client on this socket, that connected at this moment.
+    pub(crate) fn on(id: u64, stream: &Stream, address: Address, connected_at: Instant) -> Self {
+        let local = stream.local_address(address.port()).unwrap_or(address);
+        Self {
+            fd: stream.as_fd().as_raw_fd(),
+            ..Self::new(id, address, local, connected_at)
+        }
+    }
+
     pub(crate) fn new(id: u64, address: Address, local: Address, now: Instant) -> Self {
         let clocks = Clocks {
             phase: Phase::Login,
@@ -151,6 +176,7 @@ impl Client {
         };
         Self {
             id,
+            fd: -1,
             address,
             local,
             connected_at: now,
@@ -237,6 +263,71 @@ impl Client {
         self.ring(mailbox);
     }
 
+    /// Tells the task to put its session down. Stands until [`Self::release`].
+    pub(crate) fn hold(&self, at: HoldAt) {
+        let mut mailbox = self.mailbox();
+        if mailbox.hold != Some(at) {
+            mailbox.hold = Some(at);
+            self.ring(mailbox);
+        }
+    }
+
+    /// The task may go on.
+    pub(crate) fn release(&self) {
+        let mut mailbox = self.mailbox();
+        if mailbox.hold.take().is_some() {
+            self.ring(mailbox);
+        }
+    }
+
+    /// Whether the task is to put its session down, and where.
+    pub(crate) fn hold_order(&self) -> Option<HoldAt> {
+        self.mailbox().hold
+    }
+
+    /// Whether something else has come than the order to hold.
+    pub(crate) fn has_other_mail(&self) -> bool {
+        !self.mailbox().is_empty_but_for_hold()
+    }
+
+    /// Resolves when something else comes than the order to hold. For the client's own task.
+    pub(crate) async fn other_mail(&self) {
+        std::future::poll_fn(|_| match self.has_other_mail() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    /// Resolves when somebody has told the client to end. For the client's own task.
+    pub(crate) async fn ordered_to_end(&self) -> Farewell {
+        std::future::poll_fn(|_| match self.take_end() {
+            Some(farewell) => Poll::Ready(farewell),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// The user `pgbouncer` (or `pgweir`) on the Unix socket, being the system user that we run as:
+    /// it could read our memory anyway.
+    pub(crate) fn is_own_user(&self) -> bool {
+        let own = rustix::process::getuid().as_raw();
+        let named = self
+            .identity
+            .get()
+            .is_some_and(|identity| matches!(&*identity.user, "pgbouncer" | "pgweir"));
+        named
+            && self
+                .address
+                .peer_credentials()
+                .is_some_and(|peer| peer.uid == own)
+    }
+
+    /// Whether it has been told that it is in.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.cancel_key.get().is_some()
+    }
+
     fn ring(&self, mailbox: MutexGuard<'_, Mailbox>) {
         self.has_mail.store(true, Ordering::Release);
         let waker = mailbox.waker.clone();
@@ -299,11 +390,7 @@ impl Client {
     fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
         let mut mailbox = self.mailbox();
         let taken = f(&mut mailbox);
-        let empty = mailbox.mail.is_none()
-            && mailbox.end.is_none()
-            && mailbox.notice.is_none()
-            && mailbox.canceled.is_none()
-            && !mailbox.inquired;
+        let empty = mailbox.is_empty_but_for_hold() && mailbox.hold.is_none();
         self.has_mail.store(!empty, Ordering::Release);
         taken
     }

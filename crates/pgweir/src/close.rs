@@ -5,6 +5,7 @@
 //! backend no longer counts. If it does not come in time the slot is quarantined: still counted,
 //! and freed when the end comes after all.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::client::Client;
-use crate::server::Server;
+use crate::server::{Server, ServerInfo};
 use crate::shared::Shared;
 use crate::{cancel, pools};
 
@@ -59,31 +60,112 @@ pub(crate) fn give_up(
 }
 
 async fn run(shared: Arc<Shared>, slot: SlotId, mut server: Box<Server>, busy: Busy) {
+    let ending = Ending::begin(&shared, slot, Some(server.line.stream()));
     if busy == Busy::Yes && server.relay.may_cancel() {
         cancel::send(&shared, &server.info).await;
     }
     wait_for_end(&shared, slot, server.line.stream_mut()).await;
+    drop(ending);
     free(&shared, slot);
+}
+
+/// How a server is told that its connection ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Goodbye {
+    /// By the message for that.
+    Terminate,
+    /// By the end of the stream: on a TLS connection that came from another process nothing can be
+    /// said.
+    Silent,
 }
 
 /// Says goodbye and reads until the peer has closed; quarantines the slot if that takes long.
 pub(crate) async fn wait_for_end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream) {
+    end(shared, slot, stream, Goodbye::Terminate).await;
+}
+
+async fn end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream, goodbye: Goodbye) {
     let patience = shared.config().global.server_close_timeout.duration();
-    let mut goodbye = BytesMut::new();
-    frontend::terminate(&mut goodbye);
-    let ending = async {
-        // The peer may be gone already; then reading finds the end at once.
-        let _ = stream.write_all(&goodbye).await;
-        let _ = stream.shutdown().await;
-        read_to_end(stream).await;
-    };
-    if timeout(patience, ending).await.is_err() {
+    if timeout(patience, say_goodbye(stream, goodbye))
+        .await
+        .is_err()
+    {
         shared.pools().quarantined(slot, Instant::now());
         tracing::warn!(
             "PostgreSQL has not closed a connection within {} s: its slot stays taken",
             patience.as_secs()
         );
         read_to_end(stream).await;
+    }
+}
+
+async fn say_goodbye(stream: &mut Stream, goodbye: Goodbye) {
+    if goodbye == Goodbye::Terminate {
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        // The peer may be gone already; then reading finds the end at once.
+        let _ = stream.write_all(&out).await;
+    }
+    let _ = stream.shutdown().await;
+    read_to_end(stream).await;
+}
+
+/// Waits for the end of a server that another process was closing, or could not hand over. Without
+/// its socket the slot stays taken for as long as a backend may take to end.
+pub(crate) async fn inherited(
+    shared: Arc<Shared>,
+    slot: SlotId,
+    info: Arc<ServerInfo>,
+    stream: Option<Stream>,
+    goodbye: Goodbye,
+) {
+    let ending = Ending::begin(&shared, slot, stream.as_ref());
+    match stream {
+        Some(mut stream) => {
+            // It may be in the middle of a query.
+            cancel::send(&shared, &info).await;
+            end(&shared, slot, &mut stream, goodbye).await;
+        }
+        None => {
+            let patience = shared.config().global.server_close_timeout.duration();
+            tokio::time::sleep(patience).await;
+        }
+    }
+    drop(ending);
+    free(&shared, slot);
+}
+
+/// Ends servers for which there is no pool to count them in, and waits for that.
+pub(crate) async fn until_ended(shared: &Shared, streams: Vec<Stream>) {
+    let patience = shared.config().global.server_close_timeout.duration();
+    let deadline = tokio::time::Instant::now() + patience;
+    for mut stream in streams {
+        let ending = say_goodbye(&mut stream, Goodbye::Terminate);
+        if tokio::time::timeout_at(deadline, ending).await.is_err() {
+            tracing::warn!("PostgreSQL has not closed a connection that has no pool any more");
+        }
+    }
+}
+
+/// The end of a server, of which a successor is told: it has to count the server until then.
+pub(crate) struct Ending<'a> {
+    shared: &'a Shared,
+    slot: SlotId,
+}
+
+impl<'a> Ending<'a> {
+    /// From here on the socket, if it is still there, is only read to its end.
+    pub(crate) fn begin(shared: &'a Shared, slot: SlotId, stream: Option<&Stream>) -> Self {
+        // Without a descriptor to spare, a successor counts the server for a while.
+        let socket = stream.and_then(|stream| stream.as_fd().try_clone_to_owned().ok());
+        shared.endings.insert(slot, socket);
+        Self { shared, slot }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.shared.endings.remove(&self.slot);
     }
 }
 
@@ -102,7 +184,9 @@ pub(crate) fn write_off(shared: &Arc<Shared>, client: &Client) {
     let shared = Arc::clone(shared);
     let patience = shared.config().global.server_close_timeout.duration();
     tokio::spawn(async move {
+        let ending = Ending::begin(&shared, slot, None);
         tokio::time::sleep(patience).await;
+        drop(ending);
         free(&shared, slot);
     });
 }

@@ -91,6 +91,8 @@ pub(crate) enum Farewell {
     ServersShuttingDown,
     /// `auth_type = ldap` without `auth_ldap_options`.
     NoLdapOptions,
+    /// It could not be held within `suspend_timeout`.
+    SuspendTimeout,
 }
 
 /// What is sent, before it is bytes.
@@ -233,6 +235,7 @@ impl Farewell {
             Self::ShuttingDown => "pooler is shutting down".into(),
             Self::ServersShuttingDown => "server shutting down".into(),
             Self::NoLdapOptions => "auth_ldap_options is null".into(),
+            Self::SuspendTimeout => "suspend_timeout".into(),
         }
     }
 
@@ -302,6 +305,7 @@ impl Farewell {
             Self::DatabaseChanged
             | Self::Killed
             | Self::DatabaseRemoved
+            | Self::SuspendTimeout
             | Self::ServersShuttingDown => SqlState::ADMIN_SHUTDOWN,
         }
     }

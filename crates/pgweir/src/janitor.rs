@@ -11,7 +11,7 @@ use pgweir_stats::{LogLine, Snapshot, Tally};
 use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
-use crate::shared::{Shared, Shutdown, lock};
+use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{leaks, pools, survey};
 
 /// PgBouncer's: three times per second.
@@ -27,12 +27,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         interval.tick().await;
         let now = Instant::now();
-        expire_clients(&shared, now);
-        zones.tick(&shared, now);
-        names::leave_old_addresses(&shared);
-        keep_pools(&shared, now);
-        survey::refresh(&shared, now);
-        leaks::look(&shared, now);
+        if shared.operator.hold() != Hold::Suspended {
+            expire_clients(&shared, now);
+            zones.tick(&shared, now);
+            names::leave_old_addresses(&shared);
+            keep_pools(&shared, now);
+            survey::refresh(&shared, now);
+            leaks::look(&shared, now);
+        }
         forget_autodbs(&shared, now);
         finish_shutdown(&shared);
         let period = u64::try_from(shared.config().global.stats_period)

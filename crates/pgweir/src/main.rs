@@ -22,6 +22,7 @@ mod limits;
 mod log;
 mod login;
 mod names;
+mod notify;
 mod open;
 mod options;
 #[cfg_attr(not(feature = "pam"), path = "pam_not_built.rs")]
@@ -40,20 +41,25 @@ mod shutdown;
 mod signals;
 mod survey;
 mod system;
+mod takeover;
 mod tls;
 
 use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use listenfd::ListenFd;
 use pgweir_config::Config;
 use pgweir_net::Listener;
 
 use crate::args::{Request, Run};
 use crate::credentials::AuthFiles;
 use crate::log::Log;
-use crate::shared::{Shared, Shutdown};
+use crate::shared::{Shared, Shutdown, lock};
 use crate::system::Background;
+use crate::takeover::adopt;
+use crate::takeover::take::{self, Predecessor};
 use crate::tls::Tls;
 
 fn main() -> ExitCode {
@@ -118,15 +124,24 @@ fn check(file: &str) -> ExitCode {
 fn run(options: &Run) -> ExitCode {
     let log = Log::start(options.quiet, options.verbose);
     match prepare(options, log) {
-        Ok(Some(config)) => serve(&config, log),
+        Ok(Some(start)) => serve(start, log),
         Ok(None) => ExitCode::SUCCESS,
         Err(()) => ExitCode::FAILURE,
     }
 }
 
+/// What a process begins with.
+struct Start {
+    config: Config,
+    /// The sockets that systemd listens on for us.
+    sockets: ListenFd,
+    /// The process to take over from.
+    old: Option<UnixStream>,
+}
+
 /// Everything that can fail before the first client. What failed has been logged. `None`: the
 /// program goes on in another process.
-fn prepare(options: &Run, log: &'static Log) -> Result<Option<Config>, ()> {
+fn prepare(options: &Run, log: &'static Log) -> Result<Option<Start>, ()> {
     let mut config = reload::first(&options.config)?;
     let global = &mut config.global;
     if options.verbose > 0 {
@@ -135,10 +150,6 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Option<Config>, ()> {
     if options.user.is_some() {
         global.user.clone_from(&options.user);
     }
-    if options.daemon && (global.pidfile.is_empty() || global.logfile.is_empty() && !global.syslog)
-    {
-        return fatal("daemon needs pidfile configured, and logfile or syslog");
-    }
     if let Some(user) = &global.user
         && let Err(text) = system::become_user(user)
     {
@@ -146,6 +157,15 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Option<Config>, ()> {
     }
     if rustix::process::getuid().is_root() {
         return fatal("PgBouncer should not run as root (set the key \"user\", or use -u)");
+    }
+    let sockets = ListenFd::from_env();
+    let find_old = |config: &Config| match sockets.len() {
+        0 => take::find(&config.global),
+        // Whatever runs has sockets of its own.
+        _ => None,
+    };
+    if let Err(text) = look_around(options, &config, find_old(&config).is_some()) {
+        return fatal(&text);
     }
     if options.daemon {
         match system::go_to_background() {
@@ -157,10 +177,36 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Option<Config>, ()> {
     if let Err(error) = log.open(&config.global) {
         return fatal(&error);
     }
-    if options.reboot {
-        tracing::warn!("online restart (-R) is not supported yet: this is a normal start");
+    let old = match options.reboot {
+        true => find_old(&config),
+        false => None,
+    };
+    if options.reboot && old.is_none() {
+        tracing::info!("old process not found, try to continue normally");
     }
-    Ok(Some(config))
+    Ok(Some(Start {
+        config,
+        sockets,
+        old,
+    }))
+}
+
+/// What can be seen to go wrong as long as somebody looks at our exit code.
+fn look_around(options: &Run, config: &Config, is_running: bool) -> Result<(), String> {
+    let global = &config.global;
+    if is_running && !options.reboot {
+        return Err("unix socket is in use, cannot continue".to_owned());
+    }
+    if !is_running {
+        system::check_pidfile(&global.pidfile)?;
+    }
+    if options.daemon && global.pidfile.is_empty() {
+        return Err("daemon needs pidfile configured".to_owned());
+    }
+    if options.daemon && global.logfile.is_empty() && !global.syslog {
+        tracing::warn!("daemon without logfile and syslog: nothing will be logged");
+    }
+    Ok(())
 }
 
 fn fatal<T>(text: &str) -> Result<T, ()> {
@@ -169,8 +215,8 @@ fn fatal<T>(text: &str) -> Result<T, ()> {
 }
 
 /// Serves until the process is told to stop.
-fn serve(config: &Config, log: &'static Log) -> ExitCode {
-    let runtime = match config.global.workers {
+fn serve(start: Start, log: &'static Log) -> ExitCode {
+    let runtime = match start.config.global.workers {
         ..=1 => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build(),
@@ -186,7 +232,7 @@ fn serve(config: &Config, log: &'static Log) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(live(config.clone(), log));
+    let result = runtime.block_on(live(start, log));
     // What is still running has been told; nothing is waited for any more.
     runtime.shutdown_background();
     match result {
@@ -198,17 +244,32 @@ fn serve(config: &Config, log: &'static Log) -> ExitCode {
     }
 }
 
-async fn live(config: Config, log: &'static Log) -> Result<(), String> {
+async fn live(start: Start, log: &'static Log) -> Result<(), String> {
+    let Start {
+        config,
+        sockets,
+        old,
+    } = start;
     let tls = Tls::load(&config.global).map_err(|error| {
         tracing::error!("TLS setup failed: {error}");
         "TLS setup failed".to_owned()
     })?;
     let files = AuthFiles::load(&config.global);
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
-    let _pidfile = system::write_pidfile(&config.global.pidfile)?;
+    let pidfile = config.global.pidfile.clone();
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
-    preflight::at_start(&shared).await?;
-    let listeners = accept::open(&shared.config().global, shared.tcp_options())?;
+    let (listeners, _pidfile) = match old {
+        None => {
+            let pidfile = system::write_pidfile(&pidfile)?;
+            preflight::at_start(&shared).await?;
+            let listeners = open_listeners(&shared, sockets)?;
+            (listeners, pidfile)
+        }
+        Some(old) => {
+            let listeners = take_over(&shared, old).await?;
+            (listeners, system::wait_for_pidfile(&pidfile).await?)
+        }
+    };
     announce(&shared);
     let listening: Vec<_> = listeners
         .into_iter()
@@ -216,6 +277,7 @@ async fn live(config: Config, log: &'static Log) -> Result<(), String> {
         .collect();
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     let signals = tokio::spawn(signals::run(Arc::clone(&shared)));
+    notify::ready();
     wait_for_end(&shared, signals).await?;
     for listener in listening {
         // A listener that has to close does so at once.
@@ -224,7 +286,29 @@ async fn live(config: Config, log: &'static Log) -> Result<(), String> {
     Ok(())
 }
 
+fn open_listeners(shared: &Shared, sockets: ListenFd) -> Result<Vec<Listener>, String> {
+    let (config, options) = (shared.config(), shared.tcp_options());
+    match sockets.len() {
+        0 => accept::open(&config.global, options),
+        _ => accept::adopt(sockets, &config.global, options),
+    }
+}
+
+/// Goes on with what another process was doing. Nothing else runs before that process has ended.
+async fn take_over(shared: &Arc<Shared>, old: UnixStream) -> Result<Vec<Listener>, String> {
+    let mut old = Predecessor::log_in(old)?;
+    let estate = old.take()?;
+    let adopted = adopt::everything(shared, estate)?;
+    tracing::info!("took over {}", adopted.summary());
+    notify::taking_over();
+    old.end()?;
+    tracing::info!("old process killed, resuming work");
+    Ok(adopted.start().await)
+}
+
 fn spawn_listener(shared: &Arc<Shared>, listener: Listener) -> tokio::task::JoinHandle<()> {
+    let listener = Arc::new(listener);
+    lock(&shared.listeners).push(Arc::clone(&listener));
     tokio::spawn(accept::run(Arc::clone(shared), listener))
 }
 
@@ -241,7 +325,7 @@ fn announce(shared: &Shared) {
 
 async fn wait_for_end(
     shared: &Arc<Shared>,
-    mut signals: tokio::task::JoinHandle<std::io::Result<()>>,
+    mut signals: tokio::task::JoinHandle<Result<(), String>>,
 ) -> Result<(), String> {
     loop {
         let changed = shared.operator.changed.notified();
@@ -252,7 +336,7 @@ async fn wait_for_end(
             () = changed => {}
             ended = &mut signals => {
                 return match ended {
-                    Ok(Err(error)) => Err(format!("cannot listen for signals: {error}")),
+                    Ok(Err(text)) => Err(text),
                     Ok(Ok(())) | Err(_) => Err("signal handling has ended".to_owned()),
                 };
             }

@@ -5,10 +5,10 @@
 
 mod connect_query;
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_auth::{
@@ -114,6 +114,7 @@ async fn attempt(
     let info = Arc::new(ServerInfo {
         id,
         home: Arc::clone(home),
+        fd: OnceLock::new(),
         target,
         host,
         address,
@@ -133,9 +134,9 @@ async fn attempt(
         talk: None,
         dedicated_to,
     };
-    let outcome = match patience {
-        Some(patience) => timeout(patience, opening.run()).await,
-        None => Ok(opening.run().await),
+    let outcome = tokio::select! {
+        outcome = timeout(patience.unwrap_or(Duration::MAX), opening.run()) => outcome,
+        () = shared.held.no_more_logins() => Ok(Err(connect_failure("suspend_timeout").into())),
     };
     let trouble = match outcome {
         Ok(Ok(server)) => return Ok(server),
@@ -147,6 +148,7 @@ async fn attempt(
     tracing::info!(peer = %info, "closing because: {} (age={age}s)", trouble.log);
     if let Some(mut talk) = opening.talk.take() {
         // PostgreSQL counts a login until its backend has ended: the slot waits for that.
+        let _ending = close::Ending::begin(shared, slot, Some(&talk.stream));
         close::wait_for_end(shared, slot, &mut talk.stream).await;
     }
     Err(trouble.failure)
@@ -298,6 +300,7 @@ impl Opening<'_> {
                 tracing::debug!(peer = %self.info, "{error}");
                 connect_failure("connect failed")
             })?;
+        let _ = self.info.fd.set(stream.as_fd().as_raw_fd());
         let local = stream.local_address(self.info.address.port());
         if let Ok(local) = local {
             let _ = self.info.local.set(local);

@@ -89,6 +89,7 @@ fn close_text(reason: CloseReason) -> &'static str {
         CloseReason::Paused => "pause mode",
         CloseReason::Removed => "database removed",
         CloseReason::Abandoned => "replication client was closed",
+        CloseReason::Inherited => "it came from another pooler",
     }
 }
 

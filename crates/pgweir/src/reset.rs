@@ -43,6 +43,10 @@ pub(crate) fn after_client(
     server: Box<Server>,
     farewell: &Farewell,
 ) {
+    if server.work.is_own {
+        let reason = "replication client was closed";
+        return close::give_up(shared, slot, server, reason, Busy::Yes);
+    }
     match farewell {
         Farewell::ServerLost | Farewell::ServerEnded => {
             close::give_up(shared, slot, server, "server conn crashed?", Busy::Gone);

@@ -3,22 +3,26 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use pgweir_console::Access;
 use pgweir_net::{Address, Buffered, Stream};
 use pgweir_pool::Scope;
-use pgweir_session::Expiry;
+use pgweir_session::{ClientSide, Expiry};
+use pgweir_wire::CancelKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::client::{Client, Counted};
+use crate::client::{Client, Counted, Identity, Lease};
 use crate::conversation::Conversation;
 use crate::farewell::Farewell;
 use crate::login::{Entrance, Entry, Login};
-use crate::relay::{self, Session};
-use crate::shared::Shared;
+use crate::relay::{self, Session, Stop};
+use crate::shared::{Hold, Route, Shared, Shutdown};
+use crate::takeover::hold;
 use crate::{admin, cancel, close, limits};
 
 /// How long a client that is being sent away may take to read why.
@@ -33,25 +37,52 @@ pub(crate) fn serve(
     stream: Stream,
     address: Address,
 ) -> impl Future<Output = ()> + Send {
-    let client = register(&shared, &stream, address);
+    let client = Client::on(shared.next_id(), &stream, address, Instant::now());
+    let client = register(&shared, client);
     let login = Box::pin(enter(Arc::clone(&shared), Arc::clone(&client), stream));
-    async move {
-        let mut life = std::pin::pin!(live(&shared, &client, login));
-        let end = std::future::poll_fn(|cx| {
-            let turn = catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx)));
-            turn.map_or(Poll::Ready(End::Panicked), |poll| {
-                poll.map(|()| End::Orderly)
-            })
+    contain(shared, client, login)
+}
+
+/// Goes on with a client that another process has handed over.
+pub(crate) fn go_on(session: Session) -> impl Future<Output = ()> + Send {
+    let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
+    let known = Arc::clone(&client);
+    let session = Box::pin(async move {
+        attach(&known).await;
+        Some(Begun::Session(Box::new(session)))
+    });
+    contain(shared, client, session)
+}
+
+/// Sends a client away that another process has handed over and that has no place here.
+pub(crate) async fn turn_away(
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    stream: Stream,
+    farewell: Farewell,
+) {
+    log_end(&shared, &client, &farewell);
+    forget(&shared, &client);
+    tell(&shared, &client, stream, &farewell).await;
+}
+
+/// A client's life to its end, even if that is a panic.
+async fn contain(shared: Arc<Shared>, client: Arc<Client>, beginning: Pin<Box<impl Begin>>) {
+    let mut life = std::pin::pin!(live(beginning));
+    let end = std::future::poll_fn(|cx| {
+        let turn = catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx)));
+        turn.map_or(Poll::Ready(End::Panicked), |poll| {
+            poll.map(|()| End::Orderly)
         })
-        .await;
-        if end == End::Panicked {
-            // The panic has been printed. Other clients must not pay for it: what this one held is
-            // given back as far as that is safe.
-            tracing::error!(peer = %client, "a bug ended this client's task");
-            close::write_off(&shared, &client);
-        }
-        forget(&shared, &client);
+    })
+    .await;
+    if end == End::Panicked {
+        // The panic has been printed. Other clients must not pay for it: what this one held is
+        // given back as far as that is safe.
+        tracing::error!(peer = %client, "a bug ended this client's task");
+        close::write_off(&shared, &client);
     }
+    forget(&shared, &client);
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,73 +92,122 @@ enum End {
 }
 
 /// From here on the client is listed and counted.
-fn register(shared: &Shared, stream: &Stream, address: Address) -> Arc<Client> {
-    let local = stream.local_address(address.port()).unwrap_or(address);
-    let client = Arc::new(Client::new(
-        shared.next_id(),
-        address,
-        local,
-        Instant::now(),
-    ));
+pub(crate) fn register(shared: &Shared, client: Client) -> Arc<Client> {
+    let client = Arc::new(client);
     shared.clients.insert(client.id, Arc::clone(&client));
-    let scopes = limits::of_connection(&address);
+    let scopes = limits::of_connection(&client.address);
     shared.pools().budget.take_unlimited(&scopes);
     client.counted().scopes = scopes;
     client
 }
 
 /// Logs in and then does what the connection is for.
-async fn live(shared: &Arc<Shared>, client: &Arc<Client>, login: Pin<Box<impl Enter>>) {
-    let Some((entry, talk)) = login.await else {
-        return;
-    };
-    match entry {
-        Entry::Client(entrance) => {
-            let mut session = begin(shared, client, *entrance, talk);
-            let farewell = session.run().await;
-            Box::pin(leave(session, farewell)).await;
+async fn live(beginning: Pin<Box<impl Begin>>) {
+    match beginning.await {
+        None => {}
+        Some(Begun::Session(mut session)) => {
+            let farewell = loop {
+                match session.run().await {
+                    Stop::Ended(farewell) => break farewell,
+                    Stop::Held => session = Box::pin(hold::put_down(session)).await,
+                }
+            };
+            Box::pin(leave(*session, farewell)).await;
         }
-        Entry::Console { access } => {
-            start_idle(client);
-            let farewell = Box::pin(admin::serve(shared, client, talk, access)).await;
-            log_end(shared, client, &farewell);
-        }
-        Entry::Cancel(key) => {
-            forget(shared, client);
-            Box::pin(cancel::handle(shared, &key)).await;
-            // Only now the socket closes: whoever sent the request waits for that.
-            drop(talk);
-        }
+        Some(Begun::Visit(visit)) => visit.await,
     }
 }
 
-/// What a login resolves to. `None` if it failed: then the client has been told and is gone.
-trait Enter: Future<Output = Option<(Entry, Conversation)>> {}
-impl<F: Future<Output = Option<(Entry, Conversation)>>> Enter for F {}
-
-async fn enter(
+async fn visit_console(
     shared: Arc<Shared>,
     client: Arc<Client>,
-    stream: Stream,
-) -> Option<(Entry, Conversation)> {
+    talk: Conversation,
+    access: Access,
+) {
+    start_idle(&client);
+    let farewell = admin::serve(&shared, &client, talk, access).await;
+    log_end(&shared, &client, &farewell);
+    resume_if_last(&shared, &client);
+}
+
+async fn visit_to_cancel(
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    talk: Conversation,
+    key: CancelKey,
+) {
+    forget(&shared, &client);
+    cancel::handle(&shared, &key).await;
+    // Only now the socket closes: whoever sent the request waits for that.
+    drop(talk);
+}
+
+/// A pooler that is suspended takes no new connections: without a console nobody could ever wake it
+/// up again.
+fn resume_if_last(shared: &Arc<Shared>, client: &Client) {
+    let operator = &shared.operator;
+    if operator.hold() != Hold::Suspended || operator.shutdown() != Shutdown::No {
+        return;
+    }
+    let others = shared
+        .clients
+        .iter()
+        .any(|other| other.is_console.load(Ordering::Relaxed) && other.id != client.id);
+    if !others || shared.held.is_successor(client) {
+        tracing::info!("admin disappeared when suspended, doing RESUME");
+        admin::resume_all(shared);
+    }
+}
+
+/// What a connection has turned out to be.
+enum Begun {
+    /// A client; few others stay for long.
+    Session(Box<Session>),
+    /// A console, or a CancelRequest.
+    Visit(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+/// `None` if a login failed: then the client has been told and is gone.
+trait Begin: Future<Output = Option<Begun>> {}
+impl<F: Future<Output = Option<Begun>>> Begin for F {}
+
+/// From here on others can wake the client's task.
+async fn attach(client: &Client) {
     std::future::poll_fn(|cx| {
         client.attach(cx.waker());
         Poll::Ready(())
     })
     .await;
+}
+
+async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Option<Begun> {
+    attach(&client).await;
     let mut login = Login {
         shared: &shared,
         client: &client,
         talk: Some(Conversation::new(stream)),
     };
     let limit = shared.config().global.client_login_timeout.limit();
-    let result = match limit {
-        Some(limit) => timeout(limit, login.run()).await,
-        None => Ok(login.run().await),
+    let result = tokio::select! {
+        result = timeout(limit.unwrap_or(Duration::MAX), login.run()) => result,
+        farewell = client.ordered_to_end() => Ok(Err(farewell)),
     };
     login_over(&shared, &client);
     let farewell = match result {
-        Ok(Ok(entry)) => return Some((entry, login.talk?)),
+        Ok(Ok(entry)) => {
+            let talk = login.talk?;
+            return Some(match entry {
+                Entry::Client(entrance) => {
+                    Begun::Session(Box::new(begin(&shared, &client, *entrance, talk)))
+                }
+                Entry::Console { access } => {
+                    Begun::Visit(Box::pin(visit_console(shared, client, talk, access)))
+                }
+                Entry::Cancel(key) => {
+                    Begun::Visit(Box::pin(visit_to_cancel(shared, client, talk, key)))
+                }
+            });
+        }
         Ok(Err(farewell)) => farewell,
         Err(_) => Farewell::Expired(Expiry::Login),
     };
@@ -155,9 +235,23 @@ fn begin(
     entrance: Entrance,
     talk: Conversation,
 ) -> Session {
-    let Entrance { route, side, own } = entrance;
     let mut line = Buffered::new(talk.stream);
     line.put_back_bytes(&talk.unread);
+    let Entrance { route, side, own } = entrance;
+    let mut session = join(shared, client, route, line, side);
+    if let Some(lease) = own {
+        session.take_own(lease);
+    }
+    session
+}
+
+fn join(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    route: Arc<Route>,
+    line: Buffered,
+    side: ClientSide,
+) -> Session {
     shared.pools().client_joined(route.home.id);
     client.counted().pool = Some(route.home.id);
     start_idle(client);
@@ -166,9 +260,49 @@ fn begin(
         limits::party(&shared.pools().budget, &app, &client.address)
     };
     let (shared, client) = (Arc::clone(shared), Arc::clone(client));
-    let mut session = Session::new(shared, client, route, line, side, party);
-    if let Some(lease) = own {
-        session.take_own(lease);
+    Session::new(shared, client, route, line, side, party)
+}
+
+/// What another process has told of a client that it hands over.
+pub(crate) struct Inherited {
+    pub(crate) client: Client,
+    pub(crate) route: Arc<Route>,
+    pub(crate) line: Buffered,
+    pub(crate) side: ClientSide,
+    /// Since when it does what it does.
+    pub(crate) since: Instant,
+    pub(crate) lease: Option<Lease>,
+}
+
+/// Counts a client in that another process has let in, whatever the limits are. [`go_on`] follows.
+pub(crate) fn inherit(shared: &Arc<Shared>, inherited: Inherited) -> Session {
+    let Inherited {
+        client,
+        route,
+        line,
+        side,
+        since,
+        lease,
+    } = inherited;
+    let client = register(shared, client);
+    if let Some(key) = client.cancel_key.get() {
+        shared.cancel_keys.insert(key.clone(), Arc::clone(&client));
+    }
+    login_over(shared, &client);
+    if let Some(Identity { database, user }) = client.identity.get() {
+        let scopes = [
+            Scope::DatabaseClients(Arc::clone(database)),
+            Scope::UserClients(Arc::clone(user)),
+            Scope::AppClients(Arc::clone(&client.state().application_name)),
+        ];
+        shared.pools().budget.take_unlimited(&scopes);
+        client.counted().scopes.extend(scopes);
+    }
+    let _ = client.route.set(Arc::clone(&route));
+    let mut session = join(shared, &client, route, line, side);
+    client.state().clocks.since = since;
+    if let Some(lease) = lease {
+        session.hold_on_to(lease);
     }
     session
 }
@@ -255,6 +389,12 @@ mod tests {
     /// An idle client is its task and its record: what grows them costs every one of thousands.
     #[test]
     fn an_idle_client_is_small() {
+        eprintln!(
+            "SIZES {} {} {}",
+            size_of_future(serve),
+            size_of::<Session>(),
+            size_of::<Client>()
+        );
         assert!(size_of_future(serve) <= 512, "{}", size_of_future(serve));
         assert!(size_of::<Client>() <= 512, "{}", size_of::<Client>());
     }

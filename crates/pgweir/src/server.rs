@@ -1,6 +1,7 @@
 //! A connection to PostgreSQL, and what everybody may know of it.
 
 use std::fmt;
+use std::os::fd::RawFd;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -101,6 +102,8 @@ fn micros(duration: Duration) -> u64 {
 pub(crate) struct ServerInfo {
     pub(crate) id: u64,
     pub(crate) home: Arc<PoolHome>,
+    /// The number of its socket, to be shown; once connected.
+    pub(crate) fd: OnceLock<RawFd>,
     /// Where it was reached, and where its CancelRequests go.
     pub(crate) target: Target,
     /// The host name that its certificate must show.

@@ -1,6 +1,7 @@
 //! What all tasks share. There is no other state: nothing is static.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -10,7 +11,7 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, PoolMode, PoolSettings};
-use pgweir_net::{Resolver, TcpKeepalive, TcpOptions};
+use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Totals};
@@ -24,6 +25,7 @@ use crate::log::Log;
 use crate::pam::Pam;
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
+use crate::takeover::hold::Held;
 use crate::tls::Tls;
 use crate::{ldap, leaks, limits, preflight};
 
@@ -44,6 +46,10 @@ pub(crate) struct Shared {
     pub(crate) tracked: Tracked,
     pub(crate) resolver: Resolver,
     pub(crate) derived_keys: DerivedKeys,
+    /// Sockets on which the end of a server is waited for; `None` where it is lost.
+    pub(crate) endings: DashMap<SlotId, Option<OwnedFd>>,
+    pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
+    pub(crate) held: Held,
     pub(crate) cancel_lane: Semaphore,
     pub(crate) census: Mutex<Census>,
     /// What PostgreSQL says of its own limits.
@@ -80,7 +86,7 @@ pub(crate) struct Operator {
     shutdown: AtomicU8,
     pub(crate) paused: Mutex<HashSet<String>>,
     pub(crate) disabled: Mutex<HashSet<String>>,
-    /// Rung when the listeners have to close or the process has to end.
+    /// Rung when the listeners have to close or pause, or the process has to end.
     pub(crate) changed: Notify,
 }
 
@@ -135,10 +141,11 @@ impl Operator {
 
     pub(crate) fn set_hold(&self, hold: Hold) {
         self.paused_all.store(hold as u8, Ordering::Release);
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn is_paused(&self, database: &str) -> bool {
-        self.hold() != Hold::None || lock(&self.paused).contains(database)
+        self.hold() == Hold::Paused || lock(&self.paused).contains(database)
     }
 
     pub(crate) fn is_disabled(&self, database: &str) -> bool {
@@ -245,6 +252,20 @@ impl Rules {
         })
     }
 
+    /// Where its servers lead, and what they are there. Two that say the same are alike.
+    pub(crate) fn destination(&self) -> String {
+        let database = &self.database;
+        let parameters: Vec<_> = database.startup_parameters().collect();
+        format!(
+            "{:?}:{}/{} as {:?} with {parameters:?} and {:?}",
+            database.hosts(),
+            database.port(),
+            database.dbname(),
+            database.keys.user,
+            database.keys.connect_query,
+        )
+    }
+
     pub(crate) fn pool_limits(&self) -> PoolLimits {
         let global = &self.config.global;
         let has_check = !global.server_check_query.is_empty();
@@ -291,6 +312,9 @@ impl Shared {
             tracked,
             resolver: Resolver::new(resolv_conf.map(Path::new)),
             derived_keys: DerivedKeys::default(),
+            endings: DashMap::new(),
+            listeners: Mutex::new(Vec::new()),
+            held: Held::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),

@@ -42,7 +42,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Users => tables::USERS.write_reply(&users(shared), out),
         Show::Peers => tables::PEERS.write_reply(&peers(shared), out),
         Show::PeerPools => tables::PEER_POOLS.write_reply(&[], out),
-        Show::Fds => tables::FDS.write_reply(&[], out),
+        Show::Fds => unreachable!("it is answered where the sockets are"),
         Show::Sockets => {
             let rows = sockets(shared);
             let shown = rows.iter().filter(|row| row.state.is_in_sockets());
@@ -418,7 +418,7 @@ fn servers(shared: &Shared) -> Vec<SocketRow> {
 }
 
 /// Which client holds which server.
-fn holders(shared: &Shared) -> HashMap<SlotId, Arc<Client>> {
+pub(crate) fn holders(shared: &Shared) -> HashMap<SlotId, Arc<Client>> {
     let clients = shared.clients.iter();
     clients
         .filter_map(|client| Some((client.state().link?, Arc::clone(&client))))

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::farewell::Farewell;
-use crate::pools;
 use crate::shared::{Hold, Shared, Shutdown};
+use crate::{admin, notify, pools};
 
 /// Begins to end in the given way. Once under way it can only become more urgent.
 pub(crate) fn begin(shared: &Arc<Shared>, shutdown: Shutdown) {
@@ -13,7 +13,16 @@ pub(crate) fn begin(shared: &Arc<Shared>, shutdown: Shutdown) {
         shared.operator.set_shutdown(Shutdown::Now);
         return;
     }
+    let is_suspended = shared.operator.hold() == Hold::Suspended;
+    // What has been handed over lives on in another process, which has told systemd of itself.
+    if !is_suspended {
+        notify::stopping(shutdown);
+    }
     shared.operator.set_shutdown(shutdown);
+    if is_suspended && shutdown != Shutdown::Now {
+        // Nobody leaves who is held.
+        admin::resume_all(shared);
+    }
     if shutdown == Shutdown::WaitForServers {
         // As PAUSE: servers that come back are closed, and nobody new gets one.
         shared.operator.set_hold(Hold::Paused);

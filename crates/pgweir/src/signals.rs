@@ -1,66 +1,89 @@
 //! Signals, as PgBouncer understands them.
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::shared::{Shared, Shutdown};
-use crate::{admin, reload, shutdown};
+use crate::shared::{Hold, Shared, Shutdown};
+use crate::{admin, notify, reload, shutdown};
 
 /// Obeys signals until the process ends.
 ///
 /// # Errors
-/// A handler cannot be installed.
-pub(crate) async fn run(shared: Arc<Shared>) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut user1 = signal(SignalKind::user_defined1())?;
-    let mut user2 = signal(SignalKind::user_defined2())?;
+/// Why the process has to end at once.
+pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), String> {
+    let install =
+        |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let mut hangup = install(SignalKind::hangup())?;
+    let mut terminate = install(SignalKind::terminate())?;
+    let mut interrupt = install(SignalKind::interrupt())?;
+    let mut quit = install(SignalKind::quit())?;
+    let mut user1 = install(SignalKind::user_defined1())?;
+    let mut user2 = install(SignalKind::user_defined2())?;
     loop {
         tokio::select! {
             _ = hangup.recv() => {
                 tracing::info!("got SIGHUP, re-reading config");
+                notify::reloading();
                 // The log has what is wrong; there is nobody to tell.
                 let _ = reload::reload(&shared);
+                notify::ready();
             }
             _ = terminate.recv() => {
-                stop(&shared, "SIGTERM", Shutdown::WaitForClients, "waiting for client disconnects");
+                let what = "waiting for all clients disconnect";
+                stop(&shared, "SIGTERM", Shutdown::WaitForClients, what)?;
             }
             _ = interrupt.recv() => {
-                stop(&shared, "SIGINT", Shutdown::WaitForServers, "waiting for server disconnects");
+                let what = "waiting for all servers connections to be released";
+                stop(&shared, "SIGINT", Shutdown::WaitForServers, what)?;
             }
             _ = quit.recv() => {
                 tracing::info!("got SIGQUIT, fast exit");
                 shared.operator.set_shutdown(Shutdown::Now);
             }
-            _ = user1.recv() => {
-                if shared.operator.shutdown() != Shutdown::No {
-                    tracing::info!("got SIGUSR1 while shutting down, ignoring");
-                } else {
-                    tracing::info!("got SIGUSR1, pausing all activity");
-                    admin::pause_all(&shared);
-                }
-            }
-            _ = user2.recv() => {
-                if shared.operator.shutdown() != Shutdown::No {
-                    tracing::info!("got SIGUSR2 while shutting down, ignoring");
-                } else {
-                    tracing::info!("got SIGUSR2, continuing from PAUSE");
-                    admin::resume_all(&shared);
-                }
-            }
+            _ = user1.recv() => pause(&shared),
+            _ = user2.recv() => resume(&shared),
         }
     }
 }
 
-fn stop(shared: &Arc<Shared>, name: &str, how: Shutdown, what: &str) {
-    if shared.operator.shutdown() == Shutdown::No {
-        tracing::info!("got {name}, shutting down, {what}");
-    } else {
+fn stop(shared: &Arc<Shared>, name: &str, how: Shutdown, what: &str) -> Result<(), String> {
+    if shared.operator.shutdown() != Shutdown::No {
         tracing::info!("got {name} while shutting down, fast exit");
+    } else {
+        tracing::info!("got {name}, shutting down, {what}");
+        if shared.operator.hold() == Hold::Suspended {
+            // Nobody can leave by himself, and another process may have everything already.
+            return Err("suspend was in progress, going down immediately".to_owned());
+        }
     }
     shutdown::begin(shared, how);
+    Ok(())
+}
+
+fn pause(shared: &Arc<Shared>) {
+    if shared.operator.hold() != Hold::None {
+        tracing::info!("got SIGUSR1, but already paused/suspended");
+    } else {
+        tracing::info!("got SIGUSR1, pausing all activity");
+        admin::pause_all(shared);
+    }
+}
+
+fn resume(shared: &Arc<Shared>) {
+    if shared.operator.shutdown() != Shutdown::No {
+        tracing::info!("got SIGUSR2 while shutting down, ignoring");
+        return;
+    }
+    match shared.operator.hold() {
+        Hold::None => tracing::info!("got SIGUSR2, but not paused/suspended"),
+        Hold::Paused => {
+            tracing::info!("got SIGUSR2, continuing from PAUSE");
+            admin::resume_all(shared);
+        }
+        Hold::Suspended => {
+            tracing::info!("got SIGUSR2, continuing from SUSPEND");
+            admin::resume_all(shared);
+        }
+    }
 }

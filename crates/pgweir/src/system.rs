@@ -1,10 +1,14 @@
 //! What is asked of the operating system about users and processes.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use nix::unistd::{User, initgroups, setgid, setuid};
+use rustix::process::Pid;
+
+/// How long a process that has closed its last connection may take to be gone.
+const OLD_PROCESS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tells a process that it is the one in the background.
 const IN_BACKGROUND: &str = "PGWEIR_IN_BACKGROUND";
@@ -22,17 +26,17 @@ pub(crate) fn user_id(name: &str) -> Option<u32> {
 /// # Errors
 /// The text for the log.
 pub(crate) fn become_user(name: &str) -> Result<(), String> {
-    let failed = |what: &str, error: nix::Error| format!("{what} for user '{name}': {error}");
+    let failed = |error: nix::Error| format!("failed to assume identity of user '{name}': {error}");
     let user = User::from_name(name)
-        .map_err(|error| failed("could not look up", error))?
-        .ok_or_else(|| format!("could not find user '{name}'"))?;
+        .map_err(failed)?
+        .ok_or_else(|| format!("could not find user '{name}' to switch to"))?;
     if nix::unistd::getuid() == user.uid {
         return Ok(());
     }
     let c_name = std::ffi::CString::new(name).map_err(|_| format!("bad user name '{name}'"))?;
-    initgroups(&c_name, user.gid).map_err(|error| failed("initgroups failed", error))?;
-    setgid(user.gid).map_err(|error| failed("setgid failed", error))?;
-    setuid(user.uid).map_err(|error| failed("setuid failed", error))
+    initgroups(&c_name, user.gid).map_err(failed)?;
+    setgid(user.gid).map_err(failed)?;
+    setuid(user.uid).map_err(failed)
 }
 
 /// Which process this is after [`go_to_background`].
@@ -65,27 +69,61 @@ pub(crate) fn go_to_background() -> io::Result<Background> {
     Ok(Background::Left)
 }
 
+/// Looks whether another process that lives has written its process id.
+///
+/// # Errors
+/// It has, or may have; the text for the log.
+pub(crate) fn check_pidfile(path: &str) -> Result<(), String> {
+    if path.is_empty() {
+        return Ok(());
+    }
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("could not open pidfile '{path}': {error}")),
+    };
+    let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+    // In a container every start may get the same process id.
+    let is_free = pid.is_some_and(|pid| {
+        pid == rustix::process::getpid()
+            || rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+    });
+    match is_free {
+        true => Ok(()),
+        false => Err(format!(
+            "pidfile '{path}' exists, another instance running?"
+        )),
+    }
+}
+
 /// Writes the process id, unless another process that lives has written its own.
 ///
 /// # Errors
 /// The text for the log.
 pub(crate) fn write_pidfile(path: &str) -> Result<PidFile, String> {
+    check_pidfile(path)?;
     if path.is_empty() {
         return Ok(PidFile(None));
     }
-    if let Ok(text) = fs::read_to_string(path)
-        && let Ok(pid) = text.trim().parse::<i32>()
-        && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        && pid != rustix::process::getpid()
-        && rustix::process::test_kill_process(pid).is_ok()
-    {
-        return Err(format!(
-            "pidfile '{path}' exists, another instance running?"
-        ));
-    }
-    fs::write(path, format!("{}\n", std::process::id()))
-        .map_err(|error| format!("could not write pidfile {path}: {error}"))?;
+    fs::write(path, own_line())
+        .map_err(|error| format!("could not write pidfile '{path}': {error}"))?;
     Ok(PidFile(Some(path.to_owned())))
+}
+
+/// Writes the process id as soon as the process that has been taken over is gone.
+///
+/// # Errors
+/// The text for the log.
+pub(crate) async fn wait_for_pidfile(path: &str) -> Result<PidFile, String> {
+    let deadline = Instant::now() + OLD_PROCESS_PATIENCE;
+    while check_pidfile(path).is_err() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    write_pidfile(path)
+}
+
+fn own_line() -> String {
+    format!("{}\n", std::process::id())
 }
 
 /// Removes the file when dropped.
@@ -94,9 +132,11 @@ pub(crate) struct PidFile(Option<String>);
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
+        if let Some(path) = &self.0
+            && fs::read_to_string(path).is_ok_and(|line| line == own_line())
+        {
             // Whoever starts next finds a process id of nobody, which does not stop it.
-            let _ = fs::remove_file(Path::new(path));
+            let _ = fs::remove_file(path);
         }
     }
 }

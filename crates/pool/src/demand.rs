@@ -116,7 +116,7 @@ impl<S, W: Clone> Pools<S, W> {
         last.is_some_and(|last| now.saturating_duration_since(last) < pause)
     }
 
-    /// Takes the permits for a new server and orders it. `false` if a limit forbids it.
+    /// Takes the permits for a new server and orders it. `false` if a limit or the gate forbids it.
     pub(crate) fn open(
         &mut self,
         id: PoolId,
@@ -124,6 +124,9 @@ impl<S, W: Clone> Pools<S, W> {
         now: Instant,
         actions: &mut Actions<S, W>,
     ) -> bool {
+        if self.pool(id).gate != Gate::Open {
+            return false;
+        }
         let slot = match (self.pool(id).room(now), evict) {
             (Room::None, _) => None,
             (Room::Free, Evict::IfNeeded) => self.take_slot(id, now, actions),
@@ -184,7 +187,7 @@ impl<S, W: Clone> Pools<S, W> {
         Ok(())
     }
 
-    fn new_slot(&mut self, id: PoolId, now: Instant) -> SlotId {
+    pub(crate) fn new_slot(&mut self, id: PoolId, now: Instant) -> SlotId {
         let pool = self.pool_mut(id);
         pool.count_service(now);
         pool.counts.add(SlotState::Opening);

@@ -11,8 +11,10 @@ pub enum Gate {
     /// It does.
     #[default]
     Open,
-    /// Clients wait until it is opened again.
+    /// Clients wait until it is opened again, and servers that come back are closed.
     Paused,
+    /// Clients wait until it is opened again, and servers that come back are kept.
+    Held,
 }
 
 impl<S, W: Clone> Pools<S, W> {

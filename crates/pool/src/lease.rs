@@ -37,10 +37,13 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     /// A CancelRequest for the holder of this server sets out. `false` if nobody holds it: then
-    /// there is nothing to cancel, and the request would hit somebody else.
-    pub fn begin_cancel(&mut self, slot: SlotId) -> bool {
-        match self.slots.get_mut(slot) {
-            Some(slot) if slot.state == SlotState::Leased => {
+    /// there is nothing to cancel, and the request would hit somebody else. While the pools are held
+    /// none sets out, because nobody here would keep the server back until it has arrived.
+    pub fn begin_cancel(&mut self, id: SlotId) -> bool {
+        let pool = self.slots.get(id).and_then(|slot| self.get(slot.pool));
+        let is_held = pool.is_some_and(|pool| pool.gate == Gate::Held);
+        match self.slots.get_mut(id) {
+            Some(slot) if slot.state == SlotState::Leased && !is_held => {
                 slot.cancels += 1;
                 true
             }
@@ -88,24 +91,30 @@ impl<S, W: Clone> Pools<S, W> {
             self.set_state(id, SlotState::BeingCanceled, now);
             return;
         }
-        let origin = (slot.pool, slot.opened_at, slot.obsolete, fresh);
+        let (pool_id, opened_at) = (slot.pool, slot.opened_at);
+        let marked = match (slot.single_use, slot.obsolete) {
+            (true, _) => Some(CloseReason::Inherited),
+            (false, true) => Some(CloseReason::Obsolete),
+            (false, false) => None,
+        };
         let discharged = self.discharge(id);
+        let origin = (pool_id, opened_at, marked, fresh);
         self.place(id, server, origin, now, actions);
         if discharged {
             self.serve_held_back(now, actions);
         }
     }
 
-    /// The next place of a server that nobody holds.
+    /// The next place of a server that nobody holds. What is marked is closed.
     fn place(
         &mut self,
         id: SlotId,
         server: S,
-        (pool_id, opened_at, obsolete, fresh): (PoolId, Instant, bool, Fresh),
+        (pool_id, opened_at, marked, fresh): (PoolId, Instant, Option<CloseReason>, Fresh),
         now: Instant,
         actions: &mut Actions<S, W>,
     ) {
-        if let Some(reason) = self.must_close(pool_id, opened_at, obsolete, fresh, now) {
+        if let Some(reason) = marked.or_else(|| self.must_close(pool_id, opened_at, fresh, now)) {
             self.set_state(id, SlotState::Closing, now);
             actions.push(Action::Close {
                 slot: id,
@@ -149,13 +158,9 @@ impl<S, W: Clone> Pools<S, W> {
         &mut self,
         id: PoolId,
         opened_at: Instant,
-        obsolete: bool,
         fresh: Fresh,
         now: Instant,
     ) -> Option<CloseReason> {
-        if obsolete {
-            return Some(CloseReason::Obsolete);
-        }
         if self.pool(id).gate == Gate::Paused {
             return Some(CloseReason::Paused);
         }
@@ -227,8 +232,9 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
-    /// Charges a party for a lease, until [`Self::discharge`].
-    pub(crate) fn charge(&mut self, id: SlotId, party: Option<&Party>) {
+    /// Charges a party for a lease, until that is over. Done for every lease but those of inherited
+    /// servers.
+    pub fn charge(&mut self, id: SlotId, party: Option<&Party>) {
         let Some(party) = party else { return };
         if let Some(slot) = self.slots.get_mut(id) {
             debug_assert!(slot.party.is_none(), "one party is charged for a lease");

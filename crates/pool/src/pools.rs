@@ -91,6 +91,8 @@ pub enum CloseReason {
     Removed,
     /// The client that it was opened for is gone.
     Abandoned,
+    /// It came from another pooler, and its last client has given it back.
+    Inherited,
 }
 
 /// Actions in order. A checkin mostly causes none or one, which allocate nothing.

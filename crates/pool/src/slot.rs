@@ -78,6 +78,8 @@ pub(crate) struct Slot<S, W> {
     pub(crate) cancels: u32,
     /// To be closed at the next chance (reconnect, changed configuration).
     pub(crate) obsolete: bool,
+    /// To be closed when it is given back: nobody knows what it has been through.
+    pub(crate) single_use: bool,
     /// The pool that waits for the permit of this slot, if it was evicted for one.
     pub(crate) evicted_for: Option<PoolId>,
     pub(crate) parked: Option<S>,
@@ -131,6 +133,7 @@ impl<S, W> Slots<S, W> {
             party: None,
             cancels: 0,
             obsolete: false,
+            single_use: false,
             evicted_for: None,
             parked: None,
             dedication: Dedication::Nobody,

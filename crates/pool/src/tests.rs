@@ -114,6 +114,15 @@ impl World {
         client
     }
 
+    fn inherit(&mut self, pool: PoolId, past: Past) -> SlotId {
+        let inherited = Inherited {
+            past,
+            host: None,
+            opened_at: self.now,
+        };
+        self.pools.inherit(pool, inherited, self.now)
+    }
+
     /// A new client asks for a server of its own; its number.
     fn ask_for_own(&mut self, pool: PoolId) -> u32 {
         self.next += 1;
@@ -254,6 +263,80 @@ fn one_login_is_tried_until_one_has_worked() {
     assert_eq!(world.opening.len(), 1);
     world.finish_open();
     assert_eq!(world.opening.len(), 4);
+}
+
+#[test]
+fn while_held_nothing_is_lent_opened_or_closed() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(2));
+    let (first, _second) = (world.ask(pool), world.ask(pool));
+    world.settle();
+    world.pools.hold();
+    let third = world.ask(pool);
+    world.give_back(first);
+    world.tick();
+    assert!(world.tickets.contains_key(&third));
+    assert!(world.opening.is_empty() && world.closing.is_empty());
+
+    let taken = world.pools.take_idle(world.now);
+    assert_eq!(taken.len(), 1);
+    assert_eq!(world.pools.view()[0].leased, 2);
+    for (slot, server) in taken {
+        let actions = world.pools.checkin(slot, server, world.now);
+        world.carry_out(actions);
+    }
+    let actions = world.pools.resume(|_| true, world.now);
+    world.carry_out(actions);
+    assert!(world.leased.contains_key(&third));
+}
+
+#[test]
+fn a_failed_login_is_not_tried_again_while_held() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(2));
+    world.ask(pool);
+    world.fail_open(FailureKind::Login);
+    world.now += 20 * SECOND;
+    world.pools.hold();
+    world.ask(pool);
+    assert!(world.opening.is_empty());
+}
+
+#[test]
+fn an_inherited_server_counts_at_once_and_beyond_the_limits() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    world.limit_database("p", 1);
+    for server in [1, 2] {
+        let slot = world.inherit(pool, Past::Known);
+        world.leased.insert(server, (slot, server));
+    }
+    world.next = 2;
+    let third = world.ask(pool);
+    assert!(world.opening.is_empty(), "the limit is passed already");
+    world.give_back(1);
+    world.settle();
+    assert!(world.tickets.contains_key(&third), "still one too many");
+    world.give_back(2);
+    assert!(world.leased.contains_key(&third));
+}
+
+#[test]
+fn what_is_not_known_or_out_of_date_ends_with_its_client() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(3));
+    for (server, past) in [(1, Past::Unknown), (2, Past::Outdated), (3, Past::Known)] {
+        let slot = world.inherit(pool, past);
+        world.leased.insert(server, (slot, server));
+    }
+    for server in [1, 2, 3] {
+        world.give_back(server);
+    }
+    assert_eq!(
+        world.closed_because,
+        [CloseReason::Inherited, CloseReason::Obsolete]
+    );
+    assert_eq!(world.pools.view()[0].idle, 1);
 }
 
 #[test]
@@ -574,6 +657,7 @@ enum Step {
     Wait(u8),
     Reconnect,
     Pause,
+    Hold,
     Resume,
     Resize(u8),
 }
@@ -594,6 +678,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<u8>().prop_map(Step::Wait),
         1 => Just(Step::Reconnect),
         1 => Just(Step::Pause),
+        1 => Just(Step::Hold),
         1 => Just(Step::Resume),
         1 => (0..4_u8).prop_map(Step::Resize),
     ]
@@ -626,6 +711,8 @@ proptest! {
             world.pool("q", "a", PoolLimits { wait_target: Some(3 * SECOND), ..limits(2) }),
         ];
         let mut canceling = Vec::new();
+        // Nothing is opened while the pools are held.
+        let mut opening_max = usize::MAX;
         for step in steps {
             match step {
                 Step::Ask(pool) => { world.ask(ids[usize::from(pool) % ids.len()]); }
@@ -653,8 +740,9 @@ proptest! {
                 Step::Closed => { world.finish_close(); }
                 Step::Cancel(n) => if let Some(client) = nth(&world.leased, n) {
                     let (slot, _) = world.leased[&client];
-                    prop_assert!(world.pools.begin_cancel(slot));
-                    canceling.push(slot);
+                    if world.pools.begin_cancel(slot) {
+                        canceling.push(slot);
+                    }
                 },
                 Step::CancelDone => if let Some(slot) = canceling.pop() {
                     let actions = world.pools.end_cancel(slot, world.now);
@@ -672,7 +760,16 @@ proptest! {
                     let actions = world.pools.pause(|name| name == "p", world.now);
                     world.carry_out(actions);
                 }
+                Step::Hold => {
+                    world.pools.hold();
+                    opening_max = world.opening.len();
+                    for (slot, server) in world.pools.take_idle(world.now) {
+                        let actions = world.pools.checkin(slot, server, world.now);
+                        world.carry_out(actions);
+                    }
+                }
                 Step::Resume => {
+                    opening_max = usize::MAX;
                     let actions = world.pools.resume(|_| true, world.now);
                     world.carry_out(actions);
                 }
@@ -683,6 +780,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(world.pools.audit(), Ok(()));
+            prop_assert!(world.opening.len() <= opening_max);
             let database = world.pools.budget.gauge(&Scope::DatabaseServers("p".into()));
             prop_assert!(database.used <= 4);
             for (scope, limit) in [

@@ -13,6 +13,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Bytes, Catalogue, UnknownStatement};
 use crate::prepared::{Statement, StatementId};
 
 /// A change that enters the books with a reply.
@@ -146,6 +149,76 @@ impl Change {
             Self::Evicted(id) => Some((*id, false)),
             Self::Named { .. } | Self::Closed(_) => None,
         }
+    }
+}
+
+/// [`Changes`], told to another process; statements are named by their ids.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct ChangesState {
+    pending: Vec<(u64, ChangeState)>,
+    batch: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+enum ChangeState {
+    Named { name: Bytes, id: u64, sent: bool },
+    Closed { name: Bytes },
+    Taught { id: u64 },
+    Evicted { id: u64 },
+}
+
+impl Changes {
+    /// What they are.
+    pub fn state(&self) -> ChangesState {
+        let told = |change: &Change| match change {
+            Change::Named {
+                name,
+                statement,
+                sent,
+            } => ChangeState::Named {
+                name: Bytes(name.to_vec()),
+                id: statement.id.0,
+                sent: *sent,
+            },
+            Change::Closed(name) => ChangeState::Closed {
+                name: Bytes(name.to_vec()),
+            },
+            Change::Taught(statement) => ChangeState::Taught { id: statement.id.0 },
+            Change::Evicted(id) => ChangeState::Evicted { id: id.0 },
+        };
+        let pending = self.pending.iter();
+        ChangesState {
+            pending: pending
+                .map(|(batch, change)| (*batch, told(change)))
+                .collect(),
+            batch: self.batch,
+        }
+    }
+
+    /// The changes that were this.
+    ///
+    /// # Errors
+    /// They name a statement that is in no catalogue.
+    pub fn restore(state: ChangesState, catalogue: &Catalogue) -> Result<Self, UnknownStatement> {
+        let read = |change| {
+            Ok(match change {
+                ChangeState::Named { name, id, sent } => Change::Named {
+                    name: name.0.into(),
+                    statement: catalogue.find(id)?,
+                    sent,
+                },
+                ChangeState::Closed { name } => Change::Closed(name.0.into()),
+                ChangeState::Taught { id } => Change::Taught(catalogue.find(id)?),
+                ChangeState::Evicted { id } => Change::Evicted(StatementId(id)),
+            })
+        };
+        let pending = state.pending.into_iter();
+        Ok(Self {
+            pending: pending
+                .map(|(batch, change)| Ok((batch, read(change)?)))
+                .collect::<Result<_, _>>()?,
+            batch: state.batch,
+        })
     }
 }
 

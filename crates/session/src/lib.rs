@@ -4,6 +4,7 @@
 //! into a message only where a pooler must. [`Pipeline`] knows which replies the server still owes.
 //! [`prepared`] maps the names of prepared statements, [`changes`] knows how that is changing, [`params`] keeps
 //! session parameters with their client, also those that it requested ([`parameters`]), [`deadline`] is the home of every time limit on a client.
+//! [`handover`] tells another process what a client and a server are to each other.
 //!
 //! The crate does no I/O, reads no clock and keeps nothing static: bytes and times come in as
 //! arguments, decisions go out as values.
@@ -14,6 +15,7 @@ pub mod batch;
 pub mod changes;
 pub mod deadline;
 pub mod gather;
+pub mod handover;
 pub mod parameters;
 pub mod params;
 pub mod pipeline;
@@ -29,5 +31,7 @@ pub use parameters::{Parameters, may_be_requested};
 pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
-pub use relay::{Abandon, ClientSide, FromClient, Refused, Relay, Rules, Tally, Violation};
+pub use relay::{
+    Abandon, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Tally, Violation,
+};
 pub use spoken::{Spoken, normalized};

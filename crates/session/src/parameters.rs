@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use crate::handover::ParametersState;
+
 /// Values by name, in the order of the names.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Parameters {
@@ -70,6 +72,28 @@ impl Parameters {
     ) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.iter()
             .filter(|(name, value)| other.get(name) != Some(value))
+    }
+
+    /// What they are, for another process.
+    pub(crate) fn state(&self) -> ParametersState {
+        let entries = self.entries.iter();
+        entries
+            .map(|(name, value)| (name.to_string(), value.as_deref().map(str::to_owned)))
+            .collect()
+    }
+
+    /// The parameters that were this.
+    pub(crate) fn restore(state: &ParametersState) -> Self {
+        let mut parameters = Self::default();
+        for (name, value) in state {
+            parameters.set(name, value.as_deref().unwrap_or_default());
+            if value.is_none()
+                && let Ok(at) = parameters.position(name)
+            {
+                parameters.entries[at].1 = None;
+            }
+        }
+        parameters
     }
 
     /// Where a name stands, or would stand.

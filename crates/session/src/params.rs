@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::handover::ParametersState;
 use crate::parameters::Parameters;
 
 /// The names of the parameters that are tracked, in the order in which PgBouncer reports them.
@@ -95,6 +96,13 @@ impl Values {
     pub fn request(&mut self, name: &str, value: &str) {
         let requested = &mut Arc::make_mut(&mut self.shared).requested;
         requested.set(name, value);
+    }
+
+    /// Takes over the requests that another process has told.
+    pub(crate) fn restore_requested(&mut self, state: &ParametersState) {
+        if !state.is_empty() {
+            Arc::make_mut(&mut self.shared).requested = Parameters::restore(state);
+        }
     }
 
     /// Tracked values that servers do not report (`reported` is what they do) become requests: a

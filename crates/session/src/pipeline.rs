@@ -5,14 +5,22 @@
 //! 2. A reply of the pooler's own (`Fake`) waits for its turn behind the server's replies.
 //! 3. An error takes everything up to the next Sync with it, and what those messages were to change
 //!    in the books of prepared statements.
-//! 4. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing. When
+//! 4. What was asked before this process took a connection over may be [`Awaited::Unknown`]: until
+//!    the next ReadyForQuery whatever the server says is the client's.
+//! 5. In COPY IN mode the server ignores Sync, so Syncs that it reads there are owed nothing. When
 //!    the COPY fails nobody knows whether it had read them: see [`Pipeline::is_in_doubt`].
+
+mod state;
+
+use serde::{Deserialize, Serialize};
 
 use crate::changes::{Change, Changes};
 use crate::queue::Queue;
 
+pub use state::PipelineState;
+
 /// Which message the server answers.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Awaited {
     /// Parse → ParseComplete.
     Parse,
@@ -32,13 +40,15 @@ pub enum Awaited {
     FunctionCall,
     /// CopyDone or CopyFail, to which there is no reply: marks where a COPY IN ends.
     CopyEnd,
+    /// Nobody knows: it was sent, if anything was, before this process had the connection.
+    Unknown,
 }
 
 impl Awaited {
     /// Whether ReadyForQuery is the reply's end.
     pub fn ends_with_ready(self) -> bool {
         match self {
-            Self::Sync | Self::Query | Self::FunctionCall => true,
+            Self::Sync | Self::Query | Self::FunctionCall | Self::Unknown => true,
             Self::Parse
             | Self::Bind
             | Self::Describe
@@ -50,7 +60,7 @@ impl Awaited {
 }
 
 /// What the client gets to see of a reply.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Reply {
     /// The server's reply.
     Forward,
@@ -60,7 +70,7 @@ pub enum Reply {
     Fake,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 struct Owed {
     awaited: Awaited,
     reply: Reply,
@@ -81,10 +91,12 @@ pub struct Pipeline {
     /// How many of the owed replies are to messages that may make the server forget.
     forgetting: usize,
     doubt: Doubt,
+    /// Whether an error has come while nobody knows what was owed.
+    unknown_failed: bool,
 }
 
 /// Syncs that were sent into a COPY IN.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 enum Doubt {
     /// There are none, or what became of them is known.
     #[default]
@@ -214,10 +226,47 @@ impl Pipeline {
     /// books and the server disagree, and the connection must not be trusted any more.
     #[inline]
     pub fn answered(&mut self, awaited: Awaited) -> Option<Answered> {
-        if self.owed.front()?.awaited != awaited {
-            return None;
+        match self.owed.front()?.awaited {
+            owed if owed == awaited => self.pop(),
+            Awaited::Unknown => Some(Answered {
+                awaited,
+                reply: Reply::Forward,
+                change: None,
+            }),
+            _ => None,
         }
-        self.pop()
+    }
+
+    /// Whether the server may still be answering what nobody knows.
+    #[inline]
+    pub fn owes_unknown(&self) -> bool {
+        self.owed
+            .front()
+            .is_some_and(|owed| owed.awaited == Awaited::Unknown)
+    }
+
+    /// ReadyForQuery has come while nobody knows what was owed. It is taken to answer everything up
+    /// to the first message that is answered so; what else was sent before that one is returned,
+    /// unless the server has skipped it.
+    pub fn end_unknown(&mut self) -> Vec<Answered> {
+        let Some(unknown) = self.owed.pop_front() else {
+            return Vec::new();
+        };
+        let mut ended = Vec::new();
+        while self
+            .owed
+            .front()
+            .is_some_and(|owed| !owed.awaited.ends_with_ready())
+        {
+            ended.extend(self.pop());
+        }
+        if std::mem::take(&mut self.unknown_failed) {
+            ended.clear();
+        }
+        if self.owed.is_empty() {
+            self.owed.push_back(unknown);
+        }
+        ended
     }
 
     #[inline]
@@ -299,7 +348,10 @@ impl Pipeline {
         };
         match self.owed.front() {
             None => return AfterError::Unasked,
-            Some(_) if is_query => return AfterError::WaitReady,
+            Some(owed) if is_query => {
+                self.unknown_failed |= owed.awaited == Awaited::Unknown;
+                return AfterError::WaitReady;
+            }
             Some(_) => {}
         }
         while let Some(owed) = self.owed.front() {
@@ -346,6 +398,7 @@ impl Pipeline {
         self.open = false;
         self.forgetting = 0;
         self.doubt = Doubt::None;
+        self.unknown_failed = false;
     }
 
     #[inline]

@@ -62,14 +62,46 @@ impl StatementTable {
             inner.sweep_at = 64.max(inner.by_definition.len() * 2);
         }
         inner.last_id += 1;
+        let id = StatementId(inner.last_id);
+        inner.enter(id, definition)
+    }
+
+    /// Every statement that anybody still knows, to tell another process.
+    pub fn all(&self) -> Vec<Arc<Statement>> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = inner.by_definition.values();
+        known.filter_map(Weak::upgrade).collect()
+    }
+
+    /// A statement that has its identity, and its name on servers, from another process.
+    pub fn adopt(&self, id: StatementId, definition: &[u8]) -> Arc<Statement> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.last_id = inner.last_id.max(id.0);
+        inner.enter(id, definition)
+    }
+
+    /// The identity that was given out last.
+    pub fn last_id(&self) -> StatementId {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        StatementId(inner.last_id)
+    }
+
+    /// Gives out no identity up to this one: servers may know its name for something else.
+    pub fn begin_after(&self, id: StatementId) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.last_id = inner.last_id.max(id.0);
+    }
+}
+
+impl Inner {
+    fn enter(&mut self, id: StatementId, definition: &[u8]) -> Arc<Statement> {
         let definition: Arc<[u8]> = definition.into();
         let statement = Arc::new(Statement {
-            id: StatementId(inner.last_id),
-            server_name: format!("PGBOUNCER_{}", inner.last_id).into(),
+            id,
+            server_name: format!("PGBOUNCER_{}", id.0).into(),
             definition: Arc::clone(&definition),
         });
-        inner
-            .by_definition
+        self.by_definition
             .insert(definition, Arc::downgrade(&statement));
         statement
     }
@@ -105,6 +137,11 @@ impl ClientStatements {
     /// Takes all names away.
     pub fn clear(&mut self) {
         self.by_name = HashMap::default();
+    }
+
+    /// All names and what they stand for.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
+        self.by_name.iter().map(|(name, stands)| (&**name, stands))
     }
 
     /// How many names there are.
@@ -157,6 +194,11 @@ impl ServerStatements {
             .map(|(_, statement)| statement)
     }
 
+    /// All statements, the least recently used first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.by_use.iter().rev().map(|(_, statement)| statement)
+    }
+
     /// The server has forgotten everything.
     pub fn clear(&mut self) {
         self.by_use.clear();
@@ -205,6 +247,17 @@ mod tests {
             first,
             "the first one is gone, its name is not reused"
         );
+    }
+
+    #[test]
+    fn an_adopted_statement_keeps_its_name_and_others_get_new_ones() {
+        let table = StatementTable::default();
+        let adopted = table.adopt(StatementId(7), b"a");
+        assert_eq!(&*adopted.server_name, "PGBOUNCER_7");
+        assert_eq!(table.intern(b"a").id, adopted.id);
+        assert_eq!(&*table.intern(b"b").server_name, "PGBOUNCER_8");
+        table.begin_after(StatementId(100));
+        assert_eq!(&*table.intern(b"c").server_name, "PGBOUNCER_101");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::handover::Bytes;
+
 /// Bytes of a statement that are kept.
 const KEPT: usize = 240;
 
@@ -43,6 +45,20 @@ impl Spoken {
         match self.last.is_empty() {
             true => self.first(),
             false => text_of(&self.last),
+        }
+    }
+}
+
+impl Spoken {
+    /// What they are, for another process.
+    pub(crate) fn state(&self) -> (Bytes, Bytes) {
+        (Bytes(self.first.clone()), Bytes(self.last.clone()))
+    }
+
+    pub(crate) fn restore((first, last): (Bytes, Bytes)) -> Self {
+        Self {
+            first: first.0,
+            last: last.0,
         }
     }
 }

@@ -77,6 +77,15 @@ pub struct Keys {
     pub secret: ScramSecret,
 }
 
+impl Keys {
+    /// The keys whose client key is this, if it fits the secret.
+    pub fn of_client_key(client_key: [u8; KEY_BYTES], secret: ScramSecret) -> Option<Self> {
+        let client_key = Key::new(client_key);
+        let fits = client_key.hash() == secret.stored_key;
+        fits.then_some(Self { client_key, secret })
+    }
+}
+
 /// How often we are ready to hash a password.
 ///
 /// The peer or a stored secret names the count, so it needs a limit: PostgreSQL itself allows up to

@@ -20,8 +20,8 @@ pub use internals::{
 pub use leaks::{HOLDERS, HolderRow, LEAKS, LeakRow};
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
 pub use sockets::{
-    ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, Replication, SERVERS, SOCKETS, SocketBuffers,
-    SocketRow, SocketState, shown_id,
+    ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, HANDOVER, Replication, SERVERS, SOCKETS,
+    SocketBuffers, SocketRow, SocketState, shown_id,
 };
 pub use stats::{STATS, STATS_AVERAGES, STATS_TOTALS, StatsRow, TOTALS, TotalsRow, totals_rows};
 

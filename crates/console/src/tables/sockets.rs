@@ -348,3 +348,10 @@ table!(
         "scram_server_key" Bytea = row.scram_server_key;
     }
 );
+
+table!(
+    /// HANDOVER: one text for each thing that is handed over; whoever reads it knows its form.
+    pub HANDOVER: String, "handover", |row| {
+        "parcel" Text = row;
+    }
+);

@@ -230,7 +230,7 @@ impl Login<'_> {
         self.client.is_console.store(true, Ordering::Relaxed);
         let config = self.shared.config();
         let global = &config.global;
-        let own_user = self.is_own_user(&wish.user);
+        let own_user = self.client.is_own_user();
         let is_admin = own_user || global.admin_users.contains(&wish.user);
         if own_user {
             if global.log_connections {
@@ -301,18 +301,6 @@ impl Login<'_> {
                 Ok(())
             }
         }
-    }
-
-    /// The user `pgbouncer` (or `pgweir`) on the Unix socket, being the system user that we run as,
-    /// needs no proof: it could read our memory anyway.
-    fn is_own_user(&self, user: &str) -> bool {
-        let own = rustix::process::getuid().as_raw();
-        matches!(user, "pgbouncer" | "pgweir")
-            && self
-                .client
-                .address
-                .peer_credentials()
-                .is_some_and(|peer| peer.uid == own)
     }
 }
 

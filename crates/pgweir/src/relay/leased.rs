@@ -4,7 +4,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use pgweir_config::PoolMode;
-use pgweir_net::Input;
+use pgweir_net::buffer::SCRATCH_LEN;
+use pgweir_net::{Buffered, Input};
 use pgweir_pool::SlotId;
 use pgweir_session::{Phase, Violation};
 use pgweir_wire::TransactionStatus;
@@ -96,8 +97,13 @@ impl Session {
             }
             // The server first: what it says mostly ends the lease, and then the client is read by whoever serves it
             // next, not twice.
+            let (from_server, from_client) = held.room(&self.line, self.braking);
             if !self.line.has_unsent()
-                && let Poll::Ready(input) = held.server.line.poll_read(cx, &mut desk.scratch)
+                && from_server > 0
+                && let Poll::Ready(input) = held
+                    .server
+                    .line
+                    .poll_read(cx, &mut desk.scratch[..from_server])
             {
                 match input {
                     Ok(Input::End) | Err(_) => return Poll::Ready(self.server_lost()),
@@ -114,7 +120,9 @@ impl Session {
             let clear = !held.server.line.has_unsent() && !self.line.has_unsent();
             if held.serves()
                 && clear
-                && let Poll::Ready(input) = self.line.poll_read(cx, &mut desk.scratch)
+                && from_client > 0
+                && let Poll::Ready(input) =
+                    self.line.poll_read(cx, &mut desk.scratch[..from_client])
             {
                 match input {
                     Ok(Input::End) | Err(_) => return Poll::Ready(Err(Farewell::ClientGone)),
@@ -357,6 +365,19 @@ impl Session {
 }
 
 impl Held {
+    /// How much may be read from the server and from the client. While braking, no more than to the
+    /// end of a frame.
+    #[inline]
+    fn room(&self, client: &Buffered, braking: bool) -> (usize, usize) {
+        if !braking || !self.serves() {
+            return (SCRATCH_LEN, SCRATCH_LEN);
+        }
+        let relay = &self.server.relay;
+        let from_server = relay.missing_from_server(self.server.line.unread());
+        let from_client = relay.missing_from_client(client.unread());
+        (from_server.min(SCRATCH_LEN), from_client.min(SCRATCH_LEN))
+    }
+
     pub(super) fn serves(&self) -> bool {
         matches!(self.server.work.stage, Stage::Serve)
     }

@@ -9,7 +9,9 @@
 //! 2. What a peer does not take is kept in its [`Buffered`]; while there is something kept for one
 //!    side, the other side is not read.
 //! 3. A server leaves through `release`, `server_lost` or [`Session::into_remains`], never by `Drop`.
+//! 4. A session that is put down (`holding`) is nowhere else: nobody reads or writes its sockets.
 
+mod holding;
 mod leased;
 mod preparing;
 mod waiting;
@@ -17,7 +19,7 @@ mod waiting;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use pgweir_config::ErrorCodes;
@@ -27,7 +29,6 @@ use pgweir_pool::{Party, Ticket};
 use pgweir_session::{ClientSide, Gather, SkipBatch};
 
 use crate::client::Client;
-use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
@@ -61,6 +62,16 @@ pub(crate) struct Session {
     /// Who is charged for its leases.
     party: Option<Party>,
     place: Place,
+    /// Whether it is to come to a halt at the end of the frames that are under way.
+    braking: bool,
+}
+
+/// Why a session stops to be served here.
+pub(crate) enum Stop {
+    /// It has ended.
+    Ended(Farewell),
+    /// It is to be put down, and may go on later.
+    Held,
 }
 
 /// Where a client is.
@@ -99,37 +110,38 @@ impl Session {
             side,
             party,
             place: Place::Idle,
+            braking: false,
         }
     }
 
-    /// Serves the client until it ends, and says why it did.
-    pub(crate) async fn run(&mut self) -> Farewell {
+    /// Serves the client until it ends or is to be put down.
+    pub(crate) async fn run(&mut self) -> Stop {
         poll_fn(|cx| DESK.with_borrow_mut(|desk| self.poll(cx, desk))).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Farewell> {
+    fn poll(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Stop> {
         loop {
-            if self.client.has_mail() {
-                if self.client.take_inquiry() {
-                    self.answer_inquiry();
-                }
-                if let Some(farewell) = self.client.take_end()
-                    && let Err(farewell) = self.end_wait(farewell)
-                {
-                    return Poll::Ready(farewell);
-                }
+            if (self.client.has_mail() || self.braking)
+                && let Some(stop) = self.obey()
+            {
+                return Poll::Ready(stop);
             }
             let step = match &self.place {
-                Place::Idle => ready!(self.poll_idle(cx, desk)),
+                Place::Idle => self.poll_idle(cx, desk),
                 Place::Waiting(ticket) => {
                     let ticket = *ticket;
-                    ready!(self.poll_waiting(cx, desk, ticket))
+                    self.poll_waiting(cx, desk, ticket)
                 }
-                Place::Skipping(_) => ready!(self.poll_skipping(cx, desk)),
-                Place::Leased(_) => ready!(self.poll_leased(cx, desk)),
+                Place::Skipping(_) => self.poll_skipping(cx, desk),
+                Place::Leased(_) => self.poll_leased(cx, desk),
             };
-            if let Err(farewell) = step {
-                return Poll::Ready(farewell);
+            match step {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(farewell)) => return Poll::Ready(Stop::Ended(farewell)),
+                Poll::Pending if self.client.has_mail() && self.may_be_held() => {
+                    return Poll::Ready(Stop::Held);
+                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -144,6 +156,19 @@ impl Session {
                 last: spoken.last().to_vec(),
             });
         }
+    }
+
+    /// Does what others have ordered: to end, or to stop for a while.
+    fn obey(&mut self) -> Option<Stop> {
+        if self.client.take_inquiry() {
+            self.answer_inquiry();
+        }
+        if let Some(farewell) = self.client.take_end()
+            && let Err(farewell) = self.end_wait(farewell)
+        {
+            return Some(Stop::Ended(farewell));
+        }
+        self.may_be_held().then_some(Stop::Held)
     }
 
     /// Ends the session: the server is drained, reset or closed, the place in the queue given up.
@@ -164,12 +189,7 @@ impl Session {
             Place::Leased(mut held) => {
                 can_be_told = held.server.relay.is_between_replies();
                 route.home.totals.add(&mut held.server.work.tally);
-                if held.server.work.is_own {
-                    let reason = "replication client was closed";
-                    close::give_up(&shared, held.slot, held.server, reason, Busy::Yes);
-                } else {
-                    reset::after_client(&shared, held.slot, held.server, farewell);
-                }
+                reset::after_client(&shared, held.slot, held.server, farewell);
             }
         }
         Remains { line, can_be_told }

@@ -51,6 +51,9 @@ impl Relay {
             let frame = &input[at..];
             let header = Header::peek(frame, u32::MAX).map_err(Violation::ServerFrame)?;
             let Some(header) = header else { break };
+            if header.tag == tag::READY_FOR_QUERY && self.pipeline.owes_unknown() {
+                self.end_unknown(client, to_client.inject(input));
+            }
             let Some(reply) = self.server_frame(header, frame, client, rules)? else {
                 break;
             };
@@ -114,7 +117,7 @@ impl Relay {
                 }
             }
             tag::COPY_IN_RESPONSE => match self.pipeline.front() {
-                Some((Awaited::Query | Awaited::Execute, Reply::Forward)) => {
+                Some((Awaited::Query | Awaited::Execute | Awaited::Unknown, Reply::Forward)) => {
                     if self.pipeline.copy_in_begun() == CopyIn::Open {
                         self.stream = ClientStream::CopyIn;
                     }

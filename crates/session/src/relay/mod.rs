@@ -8,14 +8,19 @@
 
 mod from_client;
 mod from_server;
+mod state;
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use pgweir_wire::{ErrorFields, FrameError, SqlState, TransactionStatus, backend, frontend};
+use pgweir_wire::{
+    ErrorFields, FrameError, HEADER_LEN, Header, SqlState, TransactionStatus, backend, frontend,
+};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use from_client::FromClient;
+pub use state::RelayState;
 
 use crate::changes::Change;
 use crate::gather::Gather;
@@ -70,6 +75,8 @@ pub struct Relay {
     values: Values,
     /// What its sessions have when nobody requests another value, where RESET does not lead there.
     defaults: Parameters,
+    /// What the server reported at its login.
+    login_values: Values,
     asked: Asked,
     refused: Option<Box<Refused>>,
     /// Whether the client has reset parameters that it had requested.
@@ -85,6 +92,7 @@ pub struct Relay {
 impl Relay {
     /// For a server that has just logged in and reported `values`.
     pub fn new(values: Values) -> Self {
+        let login_values = values.clone();
         Self {
             pipeline: Pipeline::default(),
             client_rest: Rest::Done,
@@ -94,6 +102,7 @@ impl Relay {
             statements: ServerStatements::default(),
             values,
             defaults: Parameters::default(),
+            login_values,
             asked: Asked::Other,
             refused: None,
             was_reset: false,
@@ -102,6 +111,15 @@ impl Relay {
             is_flushed: false,
             tally: Tally::default(),
         }
+    }
+
+    /// For a server in the middle of its work for a client, of which nothing else is known. Until its
+    /// next ReadyForQuery it is passed on whatever it says.
+    pub fn unknown(values: Values) -> Self {
+        let mut relay = Self::new(values);
+        relay.status = TransactionStatus::InTransaction;
+        relay.pipeline.push(Awaited::Unknown, Reply::Forward);
+        relay
     }
 
     /// The server's transaction status as of its last ReadyForQuery.
@@ -147,6 +165,11 @@ impl Relay {
         self.pipeline.batches() <= 1
     }
 
+    /// Whether nobody knows what the server is doing.
+    pub fn owes_unknown(&self) -> bool {
+        self.pipeline.owes_unknown()
+    }
+
     /// Whether the server has said why it ends the connection.
     pub fn has_said_goodbye(&self) -> bool {
         self.has_said_goodbye
@@ -156,6 +179,16 @@ impl Relay {
     /// something of its own.
     pub fn is_between_replies(&self) -> bool {
         self.server_rest.is_done()
+    }
+
+    /// How many more bytes of the client's end a frame, if these have been read but not used.
+    pub fn missing_from_client(&self, unread: &[u8]) -> usize {
+        self.client_rest.missing(unread)
+    }
+
+    /// How many more bytes of the server's end a frame, if these have been read but not used.
+    pub fn missing_from_server(&self, unread: &[u8]) -> usize {
+        self.server_rest.missing(unread)
     }
 
     /// How many prepared statements the server has been taught.
@@ -222,6 +255,8 @@ impl Relay {
         if self.fits(client) {
             return false;
         }
+        // A client that came from another pooler may have values that nobody has told us.
+        client.values.fill(&self.login_values);
         let wanted = &client.values;
         match wanted.fitting(&self.values, tracked, &self.defaults) {
             Some(fitting) => {
@@ -258,7 +293,7 @@ impl Relay {
     /// To be called again whenever something has been read: a COPY that the client had asked for
     /// may have begun, and waits for data that nobody will send.
     pub fn abandon(&mut self, out: &mut BytesMut) -> Abandon {
-        if !self.client_rest.is_done() {
+        if !self.client_rest.is_done() || self.pipeline.owes_unknown() {
             return Abandon::Close;
         }
         let failed = match self.stream {
@@ -294,12 +329,20 @@ impl Relay {
     #[cold]
     fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
         while let Some(fake) = self.pipeline.pop_fake() {
-            out.extend_from_slice(match fake.awaited {
-                Awaited::Parse => &backend::PARSE_COMPLETE,
-                Awaited::Close => &backend::CLOSE_COMPLETE,
-                other => unreachable!("{other:?} is never answered by the pooler"),
-            });
+            out.extend_from_slice(fake_reply(fake.awaited));
             if let Some(change) = fake.change {
+                self.change(change, client);
+            }
+        }
+    }
+
+    /// ReadyForQuery has come while nobody knew what was owed.
+    fn end_unknown(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
+        for answered in self.pipeline.end_unknown() {
+            if answered.reply == Reply::Fake {
+                out.extend_from_slice(fake_reply(answered.awaited));
+            }
+            if let Some(change) = answered.change {
                 self.change(change, client);
             }
         }
@@ -333,12 +376,20 @@ impl Relay {
     }
 }
 
+fn fake_reply(awaited: Awaited) -> &'static [u8] {
+    match awaited {
+        Awaited::Parse => &backend::PARSE_COMPLETE,
+        Awaited::Close => &backend::CLOSE_COMPLETE,
+        other => unreachable!("{other:?} is never answered by the pooler"),
+    }
+}
+
 /// What to do with a server whose client is gone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Abandon {
     /// Read until it is quiet.
     Drain,
-    /// The client left in the middle of a message: nothing but closing helps.
+    /// The client left in the middle of a message, or nobody knows of what: nothing but closing helps.
     Close,
 }
 
@@ -382,7 +433,7 @@ impl From<&ErrorFields<'_>> for Refused {
 }
 
 /// What the client's bytes mean now.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 enum ClientStream {
     /// Messages are requests.
     Normal,
@@ -393,7 +444,7 @@ enum ClientStream {
 }
 
 /// The rest of a frame whose head has been dealt with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 enum Rest {
     Done,
     Pass(usize),
@@ -412,6 +463,20 @@ impl Rest {
             (0, _) => Self::Done,
             (_, true) => Self::Pass(len),
             (_, false) => Self::Drop(len),
+        }
+    }
+
+    /// How many bytes are missing to the end of a frame, behind some that are unread.
+    fn missing(self, unread: &[u8]) -> usize {
+        match self {
+            Self::Pass(len) | Self::Drop(len) => len.saturating_sub(unread.len()),
+            Self::Done if unread.is_empty() => 0,
+            Self::Done => match Header::peek(unread, u32::MAX) {
+                Ok(Some(header)) => header.frame_len().saturating_sub(unread.len()).max(1),
+                Ok(None) => HEADER_LEN - unread.len(),
+                // Whoever reads it will say what is wrong with it.
+                Err(_) => 1,
+            },
         }
     }
 

@@ -1,8 +1,12 @@
 //! Stories of a client, a relay and a server, told in frames.
+//!
+//! After every step the relay and the client's side move to another process: whatever can be in
+//! them can be handed over.
 
 use bytes::{BufMut as _, BytesMut};
 
 use super::*;
+use crate::handover::{Catalogue, ClientState};
 
 /// A client and a server with a relay between them; both sides' bytes are collected.
 struct Story {
@@ -45,7 +49,33 @@ impl Story {
             &mut to_server,
             &mut to_client,
         )?;
-        Ok((to_server.bytes(input).to_vec(), to_client.to_vec(), verdict))
+        let said = (to_server.bytes(input).to_vec(), to_client.to_vec(), verdict);
+        self.hand_over();
+        Ok(said)
+    }
+
+    /// Another process goes on with what this one has told it.
+    fn hand_over(&mut self) {
+        if self.relay.is_asking() || self.relay.refused.is_some() {
+            // Only what serves a client moves.
+            return;
+        }
+        let relay = serde_json::to_string(&self.relay.state(&self.tracked)).unwrap();
+        let client = serde_json::to_string(&self.client.state(&self.tracked)).unwrap();
+        let (table, mut catalogue) = (StatementTable::default(), Catalogue::default());
+        for told in self.table.all() {
+            catalogue.add(table.adopt(told.id, &told.definition));
+        }
+        table.begin_after(self.table.last_id());
+        let tally = self.relay.take_tally();
+        let state: RelayState = serde_json::from_str(&relay).unwrap();
+        self.relay = Relay::restore(state, &self.tracked, &catalogue).unwrap();
+        self.relay.tally = tally;
+        let state: ClientState = serde_json::from_str(&client).unwrap();
+        self.client = ClientSide::restore(state, &self.tracked, &catalogue).unwrap();
+        self.table = table;
+        let again = serde_json::to_string(&self.relay.state(&self.tracked)).unwrap();
+        assert_eq!(again, relay, "nothing is lost on the way");
     }
 
     /// The server sends; what the client gets.
@@ -65,7 +95,9 @@ impl Story {
             .relay
             .from_server(input, &mut self.client, &rules, &mut to_client)?;
         assert_eq!(consumed, input.len(), "these stories send whole frames");
-        Ok(to_client.bytes(input).to_vec())
+        let said = to_client.bytes(input).to_vec();
+        self.hand_over();
+        Ok(said)
     }
 }
 
@@ -834,4 +866,113 @@ fn terminate_is_not_forwarded() {
     let (server, _, verdict) = story.try_client(&frame(b'X', b"")).unwrap();
     assert!(verdict.terminate);
     assert_eq!(server, b"");
+}
+
+/// A relay that came from another pooler in the middle of something.
+fn unknown() -> Story {
+    let mut story = Story::new();
+    story.relay = Relay::unknown(Values::default());
+    story
+}
+
+#[test]
+fn what_was_asked_before_is_answered() {
+    let mut story = unknown();
+    let answer = [frame(b'D', b"\0\0"), complete("SELECT 1"), ready(b'I')];
+    assert_eq!(story.server(&answer), answer.concat());
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_transaction_from_before_goes_on_and_ends() {
+    let mut story = unknown();
+    assert!(!story.relay.may_release(), "nobody knows what is owed");
+    assert_eq!(story.client(&[query("commit")]).0, query("commit"));
+    story.server(&[complete("COMMIT"), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_batch_that_was_half_sent_before_is_answered() {
+    let mut story = unknown();
+    let answer = [
+        frame(b'1', b""),
+        frame(b'2', b""),
+        complete("SELECT 0"),
+        ready(b'T'),
+    ];
+    story.client(&[execute(), sync()]);
+    assert_eq!(story.server(&answer), answer.concat());
+    assert!(story.relay.is_quiet());
+    assert_eq!(story.relay.status(), TransactionStatus::InTransaction);
+}
+
+#[test]
+fn a_copy_from_before_goes_on() {
+    for end in [vec![], vec![sync()]] {
+        let mut story = unknown();
+        let data = frame(b'd', b"1\n");
+        assert_eq!(story.client(std::slice::from_ref(&data)).0, data);
+        story.client(&[vec![frame(b'c', b"")], end].concat());
+        story.server(&[complete("COPY 1"), ready(b'I')]);
+        assert!(story.relay.may_release());
+    }
+}
+
+#[test]
+fn names_given_while_nobody_knew_are_good_unless_it_failed() {
+    for (fails, known) in [(false, true), (true, false)] {
+        let mut story = unknown();
+        story.client(&[parse("a", "select 1"), close("b"), sync()]);
+        let answer = match fails {
+            false => vec![frame(b'1', b""), ready(b'T')],
+            true => vec![error(), ready(b'E')],
+        };
+        let said = story.server(&answer);
+        let closed = frame(b'3', b"");
+        let has = said.windows(closed.len()).any(|bytes| bytes == closed);
+        assert_eq!(has, !fails, "what is skipped is not answered");
+        assert_eq!(story.client.statements.contains(b"a"), known);
+        assert!(story.relay.is_quiet());
+    }
+}
+
+#[test]
+fn a_server_that_nobody_knows_is_not_cleaned_up() {
+    let mut story = unknown();
+    assert_eq!(story.relay.abandon(&mut BytesMut::new()), Abandon::Close);
+}
+
+#[test]
+fn values_that_nobody_told_are_those_of_the_servers_login() {
+    let mut story = Story::new();
+    let name = story.tracked.index("application_name").unwrap();
+    let mut values = Values::default();
+    values.set(name, "");
+    story.relay = Relay::new(values);
+    // Somebody has left a name on the server.
+    story.client.values.set(name, "other");
+    let tracked = story.tracked.clone();
+    let mut out = BytesMut::new();
+    assert!(story.relay.fit(&mut story.client, &tracked, &mut out));
+    let report = frame(b'S', b"application_name\0other\0");
+    story.server(&[report, complete("SET"), ready(b'I')]);
+
+    out.clear();
+    story.client = ClientSide::default();
+    assert!(story.relay.fit(&mut story.client, &tracked, &mut out));
+    let sql = String::from_utf8_lossy(&out[5..]).into_owned();
+    assert!(sql.contains("SET application_name='';"), "{sql}");
+}
+
+#[test]
+fn it_knows_how_many_bytes_are_missing_to_the_end_of_a_frame() {
+    let mut story = Story::new();
+    let sent = query("select 1");
+    assert_eq!(story.relay.missing_from_client(b""), 0);
+    assert_eq!(story.relay.missing_from_client(&sent[..3]), HEADER_LEN - 3);
+    let (there, missing) = sent.split_at(7);
+    assert_eq!(story.relay.missing_from_client(there), missing.len());
+    story.client(&[there.to_vec()]);
+    assert_eq!(story.relay.missing_from_client(b""), missing.len());
 }

@@ -1,0 +1,95 @@
+//! A session that is put down: when it may be, what it holds, and how one that comes from another
+//! process is taken up.
+
+use std::time::Instant;
+
+use pgweir_pool::SlotId;
+use pgweir_session::{ClientSide, Phase};
+use pgweir_wire::TransactionStatus;
+
+use super::{Place, Session};
+use crate::client::Lease;
+use crate::relay::leased::Held;
+use crate::server::Server;
+use crate::takeover::hold::HoldAt;
+
+impl Session {
+    /// Whether the session is to be put down and stands where it can be.
+    pub(super) fn may_be_held(&mut self) -> bool {
+        let order = self.client.hold_order();
+        self.braking = order == Some(HoldAt::Boundary);
+        match order {
+            None => false,
+            Some(HoldAt::Anywhere) => self.can_be_told(),
+            Some(HoldAt::Boundary) => self.is_at_boundary(),
+        }
+    }
+
+    /// Whether all of it can be told to another process.
+    fn can_be_told(&self) -> bool {
+        match &self.place {
+            Place::Idle => true,
+            // A server may be on its way.
+            Place::Waiting(_) => !self.client.has_other_mail(),
+            // Soon over, unless the client does not send the rest.
+            Place::Skipping(_) => false,
+            Place::Leased(held) => held.serves(),
+        }
+    }
+
+    /// Whether both its sockets stand between two messages and no buffer holds anything.
+    fn is_at_boundary(&self) -> bool {
+        let empty = |line: &pgweir_net::Buffered| line.unread().is_empty() && !line.has_unsent();
+        let rest = match &self.place {
+            Place::Idle => true,
+            Place::Waiting(_) | Place::Skipping(_) => false,
+            Place::Leased(held) => {
+                let relay = &held.server.relay;
+                held.serves()
+                    && empty(&held.server.line)
+                    && relay.missing_from_server(&[]) == 0
+                    && relay.missing_from_client(&[]) == 0
+            }
+        };
+        rest && empty(&self.line)
+    }
+
+    /// The server that it holds.
+    pub(crate) fn server(&self) -> Option<(SlotId, &Server)> {
+        match &self.place {
+            Place::Leased(held) => Some((held.slot, &*held.server)),
+            Place::Idle | Place::Waiting(_) | Place::Skipping(_) => None,
+        }
+    }
+
+    /// What the client keeps between leases.
+    pub(crate) fn side(&self) -> &ClientSide {
+        &self.side
+    }
+
+    /// Whether it stands in a queue for a server, and since when.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        match self.place {
+            Place::Waiting(_) => Some(self.client.state().clocks.since),
+            Place::Idle | Place::Skipping(_) | Place::Leased(_) => None,
+        }
+    }
+
+    /// Goes on with a server that the client has held before, in another process.
+    pub(crate) fn hold_on_to(&mut self, lease: Lease) {
+        let Lease { slot, server, .. } = lease;
+        self.shared.pools().charge(slot, self.party.as_ref());
+        let in_transaction = server.relay.status() != TransactionStatus::Idle;
+        let is_known = !server.relay.owes_unknown();
+        let mut state = self.client.state();
+        state.clocks.phase = match server.relay.is_quiet() && in_transaction {
+            true => Phase::IdleInTransaction,
+            false => Phase::Active,
+        };
+        state.clocks.query_start = server.work.query_start.filter(|_| is_known);
+        state.clocks.transaction_start = server.work.transaction_start;
+        state.link = Some(slot);
+        drop(state);
+        self.place = Place::Leased(Held { slot, server });
+    }
+}

@@ -1,0 +1,421 @@
+//! The new process: makes clients, servers and listeners of what was handed over.
+//!
+//! Everything is counted first, and nothing is read, written or opened before [`Adopted::start`]:
+//! until then the old process may still take it all back.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use pgweir_auth::{Keys, Secret, ServerSecret};
+use pgweir_config::AuthType;
+use pgweir_net::{Address, Listener, Stream, Target};
+use pgweir_pool::{Past, Scope, SlotId};
+use pgweir_session::handover::Catalogue;
+use pgweir_session::prepared::StatementId;
+use pgweir_session::{ClientSide, Values};
+use pgweir_wire::CancelKey;
+
+use super::parcel::{self, Ending, LearntSecret, Parcel};
+use super::take::{Estate, Kind};
+use crate::client::{Client, Identity, Lease, Replication, ReplicationKind};
+use crate::close::{self, Goodbye};
+use crate::farewell::Farewell;
+use crate::relay::Session;
+use crate::serve::{self, Inherited};
+use crate::server::{Server, ServerInfo, Work};
+use crate::shared::{PoolHome, Route, Rules, Shared, lock};
+use crate::{limits, pools, reset};
+
+/// A PgBouncer's servers know statements by names up to a number that it does not tell; it counts
+/// from one.
+const STATEMENTS_OF_PGBOUNCER: StatementId = StatementId(1 << 40);
+
+/// Everything that was handed over, counted and at rest.
+pub(crate) struct Adopted {
+    shared: Arc<Shared>,
+    pub(crate) listeners: Vec<Listener>,
+    sessions: Vec<Session>,
+    /// Servers by the numbers that they had; what clients hold is taken out.
+    servers: HashMap<u64, Lease>,
+    /// Which of them a client held.
+    lent: Vec<u64>,
+    endings: Vec<(SlotId, Arc<ServerInfo>, Option<Stream>, Goodbye)>,
+    /// Clients for whom there is no place.
+    strangers: Vec<(Arc<Client>, Stream, Farewell)>,
+    /// Servers for which there is no pool.
+    homeless: Vec<Stream>,
+    catalogue: Catalogue,
+    now: Instant,
+}
+
+/// Makes everything, within the limits or beyond them.
+///
+/// # Errors
+/// The text for the log: something cannot be understood.
+pub(crate) fn everything(shared: &Arc<Shared>, estate: Estate) -> Result<Adopted, String> {
+    if estate.from == Kind::PgBouncer {
+        shared.statements.begin_after(STATEMENTS_OF_PGBOUNCER);
+    }
+    let mut adopted = Adopted {
+        shared: Arc::clone(shared),
+        listeners: Vec::new(),
+        sessions: Vec::new(),
+        servers: HashMap::new(),
+        lent: Vec::new(),
+        endings: Vec::new(),
+        strangers: Vec::new(),
+        homeless: Vec::new(),
+        catalogue: Catalogue::default(),
+        now: Instant::now(),
+    };
+    // Clients come last, because they name their servers.
+    let mut clients = Vec::new();
+    for (parcel, socket) in estate.parcels {
+        match (parcel, socket) {
+            (Parcel::Process(process), _) => {
+                let last = StatementId(process.last_statement);
+                shared.statements.begin_after(last);
+            }
+            (Parcel::Statement(statement), _) => {
+                let id = StatementId(statement.id);
+                let known = shared.statements.adopt(id, &statement.definition.0);
+                adopted.catalogue.add(known);
+            }
+            (Parcel::Listener, Some(socket)) => adopted.listener(socket)?,
+            (Parcel::Server(server), Some(socket)) => adopted.server(*server, socket)?,
+            (Parcel::Ending(ending), socket) => adopted.ending(&ending, socket)?,
+            (Parcel::Client(client), Some(socket)) => clients.push((client, socket)),
+            (Parcel::Listener | Parcel::Server(_) | Parcel::Client(_), None) => {
+                return Err("a socket was not handed over".to_owned());
+            }
+        }
+    }
+    for (client, socket) in clients {
+        adopted.client(*client, socket)?;
+    }
+    Ok(adopted)
+}
+
+impl Adopted {
+    /// Lets everything go on here. The old process has ended.
+    pub(crate) async fn start(self) -> Vec<Listener> {
+        let Self {
+            shared,
+            listeners,
+            sessions,
+            mut servers,
+            lent,
+            endings,
+            strangers,
+            homeless,
+            ..
+        } = self;
+        close::until_ended(&shared, homeless).await;
+        for (slot, info, stream, goodbye) in endings {
+            tokio::spawn(close::inherited(
+                Arc::clone(&shared),
+                slot,
+                info,
+                stream,
+                goodbye,
+            ));
+        }
+        for number in lent {
+            // Its client could not be handed over.
+            if let Some(Lease { slot, server, .. }) = servers.remove(&number) {
+                reset::after_client(&shared, slot, server, &Farewell::ClientGone);
+            }
+        }
+        for Lease { slot, server, .. } in servers.into_values() {
+            pools::checkin(&shared, slot, server, Instant::now());
+        }
+        for session in sessions {
+            tokio::spawn(serve::go_on(session));
+        }
+        for (client, stream, farewell) in strangers {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(serve::turn_away(shared, client, stream, farewell));
+        }
+        listeners
+    }
+
+    /// How much there is, for the log.
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "{} clients, {} servers and {} listening sockets",
+            self.sessions.len() + self.strangers.len(),
+            self.shared.servers.len() + self.homeless.len(),
+            self.listeners.len()
+        )
+    }
+
+    fn listener(&mut self, socket: OwnedFd) -> Result<(), String> {
+        let global = &self.shared.config().global;
+        let options = self.shared.tcp_options();
+        let mut listener = Listener::from_fd(socket, global.listen_port, &options)
+            .map_err(|error| error.to_string())?;
+        listener.own_file();
+        tracing::info!("got pooler socket: {}", listener.name());
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    fn server(&mut self, server: parcel::Server, socket: OwnedFd) -> Result<(), String> {
+        let stream = stream(socket)?;
+        let Ok(route) = self.shared.route(&server.database, &server.user) else {
+            self.homeless.push(stream);
+            return Ok(());
+        };
+        let (home, tracked) = (&route.home, &self.shared.tracked);
+        let rules = home.rules();
+        let leads_here =
+            server.destination == Some(rules.destination()) && *home.name.user == *server.user;
+        let past = match (&server.relay, server.is_obsolete || !leads_here) {
+            (parcel::Relay::Unknown(_), _) => Past::Unknown,
+            (parcel::Relay::Known(_), true) => Past::Outdated,
+            (parcel::Relay::Known(_), false) => Past::Known,
+        };
+        let relay = match server.relay {
+            parcel::Relay::Known(state) => {
+                pgweir_session::Relay::restore(state, tracked, &self.catalogue)
+                    .map_err(|error| error.to_string())?
+            }
+            parcel::Relay::Unknown(values) => {
+                let values = Values::restore(&values, tracked);
+                match server.is_lent {
+                    true => pgweir_session::Relay::unknown(values),
+                    false => pgweir_session::Relay::new(values),
+                }
+            }
+        };
+        let welcome = server.welcome.map(|said| Arc::new(said.restore(tracked)));
+        if let Some(welcome) = welcome.as_ref().filter(|_| past == Past::Known) {
+            *lock(&home.welcome) = Some(Arc::clone(welcome));
+        }
+        let opened = server.opened.moment(self.now);
+        let counted = self.counted(&rules, past, server.host.as_deref(), opened);
+        let info = self.info(home, opened, Some(&stream), &server.cancel_key.0);
+        let slot = self.slot(home, counted, &info);
+        if let Some(welcome) = welcome {
+            let _ = info.welcome.set(welcome);
+        }
+        // What nobody knows may be a query as well.
+        let query = match relay.owes_unknown() {
+            true => Some(self.now),
+            false => server.query.map(|age| age.moment(self.now)),
+        };
+        let server_work = Work {
+            query_start: query,
+            transaction_start: server.transaction.map(|age| age.moment(self.now)),
+            is_own: server.is_own,
+            ..Work::none(rules)
+        };
+        let lease = Lease {
+            slot,
+            server: Box::new(Server {
+                line: server.buffers.restore(stream),
+                relay,
+                info,
+                work: server_work,
+            }),
+            stale: false,
+        };
+        if server.is_lent {
+            self.lent.push(server.number);
+        }
+        self.servers.insert(server.number, lease);
+        Ok(())
+    }
+
+    fn ending(&mut self, ending: &Ending, socket: Option<OwnedFd>) -> Result<(), String> {
+        let stream = socket.map(stream).transpose()?;
+        let Ok(route) = self.shared.route(&ending.database, &ending.user) else {
+            self.homeless.extend(stream);
+            return Ok(());
+        };
+        let (home, key) = (&route.home, &ending.cancel_key.0);
+        let host = ending.host.as_deref();
+        let counted = self.counted(&home.rules(), Past::Outdated, host, self.now);
+        let info = self.info(home, self.now, stream.as_ref(), key);
+        let slot = self.slot(home, counted, &info);
+        self.shared.pools().closing(slot, self.now);
+        let goodbye = match ending.is_encrypted {
+            true => Goodbye::Silent,
+            false => Goodbye::Terminate,
+        };
+        self.endings.push((slot, info, stream, goodbye));
+        Ok(())
+    }
+
+    /// What a server counts in besides its pool.
+    fn counted(
+        &self,
+        rules: &Rules,
+        past: Past,
+        host: Option<&str>,
+        opened_at: Instant,
+    ) -> pgweir_pool::Inherited {
+        let known = limits::hosts(rules);
+        let host = known.iter().find(|known| Some(&***known) == host);
+        pgweir_pool::Inherited {
+            past,
+            // The only one is the pool's own affair.
+            host: host
+                .filter(|_| known.len() > 1)
+                .map(|host| Scope::HostServers(Arc::clone(host))),
+            opened_at,
+        }
+    }
+
+    /// A server counts from here on.
+    fn slot(
+        &self,
+        home: &PoolHome,
+        counted: pgweir_pool::Inherited,
+        info: &Arc<ServerInfo>,
+    ) -> SlotId {
+        let slot = self.shared.pools().inherit(home.id, counted, self.now);
+        self.shared.servers.insert(slot.serial(), Arc::clone(info));
+        slot
+    }
+
+    /// A peer that has gone has no address any more; whoever reads will see that.
+    fn info(
+        &self,
+        home: &Arc<PoolHome>,
+        opened: Instant,
+        stream: Option<&Stream>,
+        key: &[u8],
+    ) -> Arc<ServerInfo> {
+        let nowhere = || Target::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let target = stream.and_then(|stream| stream.peer_target().ok());
+        let port = home.rules().database.port();
+        let address = stream.and_then(|stream| stream.peer_address(port).ok());
+        let local = stream.and_then(|stream| stream.local_address(port).ok());
+        Arc::new(ServerInfo {
+            id: self.shared.next_id(),
+            home: Arc::clone(home),
+            fd: stream.map_or_else(OnceLock::new, |s| s.as_fd().as_raw_fd().into()),
+            target: target.unwrap_or_else(nowhere),
+            host: None,
+            address: address.unwrap_or(Address::Unix { peer: None, port }),
+            connected_at: opened,
+            local: local.map_or_else(OnceLock::new, OnceLock::from),
+            tls: OnceLock::new(),
+            cancel_key: CancelKey::parse(key).map_or_else(OnceLock::new, OnceLock::from),
+            welcome: OnceLock::new(),
+            prepared: AtomicUsize::new(0),
+        })
+    }
+
+    fn client(&mut self, client: parcel::Client, socket: OwnedFd) -> Result<(), String> {
+        let stream = stream(socket)?;
+        let connected = client.connected.moment(self.now);
+        let port = self.shared.config().global.listen_port;
+        let address = stream
+            .peer_address(port)
+            .unwrap_or(Address::Unix { peer: None, port });
+        let record = Client::on(self.shared.next_id(), &stream, address, connected);
+        let (database, user) = self.shared.names(&client.database, &client.user);
+        let _ = record.identity.set(Identity { database, user });
+        if let Some(key) = CancelKey::parse(&client.cancel_key.0) {
+            let _ = record.cancel_key.set(key);
+        }
+        if let Some(kind) = client.replication {
+            let kind = match kind {
+                parcel::Replication::Logical => ReplicationKind::Logical,
+                parcel::Replication::Physical => ReplicationKind::Physical,
+            };
+            let parameters = Vec::new();
+            let _ = record
+                .replication
+                .set(Box::new(Replication { kind, parameters }));
+        }
+        let Some(route) = self.route_of(&client) else {
+            let farewell = Farewell::NoDatabase(client.database.as_str().into());
+            return self.stranger(record, stream, farewell);
+        };
+        let lease = match client.server {
+            None => None,
+            Some(number) => match self.servers.remove(&number) {
+                Some(lease) => Some(lease),
+                None => return self.stranger(record, stream, Farewell::ServerLost),
+            },
+        };
+        let lease = lease.map(|mut lease| {
+            lease.server.work.rules = route.rules();
+            lease
+        });
+        learn(&self.shared, &route, &client.user, &client.secret);
+        let tracked = &self.shared.tracked;
+        let side = ClientSide::restore(client.side, tracked, &self.catalogue)
+            .map_err(|error| error.to_string())?;
+        let name = tracked.index("application_name");
+        if let Some(name) = name.and_then(|index| side.values.get(index)) {
+            record.state().application_name = Arc::clone(name);
+        }
+        let inherited = Inherited {
+            client: record,
+            route,
+            line: client.buffers.restore(stream),
+            side,
+            since: client.since.moment(self.now),
+            lease,
+        };
+        self.sessions.push(serve::inherit(&self.shared, inherited));
+        Ok(())
+    }
+
+    fn route_of(&self, client: &parcel::Client) -> Option<Arc<Route>> {
+        let config = self.shared.config();
+        let database = config.database(&client.database)?;
+        // With auth_type any, whoever logs in is the forced user.
+        let user = match (&config.global.auth_type, &database.keys.user) {
+            (AuthType::Any, Some(forced)) => forced,
+            _ => &client.user,
+        };
+        self.shared.route(&client.database, user).ok()
+    }
+
+    fn stranger(
+        &mut self,
+        record: Client,
+        stream: Stream,
+        farewell: Farewell,
+    ) -> Result<(), String> {
+        let client = serve::register(&self.shared, record);
+        self.strangers.push((client, stream, farewell));
+        Ok(())
+    }
+}
+
+fn stream(socket: OwnedFd) -> Result<Stream, String> {
+    Stream::from_fd(socket).map_err(|error| format!("cannot use a socket: {error}"))
+}
+
+/// Takes over what a client has taught the old process to log in with.
+fn learn(shared: &Shared, route: &Route, user: &str, learnt: &LearntSecret) {
+    if *route.home.name.user != *user {
+        return;
+    }
+    let told = learnt.password.as_ref();
+    let told = told.and_then(|text| Secret::parse(&text.0).ok());
+    let secret = told.or_else(|| shared.files().users.secret(user).cloned());
+    let key = learnt.scram_client_key.as_ref();
+    let key = key.and_then(|key| <[u8; 32]>::try_from(&*key.0).ok());
+    let secret = match (secret, key) {
+        (Some(Secret::Scram(secret)), Some(key)) => {
+            match Keys::of_client_key(key, secret.clone()) {
+                Some(keys) => ServerSecret::Keys(keys),
+                None => ServerSecret::Scram(secret),
+            }
+        }
+        (Some(secret), _) if learnt.password.is_some() => secret.into(),
+        (Some(_) | None, _) => return,
+    };
+    *lock(&route.home.secret) = Some(secret);
+}

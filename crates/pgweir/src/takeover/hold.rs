@@ -1,0 +1,245 @@
+//! Holds everything still: SUSPEND, and the first half of handing over.
+//!
+//! New clients are not accepted any more, and those that log in come to an end of it. Then every
+//! client's task puts its session down here and waits; the idle servers are taken out of their
+//! pools. What is held can be described and passed on, and on RESUME everybody takes up what he has
+//! put down.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pgweir_pool::{SlotId, SlotState};
+use tokio::sync::Notify;
+
+use crate::client::Client;
+use crate::farewell::Farewell;
+use crate::pools;
+use crate::relay::Session;
+use crate::server::Server;
+use crate::shared::{Hold, Shared, Shutdown, lock};
+
+/// How often to look whether all is held, if nobody rings.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long clients have at least, even if logins have used all the time.
+const TO_PUT_DOWN: Duration = Duration::from_secs(1);
+
+/// Where a client's task may put its session down.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum HoldAt {
+    /// Between two messages in both directions, with nothing left in a buffer: what PgBouncer needs.
+    Boundary,
+    /// Anywhere, because everything is told.
+    Anywhere,
+}
+
+/// What has been put down.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// By their clients' ids.
+    pub(super) sessions: Mutex<HashMap<u64, Box<Session>>>,
+    /// The idle ones.
+    pub(super) servers: Mutex<Vec<(SlotId, Box<Server>)>>,
+    /// Listeners that accept nobody.
+    closed_doors: AtomicUsize,
+    /// Whether logins to servers are to be given up.
+    no_logins: AtomicBool,
+    /// The console that has ordered all this in order to take over.
+    successor: AtomicU64,
+    changed: Notify,
+}
+
+/// Holds everything. Who cannot be held within `suspend_timeout` is told so and closed. Ends early if
+/// somebody resumes.
+pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
+    shared.operator.set_hold(Hold::Suspended);
+    let patience = shared.config().global.suspend_timeout.limit();
+    let mut deadline = patience.map(|patience| Instant::now() + patience);
+    if at == HoldAt::Anywhere {
+        // Before anybody has to stand still: logins come to their end, and nobody new gets a server.
+        if !until(shared, deadline, || no_logins(shared)).await {
+            unheld(shared)
+                .filter(|client| !client.is_greeted())
+                .for_each(|client| client.end(Farewell::SuspendTimeout));
+        }
+        shared.pools().hold();
+        until(shared, deadline, || !is_opening(shared)).await;
+        deadline = deadline.map(|deadline| deadline.max(Instant::now() + TO_PUT_DOWN));
+    }
+    let told_to_hold = || {
+        unheld(shared).for_each(|client| client.hold(at));
+        is_all_held(shared)
+    };
+    if !until(shared, deadline, told_to_hold).await {
+        unheld(shared).for_each(|client| client.end(Farewell::SuspendTimeout));
+        shared.held.give_logins_up();
+        until(shared, None, told_to_hold).await;
+    }
+    let mut pools = shared.pools();
+    if shared.operator.hold() == Hold::Suspended {
+        pools.hold();
+        lock(&shared.held.servers).extend(pools.take_idle(Instant::now()));
+    }
+}
+
+/// Lets everything go on.
+pub(crate) fn release(shared: &Arc<Shared>) {
+    for client in &shared.clients {
+        client.release();
+    }
+    let now = Instant::now();
+    let servers = {
+        // With the pools locked nobody is putting servers there.
+        let _pools = shared.pools();
+        std::mem::take(&mut *lock(&shared.held.servers))
+    };
+    for (slot, server) in servers {
+        pools::checkin(shared, slot, server, now);
+    }
+    shared.held.no_logins.store(false, Ordering::Release);
+    shared.held.changed.notify_waiters();
+}
+
+/// Puts a session down, and gives it back when it may go on: everything is let go, or somebody has
+/// something to say to its client.
+pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
+    let shared = Arc::clone(&session.shared);
+    let client = Arc::clone(&session.client);
+    lock(&shared.held.sessions).insert(client.id, session);
+    shared.ended.notify_waiters();
+    loop {
+        let changed = shared.held.changed.notified();
+        let goes_on = shared.operator.hold() != Hold::Suspended || client.has_other_mail();
+        if !goes_on {
+            tokio::select! {
+                () = changed => {}
+                () = client.other_mail() => {}
+            }
+        } else if let Some(session) = lock(&shared.held.sessions).remove(&client.id) {
+            return session;
+        } else {
+            // It is being described at this moment.
+            changed.await;
+        }
+    }
+}
+
+impl Held {
+    /// Takes all sessions away, to describe them; [`Self::put_back`] follows.
+    pub(super) fn lend_sessions(&self) -> HashMap<u64, Box<Session>> {
+        std::mem::take(&mut lock(&self.sessions))
+    }
+
+    pub(super) fn put_back(&self, sessions: HashMap<u64, Box<Session>>) {
+        lock(&self.sessions).extend(sessions);
+        self.changed.notify_waiters();
+    }
+
+    /// A listener accepts nobody until the orders have changed.
+    pub(crate) async fn closed_door(&self, changed: impl Future<Output = ()>) {
+        self.closed_doors.fetch_add(1, Ordering::AcqRel);
+        changed.await;
+        self.closed_doors.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Resolves when logins to servers are to be given up.
+    pub(crate) async fn no_more_logins(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.no_logins.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Everything is held for this console: when it leaves, all goes on.
+    pub(crate) fn set_successor(&self, client: &Client) {
+        self.successor.store(client.id, Ordering::Release);
+    }
+
+    pub(crate) fn is_successor(&self, client: &Client) -> bool {
+        self.successor.load(Ordering::Acquire) == client.id
+    }
+
+    fn give_logins_up(&self) {
+        self.no_logins.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Waits until `done`; `false` if that takes too long. Also ends if somebody has resumed.
+async fn until(shared: &Shared, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> bool {
+    loop {
+        let ended = shared.ended.notified();
+        let given_up = shared.operator.hold() != Hold::Suspended
+            || shared.operator.shutdown() == Shutdown::Now;
+        if given_up || done() {
+            return true;
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return false;
+        }
+        let _ = tokio::time::timeout(LOOK_AGAIN, ended).await;
+    }
+}
+
+fn no_logins(shared: &Shared) -> bool {
+    all_doors_closed(shared) && unheld(shared).all(|client| client.is_greeted())
+}
+
+fn all_doors_closed(shared: &Shared) -> bool {
+    shared.held.closed_doors.load(Ordering::Acquire) >= lock(&shared.listeners).len()
+}
+
+/// The clients, consoles apart, whose tasks still go on.
+fn unheld(shared: &Shared) -> impl Iterator<Item = Arc<Client>> {
+    let sessions = lock(&shared.held.sessions);
+    let unheld: Vec<_> = shared
+        .clients
+        .iter()
+        .filter(|client| !client.is_console.load(Ordering::Relaxed))
+        .filter(|client| !sessions.contains_key(&client.id))
+        .map(|client| Arc::clone(&client))
+        .collect();
+    unheld.into_iter()
+}
+
+fn is_opening(shared: &Shared) -> bool {
+    let pools = shared.pools();
+    let mut opening = pools
+        .slots()
+        .filter(|slot| slot.state == SlotState::Opening);
+    opening.any(|slot| !shared.endings.contains_key(&slot.id))
+}
+
+/// Whether every client and every slot is accounted for: with a session that has been put down, idle
+/// in its pool, or ending on a socket that we know of. A server that is on its way from one hand
+/// to another is in none of these places.
+fn is_all_held(shared: &Shared) -> bool {
+    if !all_doors_closed(shared) || unheld(shared).next().is_some() {
+        return false;
+    }
+    let held = lock(&shared.held.sessions)
+        .values()
+        .filter(|session| session.server().is_some())
+        .count();
+    let pools = shared.pools();
+    let mut lent = 0;
+    for slot in pools.slots() {
+        match slot.state {
+            SlotState::Idle => {}
+            SlotState::Leased if pools.is_being_canceled(slot.id) => return false,
+            SlotState::Leased => lent += 1,
+            SlotState::Resetting | SlotState::BeingCanceled => return false,
+            SlotState::Opening | SlotState::Closing | SlotState::Quarantined => {
+                if !shared.endings.contains_key(&slot.id) {
+                    return false;
+                }
+            }
+        }
+    }
+    lent == held
+}

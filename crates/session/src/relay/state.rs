@@ -1,0 +1,92 @@
+//! A relay, told to another process.
+
+use pgweir_wire::TransactionStatus;
+use serde::{Deserialize, Serialize};
+
+use super::{Asked, ClientStream, Relay, Rest, Tally};
+use crate::handover::{Bytes, Catalogue, ParametersState, UnknownStatement, ValuesState};
+use crate::parameters::Parameters;
+use crate::params::{Tracked, Values};
+use crate::pipeline::{Pipeline, PipelineState};
+use crate::prepared::ServerStatements;
+use crate::spoken::Spoken;
+
+/// All of a [`Relay`] but its counts.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct RelayState {
+    pipeline: PipelineState,
+    client_rest: Rest,
+    server_rest: Rest,
+    stream: ClientStream,
+    /// The byte of ReadyForQuery.
+    status: char,
+    /// The least recently used first.
+    statements: Vec<u64>,
+    values: ValuesState,
+    login_values: ValuesState,
+    defaults: ParametersState,
+    was_reset: bool,
+    has_said_goodbye: bool,
+    is_flushed: bool,
+    /// The first and the last statement.
+    spoken: (Bytes, Bytes),
+}
+
+impl Relay {
+    /// What it is. A query of the pooler's own cannot be told.
+    pub fn state(&self, tracked: &Tracked) -> RelayState {
+        debug_assert!(!self.is_asking(), "only what serves a client moves");
+        RelayState {
+            pipeline: self.pipeline.state(),
+            client_rest: self.client_rest,
+            server_rest: self.server_rest,
+            stream: self.stream,
+            status: self.status.byte().into(),
+            statements: self.statements.iter().map(|known| known.id.0).collect(),
+            values: self.values.state(tracked),
+            login_values: self.login_values.state(tracked),
+            defaults: self.defaults.state(),
+            was_reset: self.was_reset,
+            has_said_goodbye: self.has_said_goodbye,
+            is_flushed: self.is_flushed,
+            spoken: self.spoken.state(),
+        }
+    }
+
+    /// The relay that was this.
+    ///
+    /// # Errors
+    /// It names a statement that is in no catalogue.
+    pub fn restore(
+        state: RelayState,
+        tracked: &Tracked,
+        catalogue: &Catalogue,
+    ) -> Result<Self, UnknownStatement> {
+        let mut statements = ServerStatements::default();
+        for id in state.statements {
+            statements.insert(catalogue.find(id)?);
+        }
+        let status = u8::try_from(state.status)
+            .ok()
+            .and_then(TransactionStatus::from_byte);
+        Ok(Self {
+            pipeline: Pipeline::restore(state.pipeline, catalogue)?,
+            client_rest: state.client_rest,
+            server_rest: state.server_rest,
+            stream: state.stream,
+            // Nobody writes another byte; if somebody does, the transaction is rolled back.
+            status: status.unwrap_or(TransactionStatus::Failed),
+            statements,
+            values: Values::restore(&state.values, tracked),
+            login_values: Values::restore(&state.login_values, tracked),
+            defaults: Parameters::restore(&state.defaults),
+            asked: Asked::Other,
+            refused: None,
+            was_reset: state.was_reset,
+            has_said_goodbye: state.has_said_goodbye,
+            is_flushed: state.is_flushed,
+            spoken: Spoken::restore(state.spoken),
+            tally: Tally::default(),
+        })
+    }
+}

@@ -1,0 +1,563 @@
+//! The promise: a new process takes over from the old one with `-R`, and nobody notices. What clients have begun goes
+//! on, and both processes together never have more servers than one may have.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use pgweir_tests::{
+    Batch, Cluster, ClusterOptions, Ini, Pooler, RawClient, Signal, Tenant, console, eventually,
+    self_signed_tls, start, story,
+};
+
+const PID: &str = "select pg_backend_pid()";
+const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn clients_in_any_state_go_on_with_their_servers() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = start(
+        tenant
+            .ini()
+            .set("default_pool_size", 5)
+            .set("pidfile", "{dir}/pid"),
+    );
+    let old = pooler.pid;
+
+    let mut idle = tenant.client(&pooler);
+    let free = idle.value(PID);
+    let mut in_transaction = tenant.client(&pooler);
+    assert_eq!(in_transaction.query("begin"), "C(BEGIN) Z(T)");
+    in_transaction.rows("create temporary table here (x int)");
+    let mut failed = tenant.client(&pooler);
+    assert_eq!(failed.query("begin"), "C(BEGIN) Z(T)");
+    failed.query("select 1/0");
+    let mut running = tenant.client(&pooler);
+    running.send(&Batch::new().query("select 1 from pg_sleep(2)"));
+    let mut half_sent = tenant.client(&pooler);
+    half_sent.send(&Batch::new().parse("", "select 1").bind("", "", &[]).flush());
+    assert_eq!(half_sent.read().map(|reply| reply.tag), Ok(b'1'));
+    assert_eq!(half_sent.read().map(|reply| reply.tag), Ok(b'2'));
+    let backends = tenant.backends();
+
+    pooler.reboot().expect("taken over");
+
+    assert_ne!(pooler.pid, old);
+    assert_eq!(tenant.backends(), backends, "no server was opened or lost");
+    assert_eq!(story(&running.until_ready()), SELECT_1);
+    assert_eq!(
+        half_sent.ask(&Batch::new().execute("").sync()),
+        "D(1) C(SELECT 1) Z(I)"
+    );
+    assert_eq!(
+        in_transaction.query("select count(*) from here"),
+        "T D(0) C(SELECT 1) Z(T)"
+    );
+    assert_eq!(in_transaction.query("commit"), "C(COMMIT) Z(I)");
+    assert_eq!(failed.query("rollback"), "C(ROLLBACK) Z(I)");
+    assert_eq!(idle.query("select 1"), SELECT_1);
+    let mut newcomer = tenant.client(&pooler);
+    assert_eq!(newcomer.query("select 1"), SELECT_1);
+    let kept = format!("select count(*) from pg_stat_activity where pid = {free}");
+    assert_eq!(tenant.root().value(&kept), "1", "idle servers move as well");
+    assert_eq!(tenant.backends(), backends);
+}
+
+#[test]
+fn the_files_of_the_old_process_become_those_of_the_new_one() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = start(tenant.ini().set("pidfile", "{dir}/pid"));
+    let pidfile = pooler.ini_path().with_file_name("pid");
+    let written = || std::fs::read_to_string(&pidfile).unwrap_or_default();
+    assert_eq!(written(), format!("{}\n", pooler.pid));
+    for _ in 0..3 {
+        pooler.reboot().expect("taken over");
+        eventually(SOON, written, |text| *text == format!("{}\n", pooler.pid));
+    }
+    let socket = pooler.socket_dir.join(format!(".s.PGSQL.{}", pooler.port));
+    pooler.signal(Signal::INT);
+    assert!(
+        pooler
+            .wait_for_exit(SOON)
+            .is_some_and(|status| status.success())
+    );
+    assert!(
+        !socket.exists() && !pidfile.exists(),
+        "the last one removes them"
+    );
+}
+
+#[test]
+fn a_session_keeps_its_server_and_a_queue_its_order() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = start(
+        tenant
+            .ini()
+            .set("pool_mode", "session")
+            .set("default_pool_size", 1),
+    );
+    let mut holder = tenant.client(&pooler);
+    holder.rows("create temporary table here (x int)");
+    let mut first = tenant.client(&pooler);
+    first.send(&Batch::new().query("select 'first'"));
+    assert!(first.is_silent_for(Duration::from_millis(100)));
+    let mut second = tenant.client(&pooler);
+    second.send(&Batch::new().query("select 'second'"));
+    assert!(second.is_silent_for(Duration::from_millis(100)));
+
+    pooler.reboot().expect("taken over");
+
+    assert_eq!(holder.value("select count(*) from here"), "0");
+    let pools = pooler.console("SHOW POOLS");
+    let pool = pools.find("database", &tenant.name).expect("its pool");
+    assert_eq!(
+        (pool.number("cl_active"), pool.number("cl_waiting")),
+        (1, 2)
+    );
+    drop(holder);
+    assert_eq!(story(&first.until_ready()), "T D(first) C(SELECT 1) Z(I)");
+    assert!(second.is_silent_for(Duration::from_millis(100)));
+    drop(first);
+    assert_eq!(story(&second.until_ready()), "T D(second) C(SELECT 1) Z(I)");
+}
+
+#[test]
+fn prepared_statements_and_parameters_stay_with_their_clients() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = tenant.pooler(2);
+    let mut client = tenant.client(&pooler);
+    client.rows("set timezone = 'Asia/Tokyo'");
+    client.rows("set application_name = 'kept'");
+    client.rows("set intervalstyle = 'iso_8601'");
+    let prepared = Batch::new().parse("mine", "select $1::int + 1").sync();
+    assert_eq!(client.ask(&prepared), "1 Z(I)");
+    let run = Batch::new().bind("", "mine", &["41"]).execute("").sync();
+    assert_eq!(client.ask(&run), "2 D(42) C(SELECT 1) Z(I)");
+    let mut stranger = tenant.client(&pooler);
+    let theirs = stranger.value("select current_setting('timezone')");
+
+    for _ in 0..2 {
+        pooler.reboot().expect("taken over");
+
+        assert_eq!(client.ask(&run), "2 D(42) C(SELECT 1) Z(I)");
+        assert_eq!(stranger.value("select current_setting('timezone')"), theirs);
+        assert_eq!(
+            stranger.value("select current_setting('application_name')"),
+            ""
+        );
+        assert_eq!(
+            client.value("select current_setting('timezone')"),
+            "Asia/Tokyo"
+        );
+        assert_eq!(
+            client.value("select current_setting('application_name')"),
+            "kept"
+        );
+        assert_eq!(client.value("select interval '1 day'"), "P1D");
+    }
+    let other = Batch::new()
+        .parse("other", "select 7")
+        .bind("", "other", &[])
+        .execute("")
+        .sync();
+    assert_eq!(client.ask(&other), "1 2 D(7) C(SELECT 1) Z(I)");
+}
+
+#[test]
+fn cancel_keys_still_work() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    client.send(&Batch::new().query("select pg_sleep(20)"));
+    let mut waiting = tenant.client(&pooler);
+    waiting.send(&Batch::new().query("select 1"));
+    assert!(waiting.is_silent_for(Duration::from_millis(200)));
+
+    pooler.reboot().expect("taken over");
+
+    waiting.cancel();
+    let canceled = "E(57014 canceling statement due to user request) Z(I)";
+    assert_eq!(story(&waiting.until_ready()), canceled);
+    client.cancel();
+    assert_eq!(story(&client.until_ready()), format!("T {canceled}"));
+    assert_eq!(client.query("select 1"), SELECT_1);
+}
+
+#[test]
+fn a_copy_goes_on_in_the_middle_of_a_message() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = tenant.pooler(2);
+    tenant.direct().rows("create table copied (x text)");
+    let mut client = tenant.client(&pooler);
+    client.send(&Batch::new().query("copy copied from stdin"));
+    assert_eq!(client.read().map(|reply| reply.tag), Ok(b'G'));
+    let row = vec![b'x'; 100_000];
+    let message = Batch::new().copy_data(&[&*row, b"\n"].concat());
+    let (begun, rest) = message.as_bytes().split_at(70_001);
+    client.send_bytes(begun);
+    let mut reader = tenant.client(&pooler);
+    let many = "copy (select repeat('y', 1000) from generate_series(1, 50000)) to stdout";
+    reader.send(&Batch::new().query(many));
+    reader.swallow(1_000_000);
+
+    pooler.reboot().expect("taken over");
+
+    client.send_bytes(rest);
+    assert_eq!(client.ask(&Batch::new().copy_done()), "C(COPY 1) Z(I)");
+    assert_eq!(
+        tenant.root().value("select length(x) from copied"),
+        "100000"
+    );
+    // What is left are whole rows and the end.
+    let rows: u64 = 50_000 * (5 + 1001);
+    let begin = 10;
+    reader.swallow(begin + rows - 1_000_000);
+    assert_eq!(story(&reader.until_ready()), "c C(COPY 50000) Z(I)");
+}
+
+#[test]
+fn the_limits_hold_over_both_processes() {
+    const CAP: u32 = 5;
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = start(
+        tenant
+            .ini()
+            .set("default_pool_size", CAP)
+            .set("max_db_connections", CAP)
+            .set("max_user_connections", CAP)
+            .set("server_idle_timeout", 1)
+            .set("server_lifetime", 2),
+    );
+    let watch = tenant.watch();
+    let until = Instant::now() + Duration::from_secs(8);
+    let queries: u32 = thread::scope(|scope| {
+        let crowd: Vec<_> = (0..20)
+            .map(|n| {
+                let (tenant, port) = (&tenant, pooler.port);
+                scope.spawn(move || live_until(until, n, tenant, port))
+            })
+            .collect();
+        while Instant::now() < until {
+            pooler.reboot().expect("taken over");
+        }
+        crowd
+            .into_iter()
+            .map(|one| one.join().expect("served"))
+            .sum()
+    });
+    let seen = watch.end();
+    assert!(seen.most <= CAP, "{seen:?}");
+    assert!(
+        seen.count > 100 && queries > 100,
+        "{seen:?}, {queries} queries"
+    );
+    assert_eq!(
+        eventually(
+            SOON,
+            || console(&pooler).table("show lists"),
+            |lists| {
+                lists
+                    .find("list", "used_clients")
+                    .is_some_and(|row| row.number("items") <= 1)
+            }
+        )
+        .find("list", "login_clients")
+        .map(|row| row.number("items")),
+        Some(0)
+    );
+}
+
+/// Asks, in and out of transactions; one of four leaves in the middle of a query now and then. Answers that are owed
+/// come. How many came.
+fn live_until(until: Instant, n: u32, tenant: &Tenant, port: u16) -> u32 {
+    let login = || RawClient::login(port, &tenant.name, &tenant.name);
+    let mut client = login();
+    let mut count = 0;
+    while Instant::now() < until {
+        assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+        assert_eq!(
+            client.query("select 1 from pg_sleep(0.01)"),
+            "T D(1) C(SELECT 1) Z(T)"
+        );
+        assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
+        count += 1;
+        if n % 4 == 0 && count % 5 == 0 {
+            client.send(&Batch::new().query("select pg_sleep(20)"));
+            client.is_silent_for(Duration::from_millis(20));
+            client = login();
+        }
+    }
+    count
+}
+
+#[test]
+fn pgbench_notices_nothing() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let mut pooler = start(tenant.ini().set("default_pool_size", 4).set("workers", 2));
+    let bench = |args: &[&str]| {
+        let args = [&["-U", name], args].concat();
+        pooler.endpoint().pgbench(name, &args)
+    };
+    bench(&["-i", "-q"]).expect("tables");
+    let endpoint = pooler.endpoint();
+    for mode in ["simple", "extended", "prepared"] {
+        let args = ["-U", name, "-M", mode, "-c", "20", "-j", "20", "-T", "5"];
+        let done = thread::scope(|scope| {
+            let bench = scope.spawn(|| endpoint.pgbench(name, &args));
+            while !bench.is_finished() {
+                pooler.reboot().expect("taken over");
+            }
+            bench.join().expect("no panic").expect("it went well")
+        });
+        assert_eq!(done.failed, 0, "{mode}: {done:?}");
+        assert!(done.transactions > 20, "{mode}: {done:?}");
+    }
+}
+
+#[test]
+fn a_successor_that_fails_leaves_everything_as_it_was() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = tenant.pooler(2);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let old = pooler.pid;
+    // It asks, gets everything, and leaves before the last word.
+    let parcels = pooler.console("handover 1");
+    assert!(
+        parcels.rows.len() >= 4,
+        "a process, listeners, a server, a client"
+    );
+    assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
+    assert_eq!(pooler.pid, old);
+    assert!(
+        pooler
+            .log()
+            .contains("admin disappeared when suspended, doing RESUME")
+    );
+    pooler.reboot().expect("taken over");
+    assert_eq!(client.query("select 1"), SELECT_1);
+}
+
+#[test]
+fn nobody_else_is_handed_anything() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    let mut admin = console(&pooler);
+    assert_eq!(
+        admin.query("handover 1"),
+        "E(08P01 admin access needed) Z(I)"
+    );
+    let other_version = "E(08P01 invalid command 'handover 0', use SHOW HELP;) Z(I)";
+    assert_eq!(admin.query("handover 0"), other_version);
+    assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
+}
+
+#[test]
+fn without_a_running_process_it_starts_as_ever() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = tenant.ini().set("default_pool_size", 1);
+    let pooler = Pooler::start_with_args(&["-R"], ini).expect("started");
+    assert!(
+        pooler
+            .log()
+            .contains("old process not found, try to continue normally")
+    );
+    assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
+}
+
+#[test]
+fn suspend_holds_everybody_until_resume() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    let mut idle = tenant.client(&pooler);
+    let mut busy = tenant.client(&pooler);
+    assert_eq!(busy.query("begin"), "C(BEGIN) Z(T)");
+    let mut admin = console(&pooler);
+    assert_eq!(admin.query("suspend"), "C(SUSPEND) Z(I)");
+    assert_eq!(
+        admin.query("suspend"),
+        "E(08P01 already suspended/paused) Z(I)"
+    );
+    let state = admin.table("show state");
+    assert_eq!(
+        state
+            .find("key", "suspended")
+            .and_then(|row| row.get("value")),
+        Some("yes")
+    );
+    for client in [&mut idle, &mut busy] {
+        client.send(&Batch::new().query("select 1"));
+    }
+    assert!(idle.is_silent_for(Duration::from_millis(200)));
+    assert!(busy.is_silent_for(Duration::from_millis(50)));
+    // Nobody is accepted, but nobody is refused either.
+    let mut newcomer = RawClient::connect(pooler.port);
+    newcomer.start_login(&[("user", &tenant.name), ("database", &tenant.name)]);
+    assert!(newcomer.is_silent_for(Duration::from_millis(100)));
+
+    assert_eq!(admin.query("resume"), "C(RESUME) Z(I)");
+    assert_eq!(story(&idle.until_ready()), SELECT_1);
+    assert_eq!(story(&busy.until_ready()), "T D(1) C(SELECT 1) Z(T)");
+    assert_eq!(newcomer.finish_login(), Ok(()));
+    assert_eq!(
+        admin.query("resume"),
+        "E(08P01 pooler is not paused/suspended) Z(I)"
+    );
+}
+
+#[test]
+fn suspend_flushes_a_stream_to_the_end_of_a_message() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut reader = tenant.client(&pooler);
+    let many = "copy (select repeat('y', 1000) from generate_series(1, 200000)) to stdout";
+    reader.send(&Batch::new().query(many));
+    let rest = thread::spawn(move || {
+        assert_eq!(reader.read().map(|reply| reply.tag), Ok(b'H'));
+        let mut rows = 0;
+        while reader.read().is_ok_and(|reply| reply.tag == b'd') {
+            rows += 1;
+        }
+        assert_eq!(story(&reader.until_ready()), "C(COPY 200000) Z(I)");
+        rows
+    });
+    let mut admin = console(&pooler);
+    let started = Instant::now();
+    assert_eq!(admin.query("suspend"), "C(SUSPEND) Z(I)");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "no timeout was needed"
+    );
+    let fds = admin.table("show fds");
+    assert_eq!(
+        fds.rows.len(),
+        4,
+        "two listeners, a client and its server: {fds:?}"
+    );
+    assert_eq!(admin.query("resume"), "C(RESUME) Z(I)");
+    assert_eq!(rest.join().expect("it was all there"), 200_000);
+}
+
+#[test]
+fn who_cannot_be_held_in_time_is_closed() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(
+        tenant
+            .ini()
+            .set("default_pool_size", 1)
+            .set("suspend_timeout", 1),
+    );
+    let mut holder = tenant.client(&pooler);
+    assert_eq!(holder.query("begin"), "C(BEGIN) Z(T)");
+    let mut waiting = tenant.client(&pooler);
+    waiting.send(&Batch::new().query("select 1"));
+    let mut silent = RawClient::connect(pooler.port);
+    assert!(silent.is_silent_for(Duration::from_millis(100)));
+    let mut admin = console(&pooler);
+    assert_eq!(admin.query("suspend"), "C(SUSPEND) Z(I)");
+    let told = "E(FATAL 08P01 suspend_timeout)";
+    assert_eq!(waiting.until_closed(), told);
+    assert_eq!(silent.until_closed(), told);
+    assert_eq!(admin.query("resume"), "C(RESUME) Z(I)");
+    assert_eq!(holder.query("commit"), "C(COMMIT) Z(I)");
+}
+
+#[test]
+fn a_suspend_ends_with_the_last_console_or_a_signal() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    for way in ["close", "signal"] {
+        let mut admin = console(&pooler);
+        assert_eq!(admin.query("suspend"), "C(SUSPEND) Z(I)");
+        client.send(&Batch::new().query("select 1"));
+        assert!(client.is_silent_for(Duration::from_millis(100)), "{way}");
+        match way {
+            "close" => drop(admin),
+            _ => pooler.signal(Signal::USR2),
+        }
+        assert_eq!(story(&client.until_ready()), SELECT_1, "{way}");
+    }
+    let mut admin = console(&pooler);
+    assert_eq!(admin.query("suspend"), "C(SUSPEND) Z(I)");
+    pooler.signal(Signal::TERM);
+    let status = pooler.wait_for_exit(SOON).expect("it dies at once");
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        pooler
+            .log()
+            .contains("suspend was in progress, going down immediately")
+    );
+}
+
+#[test]
+fn what_speaks_tls_ends_and_is_counted_until_it_has() {
+    let options = ClusterOptions {
+        tls: Some(self_signed_tls()),
+        ..ClusterOptions::default()
+    };
+    let Some(postgres) = Cluster::start_or_skip(options) else {
+        return;
+    };
+    let ini = Ini::in_front_of(&postgres)
+        .set("pool_mode", "transaction")
+        .set("default_pool_size", 3)
+        .set("server_tls_sslmode", "require");
+    let mut pooler = start(ini);
+    let login = |pooler: &Pooler| RawClient::login(pooler.port, "postgres", "postgres");
+    let mut idle = login(&pooler);
+    assert_eq!(idle.query("select 1"), SELECT_1);
+    let mut in_transaction = login(&pooler);
+    assert_eq!(in_transaction.query("begin"), "C(BEGIN) Z(T)");
+    let old = in_transaction.value(PID);
+
+    pooler.reboot().expect("taken over");
+
+    in_transaction.until_closed();
+    assert_eq!(idle.query("select 1"), SELECT_1, "on a new server");
+    let gone = || {
+        let sql = format!("select count(*) from pg_stat_activity where pid = {old}");
+        login(&pooler).value(&sql)
+    };
+    eventually(SOON, gone, |count| count == "0");
+}
+
+#[test]
+fn secrets_that_clients_have_taught_are_handed_over() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let mut root = tenant.root();
+    root.rows(&format!("alter role {name} password 'secret'"));
+    root.rows(&format!("grant wants_scram to {name}"));
+    let secret = root.value(&format!(
+        "select rolpassword from pg_authid where rolname = '{name}'"
+    ));
+    let users = format!("\"postgres\" \"\"\n\"{name}\" \"{secret}\"\n");
+    let mut pooler = start(
+        tenant
+            .ini()
+            .file("userlist.txt", &users)
+            .set("auth_type", "scram-sha-256"),
+    );
+    let target = format!(
+        "host=127.0.0.1 port={} dbname={name} user={name} password=secret",
+        pooler.port
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        let (client, connection) = tokio_postgres::connect(&target, tokio_postgres::NoTls)
+            .await
+            .expect("let in");
+        tokio::spawn(connection);
+        client.simple_query("select 1").await.expect("answered");
+        pooler.reboot().expect("taken over");
+        // The client will not prove itself again, and the server asks for a proof.
+        pooler.console("RECONNECT");
+        client.simple_query("select 1").await.expect("answered");
+    });
+}
