@@ -217,6 +217,7 @@ impl Farewell {
             Self::LoginMessage => "bad packet".into(),
             Self::Expired(expiry) => expiry_text(*expiry).into(),
             Self::Refused(Refusal::Crowded(_)) => "too many clients waiting for a server".into(),
+            Self::Refused(Refusal::Closed(message)) => message.to_string().into(),
             Self::Refused(Refusal::Login(failure)) => failure.message.to_string().into(),
             Self::Refused(Refusal::Failing(failure)) => format!(
                 "server login has been failing, cached error: {} (server_login_retry)",
@@ -298,7 +299,7 @@ impl Farewell {
                 .sqlstate
                 .map_or(SqlState::CANNOT_CONNECT_NOW, SqlState),
             Self::Refused(Refusal::Crowded(_)) => SqlState::TOO_MANY_CONNECTIONS,
-            Self::Refused(Refusal::Failing(_))
+            Self::Refused(Refusal::Failing(_) | Refusal::Closed(_))
             | Self::DatabaseDisabled(_)
             | Self::AuthDatabaseDisabled(_)
             | Self::ShuttingDown => SqlState::CANNOT_CONNECT_NOW,

@@ -87,6 +87,7 @@ fn close_text(reason: CloseReason) -> &'static str {
         CloseReason::Evicted => "evicted",
         CloseReason::Surplus => "too many servers in the pool",
         CloseReason::Paused => "pause mode",
+        CloseReason::Closed => "maintenance",
         CloseReason::Removed => "database removed",
         CloseReason::Abandoned => "replication client was closed",
         CloseReason::Inherited => "it came from another pooler",

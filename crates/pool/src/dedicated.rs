@@ -31,6 +31,11 @@ impl<S, W: Clone> Pools<S, W> {
         actions: &mut Actions<S, W>,
     ) -> Ticket {
         let ticket = self.next_ticket();
+        if let Some(refusal) = self.closed_to_clients(id) {
+            let waiter = waiter();
+            actions.push(Action::Refuse { waiter, refusal });
+            return ticket;
+        }
         let waiting = Waiting {
             waiter: waiter(),
             since: now,

@@ -48,6 +48,8 @@ pub enum Refusal {
     Failing(Failure),
     /// Too many others wait.
     Crowded(Box<Crowded>),
+    /// An operator has closed the pool, and says why.
+    Closed(Arc<str>),
 }
 
 /// The memory of failed attempts.

@@ -1,12 +1,14 @@
-//! Pause, resume, disable, reconnect: the operator's hand on a database.
+//! Pause, resume, close, reconnect: the operator's hand on a database.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::demand::Refusal;
 use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
 use crate::slot::SlotState;
 
 /// Whether a pool gives servers out.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Gate {
     /// It does.
     #[default]
@@ -15,28 +17,67 @@ pub enum Gate {
     Paused,
     /// Clients wait until it is opened again, and servers that come back are kept.
     Held,
+    /// Clients are refused with this message.
+    Closed(Arc<str>),
 }
 
 impl<S, W: Clone> Pools<S, W> {
     /// Stops giving servers of these pools out, and closes the idle ones.
     pub fn pause(&mut self, pools: impl Fn(&str) -> bool, now: Instant) -> Actions<S, W> {
-        let mut actions = Actions::default();
-        for id in self.ids_of(pools) {
-            self.pool_mut(id).gate = Gate::Paused;
-            self.close_idle(id, CloseReason::Paused, now, &mut actions, |_| true);
-        }
-        actions
+        self.set_gates(|database| pools(database).then_some(Gate::Paused), now)
     }
 
     /// Gives servers of these pools out again.
     pub fn resume(&mut self, pools: impl Fn(&str) -> bool, now: Instant) -> Actions<S, W> {
+        self.set_gates(|database| pools(database).then_some(Gate::Open), now)
+    }
+
+    /// Gives the pools of each database their gate; `None` leaves them alone.
+    pub fn set_gates(
+        &mut self,
+        gate: impl Fn(&str) -> Option<Gate>,
+        now: Instant,
+    ) -> Actions<S, W> {
         let mut actions = Actions::default();
-        for id in self.ids_of(pools) {
-            self.pool_mut(id).gate = Gate::Open;
-            self.serve_waiting(id, now, &mut actions);
-            self.demand(id, now, &mut actions);
+        for id in self.ids_of(|_| true) {
+            if let Some(gate) = gate(&self.pool(id).name.database) {
+                self.set_gate(id, gate, now, &mut actions);
+            }
         }
         actions
+    }
+
+    fn set_gate(&mut self, id: PoolId, gate: Gate, now: Instant, actions: &mut Actions<S, W>) {
+        let was = std::mem::replace(&mut self.pool_mut(id).gate, gate.clone());
+        match gate {
+            Gate::Open => {
+                if was != Gate::Open && !self.pool(id).waiting.is_empty() {
+                    // Whoever had to wait for the gate is no sign of overload.
+                    self.pool_mut(id).queued_since = Some(now);
+                }
+                self.serve_waiting(id, now, actions);
+                self.demand(id, now, actions);
+            }
+            Gate::Held => {}
+            Gate::Paused => self.close_idle(id, CloseReason::Paused, now, actions, |_| true),
+            Gate::Closed(message) => {
+                self.close_idle(id, CloseReason::Closed, now, actions, |_| true);
+                let refusal = Refusal::Closed(message);
+                self.refuse_waiting(id, &refusal, |_| true, actions);
+                for waiting in std::mem::take(&mut self.pool_mut(id).dedicated).into_values() {
+                    let (waiter, refusal) = (waiting.waiter, refusal.clone());
+                    actions.push(Action::Refuse { waiter, refusal });
+                }
+            }
+        }
+    }
+
+    /// What clients that ask now are refused with, if the pool is closed.
+    pub(crate) fn closed_to_clients(&self, id: PoolId) -> Option<Refusal> {
+        match &self.pool(id).gate {
+            Gate::Closed(message) => Some(Refusal::Closed(Arc::clone(message))),
+            Gate::Open | Gate::Paused | Gate::Held => None,
+        }
     }
 
     /// Marks every server of these pools to be closed as soon as nobody holds it; the idle ones are

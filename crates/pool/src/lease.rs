@@ -161,8 +161,10 @@ impl<S, W: Clone> Pools<S, W> {
         fresh: Fresh,
         now: Instant,
     ) -> Option<CloseReason> {
-        if self.pool(id).gate == Gate::Paused {
-            return Some(CloseReason::Paused);
+        match self.pool(id).gate {
+            Gate::Open | Gate::Held => {}
+            Gate::Paused => return Some(CloseReason::Paused),
+            Gate::Closed(_) => return Some(CloseReason::Closed),
         }
         if fresh == Fresh::No && self.pool(id).lifetime_over(opened_at, now) {
             self.pool_mut(id).last_lifetime_close = Some(now);

@@ -87,6 +87,8 @@ pub enum CloseReason {
     Surplus,
     /// The pool is paused.
     Paused,
+    /// The pool is closed to clients.
+    Closed,
     /// The pool was removed.
     Removed,
     /// The client that it was opened for is gone.
@@ -282,6 +284,9 @@ impl<S, W: Clone> Pools<S, W> {
                 stale,
             };
         }
+        if let Some(refusal) = self.closed_to_clients(id) {
+            return Checkout::Refused(refusal);
+        }
         if let Some(failure) = self.failing(id) {
             // Nobody else may be waiting, so the next attempt has to be ordered here.
             if !self.must_wait_to_retry(id, now) && self.pool(id).counts.of(SlotState::Opening) == 0
@@ -311,6 +316,11 @@ impl<S, W: Clone> Pools<S, W> {
             return Greeting::Known;
         }
         let ticket = self.next_ticket();
+        if let Some(refusal) = self.closed_to_clients(id) {
+            let waiter = waiter();
+            actions.push(Action::Refuse { waiter, refusal });
+            return Greeting::Wait(ticket);
+        }
         let waiting = Waiting {
             waiter: waiter(),
             since: now,
@@ -405,11 +415,12 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     /// The failure that new clients are refused with: the last login failed and no server is left.
-    /// A PostgreSQL that has no connection to spare is busy, not down: clients wait for it.
+    /// A PostgreSQL that has no connection to spare is busy, not down: clients wait for it. So they
+    /// do while the pool is paused, because nobody tries then.
     pub(crate) fn failing(&self, id: PoolId) -> Option<Failure> {
         let pool = self.pool(id);
         let others = pool.counts.total() - pool.counts.of(SlotState::Opening);
-        if others > 0 {
+        if others > 0 || pool.gate != Gate::Open {
             return None;
         }
         let failure = pool.retry.failure.as_ref();

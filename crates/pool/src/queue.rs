@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::budget::Scope;
 use crate::demand::Refusal;
+use crate::gate::Gate;
 use crate::pool::{Party, Ticket, Waiting};
 use crate::pools::{Action, Actions, PoolId, Pools};
 use crate::standing::{Crowd, Crowded};
@@ -84,7 +85,7 @@ impl<S, W: Clone> Pools<S, W> {
         let (Some(target), Some(since)) = (pool.limits.wait_target, pool.queued_since) else {
             return;
         };
-        if now.saturating_duration_since(since) < target.max(BURST) {
+        if pool.gate != Gate::Open || now.saturating_duration_since(since) < target.max(BURST) {
             return;
         }
         while let Some((&ticket, oldest)) = self.pool(id).waiting.first_key_value()

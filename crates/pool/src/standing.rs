@@ -26,7 +26,7 @@ pub enum Bound {
     Party(Scope, Gauge),
     /// The last login failed; the next attempt comes in a while.
     Failing(Failure),
-    /// An operator has paused the pool.
+    /// An operator has paused or closed the pool.
     Paused,
     /// Nothing: a server is on its way.
     Login,
@@ -87,7 +87,7 @@ impl<S, W: Clone> Pools<S, W> {
     /// What keeps the pool from serving one more client.
     fn bound(&self, id: PoolId, party: Option<&Party>, now: Instant) -> Bound {
         let pool = self.pool(id);
-        if pool.gate == Gate::Paused {
+        if pool.gate != Gate::Open {
             return Bound::Paused;
         }
         if let Some(full) = party.and_then(|party| self.budget.binding(party)) {

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod gates;
 mod overload;
 mod sharing;
 
@@ -658,6 +659,7 @@ enum Step {
     Reconnect,
     Pause,
     Hold,
+    Close,
     Resume,
     Resize(u8),
 }
@@ -679,6 +681,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reconnect),
         1 => Just(Step::Pause),
         1 => Just(Step::Hold),
+        1 => Just(Step::Close),
         1 => Just(Step::Resume),
         1 => (0..4_u8).prop_map(Step::Resize),
     ]
@@ -767,6 +770,11 @@ proptest! {
                         let actions = world.pools.checkin(slot, server, world.now);
                         world.carry_out(actions);
                     }
+                }
+                Step::Close => {
+                    let gate = |name: &str| (name == "q").then(|| Gate::Closed("no".into()));
+                    let actions = world.pools.set_gates(gate, world.now);
+                    world.carry_out(actions);
                 }
                 Step::Resume => {
                     opening_max = usize::MAX;

@@ -5,7 +5,9 @@ use super::*;
 fn why(refusal: &Refusal) -> Crowd {
     match refusal {
         Refusal::Crowded(crowded) => crowded.crowd,
-        Refusal::Login(_) | Refusal::Failing(_) => panic!("not crowded: {refusal:?}"),
+        Refusal::Login(_) | Refusal::Failing(_) | Refusal::Closed(_) => {
+            panic!("not crowded: {refusal:?}")
+        }
     }
 }
 
