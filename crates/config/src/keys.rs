@@ -260,6 +260,8 @@ declare_keys! {
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
         server_down_timeout: Seconds = "0", AtOnce, native "5";
+        /// Seconds in which SIGTERM ends clients between transactions, then the rest; 0 waits until they leave.
+        shutdown_drain_timeout: Seconds = "0", AtOnce, native "60";
         /// What becomes of startup parameters that are neither tracked nor ignored.
         startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
         /// Threads that serve connections.

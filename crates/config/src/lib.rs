@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod change;
 mod config;
 mod connstr;
 mod declare;
@@ -29,6 +30,7 @@ mod suggest;
 mod toml;
 mod value;
 
+pub use change::{Change, ChangeError, Entry};
 pub use config::{
     Config, Converted, Database, LoadError, Loaded, Peer, Phase, User, check, convert,
 };
