@@ -1,5 +1,6 @@
 //! The commands of the console and who may run them.
 
+use crate::order::Order;
 use crate::reply::CommandError;
 use crate::table::{Column, ColumnType, Table};
 
@@ -60,6 +61,8 @@ pub enum Command {
     WaitClose(Option<String>),
     /// End the pooler.
     Shutdown(ShutdownMode),
+    /// What PgBouncer does not have.
+    Order(Order),
 }
 
 /// The form in which HANDOVER tells what it hands over; the command's argument.
@@ -165,12 +168,26 @@ shows! {
     Holders "holders";
     /// Who holds, or has held, a server in silence.
     Leaks "leaks";
+    /// The databases in which no new transactions begin.
+    Maintenance "maintenance";
+    /// The keys that are changed for a while.
+    Overrides "overrides";
+    /// The servers that did not close in time.
+    Quarantine "quarantine";
 }
 
 impl Show {
     /// Whether it is a table that PgBouncer does not have.
     pub const fn is_native(self) -> bool {
-        matches!(self, Self::Budget | Self::Holders | Self::Leaks)
+        matches!(
+            self,
+            Self::Budget
+                | Self::Holders
+                | Self::Leaks
+                | Self::Maintenance
+                | Self::Overrides
+                | Self::Quarantine
+        )
     }
 }
 
@@ -257,6 +274,7 @@ impl Command {
             Self::KillClient(_) => "KILL_CLIENT",
             Self::WaitClose(_) => "WAIT_CLOSE",
             Self::Shutdown(_) => "SHUTDOWN",
+            Self::Order(order) => order.tag(),
         }
     }
 
@@ -277,7 +295,8 @@ impl Command {
             | Self::Kill(_)
             | Self::KillClient(_)
             | Self::WaitClose(_)
-            | Self::Shutdown(_) => Access::Admin,
+            | Self::Shutdown(_)
+            | Self::Order(_) => Access::Admin,
         }
     }
 }

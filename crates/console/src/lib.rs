@@ -15,18 +15,23 @@ mod command;
 mod encode;
 mod help;
 mod manual;
+mod order;
 mod parse;
 mod reply;
 mod session;
 mod table;
 pub mod tables;
+mod tokens;
+mod where_clause;
 
 pub use command::{
     Access, ClientSetting, Command, Fixed, HANDOVER_VERSION, Show, ShutdownMode, Statement,
 };
 pub use help::{LOGIN_PARAMETERS, PRODUCT, VERSION, write_greeting};
 pub use manual::{COMMANDS, CommandForm, Outline, outlines};
+pub use order::{MaintenanceMode, Order, Target};
 pub use parse::parse;
 pub use reply::{CommandError, Notice, Verb};
 pub use session::{FRAME_LEN_MAX, Session, Step};
 pub use table::{Cell, CellWriter, Column, ColumnType, Table, UnixTime};
+pub use where_clause::{ClientState, Subject, Where};

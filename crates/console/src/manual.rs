@@ -47,6 +47,9 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::Budget => columns(&tables::BUDGET),
         Show::Holders => columns(&tables::HOLDERS),
         Show::Leaks => columns(&tables::LEAKS),
+        Show::Maintenance => columns(&tables::MAINTENANCE),
+        Show::Overrides => columns(&tables::OVERRIDES),
+        Show::Quarantine => columns(&tables::QUARANTINE),
     }
 }
 

@@ -13,6 +13,7 @@
 use crate::command::{
     ClientSetting, Command, Fixed, HANDOVER_VERSION, Show, ShutdownMode, Statement,
 };
+use crate::order;
 use crate::reply::CommandError;
 
 /// Limits of words in bytes, quotes included.
@@ -22,9 +23,22 @@ const VALUE_LEN_MAX: usize = 255;
 
 /// Parses one statement.
 ///
-/// An error is one of [`CommandError::Invalid`], `BadArguments`, `DatabaseRequired` and
-/// `InvalidClientPointer`.
+/// What is no statement of PgBouncer's may be an order of ours, see [`crate::Order`].
+///
+/// An error is one of [`CommandError::Invalid`], `BadArguments`, `DatabaseRequired`,
+/// `InvalidClientPointer` and `Syntax`.
 pub fn parse(text: &str) -> Result<Statement, CommandError> {
+    match parse_inherited(text) {
+        Err(CommandError::Invalid(echo)) => match order::parse(text) {
+            Some(order) => order.map(|order| Statement::Run(Command::Order(order))),
+            None => Err(CommandError::Invalid(echo)),
+        },
+        parsed => parsed,
+    }
+}
+
+/// PgBouncer's grammar.
+fn parse_inherited(text: &str) -> Result<Statement, CommandError> {
     if let Some((word, argument)) = split_command(text) {
         let word = unquote(word, '"', COMMAND_LEN_MAX)?;
         let argument = unquote(argument.unwrap_or_default(), '"', ARGUMENT_LEN_MAX)?;

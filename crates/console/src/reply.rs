@@ -6,6 +6,7 @@ use thiserror::Error;
 use crate::command::{Command, Fixed};
 use crate::encode::{command_complete, error_response, notice_response, ready_for_query};
 use crate::help::HELP;
+use crate::order::Order;
 use crate::tables::VERSION_TABLE;
 
 /// The longest statement repeated in an error, in bytes. PgBouncer's message buffer ends there too;
@@ -65,6 +66,12 @@ pub enum CommandError {
     /// No client has that id.
     #[error("client not found")]
     ClientNotFound,
+    /// An order of ours is written wrong: where, and what is expected there.
+    #[error("syntax error {0}")]
+    Syntax(String),
+    /// An order of ours cannot be carried out: why.
+    #[error("{0}")]
+    Impossible(String),
 }
 
 /// What cannot be done to the console's own database.
@@ -82,6 +89,10 @@ pub enum Verb {
     Kill,
     /// WAIT_CLOSE.
     WaitClose,
+    /// MAINTENANCE.
+    Maintain,
+    /// DRAIN.
+    Drain,
 }
 
 impl std::fmt::Display for Verb {
@@ -93,6 +104,8 @@ impl std::fmt::Display for Verb {
             Self::Reconnect => "reconnect",
             Self::Kill => "kill",
             Self::WaitClose => "wait in",
+            Self::Maintain => "maintain",
+            Self::Drain => "drain",
         })
     }
 }
@@ -129,10 +142,12 @@ impl CommandError {
         Self::Invalid(text[..end].to_owned())
     }
 
-    /// The SQLSTATE that PgBouncer sends with it.
+    /// The SQLSTATE that PgBouncer sends with it; for our own errors, PostgreSQL's.
     pub const fn sqlstate(&self) -> &'static str {
         match self {
             Self::ReloadFailed => "F0000",
+            Self::Syntax(_) => "42601",
+            Self::Impossible(_) => "22023",
             Self::Invalid(_)
             | Self::BadArguments
             | Self::AdminAccessNeeded
@@ -172,6 +187,14 @@ impl Command {
             Self::Set { key, value } => command_complete(out, &format!("SET {key}={value}")),
             other => command_complete(out, other.tag()),
         }
+        ready_for_query(out);
+    }
+}
+
+impl Order {
+    /// Appends the completion of an order that has ended so many clients, and ReadyForQuery.
+    pub fn write_count(&self, count: usize, out: &mut Vec<u8>) {
+        command_complete(out, &format!("{} {count}", self.tag()));
         ready_for_query(out);
     }
 }

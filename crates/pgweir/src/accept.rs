@@ -156,10 +156,12 @@ fn close(shared: &Shared, listener: &Arc<Listener>) {
     lock(&shared.listeners).retain(|other| !Arc::ptr_eq(other, listener));
 }
 
-/// While the process drains, the Unix socket stays for the console.
+/// While the process waits for its end, the Unix socket stays for the console. While it sends its
+/// clients away, it tells new ones that they have to go elsewhere: a refused socket is taken for a
+/// machine that is down.
 fn must_close(shared: &Shared, listener: &Listener) -> bool {
     match shared.operator.shutdown() {
-        Shutdown::No => false,
+        Shutdown::No | Shutdown::Drain => false,
         Shutdown::WaitForServers | Shutdown::WaitForClients => !listener.is_unix(),
         Shutdown::Now => true,
     }

@@ -1,5 +1,7 @@
 //! The console: reads commands, carries them out, answers.
 
+mod orders;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -137,6 +139,7 @@ async fn execute(
             })
             .await;
         }
+        Command::Order(order) => return orders::run(shared, client, order, out).await,
         Command::Shutdown(mode) => {
             let (how, text) = match mode {
                 ShutdownMode::Now => (Shutdown::Now, "SHUTDOWN command issued"),
@@ -259,10 +262,7 @@ fn resume(
             if !lock(&shared.operator.paused).remove(name) {
                 return Err(CommandError::DatabaseNotPaused(name.to_owned()));
             }
-            let actions = shared
-                .pools()
-                .resume(|database| database == name, Instant::now());
-            pools::perform(shared, actions);
+            apply_gates(shared, |database| database == name);
         }
     }
     Ok(())
@@ -275,10 +275,13 @@ pub(crate) fn resume_all(shared: &Arc<Shared>) {
     if was_suspended {
         hold::release(shared);
     }
-    let paused = lock(&shared.operator.paused).clone();
-    let actions = shared
-        .pools()
-        .resume(|name| !paused.contains(name), Instant::now());
+    apply_gates(shared, |_| true);
+}
+
+/// Opens the pools of these databases, unless another order keeps them shut.
+fn apply_gates(shared: &Arc<Shared>, which: impl Fn(&str) -> bool) {
+    let gate = |database: &str| which(database).then(|| shared.operator.gate(database));
+    let actions = shared.pools().set_gates(gate, Instant::now());
     pools::perform(shared, actions);
 }
 

@@ -1,13 +1,18 @@
-//! Who has most of what is scarce: counted over all clients or servers when a refusal has to say it.
+//! Who is there: one client in an operator's words, and who has most of what is scarce, counted over
+//! all clients or servers when a refusal has to say it.
 //!
 //! A storm of refusals must not make one count each, so an answer is kept for a second.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use pgweir_console::ClientState;
+use pgweir_console::tables::{ClientToEnd, shown_id};
 use pgweir_pool::{Bound, Scope, Standing};
+use pgweir_session::Phase;
 
 use crate::client::Client;
 use crate::limits;
@@ -127,5 +132,36 @@ fn largest(holders: impl Iterator<Item = Who>) -> Option<Part> {
     Some(Part {
         who: format!("{app} at {address}"),
         count,
+    })
+}
+
+/// A client as operators see it; `None` for consoles and for whoever has not logged in yet.
+pub(crate) fn describe(shared: &Shared, client: &Client, now: Instant) -> Option<ClientToEnd> {
+    if client.is_console.load(Ordering::Relaxed) {
+        return None;
+    }
+    let identity = client.identity.get()?;
+    let state = client.state().clone();
+    let doing = match state.clocks.phase {
+        Phase::Login => return None,
+        Phase::Waiting => ClientState::Waiting,
+        Phase::IdleInTransaction => ClientState::IdleInTransaction,
+        Phase::Active if state.clocks.query_start.is_some() => ClientState::Active,
+        // A session between two transactions keeps its server.
+        Phase::Idle | Phase::Active => ClientState::Idle,
+    };
+    let since = |at: Instant| now.saturating_duration_since(at);
+    let lent = state.link.and_then(|slot| shared.pools().slot(slot));
+    let held = lent.map(|slot| since(slot.since));
+    Some(ClientToEnd {
+        id: shown_id(client.id),
+        database: Arc::clone(&identity.database),
+        user: Arc::clone(&identity.user),
+        app: state.application_name,
+        address: client.address.to_string(),
+        state: doing,
+        age: since(client.connected_at),
+        idle: since(state.requested_at),
+        held,
     })
 }

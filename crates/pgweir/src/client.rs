@@ -50,6 +50,8 @@ struct Mailbox {
     mail: Option<Mail>,
     /// The first order to end counts.
     end: Option<Box<Farewell>>,
+    /// It is to end as soon as it is between two transactions.
+    ends_at_rest: bool,
     /// Nobody waits for the next mail any more: who brings it takes it back.
     returns_next: bool,
     /// Orders are for one request: one that comes too late must not hit the next.
@@ -66,6 +68,7 @@ impl Mailbox {
     fn is_empty_but_for_hold(&self) -> bool {
         self.mail.is_none()
             && self.end.is_none()
+            && !self.ends_at_rest
             && self.notice.is_none()
             && self.canceled.is_none()
             && !self.inquired
@@ -247,6 +250,19 @@ impl Client {
         let mut mailbox = self.mailbox();
         mailbox.end.get_or_insert_with(|| Box::new(farewell));
         self.ring(mailbox);
+    }
+
+    /// Tells the task to end as soon as it is between two transactions.
+    pub(crate) fn end_at_rest(&self) {
+        let mut mailbox = self.mailbox();
+        if !std::mem::replace(&mut mailbox.ends_at_rest, true) {
+            self.ring(mailbox);
+        }
+    }
+
+    /// Whether it has been told so.
+    pub(crate) fn ends_at_rest(&self) -> bool {
+        self.mailbox().ends_at_rest
     }
 
     /// Tells the waiting task that its query is not wanted any more.

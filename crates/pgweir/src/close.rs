@@ -3,7 +3,7 @@
 //! [CancelRequest if it is busy] → Terminate → half-close → read until the end. PostgreSQL closes
 //! the socket when the backend process is gone, so the end of the stream is the proof that the
 //! backend no longer counts. If it does not come in time the slot is quarantined: still counted,
-//! and freed when the end comes after all.
+//! and freed when the end comes after all, or when an operator releases it.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -95,7 +95,10 @@ async fn end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream, goodbye: G
             "PostgreSQL has not closed a connection within {} s: its slot stays taken",
             patience.as_secs()
         );
-        read_to_end(stream).await;
+        tokio::select! {
+            () = read_to_end(stream) => {}
+            () = shared.quarantine.release_of(slot) => {}
+        }
     }
 }
 
@@ -185,7 +188,7 @@ pub(crate) fn write_off(shared: &Arc<Shared>, client: &Client) {
     let patience = shared.config().global.server_close_timeout.duration();
     tokio::spawn(async move {
         let ending = Ending::begin(&shared, slot, None);
-        tokio::time::sleep(patience).await;
+        let _ = timeout(patience, shared.quarantine.release_of(slot)).await;
         drop(ending);
         free(&shared, slot);
     });

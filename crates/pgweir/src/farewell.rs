@@ -81,8 +81,10 @@ pub(crate) enum Farewell {
     DatabaseChanged,
     /// `leak_action = disconnect`: it held a server in silence.
     Leaked,
-    /// KILL_CLIENT.
+    /// KILL_CLIENT, or KILL CLIENTS.
     Killed,
+    /// DRAIN, or the end of the process: between two transactions, or at the deadline.
+    Drained,
     /// KILL, or the database is no longer configured.
     DatabaseRemoved,
     /// The process ends: nothing new is begun.
@@ -136,11 +138,20 @@ impl Farewell {
         if codes == ErrorCodes::Pgbouncer {
             return Some(answer);
         }
-        let Explanation { detail, hint } = detail::explain(shared, client, party, self);
-        Some(Answer {
+        let Explanation { detail, hint, held } = detail::explain(shared, client, party, self);
+        let answer = Answer {
             detail,
             hint,
             ..answer
+        };
+        Some(match held {
+            // Not too many clients, but an operator's will: another pooler may serve them.
+            Some(reason) => Answer {
+                code: SqlState::CANNOT_CONNECT_NOW,
+                text: reason.into(),
+                ..answer
+            },
+            None => answer,
         })
     }
 
@@ -232,6 +243,7 @@ impl Farewell {
             Self::DatabaseChanged => "database configuration changed".into(),
             Self::Leaked => "server held in silence (leak_after)".into(),
             Self::Killed => "admin forced disconnect".into(),
+            Self::Drained => "terminating connection due to administrator command".into(),
             Self::DatabaseRemoved => "database removed".into(),
             Self::ShuttingDown => "pooler is shutting down".into(),
             Self::ServersShuttingDown => "server shutting down".into(),
@@ -305,6 +317,7 @@ impl Farewell {
             | Self::ShuttingDown => SqlState::CANNOT_CONNECT_NOW,
             Self::DatabaseChanged
             | Self::Killed
+            | Self::Drained
             | Self::DatabaseRemoved
             | Self::SuspendTimeout
             | Self::ServersShuttingDown => SqlState::ADMIN_SHUTDOWN,

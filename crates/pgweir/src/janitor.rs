@@ -12,7 +12,7 @@ use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
-use crate::{leaks, pools, survey};
+use crate::{leaks, maintenance, overrides, pools, survey};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
@@ -36,6 +36,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             leaks::look(&shared, now);
         }
         forget_autodbs(&shared, now);
+        maintenance::expire(&shared, now);
+        overrides::expire(&shared, now);
         finish_shutdown(&shared);
         let period = u64::try_from(shared.config().global.stats_period)
             .unwrap_or(60)
@@ -180,7 +182,7 @@ fn forget_autodbs(shared: &Arc<Shared>, now: Instant) {
 
 fn finish_shutdown(shared: &Arc<Shared>) {
     let done = match shared.operator.shutdown() {
-        Shutdown::No | Shutdown::Now => return,
+        Shutdown::No | Shutdown::Drain | Shutdown::Now => return,
         Shutdown::WaitForServers => {
             let busy = shared.pools().is_busy(|_| true);
             (!busy).then_some("server connections dropped, exiting")

@@ -28,7 +28,7 @@ pub(crate) fn reloading() {
 pub(crate) fn stopping(shutdown: Shutdown) {
     let waiting = match shutdown {
         Shutdown::WaitForServers => "\nSTATUS=waiting for servers to be released",
-        Shutdown::WaitForClients => "\nSTATUS=waiting for clients to leave",
+        Shutdown::WaitForClients | Shutdown::Drain => "\nSTATUS=waiting for clients to leave",
         Shutdown::No | Shutdown::Now => "",
     };
     send(&format!("STOPPING=1{waiting}"));

@@ -9,7 +9,7 @@ use pgweir_console::Notice;
 
 use crate::farewell::Farewell;
 use crate::janitor;
-use crate::shared::Shared;
+use crate::shared::{Shared, lock};
 use crate::tls::Tls;
 use crate::{pools, preflight};
 
@@ -57,8 +57,10 @@ fn log_problem(problem: &pgweir_config::Problem) {
 /// # Errors
 /// Something is wrong with the files; the log says what.
 pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
+    let mut overrides = lock(&shared.overrides);
     let old = shared.config();
-    let mut new = (*old).clone();
+    let base = overrides.base(&old);
+    let mut new = (*base).clone();
     let loaded = new.load(Phase::Reload, &mut read);
     let problems = match &loaded {
         Ok(loaded) => {
@@ -70,6 +72,7 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
         Err(error) => &error.problems,
     };
     problems.iter().for_each(log_problem);
+    let new = overrides.rebase(&base, new);
     let tls = apply(shared, &old, new);
     janitor::reload_files(shared);
     reopen_log(shared);
@@ -89,8 +92,10 @@ pub(crate) fn reopen_log(shared: &Shared) {
 /// # Errors
 /// No such key, or no such value.
 pub(crate) fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<Option<Notice>, ()> {
+    let mut overrides = lock(&shared.overrides);
     let old = shared.config();
-    let mut new = (*old).clone();
+    let base = overrides.base(&old);
+    let mut new = (*base).clone();
     match new.global.set(key, value) {
         Ok(SetOutcome::Applied) => {}
         Ok(SetOutcome::IgnoredUntilRestart) => return Ok(None),
@@ -99,7 +104,15 @@ pub(crate) fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<Option
             return Err(());
         }
     }
+    overrides.yield_to_set(key);
+    let new = overrides.rebase(&base, new);
     let tls = apply(shared, &old, new);
+    follow_key(shared, key);
+    Ok(tls.err().map(|()| Notice::TlsNotApplied))
+}
+
+/// Does what a new value of a key asks for beyond being in force.
+pub(crate) fn follow_key(shared: &Shared, key: &str) {
     if matches!(
         key,
         "auth_file" | "auth_hba_file" | "auth_ident_file" | "auth_ldap_options"
@@ -109,12 +122,11 @@ pub(crate) fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<Option
     if key == "logfile" || key.starts_with("syslog") {
         reopen_log(shared);
     }
-    Ok(tls.err().map(|()| Notice::TlsNotApplied))
 }
 
 /// Puts a configuration in force and acts on the difference. Fails if TLS could not follow; then
 /// the old TLS settings stay in use.
-fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) -> Result<(), ()> {
+pub(crate) fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) -> Result<(), ()> {
     let difference = diff(old, &new);
     let tls_changed = difference.client_tls_changed || difference.server_tls_changed;
     let tls = Tls::load(&new.global);

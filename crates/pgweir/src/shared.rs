@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, PoolMode, PoolSettings};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
-use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
+use pgweir_pool::{PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Totals};
 use pgweir_wire::CancelKey;
@@ -22,7 +22,10 @@ use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::{AuthFiles, DerivedKeys};
 use crate::log::Log;
+use crate::maintenance::Maintenance;
+use crate::overrides::Overrides;
 use crate::pam::Pam;
+use crate::quarantine::Quarantine;
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
@@ -70,6 +73,9 @@ pub(crate) struct Shared {
     /// Databases that were made from the `*` entry.
     pub(crate) autodbs: Mutex<BTreeMap<Arc<str>, Instant>>,
     pub(crate) operator: Operator,
+    /// Held while the configuration is being changed.
+    pub(crate) overrides: Mutex<Overrides>,
+    pub(crate) quarantine: Quarantine,
     pub(crate) tls: RwLock<Arc<Tls>>,
     pub(crate) files: RwLock<Arc<AuthFiles>>,
     config: RwLock<Arc<Config>>,
@@ -86,6 +92,9 @@ pub(crate) struct Operator {
     shutdown: AtomicU8,
     pub(crate) paused: Mutex<HashSet<String>>,
     pub(crate) disabled: Mutex<HashSet<String>>,
+    pub(crate) maintenance: Mutex<BTreeMap<String, Maintenance>>,
+    /// Databases whose clients are being sent away.
+    pub(crate) draining: Mutex<HashSet<String>>,
     /// Rung when the listeners have to close or pause, or the process has to end.
     pub(crate) changed: Notify,
 }
@@ -100,6 +109,8 @@ pub(crate) enum Shutdown {
     WaitForServers,
     /// It ends when no client is left.
     WaitForClients,
+    /// The same, and clients are being sent away.
+    Drain,
     /// It ends.
     Now,
 }
@@ -122,6 +133,7 @@ impl Operator {
             0 => Shutdown::No,
             1 => Shutdown::WaitForServers,
             2 => Shutdown::WaitForClients,
+            3 => Shutdown::Drain,
             _ => Shutdown::Now,
         }
     }
@@ -330,6 +342,8 @@ impl Shared {
             console_totals: Totals::default(),
             autodbs: Mutex::new(BTreeMap::new()),
             operator: Operator::default(),
+            overrides: Mutex::new(Overrides::default()),
+            quarantine: Quarantine::default(),
             tls: RwLock::new(Arc::new(tls)),
             files: RwLock::new(Arc::new(files)),
             config: RwLock::new(Arc::new(config)),
@@ -436,10 +450,7 @@ impl Shared {
             return Some(Arc::clone(home));
         }
         let rules = Rules::new(config, &name.database, &name.user)?;
-        let gate = match self.operator.is_paused(&name.database) {
-            true => Gate::Paused,
-            false => Gate::Open,
-        };
+        let gate = self.operator.gate(&name.database);
         let id = {
             let mut pools = self.pools();
             let scopes = || limits::scopes(name, &rules);

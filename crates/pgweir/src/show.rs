@@ -2,6 +2,7 @@
 
 mod budget;
 mod leaks;
+mod orders;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -36,6 +37,9 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Budget => tables::BUDGET.write_reply(&budget::rows(shared), out),
         Show::Holders => tables::HOLDERS.write_reply(&leaks::holders(shared), out),
         Show::Leaks => tables::LEAKS.write_reply(&leaks::leaks(shared), out),
+        Show::Maintenance => tables::MAINTENANCE.write_reply(&orders::maintenance(shared), out),
+        Show::Overrides => tables::OVERRIDES.write_reply(&orders::overrides(shared), out),
+        Show::Quarantine => tables::QUARANTINE.write_reply(&orders::quarantine(shared), out),
         Show::Pools => tables::POOLS.write_reply(&pools(shared), out),
         Show::Clients => tables::CLIENTS.write_reply(&clients(shared), out),
         Show::Servers => tables::SERVERS.write_reply(&servers(shared), out),

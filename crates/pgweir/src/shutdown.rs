@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::farewell::Farewell;
 use crate::shared::{Hold, Shared, Shutdown};
-use crate::{admin, notify, pools};
+use crate::{admin, drain, notify, pools};
 
 /// Begins to end in the given way. Once under way it can only become more urgent.
 pub(crate) fn begin(shared: &Arc<Shared>, shutdown: Shutdown) {
@@ -17,6 +17,15 @@ pub(crate) fn begin(shared: &Arc<Shared>, shutdown: Shutdown) {
     // What has been handed over lives on in another process, which has told systemd of itself.
     if !is_suspended {
         notify::stopping(shutdown);
+    }
+    let within = shared.config().global.shutdown_drain_timeout.limit();
+    if shutdown == Shutdown::WaitForClients
+        && !is_suspended
+        && let Some(within) = within
+    {
+        shared.operator.set_shutdown(Shutdown::Drain);
+        tokio::spawn(drain::shut_down(Arc::clone(shared), within));
+        return;
     }
     shared.operator.set_shutdown(shutdown);
     if is_suspended && shutdown != Shutdown::Now {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::pool::PoolName;
 use crate::pools::{PoolId, Pools};
-use crate::slot::{SlotId, SlotState};
+use crate::slot::{Slot, SlotId, SlotState};
 
 /// One pool, counted.
 #[derive(Clone, Debug)]
@@ -89,13 +89,12 @@ impl<S, W: Clone> Pools<S, W> {
 
     /// All slots.
     pub fn slots(&self) -> impl Iterator<Item = SlotView> {
-        self.slots.iter().map(|(id, slot)| SlotView {
-            id,
-            pool: slot.pool,
-            state: slot.state,
-            since: slot.since,
-            obsolete: slot.obsolete,
-        })
+        self.slots.iter().map(|(id, slot)| slot_view(id, slot))
+    }
+
+    /// One slot.
+    pub fn slot(&self, id: SlotId) -> Option<SlotView> {
+        self.slots.get(id).map(|slot| slot_view(id, slot))
     }
 
     /// Every waiter, of all pools.
@@ -111,5 +110,15 @@ impl<S, W: Clone> Pools<S, W> {
                 waiting.chain(dedicated).chain(greeting)
             })
             .collect()
+    }
+}
+
+fn slot_view<S, W>(id: SlotId, slot: &Slot<S, W>) -> SlotView {
+    SlotView {
+        id,
+        pool: slot.pool,
+        state: slot.state,
+        since: slot.since,
+        obsolete: slot.obsolete,
     }
 }

@@ -249,3 +249,32 @@ fn dns_zones() {
 fn state() {
     assert_columns(&STATE, "state", "key text, value text");
 }
+
+#[test]
+fn maintenance() {
+    assert_columns(
+        &MAINTENANCE,
+        "maintenance",
+        "database text, mode text, message text, waiting int8, busy int8, by text, since text, \
+         remaining int8",
+    );
+}
+
+#[test]
+fn overrides() {
+    assert_columns(
+        &OVERRIDES,
+        "overrides",
+        "key text, scope text, subject text, value text, reverts_to text, by text, since text, \
+         remaining int8",
+    );
+}
+
+#[test]
+fn quarantine() {
+    assert_columns(
+        &QUARANTINE,
+        "quarantine",
+        "id int8, server text, database text, user text, backend_pid int4, since text",
+    );
+}

@@ -7,6 +7,7 @@ mod budget;
 mod databases;
 mod internals;
 mod leaks;
+mod orders;
 mod pools;
 mod sockets;
 mod stats;
@@ -18,6 +19,10 @@ pub use internals::{
     MEM, MEM_CACHES, MemRow, PauseState, STATE, StateRow, VERSION_TABLE,
 };
 pub use leaks::{HOLDERS, HolderRow, LEAKS, LeakRow};
+pub use orders::{
+    ClientToEnd, ENDED, MAINTENANCE, MaintenanceRow, OVERRIDES, OverrideRow, QUARANTINE,
+    QuarantineRow,
+};
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
 pub use sockets::{
     ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, HANDOVER, Replication, SERVERS, SOCKETS,

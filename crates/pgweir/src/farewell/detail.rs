@@ -16,6 +16,8 @@ use crate::shared::Shared;
 pub(crate) struct Explanation {
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
+    /// Why an operator kept the client waiting until it could wait no longer.
+    pub(crate) held: Option<String>,
 }
 
 /// Said wherever nothing of a request has reached a server.
@@ -35,11 +37,13 @@ pub(crate) fn explain(
             Explanation {
                 detail: Some(format!("{}{}.", reading(scope, gauge), held(holder, "has"))),
                 hint: Some(format!("Retry later, or raise {}.", scope.key())),
+                held: None,
             }
         }
         Farewell::ParameterRefused(refused) => Explanation {
             detail: refused.detail.clone(),
             hint: refused.hint.clone(),
+            held: None,
         },
         Farewell::Refused(Refusal::Crowded(crowded)) => {
             let Crowded { crowd, standing } = &**crowded;
@@ -52,6 +56,7 @@ pub(crate) fn explain(
                 Some(_) => "PostgreSQL refuses the pooler's login.".to_owned(),
                 None => "PostgreSQL cannot be reached; it is tried again by itself.".to_owned(),
             }),
+            held: None,
         },
         Farewell::Expired(Expiry::QueryWait | Expiry::QueryWhileWaiting) => {
             let now = Instant::now();
@@ -66,7 +71,12 @@ pub(crate) fn explain(
                 seconds(waited),
                 standing_text(shared, &standing)
             );
-            waiting_explained(detail, &standing)
+            let is_held = standing.bound == Bound::Paused;
+            let database = &standing.pool.database;
+            Explanation {
+                held: is_held.then(|| shared.operator.reason_for_hold(database)),
+                ..waiting_explained(detail, &standing)
+            }
         }
         _ => Explanation::default(),
     }
@@ -83,6 +93,7 @@ fn waiting_explained(detail: String, standing: &Standing) -> Explanation {
     Explanation {
         detail: Some(format!("{detail} {NOT_RUN}")),
         hint: Some(hint),
+        held: None,
     }
 }
 

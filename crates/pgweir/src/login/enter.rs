@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::BytesMut;
 use pgweir_config::{AuthType, CONSOLE_DATABASE};
 use pgweir_console::Access;
-use pgweir_pool::Scope;
+use pgweir_pool::{Refusal, Scope};
 use pgweir_session::ClientSide;
 use pgweir_stats::Tally;
 use pgweir_wire::backend::{self, Authentication};
@@ -52,6 +52,9 @@ impl Login<'_> {
         }
         if self.shared.operator.is_disabled(&wish.database) {
             return Err(Farewell::DatabaseDisabled(wish.database.as_str().into()));
+        }
+        if let Some(message) = self.shared.operator.refusal_of_logins(&wish.database) {
+            return Err(Farewell::Refused(Refusal::Closed(message)));
         }
         if self.shared.operator.shutdown() != Shutdown::No {
             return Err(Farewell::ShuttingDown);

@@ -269,6 +269,8 @@ impl Session {
         }
         self.turn_quiet();
         match self.place {
+            // An order to end at rest may have waited for this moment.
+            Place::Leased(_) if self.client.has_mail() => Ok(Heard::Released),
             Place::Leased(_) => Ok(Heard::More),
             Place::Idle | Place::Waiting(_) | Place::Skipping(_) => Ok(Heard::Released),
         }
@@ -380,6 +382,12 @@ impl Held {
 
     pub(super) fn serves(&self) -> bool {
         matches!(self.server.work.stage, Stage::Serve)
+    }
+
+    /// A session between two transactions.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let work = &self.server.work;
+        self.serves() && work.query_start.is_none() && self.server.relay.may_release()
     }
 }
 

@@ -163,12 +163,24 @@ impl Session {
         if self.client.take_inquiry() {
             self.answer_inquiry();
         }
-        if let Some(farewell) = self.client.take_end()
-            && let Err(farewell) = self.end_wait(farewell)
-        {
+        if let Some(farewell) = self.order_to_end() {
             return Some(Stop::Ended(farewell));
         }
         self.may_be_held().then_some(Stop::Held)
+    }
+
+    /// The order to end, if one has come that holds where the client is.
+    fn order_to_end(&mut self) -> Option<Farewell> {
+        if let Some(farewell) = self.client.take_end()
+            && let Err(farewell) = self.end_wait(farewell)
+        {
+            return Some(farewell);
+        }
+        let is_at_rest = match &self.place {
+            Place::Idle | Place::Waiting(_) | Place::Skipping(_) => true,
+            Place::Leased(held) => held.is_at_rest(),
+        };
+        (is_at_rest && self.client.ends_at_rest()).then_some(Farewell::Drained)
     }
 
     /// Ends the session: the server is drained, reset or closed, the place in the queue given up.
