@@ -11,14 +11,19 @@ use std::time::{Duration, Instant};
 
 use pgweir_console::tables::ClientToEnd;
 use pgweir_session::Phase;
+use tokio::time::sleep;
 
 use crate::census::describe;
 use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::shared::{Shared, Shutdown};
 
-/// How often to look again for clients that have come meanwhile.
+/// How often to tell some more clients, and to look who is left.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How many clients are told at once, if there is time: all of them will log in elsewhere, and a
+/// login costs more than a query.
+const BATCH: usize = 100;
 
 /// How long clients that are cut may take to be gone.
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
@@ -39,38 +44,36 @@ pub(crate) async fn drain(
     within: Duration,
 ) -> Drained {
     let deadline = Instant::now() + within;
-    let mut ordered = HashSet::new();
-    while order(shared, &covers, &mut ordered) {
-        let now = Instant::now();
-        if now >= deadline {
+    let (mut pace, mut seen) = (BATCH, HashSet::<u64>::new());
+    loop {
+        let present: Vec<_> = remaining(shared, &covers).map(|client| client.id).collect();
+        seen.extend(&present);
+        let untold: Vec<_> = untold(shared, &covers).collect();
+        pace = pace.max(pace_for(untold.len(), within));
+        for client in untold.iter().take(pace) {
+            client.end_at_rest();
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if present.is_empty() || left.is_zero() {
             break;
         }
-        wait(shared, LOOK_AGAIN.min(deadline - now)).await;
+        sleep(LOOK_AGAIN.min(left)).await;
     }
     let cut = cut(shared, &covers);
     let deadline = Instant::now() + CUT_PATIENCE;
     while remaining(shared, &covers).next().is_some() && Instant::now() < deadline {
-        wait(shared, LOOK_AGAIN).await;
+        sleep(LOOK_AGAIN).await;
     }
     Drained {
-        ended: ordered.len(),
+        ended: seen.len(),
         cut,
     }
 }
 
-/// Tells everybody to end at rest; whether there is anybody to wait for.
-fn order(shared: &Shared, covers: &impl Fn(&Client) -> bool, ordered: &mut HashSet<u64>) -> bool {
-    // Whoever is still logging in is told, too, but not waited for: logins are refused by now, and
-    // one that has got through ends as soon as it is in.
-    for client in all(shared, covers) {
-        client.end_at_rest();
-    }
-    let mut wanted = false;
-    for client in remaining(shared, covers) {
-        ordered.insert(client.id);
-        wanted = true;
-    }
-    wanted
+/// How many clients to tell at a look, so that so many have been told when half of the time is over.
+fn pace_for(clients: usize, within: Duration) -> usize {
+    let looks = within.as_millis() / 2 / LOOK_AGAIN.as_millis();
+    clients.div_ceil(usize::try_from(looks).unwrap_or(usize::MAX).max(1))
 }
 
 /// Ends whoever is left.
@@ -93,16 +96,20 @@ fn all<'a>(
     clients.filter(|client| !client.is_console.load(Ordering::Relaxed) && covers(client))
 }
 
+/// Whoever is still logging in is told, too, but not waited for: logins are refused by now, and one
+/// that has got through ends as soon as it is in.
+fn untold<'a>(
+    shared: &'a Shared,
+    covers: &'a impl Fn(&Client) -> bool,
+) -> impl Iterator<Item = Arc<Client>> + 'a {
+    all(shared, covers).filter(|client| !client.ends_at_rest())
+}
+
 fn remaining<'a>(
     shared: &'a Shared,
     covers: &'a impl Fn(&Client) -> bool,
 ) -> impl Iterator<Item = Arc<Client>> + 'a {
     all(shared, covers).filter(|client| client.state().clocks.phase != Phase::Login)
-}
-
-/// Waits until something ends, or for so long.
-async fn wait(shared: &Shared, time: Duration) {
-    let _ = tokio::time::timeout(time, shared.ended.notified()).await;
 }
 
 /// Sends everybody away and then ends the process.
@@ -120,14 +127,30 @@ pub(crate) async fn shut_down(shared: Arc<Shared>, within: Duration) {
     }
     let deadline = Instant::now() + CUT_PATIENCE;
     while shared.pools().is_busy(|_| true) && Instant::now() < deadline {
-        wait(&shared, LOOK_AGAIN).await;
+        sleep(LOOK_AGAIN).await;
     }
     // The last clients are being told why.
-    tokio::time::sleep(LOOK_AGAIN).await;
+    sleep(LOOK_AGAIN).await;
     tracing::info!(
         "{} clients sent away, {} of them cut, exiting",
         drained.ended,
         drained.cut.len()
     );
     shared.operator.set_shutdown(Shutdown::Now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_have_been_told_when_half_of_the_time_is_over() {
+        for (clients, seconds) in [(1_u32, 1), (250, 30), (100_000, 10), (99_999, 7)] {
+            let within = Duration::from_secs(seconds);
+            let pace = pace_for(clients as usize, within);
+            let looks = clients.div_ceil(u32::try_from(pace).expect("no more than clients"));
+            assert!(LOOK_AGAIN * looks <= within / 2, "{clients} in {within:?}");
+        }
+        assert_eq!(pace_for(250, Duration::ZERO), 250);
+    }
 }
