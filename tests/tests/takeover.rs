@@ -308,7 +308,7 @@ fn live_until(until: Instant, n: u32, tenant: &Tenant, port: u16) -> u32 {
         );
         assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
         count += 1;
-        if n % 4 == 0 && count % 5 == 0 {
+        if n.is_multiple_of(4) && count % 5 == 0 {
             client.send(&Batch::new().query("select pg_sleep(20)"));
             client.is_silent_for(Duration::from_millis(20));
             client = login();
