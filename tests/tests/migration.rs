@@ -1,7 +1,11 @@
 //! The promise: pgweir takes over from a running PgBouncer, and PgBouncer from pgweir, and clients notice nothing. What
 //! PgBouncer does not hand over is no client's business either.
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use pgweir_tests::{
     Batch, Pooler, RawClient, Tenant, eventually, find_pgbouncer, skip, start, story,
@@ -207,7 +211,7 @@ fn scene() -> Option<(Tenant, PathBuf)> {
 }
 
 #[track_caller]
-fn start_pgbouncer(pgbouncer: &PathBuf, tenant: &Tenant, mode: &str) -> Pooler {
+fn start_pgbouncer(pgbouncer: &Path, tenant: &Tenant, mode: &str) -> Pooler {
     let ini = tenant
         .ini()
         .set("pool_mode", mode)

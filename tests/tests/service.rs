@@ -70,7 +70,7 @@ fn it_serves_on_sockets_that_systemd_has_opened() {
 fn a_second_process_refuses_to_start() {
     let Some(tenant) = Tenant::new() else { return };
     let ini = tenant.ini().set("pidfile", "{dir}/pid");
-    let pooler = start(ini.clone());
+    let pooler = start(ini);
     let again = tenant
         .ini()
         .set("unix_socket_dir", pooler.socket_dir.display());

@@ -166,6 +166,31 @@ fn prepared_statements_and_parameters_stay_with_their_clients() {
 }
 
 #[test]
+fn what_a_client_has_requested_stays_with_it() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = start(
+        tenant
+            .ini()
+            .set("default_pool_size", 1)
+            .set("startup_parameters", "apply"),
+    );
+    let name = &tenant.name;
+    let parameters = [
+        ("database", &**name),
+        ("user", name),
+        ("search_path", "mine, public"),
+    ];
+    let mut client = RawClient::login_with(pooler.port, &parameters);
+    let mut stranger = tenant.client(&pooler);
+    for _ in 0..2 {
+        assert_eq!(client.value("show search_path"), "mine, public");
+        pooler.reboot().expect("taken over");
+        assert_eq!(stranger.value("show search_path"), "\"$user\", public");
+    }
+    assert_eq!(client.value("show search_path"), "mine, public");
+}
+
+#[test]
 fn cancel_keys_still_work() {
     let Some(tenant) = Tenant::new() else { return };
     let mut pooler = tenant.pooler(1);
@@ -283,7 +308,7 @@ fn live_until(until: Instant, n: u32, tenant: &Tenant, port: u16) -> u32 {
         );
         assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
         count += 1;
-        if n % 4 == 0 && count % 5 == 0 {
+        if n.is_multiple_of(4) && count % 5 == 0 {
             client.send(&Batch::new().query("select pg_sleep(20)"));
             client.is_silent_for(Duration::from_millis(20));
             client = login();

@@ -153,6 +153,9 @@ async fn execute(
                 ),
             };
             tracing::info!(peer = %client, "{text}");
+            if how == Shutdown::Now && shared.held.is_given() && !shared.held.is_successor(client) {
+                give::end_what_stays(shared).await;
+            }
             shutdown::begin(shared, how);
             if how == Shutdown::Now {
                 return Ok(Outcome::Hangup);

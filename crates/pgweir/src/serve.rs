@@ -146,7 +146,7 @@ async fn visit_to_cancel(
 /// up again.
 fn resume_if_last(shared: &Arc<Shared>, client: &Client) {
     let operator = &shared.operator;
-    if operator.hold() != Hold::Suspended || operator.shutdown() != Shutdown::No {
+    if operator.hold() != Hold::Suspended || operator.shutdown() == Shutdown::Now {
         return;
     }
     let others = shared

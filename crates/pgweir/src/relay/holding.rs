@@ -62,6 +62,18 @@ impl Session {
         }
     }
 
+    /// The server alone; the client is left.
+    pub(crate) fn into_server(self) -> Option<Lease> {
+        match self.place {
+            Place::Leased(Held { slot, server }) => Some(Lease {
+                slot,
+                server,
+                stale: false,
+            }),
+            Place::Idle | Place::Waiting(_) | Place::Skipping(_) => None,
+        }
+    }
+
     /// What the client keeps between leases.
     pub(crate) fn side(&self) -> &ClientSide {
         &self.side

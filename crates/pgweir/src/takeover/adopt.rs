@@ -181,7 +181,7 @@ impl Adopted {
         };
         let relay = match server.relay {
             parcel::Relay::Known(state) => {
-                pgweir_session::Relay::restore(state, tracked, &self.catalogue)
+                pgweir_session::Relay::restore(*state, tracked, &self.catalogue)
                     .map_err(|error| error.to_string())?
             }
             parcel::Relay::Unknown(values) => {

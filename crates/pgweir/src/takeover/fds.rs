@@ -28,6 +28,9 @@ pub(crate) async fn write(
     stream: &mut Stream,
     to_own_user: bool,
 ) -> io::Result<()> {
+    if to_own_user && shared.operator.hold() == Hold::Suspended {
+        shared.held.set_given();
+    }
     let held = Everything::lend(shared);
     let rows = rows(shared, &held);
     let written = async {

@@ -4,28 +4,34 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgweir_auth::{Secret, ServerSecret};
 use pgweir_console::tables;
 use pgweir_net::{Listener, Stream};
 use pgweir_pool::{Scope, SlotId};
 use pgweir_session::handover::Bytes;
+use tokio::time::timeout;
 
 use super::parcel::{
     Age, Buffers, Client, Ending, LearntSecret, Parcel, Process, Relay, Replication, Statement,
     Welcome, key_bytes,
 };
-use crate::client::ReplicationKind;
+use crate::client::{Lease, ReplicationKind};
+use crate::close::{self, Busy};
 use crate::relay::Session;
 use crate::server::Server;
 use crate::shared::{Shared, lock};
+
+/// How often to look whether servers have ended, if nobody rings.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Parcels without a socket are collected up to this size before they are written.
 const WRITE_AT: usize = 64 * 1024;
 
 /// Writes all parcels, after everything has been held.
 pub(crate) async fn parcels(shared: &Arc<Shared>, stream: &mut Stream) -> io::Result<()> {
+    shared.held.set_given();
     let held = Everything::lend(shared);
     let written = write(&held.parcels(), stream).await;
     held.put_back();
@@ -54,6 +60,35 @@ async fn write(parcels: &[Sent<'_>], stream: &mut Stream) -> io::Result<()> {
         }
     }
     stream.write_all(&out).await
+}
+
+/// Ends the servers that a successor like PgBouncer has not been told of, and waits until PostgreSQL
+/// has closed them: nobody will count them any more.
+pub(crate) async fn end_what_stays(shared: &Arc<Shared>) {
+    let Everything {
+        sessions, servers, ..
+    } = Everything::lend(shared);
+    let of_sessions = sessions.into_values().filter(|session| !is_plain(session));
+    let lent = of_sessions.filter_map(|session| session.into_server());
+    let idle = servers.into_iter().map(|(slot, server)| Lease {
+        slot,
+        server,
+        stale: false,
+    });
+    let encrypted = idle.filter(|lease| lease.server.info.tls.get().is_some());
+    for Lease { slot, server, .. } in lent.chain(encrypted) {
+        let reason = "it cannot be handed over";
+        close::give_up(shared, slot, server, reason, Busy::Yes);
+    }
+    let patience = shared.config().global.server_close_timeout.duration();
+    let ended = async {
+        while !shared.endings.is_empty() {
+            let _ = timeout(LOOK_AGAIN, shared.ended.notified()).await;
+        }
+    };
+    if timeout(patience, ended).await.is_err() {
+        tracing::warn!("PostgreSQL has not closed all that could not be handed over");
+    }
 }
 
 struct Sent<'a> {
@@ -173,7 +208,7 @@ impl<'a> Everything<'a> {
                 database: name.database.to_string(),
                 user: name.user.to_string(),
                 cancel_key: key_bytes(info.cancel_key.get()),
-                relay: Relay::Known(server.relay.state(tracked)),
+                relay: Relay::Known(Box::new(server.relay.state(tracked))),
                 buffers: Buffers::of(&server.line),
                 welcome: info.welcome.get().map(|said| Welcome::of(said, tracked)),
                 opened: Age::of(info.connected_at, self.now),

@@ -48,6 +48,8 @@ pub(crate) struct Held {
     no_logins: AtomicBool,
     /// The console that has ordered all this in order to take over.
     successor: AtomicU64,
+    /// Whether another process has the sockets as well: nothing may happen on them now.
+    given: AtomicBool,
     changed: Notify,
 }
 
@@ -99,11 +101,12 @@ pub(crate) fn release(shared: &Arc<Shared>) {
         pools::checkin(shared, slot, server, now);
     }
     shared.held.no_logins.store(false, Ordering::Release);
+    shared.held.given.store(false, Ordering::Release);
     shared.held.changed.notify_waiters();
 }
 
 /// Puts a session down, and gives it back when it may go on: everything is let go, or somebody has
-/// something to say to its client.
+/// something to say to its client and no other process has its sockets.
 pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
     let shared = Arc::clone(&session.shared);
     let client = Arc::clone(&session.client);
@@ -111,8 +114,11 @@ pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
     shared.ended.notify_waiters();
     loop {
         let changed = shared.held.changed.notified();
-        let goes_on = shared.operator.hold() != Hold::Suspended || client.has_other_mail();
-        if !goes_on {
+        let let_go = shared.operator.hold() != Hold::Suspended;
+        let given = shared.held.given.load(Ordering::Acquire);
+        if !let_go && given {
+            changed.await;
+        } else if !let_go && !client.has_other_mail() {
             tokio::select! {
                 () = changed => {}
                 () = client.other_mail() => {}
@@ -158,6 +164,16 @@ impl Held {
     /// Everything is held for this console: when it leaves, all goes on.
     pub(crate) fn set_successor(&self, client: &Client) {
         self.successor.store(client.id, Ordering::Release);
+    }
+
+    /// Another process gets the sockets as well.
+    pub(super) fn set_given(&self) {
+        self.given.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn is_given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_successor(&self, client: &Client) -> bool {

@@ -13,8 +13,8 @@ use pgweir_session::{RelayState, Values};
 use pgweir_wire::CancelKey;
 use serde::{Deserialize, Serialize};
 
-/// One thing that is handed over.
-#[derive(Debug, Deserialize, Serialize)]
+/// One thing that is handed over. It may hold secrets, hence without `Debug`.
+#[derive(Deserialize, Serialize)]
 pub(crate) enum Parcel {
     /// Comes first.
     Process(Process),
@@ -44,7 +44,7 @@ pub(crate) struct Statement {
 }
 
 /// A client.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct Client {
     /// The number of the server that it holds.
     pub(crate) server: Option<u64>,
@@ -68,7 +68,7 @@ pub(crate) enum Replication {
 }
 
 /// What a client has taught us to log in with, where the configuration does not have it.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 pub(crate) struct LearntSecret {
     /// As `auth_file` would have it.
     pub(crate) password: Option<Bytes>,
@@ -76,7 +76,7 @@ pub(crate) struct LearntSecret {
 }
 
 /// A server that can serve.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct Server {
     /// Any number that no other server of the process has.
     pub(crate) number: u64,
@@ -105,7 +105,7 @@ pub(crate) struct Server {
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Relay {
     /// All of it.
-    Known(RelayState),
+    Known(Box<RelayState>),
     /// Some of its parameters.
     Unknown(ValuesState),
 }
@@ -118,7 +118,7 @@ pub(crate) struct Welcome {
 }
 
 /// A server whose end is waited for.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct Ending {
     pub(crate) database: String,
     pub(crate) user: String,
@@ -131,7 +131,7 @@ pub(crate) struct Ending {
 }
 
 /// Bytes that were read and not used, and that were to be written.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 pub(crate) struct Buffers {
     pub(crate) unread: Bytes,
     pub(crate) unsent: Bytes,
