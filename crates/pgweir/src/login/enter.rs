@@ -53,7 +53,7 @@ impl Login<'_> {
         if self.shared.operator.is_disabled(&wish.database) {
             return Err(Farewell::DatabaseDisabled(wish.database.as_str().into()));
         }
-        if self.shared.operator.shutdown() != Shutdown::No {
+        if self.is_too_late() {
             return Err(Farewell::ShuttingDown);
         }
         let route = self
@@ -95,6 +95,17 @@ impl Login<'_> {
             side,
             own: None,
         })))
+    }
+
+    /// Whether the process ends without this client. Where it waits for clients, those that were
+    /// accepted before it stopped listening are among them; the Unix socket stays open for the console
+    /// alone.
+    fn is_too_late(&self) -> bool {
+        match self.shared.operator.shutdown() {
+            Shutdown::No => false,
+            Shutdown::WaitForClients => self.client.address.is_unix(),
+            Shutdown::WaitForServers | Shutdown::Now => true,
+        }
     }
 
     /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten.
