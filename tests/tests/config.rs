@@ -27,12 +27,87 @@ fn a_good_file_is_said_to_be_good() {
         "[pgweir]\nlisten_addr = [\"127.0.0.1\"]\nauth_file = \"users.txt\"\n\
          [databases.app]\nhost = \"127.0.0.1\"\n",
     );
-    for file in ["good.ini", "good.toml"] {
+    let same = "good.ini: the same as in PgBouncer: databases.app.host, listen_addr, auth_file\n";
+    for (file, same) in [("good.ini", same), ("good.toml", "")] {
         let run = program.run(&["check", file]);
         assert_eq!(run.code, Some(0), "{run:?}");
-        assert_eq!(run.stdout, format!("{file}: no errors\n"));
+        assert_eq!(run.stdout, format!("{same}{file}: no errors\n"));
         assert_eq!(run.stderr, "");
     }
+}
+
+#[test]
+fn keys_that_do_not_just_mean_the_same_are_told_with_the_reason() {
+    let program = Program::new();
+    program.write("users.txt", "\"app\" \"secret\"\n");
+    program.write(
+        "old.ini",
+        "[databases]\napp = host=127.0.0.1 pool_size=3\n[pgbouncer]\n%include more.ini\n\
+         auth_file = users.txt\nclient_tls_protocols = all\n",
+    );
+    program.write("more.ini", "pkt_buf = 8192\n");
+    let run = program.run(&["check", "old.ini"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for line in [
+        "more.ini:1: pkt_buf: ignored: all connections of a thread share one large buffer",
+        "old.ini:2: databases.app.pool_size: the same, and more: a server counts until PostgreSQL has \
+         closed its connection",
+        "old.ini:6: client_tls_protocols: differs: TLS 1.0 and 1.1 cannot be had",
+        "old.ini: the same as in PgBouncer: databases.app.host, auth_file",
+    ] {
+        assert!(
+            run.stdout.lines().any(|said| said == line),
+            "{line}\n{}",
+            run.stdout
+        );
+    }
+}
+
+#[test]
+fn an_ini_is_converted_to_a_file_that_means_the_same() {
+    let Some(tenant) = Tenant::new() else { return };
+    let program = Program::new();
+    program.write("users.txt", &format!("\"{}\" \"\"\n", tenant.name));
+    let port = free_port();
+    let ini = format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = {port}\nauth_type = trust\nauth_file = users.txt\nunix_socket_dir =\n\
+         pool_mode = transaction\npkt_buf = 8192\n",
+        tenant.postgres.port()
+    );
+    program.write("old.ini", &ini);
+    let run = program.run(&["convert", "old.ini"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    program.write("new.toml", &run.stdout);
+    assert_eq!(program.run(&["check", "new.toml"]).code, Some(0));
+
+    let _running = program.spawn(&["new.toml"]);
+    let mut client = eventually(
+        Duration::from_secs(5),
+        || {
+            RawClient::try_login(
+                port,
+                &[("user", &*tenant.name), ("database", &*tenant.name)],
+            )
+        },
+        Result::is_ok,
+    )
+    .expect("just looked");
+    assert_eq!(client.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+    let refused = [
+        ("user", &*tenant.name),
+        ("database", &*tenant.name),
+        ("work_mem", "1MB"),
+    ];
+    assert_eq!(
+        RawClient::try_login(port, &refused).map(|_| ()),
+        Err("E(FATAL 08P01 unsupported startup parameter: work_mem)".to_owned()),
+        "PgBouncer's way is written out"
+    );
+
+    let run = program.run(&["convert", "new.toml"]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert_eq!(run.stderr, "new.toml: error: it is a TOML file already\n");
 }
 
 #[test]

@@ -609,6 +609,23 @@ fn shutdown_wait_for_clients_refuses_new_ones_and_ends_with_the_last() {
 }
 
 #[test]
+fn shutdown_wait_for_clients_lets_in_who_was_accepted_before() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = tenant.pooler(1);
+    let mut late = RawClient::connect(pooler.port);
+    // An SSLRequest is answered, so the connection has been accepted.
+    late.send_bytes(&[0, 0, 0, 8, 4, 210, 22, 47]);
+    assert_eq!(late.read_byte(), Ok(b'N'));
+    let answer = console(&pooler).query("shutdown wait_for_clients");
+    assert_eq!(answer, "C(SHUTDOWN) Z(I)");
+    late.start_login(&[("user", &*tenant.name), ("database", &*tenant.name)]);
+    assert_eq!(late.finish_login(), Ok(()));
+    assert_eq!(late.query("select 1"), SELECT_1);
+    late.send(&Batch::new().terminate());
+    assert!(ends(&mut pooler));
+}
+
+#[test]
 fn shutdown_wait_for_servers_lets_transactions_end() {
     for begin in [
         (|pooler| {

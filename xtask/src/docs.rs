@@ -41,9 +41,17 @@ fn manual() -> String {
     let mut page = String::from(
         "<!-- Written by `cargo xtask docs`: change the declarations, not this file. -->\n\n\
          # Reference\n\n\
-         [Configuration keys](#configuration-keys), [console](#console), [counters](#counters). The command line \
-         explains itself: `pgweir help`.\n\n",
+         [Command line](#command-line), [configuration keys](#configuration-keys), [console](#console), \
+         [counters](#counters).\n\n## Command line\n",
     );
+    for help in [
+        include_str!("../../crates/pgweir/src/help/pgweir.txt"),
+        include_str!("../../crates/pgweir/src/help/check.txt"),
+        include_str!("../../crates/pgweir/src/help/convert.txt"),
+    ] {
+        let _ = write!(page, "\n```text\n{help}```\n");
+    }
+    page.push('\n');
     // One heading deeper, because it is a part of a page here.
     page.push_str(
         &reference_markdown()

@@ -44,6 +44,7 @@ pub use layers::PoolSettings;
 pub use likeness::{Likeness, SetKey, set_keys};
 pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
+pub use suggest::nearest;
 pub use value::{
     AuthDatabase, AuthType, ErrorCodes, FileMode, Host, HostLimit, Hosts, Invalid, Kind,
     LeakAction, LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode,

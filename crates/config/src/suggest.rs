@@ -61,10 +61,7 @@ fn places_of(name: &str) -> Vec<Place> {
 }
 
 /// The candidate that differs in the fewest letters, if it differs in a third of them at most.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (name.len() / 3).max(1);
     // A name that is far too long is not a slip, and comparing it would cost its square.
     if name.len() > 64 {

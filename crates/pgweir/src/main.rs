@@ -10,9 +10,11 @@ mod args;
 mod ask;
 mod cancel;
 mod census;
+mod check;
 mod client;
 mod close;
 mod conversation;
+mod convert;
 mod credentials;
 mod drain;
 mod farewell;
@@ -67,7 +69,10 @@ use crate::takeover::take::{self, Predecessor};
 use crate::tls::Tls;
 
 fn main() -> ExitCode {
-    match args::parse(std::env::args_os().skip(1)) {
+    let mut arguments = std::env::args_os();
+    // It may be installed under the name of what it replaces.
+    let name = arguments.next().unwrap_or_else(|| "pgweir".into());
+    match args::parse(arguments) {
         Ok(Request::Version) => {
             let version = env!("CARGO_PKG_VERSION");
             let product = pgweir_console::PRODUCT;
@@ -75,11 +80,13 @@ fn main() -> ExitCode {
                 "{product}\npgweir {version}\ntls: rustls with aws-lc-rs\n"
             ))
         }
-        Ok(Request::Help) => say(args::HELP),
-        Ok(Request::Check(file)) => check(&file),
+        Ok(Request::Help(text)) => say(text),
+        Ok(Request::Check(file)) => check::run(&file),
+        Ok(Request::Convert(file)) => convert::run(&file),
         Ok(Request::Run(options)) => run(&options),
         Err(text) => {
-            eprintln!("pgweir: {text}");
+            let name = name.display();
+            eprintln!("{name}: {text}\nTry \"{name} --help\" for more information.");
             ExitCode::FAILURE
         }
     }
@@ -88,40 +95,6 @@ fn main() -> ExitCode {
 /// Writes to standard output. Whoever closes it early (`| head -1`) has read enough.
 fn say(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
-}
-
-/// Prints everything that is wrong with a configuration.
-fn check(file: &str) -> ExitCode {
-    let mut problems = pgweir_config::check(file, &mut reload::read);
-    let has_errors = |problems: &[pgweir_config::Problem]| {
-        problems
-            .iter()
-            .any(|problem| problem.severity == pgweir_config::Severity::Error)
-    };
-    let mut broken = has_errors(&problems);
-    for problem in problems.drain(..) {
-        println!("{problem}");
-    }
-    let mut config = Config::new(file);
-    if !broken
-        && config
-            .load(pgweir_config::Phase::Start, &mut reload::read)
-            .is_ok()
-    {
-        // Without these files it starts all the same, as PgBouncer does.
-        for (_, text) in AuthFiles::read(&config.global).1 {
-            println!("{file}: warning: {text}");
-        }
-        if let Err(error) = Tls::load(&config.global) {
-            println!("{file}: error: TLS setup failed: {error}");
-            broken = true;
-        }
-    }
-    if broken {
-        return ExitCode::FAILURE;
-    }
-    println!("{file}: no errors");
     ExitCode::SUCCESS
 }
 

@@ -56,7 +56,7 @@ impl Login<'_> {
         if let Some(message) = self.shared.operator.refusal_of_logins(&wish.database) {
             return Err(Farewell::Refused(Refusal::Closed(message)));
         }
-        if self.shared.operator.shutdown() != Shutdown::No {
+        if self.is_too_late() {
             return Err(Farewell::ShuttingDown);
         }
         let route = self
@@ -98,6 +98,17 @@ impl Login<'_> {
             side,
             own: None,
         })))
+    }
+
+    /// Whether the process ends without this client. Where it waits for clients, those that were
+    /// accepted before it stopped listening are among them; the Unix socket stays open for the console
+    /// alone.
+    fn is_too_late(&self) -> bool {
+        match self.shared.operator.shutdown() {
+            Shutdown::No => false,
+            Shutdown::WaitForClients => self.client.address.is_unix(),
+            Shutdown::WaitForServers | Shutdown::Drain | Shutdown::Now => true,
+        }
     }
 
     /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten.
