@@ -7,12 +7,11 @@
 //! PAM's modules may block for as long as they like, and many are not made for threads: whoever
 //! calls [`check`] does so from one thread that has nothing else to do.
 
+// Elsewhere there is nothing here: constants and layouts are those of Linux-PAM.
+#![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![warn(missing_docs)]
-
-#[cfg(not(target_os = "linux"))]
-compile_error!("the feature `pam` is for Linux: constants and layouts are those of Linux-PAM");
 
 mod ffi;
 

@@ -7,6 +7,9 @@ use std::thread;
 use pgweir_auth::Password;
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("the feature `pam` is for Linux, whose PAM differs from that of other systems");
+
 /// Why this build cannot do it.
 pub(crate) const NOT_BUILT: Option<&str> = None;
 

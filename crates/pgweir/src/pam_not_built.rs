@@ -8,7 +8,7 @@ pub(crate) const NOT_BUILT: Option<&str> =
 
 /// Nothing is needed.
 #[derive(Debug, Default)]
-pub(crate) struct Pam;
+pub(crate) struct Pam {}
 
 impl Pam {
     /// Nobody is let in.
