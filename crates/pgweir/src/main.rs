@@ -63,19 +63,23 @@ use crate::takeover::take::{self, Predecessor};
 use crate::tls::Tls;
 
 fn main() -> ExitCode {
-    match args::parse(std::env::args_os().skip(1)) {
+    let mut arguments = std::env::args_os();
+    // It may be installed under the name of what it replaces.
+    let name = arguments.next().unwrap_or_else(|| "pgweir".into());
+    match args::parse(arguments) {
         Ok(Request::Version) => {
             let version = env!("CARGO_PKG_VERSION");
             let product = pgweir_console::PRODUCT;
             say(&format!(
-                "{product}\npgweir {version}\ntls: rustls with aws-lc-rs\n"
+                "{product}\npgweir {version}\nadns: getaddrinfo\ntls: rustls with aws-lc-rs\n"
             ))
         }
         Ok(Request::Help) => say(args::HELP),
         Ok(Request::Check(file)) => check(&file),
         Ok(Request::Run(options)) => run(&options),
         Err(text) => {
-            eprintln!("pgweir: {text}");
+            let name = name.display();
+            eprintln!("{name}: {text}\nTry \"{name} --help\" for more information.");
             ExitCode::FAILURE
         }
     }
@@ -106,7 +110,7 @@ fn check(file: &str) -> ExitCode {
             .is_ok()
     {
         // Without these files it starts all the same, as PgBouncer does.
-        for (_, text) in AuthFiles::read(&config.global).1 {
+        for (_, text) in AuthFiles::read(&config.global, &AuthFiles::default()).1 {
             println!("{file}: warning: {text}");
         }
         if let Err(error) = Tls::load(&config.global) {
@@ -254,7 +258,7 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
         tracing::error!("TLS setup failed: {error}");
         "TLS setup failed".to_owned()
     })?;
-    let files = AuthFiles::load(&config.global);
+    let files = AuthFiles::load(&config.global, &AuthFiles::default());
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let pidfile = config.global.pidfile.clone();
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
@@ -313,7 +317,10 @@ fn spawn_listener(shared: &Arc<Shared>, listener: Listener) -> tokio::task::Join
 }
 
 fn announce(shared: &Shared) {
-    let global = &shared.config().global;
+    let config = shared.config();
+    let global = &config.global;
+    let users = shared.files().users.iter().count();
+    tracing::info!("{}", system::file_limits(&config, users));
     tracing::info!(
         "process up: pgweir {} ({}), max_client_conn: {}, workers: {}",
         env!("CARGO_PKG_VERSION"),
