@@ -65,6 +65,7 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
     let (tracked, table) = (Tracked::new([]), StatementTable::default());
     let rules = Rules {
         max_prepared: max_prepared.map(usize::from),
+        refuses_queries: false,
         max_message: 1 << 20,
         tracked: &tracked,
         statements: &table,

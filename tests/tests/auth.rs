@@ -795,6 +795,41 @@ fn logins_that_fail_do_not_use_up_the_limits() {
 }
 
 #[test]
+fn users_stay_known_while_their_file_is_away() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = ini_with_secret(&tenant, PASSWORD).set("auth_type", "md5");
+    let pooler = start(ini);
+    let file = pooler.socket_dir.join("userlist.txt");
+    std::fs::remove_file(&file).expect("it is there");
+    pooler.console("reload");
+    let log = pooler.log();
+    assert!(log.contains("ERROR could not open auth_file "), "{log}");
+    assert!(log.contains(": No such file or directory\n"), "{log}");
+    assert_eq!(psql(&pooler, &tenant.name, PASSWORD).as_deref(), Ok("1"));
+}
+
+#[test]
+fn whoever_goes_away_during_the_login_is_not_worth_a_line() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut operator = console(&pooler);
+    let logins = |operator: &mut RawClient| {
+        let lists = operator.table("show lists");
+        lists
+            .find("list", "login_clients")
+            .map(|row| row.number("items"))
+    };
+    let mut client = RawClient::connect(pooler.port);
+    client.send_bytes(&[0, 0, 0, 50, 0, 3, 0, 0, b'u']);
+    let soon = Duration::from_secs(2);
+    eventually(soon, || logins(&mut operator), |count| *count == Some(1));
+    drop(client);
+    eventually(soon, || logins(&mut operator), |count| *count == Some(0));
+    let log = pooler.log();
+    assert!(!log.contains("client unexpected eof"), "{log}");
+}
+
+#[test]
 fn a_message_that_does_not_belong_into_a_login_ends_it() {
     let Some(tenant) = Tenant::new() else { return };
     let ini = ini_with_secret(&tenant, PASSWORD).set("auth_type", "md5");

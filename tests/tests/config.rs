@@ -1,17 +1,11 @@
 //! The promise: what is wrong with a configuration is said before it does harm, with file, line and a way out; and the
 //! program refuses to start where it could not serve.
 
-use std::{
-    fs,
-    net::TcpListener,
-    os::unix::fs::{PermissionsExt, chown},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
-use pgweir_tests::{Account, Batch, Ini, Pooler, RawClient, Tenant, eventually, start};
-use tempfile::TempDir;
+use pgweir_tests::{
+    Account, Batch, Ender, Ini, Pooler, Program, RawClient, Tenant, eventually, finish, start,
+};
 
 #[test]
 fn a_good_file_is_said_to_be_good() {
@@ -350,7 +344,7 @@ fn it_does_not_start_where_another_one_runs() {
         ),
         (
             format!("listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"),
-            format!("127.0.0.1:{port}"),
+            "failed to listen on any address in listen_addr list: 127.0.0.1".to_owned(),
         ),
     ] {
         program.write(
@@ -472,6 +466,16 @@ fn it_does_not_start_with_tls_that_cannot_work() {
     );
     assert!(run.stderr.contains("No such file or directory"));
     assert!(run.stderr.contains("FATAL TLS setup failed"));
+
+    program.write(
+        "cert.ini",
+        "[databases]\n* = host=127.0.0.1\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = 1\n\
+         auth_type = cert\n",
+    );
+    let run = program.run(&["cert.ini"]);
+    assert_eq!(run.code, Some(1));
+    let reason = "auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL";
+    assert!(run.stderr.contains(reason), "{}", run.stderr);
 }
 
 #[test]
@@ -668,129 +672,6 @@ fn in_the_background_it_leaves_its_number_behind() {
         || program.path("the.pid").exists(),
         |there| !there,
     );
-}
-
-/// Ends a process that is nobody's child, by its number.
-struct Ender(String);
-
-impl Drop for Ender {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-QUIT", &self.0]).status();
-    }
-}
-
-/// The program in a directory of its own, as the user that it may run as.
-struct Program {
-    account: Account,
-    binary: PathBuf,
-    dir: TempDir,
-}
-
-/// What a run left.
-#[derive(Debug)]
-struct Run {
-    /// Nothing if it had to be killed.
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn all(&self) -> String {
-        format!("{}{}", self.stdout, self.stderr)
-    }
-}
-
-impl Program {
-    fn new() -> Self {
-        let account = Account::choose().expect("a user to run as");
-        let dir = TempDir::with_prefix_in("pgweir-", "/tmp").expect("a directory");
-        let this = std::env::current_exe().expect("our own name");
-        let built = this.ancestors().skip(1).map(|folder| folder.join("pgweir"));
-        let built = std::env::var_os("PGWEIR_BIN")
-            .map(PathBuf::from)
-            .or_else(|| built.take(2).find(|path| path.is_file()))
-            .expect("pgweir is built");
-        let binary = dir.path().join("pgweir");
-        fs::hard_link(&built, &binary)
-            .or_else(|_| fs::copy(&built, &binary).map(|_| ()))
-            .expect("a copy");
-        let program = Self {
-            account,
-            binary,
-            dir,
-        };
-        program.give(program.dir.path());
-        program
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).expect("a directory of ours");
-        self.give(&self.path(name));
-    }
-
-    fn give(&self, path: &Path) {
-        if let Account::Unprivileged { uid, gid } = self.account {
-            chown(path, Some(uid), Some(gid)).expect("root may");
-        }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Run {
-        finish(self.command().args(arguments))
-    }
-
-    fn spawn(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command();
-        let command = command.args(arguments).stdin(Stdio::null());
-        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
-        Running(quiet.spawn().expect("an executable"))
-    }
-
-    fn command(&self) -> Command {
-        self.account.command(&self.binary, self.dir.path())
-    }
-}
-
-/// A program that is ended with the test.
-struct Running(std::process::Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Runs to the end, or for some seconds.
-fn finish(command: &mut Command) -> Run {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("an executable");
-    let deadline = Instant::now() + Duration::from_secs(5);
-    let ended = loop {
-        match child.try_wait().expect("a child of ours") {
-            Some(_) => break true,
-            None if Instant::now() > deadline => break false,
-            None => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    if !ended {
-        let _ = child.kill();
-    }
-    let output = child.wait_with_output().expect("a child of ours");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Run {
-        code: output.status.code().filter(|_| ended),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    }
 }
 
 fn free_port() -> u16 {

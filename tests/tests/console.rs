@@ -105,6 +105,9 @@ fn what_is_no_command_is_told_so() {
     ] {
         let answer = console.query(sql);
         assert_eq!(answer, format!("E(08P01 {error}) Z(I)"), "{sql}");
+        let log = pooler.log();
+        assert!(log.contains(&format!(" ERROR {error}\n")), "{sql}: {log}");
+        assert!(log.contains(&format!(" pooler error: {error}\n")), "{sql}");
     }
 }
 
@@ -145,6 +148,7 @@ fn the_console_speaks_simple_queries_only() {
         said.starts_with("E(08P01 extended query protocol not supported by admin console) Z(I)"),
         "{said}"
     );
+    wait_for_log(&pooler, "closing because: bad packet (age=");
     let mut client = console(&pooler);
     client.send(&Batch::new().query("show version").query("show state;"));
     assert_eq!(
@@ -359,7 +363,13 @@ fn kill_without_a_name_drops_all_but_the_console() {
     assert_eq!(operator.query("kill"), "C(KILL) Z(I)");
     assert_eq!(client.until_closed(), "E(FATAL 08P01 database removed)");
     assert_eq!(operator.table("show clients").rows.len(), 1);
-    assert_eq!(operator.query("resume"), "C(RESUME) Z(I)");
+    // As if every database had been named: they are resumed by their names.
+    assert_eq!(
+        operator.query("resume"),
+        "E(08P01 pooler is not paused/suspended) Z(I)"
+    );
+    let resume = format!("resume {}", tenant.name);
+    assert_eq!(operator.query(&resume), "C(RESUME) Z(I)");
     assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
 }
 
@@ -518,6 +528,77 @@ fn states_of_clients_and_servers_are_shown() {
     let database = row(&databases, "name", name);
     assert_eq!(database.number("current_connections"), 1);
     assert_eq!(database.number("current_client_connections"), 3);
+}
+
+#[test]
+fn the_name_of_a_session_is_shown_as_it_changes() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let name = &tenant.name;
+    let mut operator = console(&pooler);
+    let mut client = tenant.client(&pooler);
+    client.rows("set application_name = 'night run'");
+    let clients = operator.table("show clients");
+    let client_row = row(&clients, "database", name);
+    assert_eq!(client_row.get("application_name"), Some("night run"));
+    client.rows("begin");
+    client.rows("set application_name = 'morning run'");
+    for what in ["show clients", "show servers"] {
+        let shown = operator.table(what);
+        let shown = row(&shown, "database", name).get("application_name");
+        assert_eq!(shown, Some("morning run"), "{what}");
+    }
+}
+
+#[test]
+fn sockets_are_listed_pool_by_pool_and_logins_at_the_end() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let _login = RawClient::connect(pooler.port);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("select 1"), SELECT_1);
+    let mut operator = console(&pooler);
+    eventually(
+        Duration::from_secs(2),
+        || {
+            let sockets = operator.table("show sockets");
+            let kinds = sockets.iter().map(|socket| {
+                let word = |column| socket.get(column).unwrap_or_default().to_owned();
+                [word("type"), word("state"), word("database")].join(" ")
+            });
+            kinds.collect::<Vec<_>>()
+        },
+        |kinds| {
+            let name = &tenant.name;
+            let mut expected = vec![
+                "C cl_active pgbouncer".to_owned(),
+                format!("C cl_active {name}"),
+                format!("S sv_idle {name}"),
+                "C cl_login (nodb)".to_owned(),
+            ];
+            if "pgbouncer" > &**name {
+                expected.swap(0, 1);
+                expected.swap(1, 2);
+            }
+            *kinds == expected
+        },
+    );
+}
+
+#[test]
+fn a_console_counts_once() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut operator = console(&pooler);
+    let mut counts = || {
+        let totals = operator.table("show stats_totals");
+        let totals = row(&totals, "database", "pgbouncer");
+        ["xact_count", "query_count"].map(|column| totals.number(column))
+    };
+    let [once, _] = counts();
+    assert_eq!(counts(), [once, once]);
+    console(&pooler).query("show version");
+    assert_eq!(counts(), [once + 1, once + 1]);
 }
 
 #[test]
@@ -687,12 +768,22 @@ fn usr1_pauses_and_usr2_resumes() {
     assert_eq!(client.query("select 1"), SELECT_1);
     pooler.signal(Signal::USR1);
     wait_for_log(&pooler, "got SIGUSR1, pausing all activity");
+    pooler.signal(Signal::USR1);
+    wait_for_log(&pooler, "got SIGUSR1, but already paused/suspended");
     client.send(&Batch::new().query("select 1"));
     assert!(client.is_silent_for(Duration::from_millis(200)));
     pooler.signal(Signal::USR2);
     assert_eq!(story(&client.until_ready()), SELECT_1);
+    wait_for_log(&pooler, "got SIGUSR2, continuing from PAUSE");
+    pooler.signal(Signal::USR2);
+    wait_for_log(&pooler, "got SIGUSR2, but not paused/suspended");
     pooler.signal(Signal::TERM);
-    wait_for_log(&pooler, "got SIGTERM");
+    wait_for_log(
+        &pooler,
+        "got SIGTERM, shutting down, waiting for all clients disconnect",
+    );
+    pooler.signal(Signal::USR1);
+    wait_for_log(&pooler, "got SIGUSR1 while shutting down, ignoring");
     pooler.signal(Signal::USR2);
     wait_for_log(&pooler, "got SIGUSR2 while shutting down, ignoring");
 }
@@ -794,7 +885,7 @@ fn every_database_is_served_by_the_star_entry_and_forgotten() {
     assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
     wait_for_log(
         &pooler,
-        &format!("registered new auto-database: db={}", tenant.name),
+        &format!("registered new auto-database: {}", tenant.name),
     );
     eventually(
         Duration::from_secs(5),

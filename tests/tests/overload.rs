@@ -402,6 +402,13 @@ fn cancels_of_idle_clients_and_unknown_keys_do_nothing() {
 
     assert_eq!(story(&busy.until_ready()), "T D(busy) C(SELECT 1) Z(I)");
     assert_eq!(idle.value("select 2"), "2");
+    let log = pooler.log();
+    for outcome in ["cancel request for idle client", "failed cancel request"] {
+        assert!(
+            log.contains(&format!("closing because: {outcome} (age=")),
+            "{log}"
+        );
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! grow and shrink as they are told.
 
 use std::{
+    net::{TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -447,7 +448,7 @@ fn an_idle_server_of_another_pool_gives_way_to_whoever_waits() {
 fn server_connect_timeout_limits_a_server_that_does_not_answer() {
     // A listener that accepts and says nothing.
     let Some(tenant) = Tenant::new() else { return };
-    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = silent.local_addr().expect("bound").port();
     let pooler = start(
         tenant
@@ -472,10 +473,72 @@ fn server_connect_timeout_limits_a_server_that_does_not_answer() {
 }
 
 #[test]
+fn server_connect_timeout_limits_a_connection_that_does_not_come_about() {
+    let Some(tenant) = Tenant::new() else { return };
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let _queue = stop_answering(&listener);
+    let pooler = start(
+        tenant
+            .ini()
+            .database("deaf", &format!("host=127.0.0.1 port={port}"))
+            .set("server_connect_timeout", 1)
+            .set("query_wait_timeout", 2),
+    );
+    let parameters = [("user", &*tenant.name), ("database", "deaf")];
+    let said = RawClient::try_login(pooler.port, &parameters).map(|_| ());
+    assert!(said.is_err(), "{said:?}");
+    let log = pooler.log();
+    assert!(log.contains("closing because: connect failed"), "{log}");
+}
+
+#[test]
+fn cancel_wait_timeout_gives_up_a_cancel_that_does_not_get_through() {
+    let Some(tenant) = Tenant::new() else { return };
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let name = &tenant.name;
+    let pooler = start(
+        tenant
+            .ini()
+            .database("hop", &format!("host=127.0.0.1 port={port} dbname={name}"))
+            .set("cancel_wait_timeout", 1),
+    );
+    let hop = listener.try_clone().expect("a socket");
+    let target = ("127.0.0.1", tenant.postgres.port());
+    thread::spawn(move || forward(&hop, target));
+    let mut client = RawClient::login(pooler.port, "hop", name);
+    client.send(&Batch::new().query("select 1 from pg_sleep(2)"));
+    let slept = "select 1 from pg_stat_activity where wait_event = 'PgSleep' and datname = ";
+    let slept = format!("{slept}'{name}'");
+    let mut root = tenant.root();
+    let asleep = || root.rows(&slept).len();
+    eventually(Duration::from_secs(10), asleep, |&sleepers| sleepers == 1);
+    let _queue = stop_answering(&listener);
+    client.cancel();
+    assert_eq!(story(&client.until_ready()), SELECT_1);
+    let log = pooler.log();
+    assert!(
+        log.contains("closing because: cancel_wait_timeout"),
+        "{log}"
+    );
+}
+
+/// From now on whoever connects gets no answer: the queue is short, and full of these.
+fn stop_answering(listener: &TcpListener) -> Vec<TcpStream> {
+    let address = listener.local_addr().expect("bound");
+    socket2::SockRef::from(listener)
+        .listen(0)
+        .expect("it listens already");
+    let knock = || TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok();
+    std::iter::from_fn(knock).take(16).collect()
+}
+
+#[test]
 fn after_a_failed_login_the_next_attempt_waits_for_server_login_retry() {
     let Some(tenant) = Tenant::new() else { return };
     let port = {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         listener.local_addr().expect("bound").port()
     };
     let pooler = start(
@@ -499,9 +562,8 @@ fn after_a_failed_login_the_next_attempt_waits_for_server_login_retry() {
 
     // Somebody like PostgreSQL begins to listen: the waiting client is served.
     let target = ("127.0.0.1", tenant.postgres.port());
-    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("still free");
-    let name = tenant.name.clone();
-    thread::spawn(move || forward(&listener, target, &name));
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("still free");
+    thread::spawn(move || forward(&listener, target));
     let said = client.finish_login();
     assert!(
         said == Ok(())
@@ -511,11 +573,11 @@ fn after_a_failed_login_the_next_attempt_waits_for_server_login_retry() {
 }
 
 /// Passes the bytes of one connection on, in both directions.
-fn forward(listener: &std::net::TcpListener, target: (&str, u16), _name: &str) {
+fn forward(listener: &TcpListener, target: (&str, u16)) {
     let Ok((mut inside, _)) = listener.accept() else {
         return;
     };
-    let mut outside = std::net::TcpStream::connect(target).expect("PostgreSQL listens");
+    let mut outside = TcpStream::connect(target).expect("PostgreSQL listens");
     let (mut back, mut forth) = (
         outside.try_clone().expect("a socket"),
         inside.try_clone().expect("a socket"),

@@ -18,20 +18,20 @@ pub enum Dialect {
 /// 2. `[pgweir]`, `[databases.NAME]`, `[users.NAME]` or `[peers.N]`: TOML;
 /// 3. any line, headers aside, that is not TOML on its own (`foodb = host=db1`): ini.
 ///
-/// If no line decides, a text that has a key or a table and is valid TOML is TOML. Everything
-/// else, above all an empty file, is ini.
+/// If no line decides, a text that has a key and is valid TOML is TOML. Everything else, above all
+/// an empty file, is ini.
 pub fn sniff(text: &str) -> Dialect {
     // Editors of some systems put a byte order mark before the first line.
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let telling = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let mut any = false;
+    let mut has_key = false;
     for line in telling {
-        any = true;
+        has_key |= !line.starts_with('[');
         if let Some(dialect) = decided_by(line) {
             return dialect;
         }
     }
-    if any && is_toml(text) {
+    if has_key && is_toml(text) {
         Dialect::Toml
     } else {
         Dialect::Ini
@@ -107,5 +107,6 @@ mod tests {
     fn nothing_at_all_is_ini() {
         assert_eq!(sniff(""), Dialect::Ini);
         assert_eq!(sniff("# only a comment\n"), Dialect::Ini);
+        assert_eq!(sniff("[databases]\n[users]\n"), Dialect::Ini);
     }
 }

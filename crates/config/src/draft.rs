@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{Config, Database, Peer, User};
-use crate::declare::{Place, Scope};
+use crate::declare::{Key, Place, Scope};
 use crate::keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
 use crate::problem::{Fault, Report, Spot, Stopped};
 use crate::suggest::suggestion_for_key;
@@ -119,7 +119,10 @@ impl<'a> Draft<'a> {
         };
         self.note(report, spot, Place::Global, name);
         match (key.set)(&mut self.config.global, text) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.say_if_idle(report, spot, key);
+                Ok(())
+            }
             Err(reserved @ Invalid::ReservedDatabase(_)) => {
                 report.error(spot, Fault::new(reserved.to_string()))
             }
@@ -135,6 +138,17 @@ impl<'a> Draft<'a> {
                     suggestion: Some(why.to_string()),
                 },
             ),
+        }
+    }
+
+    /// Names a key that changes nothing although the file asks for a change; once, not at every
+    /// RELOAD.
+    fn say_if_idle(&self, report: &mut Report, spot: &Spot, key: &Key<Settings>) {
+        let Some(why) = key.idle else { return };
+        let wanted = &self.config.global;
+        if !(key.same)(wanted, &Settings::default()) && !(key.same)(wanted, &self.running.global) {
+            let fault = Fault::new(format!("{} has no effect", key.name));
+            report.warning(spot, fault.hint(why.to_owned()));
         }
     }
 

@@ -42,6 +42,7 @@ pub use docs::{reference_markdown, sample_ini};
 pub use keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
 pub use layers::PoolSettings;
 pub use likeness::{Likeness, SetKey, set_keys};
+pub use lints::{TlsFault, client_tls_faults};
 pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use suggest::nearest;

@@ -1,8 +1,10 @@
 //! What is wrong with a configuration although each of its lines can be read.
 //!
-//! Only `check` looks here: PgBouncer starts with most of these, or says them when it is too late.
+//! But for TLS only `check` looks here: PgBouncer starts with most of these, or says them when it is
+//! too late.
 
 use crate::CONSOLE_DATABASE;
+use crate::Settings;
 use crate::config::Config;
 use crate::declare::Place;
 use crate::draft::Seen;
@@ -19,6 +21,51 @@ pub(crate) fn look_at(config: &Config, seen: &Seen, file: &str, report: &mut Rep
     lints.users(config);
     lints.databases(config);
     lints.peers(config);
+}
+
+/// Why the TLS set-up towards clients refuses, which ends the start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TlsFault {
+    /// The key that asks for too much.
+    pub key: &'static str,
+    /// PgBouncer's words.
+    pub text: &'static str,
+    /// What can be done.
+    pub way_out: &'static str,
+}
+
+/// The demands of these settings on TLS towards clients that their files cannot meet.
+pub fn client_tls_faults(settings: &Settings) -> impl Iterator<Item = TlsFault> {
+    let mode = settings.client_tls_sslmode;
+    let has_certificate =
+        !settings.client_tls_key_file.is_empty() && !settings.client_tls_cert_file.is_empty();
+    let no_certificate = TlsFault {
+        key: "client_tls_sslmode",
+        text: "To allow TLS connections from clients, client_tls_key_file and \
+               client_tls_cert_file must be set.",
+        way_out: "or client_tls_sslmode = disable",
+    };
+    let unproven = TlsFault {
+        key: "auth_type",
+        text: "auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL",
+        way_out: "set client_tls_sslmode = verify-full",
+    };
+    let no_authority = TlsFault {
+        key: "client_tls_sslmode",
+        text: "client_tls_sslmode requires client_tls_ca_file",
+        way_out: "set client_tls_ca_file",
+    };
+    let is_unproven = settings.auth_type == AuthType::Cert && mode != SslMode::VerifyFull;
+    let lacks_authority = mode == SslMode::VerifyFull && settings.client_tls_ca_file.is_empty();
+    let faults = [
+        (mode != SslMode::Disable && !has_certificate, no_certificate),
+        (is_unproven, unproven),
+        (lacks_authority, no_authority),
+    ];
+    faults
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, fault)| fault)
 }
 
 struct Lints<'a> {
@@ -40,36 +87,9 @@ impl Lints<'_> {
         }
     }
 
-    /// The refusals of the TLS set-up, which ends the start.
     fn client_tls(&mut self, config: &Config) {
-        let global = &config.global;
-        let mode = global.client_tls_sslmode;
-        let has_certificate =
-            !global.client_tls_key_file.is_empty() && !global.client_tls_cert_file.is_empty();
-        if mode != SslMode::Disable && !has_certificate {
-            let text = "To allow TLS connections from clients, client_tls_key_file and \
-                        client_tls_cert_file must be set.";
-            self.error(
-                "client_tls_sslmode",
-                Fault::new(text),
-                "or client_tls_sslmode = disable",
-            );
-        }
-        let needs_authority = mode == SslMode::VerifyFull && global.client_tls_ca_file.is_empty();
-        if global.auth_type == AuthType::Cert && mode != SslMode::VerifyFull {
-            let text = "auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL";
-            self.error(
-                "auth_type",
-                Fault::new(text),
-                "set client_tls_sslmode = verify-full",
-            );
-        } else if needs_authority {
-            let text = "client_tls_sslmode requires client_tls_ca_file";
-            self.error(
-                "client_tls_sslmode",
-                Fault::new(text),
-                "set client_tls_ca_file",
-            );
+        for fault in client_tls_faults(&config.global) {
+            self.error(fault.key, Fault::new(fault.text), fault.way_out);
         }
     }
 

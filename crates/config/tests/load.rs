@@ -321,6 +321,20 @@ fn numbers_in_entries_are_read_as_far_as_they_go_with_a_warning() {
 }
 
 #[test]
+fn a_key_that_changes_nothing_is_named_once() {
+    let text = "[pgbouncer]\npkt_buf = 8192\nsbuf_loopcnt = 5\n";
+    let (mut config, outcome) = start(text);
+    assert_eq!(
+        warnings(&outcome.expect("loads")),
+        ["a.ini:2: warning: pkt_buf has no effect \
+          (all connections of a thread share one large buffer)"]
+    );
+    assert_eq!(config.global.pkt_buf, 8192);
+    let again = load(&mut config, Phase::Reload, text).expect("loads");
+    assert_eq!(warnings(&again), [""; 0]);
+}
+
+#[test]
 fn negative_times_in_entries_never_end() {
     let (config, outcome) = start("[users]\nu = query_timeout=-1\n[pgbouncer]\n");
     assert_eq!(

@@ -31,7 +31,7 @@ pub use help::{LOGIN_PARAMETERS, PRODUCT, VERSION, write_greeting};
 pub use manual::{COMMANDS, CommandForm, Outline, outlines};
 pub use order::{MaintenanceMode, Order, Target};
 pub use parse::parse;
-pub use reply::{CommandError, Notice, Verb};
+pub use reply::{CommandError, Notice, ProtocolError, Verb};
 pub use session::{FRAME_LEN_MAX, Session, Step};
 pub use table::{Cell, CellWriter, Column, ColumnType, Table, UnixTime};
 pub use where_clause::{ClientState, Subject, Where};

@@ -119,15 +119,20 @@ pub enum Notice {
 
 /// Why the console hangs up on a client that breaks its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum ProtocolError {
+pub enum ProtocolError {
+    /// Parse, Bind or Execute.
     #[error("extended query protocol not supported by admin console")]
     ExtendedQuery,
+    /// Another message that servers know.
     #[error("unsupported packet type for admin console: {0}")]
     UnsupportedPacket(u8),
+    /// A message that nobody knows.
     #[error("unknown pkt")]
     UnknownPacket,
+    /// Longer than [`crate::FRAME_LEN_MAX`].
     #[error("incomplete pkt")]
     FrameTooLong,
+    /// A Query without its final zero.
     #[error("incomplete query")]
     UnterminatedQuery,
 }
@@ -222,16 +227,29 @@ impl Fixed {
 impl ProtocolError {
     /// Appends the last words; the caller closes after them.
     pub(crate) fn write(self, out: &mut Vec<u8>) {
-        match self {
+        if let Some(error) = self.error() {
             // Two errors with a ReadyForQuery between: odd, but what clients of PgBouncer see.
-            Self::ExtendedQuery | Self::UnsupportedPacket(_) => {
-                error_response(out, "ERROR", PROTOCOL_VIOLATION, &self.to_string());
-                ready_for_query(out);
-                error_response(out, "FATAL", PROTOCOL_VIOLATION, "bad packet");
-            }
-            Self::UnknownPacket | Self::FrameTooLong | Self::UnterminatedQuery => {
-                error_response(out, "FATAL", PROTOCOL_VIOLATION, &self.to_string());
-            }
+            error_response(out, "ERROR", PROTOCOL_VIOLATION, &error);
+            ready_for_query(out);
+        }
+        error_response(out, "FATAL", PROTOCOL_VIOLATION, self.reason());
+    }
+
+    /// The error that comes before the last one, if there are two.
+    pub fn error(self) -> Option<String> {
+        match self {
+            Self::ExtendedQuery | Self::UnsupportedPacket(_) => Some(self.to_string()),
+            Self::UnknownPacket | Self::FrameTooLong | Self::UnterminatedQuery => None,
+        }
+    }
+
+    /// Why the connection ends, as the client and the log are told.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::ExtendedQuery | Self::UnsupportedPacket(_) => "bad packet",
+            Self::UnknownPacket => "unknown pkt",
+            Self::FrameTooLong => "incomplete pkt",
+            Self::UnterminatedQuery => "incomplete query",
         }
     }
 }

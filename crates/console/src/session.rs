@@ -5,7 +5,7 @@
 
 use crate::command::{Access, Command, Statement};
 use crate::parse::parse;
-use crate::reply::ProtocolError;
+use crate::reply::{CommandError, ProtocolError};
 
 /// The longest frame a console client may send, tag and length included: PgBouncer's default buffer,
 /// which has to hold a console statement whole.
@@ -28,8 +28,12 @@ pub enum Step {
     Continue,
     /// Run this command, then answer it.
     Run(Command),
-    /// Send what is in `out` and close.
-    Close,
+    /// Read the next frame; this one was refused, as the answer says.
+    Refused(CommandError),
+    /// The client has said goodbye.
+    Terminate,
+    /// Send the answer, which says this, and close.
+    Close(ProtocolError),
 }
 
 impl Session {
@@ -50,7 +54,7 @@ impl Session {
         }
         match Kind::of(tag) {
             Kind::Copy => Step::Continue,
-            Kind::Terminate => Step::Close,
+            Kind::Terminate => Step::Terminate,
             Kind::Query => self.handle_query(body, out),
             Kind::Extended => close(ProtocolError::ExtendedQuery, out),
             Kind::Unsupported => close(ProtocolError::UnsupportedPacket(tag), out),
@@ -78,7 +82,10 @@ impl Session {
         match self.access.admit(parse(&text)) {
             Ok(Statement::Run(command)) => return Step::Run(command),
             Ok(Statement::Answer(fixed)) => fixed.write(out),
-            Err(error) => error.write(out),
+            Err(error) => {
+                error.write(out);
+                return Step::Refused(error);
+            }
         }
         Step::Continue
     }
@@ -113,7 +120,7 @@ impl Kind {
 
 fn close(error: ProtocolError, out: &mut Vec<u8>) -> Step {
     error.write(out);
-    Step::Close
+    Step::Close(error)
 }
 
 #[cfg(test)]
@@ -153,7 +160,7 @@ mod tests {
     fn the_extended_protocol_is_refused_in_pgbouncers_bytes() {
         for tag in *b"PBE" {
             let (step, out) = answer(tag, b"\0select 1\0\0\0");
-            assert_eq!(step, Step::Close);
+            assert_eq!(step, Step::Close(ProtocolError::ExtendedQuery));
             assert_eq!(
                 out,
                 b"E\x00\x00\x00KSERROR\x00C08P01\x00Mextended query protocol not supported by \
@@ -173,7 +180,8 @@ mod tests {
                 b"\x00\x00Z\x00\x00\x00\x05IE\x00\x00\x00\x1fSFATAL\x00C08P01\x00Mbad packet\x00\x00",
             ]
             .concat();
-            assert_eq!((step, out), (Step::Close, expected));
+            let step_expected = Step::Close(ProtocolError::UnsupportedPacket(tag));
+            assert_eq!((step, out), (step_expected, expected));
         }
     }
 
@@ -188,7 +196,7 @@ mod tests {
     fn password_and_unknown_messages_end_the_session() {
         for tag in [b'p', b'z', b'R', b'1', 0, 0xff] {
             let (step, out) = answer(tag, b"x\0");
-            assert_eq!(step, Step::Close);
+            assert_eq!(step, Step::Close(ProtocolError::UnknownPacket));
             assert_eq!(
                 out,
                 b"E\x00\x00\x00 SFATAL\x00C08P01\x00Munknown pkt\x00\x00"
@@ -198,13 +206,13 @@ mod tests {
 
     #[test]
     fn terminate_is_not_answered() {
-        assert_eq!(answer(b'X', b""), (Step::Close, Vec::new()));
+        assert_eq!(answer(b'X', b""), (Step::Terminate, Vec::new()));
     }
 
     #[test]
     fn a_query_needs_its_terminator() {
         let (step, out) = answer(b'Q', b"show version");
-        assert_eq!(step, Step::Close);
+        assert_eq!(step, Step::Close(ProtocolError::UnterminatedQuery));
         assert_eq!(
             out,
             b"E\x00\x00\x00%SFATAL\x00C08P01\x00Mincomplete query\x00\x00"
@@ -220,7 +228,7 @@ mod tests {
         assert_eq!(answer(b'Q', &body).1, SHOW_VERSION);
         body.push(0);
         let (step, out) = answer(b'Q', &body);
-        assert_eq!(step, Step::Close);
+        assert_eq!(step, Step::Close(ProtocolError::FrameTooLong));
         assert_eq!(
             out,
             b"E\x00\x00\x00#SFATAL\x00C08P01\x00Mincomplete pkt\x00\x00"
@@ -231,7 +239,7 @@ mod tests {
     fn a_stats_user_is_told_what_is_missing() {
         let mut out = Vec::new();
         let step = Session::new(Access::Stats).handle_frame(b'Q', b"show fds\0", &mut out);
-        assert_eq!(step, Step::Continue);
+        assert_eq!(step, Step::Refused(CommandError::AdminAccessNeeded));
         assert_eq!(
             out,
             b"E\x00\x00\x00(SERROR\x00C08P01\x00Madmin access needed\x00\x00Z\x00\x00\x00\x05I"

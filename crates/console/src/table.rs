@@ -86,31 +86,30 @@ impl<R> Table<R> {
         Self::write_end(out);
     }
 
+    /// Appends a whole answer without the columns whose names say so.
+    pub fn write_reply_without<'r>(
+        &self,
+        left_out: impl Fn(&str) -> bool,
+        rows: impl IntoIterator<Item = &'r R>,
+        out: &mut Vec<u8>,
+    ) {
+        let columns = self.columns.iter();
+        let columns: Vec<_> = columns.filter(|column| !left_out(column.name)).collect();
+        description(columns.iter().copied(), out);
+        for row in rows {
+            data_row(columns.iter().copied(), row, out);
+        }
+        Self::write_end(out);
+    }
+
     /// Appends RowDescription.
     pub fn write_description(&self, out: &mut Vec<u8>) {
-        message(out, b'T', |body| {
-            push_count(body, self.columns.len());
-            for column in self.columns {
-                string(body, column.name);
-                body.extend_from_slice(&[0; 6]); // table OID and attribute: a column of no table
-                body.extend_from_slice(&column.kind.oid().to_be_bytes());
-                body.extend_from_slice(&column.kind.size().to_be_bytes());
-                body.extend_from_slice(&(-1i32).to_be_bytes()); // no type modifier
-                body.extend_from_slice(&[0; 2]); // text format
-            }
-        });
+        description(self.columns.iter(), out);
     }
 
     /// Appends one DataRow.
     pub fn write_row(&self, row: &R, out: &mut Vec<u8>) {
-        message(out, b'D', |body| {
-            push_count(body, self.columns.len());
-            for column in self.columns {
-                let start = body.len();
-                (column.cell)(row, CellWriter { out: body });
-                debug_assert!(body.len() >= start + 4, "{} wrote no cell", column.name);
-            }
-        });
+        data_row(self.columns.iter(), row, out);
     }
 
     /// Appends what follows the last row.
@@ -118,6 +117,38 @@ impl<R> Table<R> {
         encode::command_complete(out, "SHOW");
         encode::ready_for_query(out);
     }
+}
+
+fn description<'c, R: 'c>(
+    columns: impl ExactSizeIterator<Item = &'c Column<R>>,
+    out: &mut Vec<u8>,
+) {
+    message(out, b'T', |body| {
+        push_count(body, columns.len());
+        for column in columns {
+            string(body, column.name);
+            body.extend_from_slice(&[0; 6]); // table OID and attribute: a column of no table
+            body.extend_from_slice(&column.kind.oid().to_be_bytes());
+            body.extend_from_slice(&column.kind.size().to_be_bytes());
+            body.extend_from_slice(&(-1i32).to_be_bytes()); // no type modifier
+            body.extend_from_slice(&[0; 2]); // text format
+        }
+    });
+}
+
+fn data_row<'c, R: 'c>(
+    columns: impl ExactSizeIterator<Item = &'c Column<R>>,
+    row: &R,
+    out: &mut Vec<u8>,
+) {
+    message(out, b'D', |body| {
+        push_count(body, columns.len());
+        for column in columns {
+            let start = body.len();
+            (column.cell)(row, CellWriter { out: body });
+            debug_assert!(body.len() >= start + 4, "{} wrote no cell", column.name);
+        }
+    });
 }
 
 /// Takes the one value of a cell; using it up is what makes a cell have exactly one.

@@ -29,37 +29,31 @@ pub(crate) fn open(settings: &Settings, tcp: TcpOptions) -> Result<Vec<Listener>
         tcp,
     };
     let mut listeners = Vec::new();
-    let mut failure = None;
     for word in settings.listen_addr.iter() {
         let addresses = resolve_listen_address(word, settings.listen_port)
             .map_err(|error| format!("cannot resolve listen_addr {word}: {error}"))?;
         for address in addresses {
-            // Families and names overlap in practice: one that fails is no reason not to start.
             match Listener::bind_tcp(address, &options) {
                 Ok(listener) => {
                     tracing::info!("listening on {}", listener.name());
                     listeners.push(listener);
                 }
-                Err(error) => {
-                    tracing::warn!("{error}");
-                    failure = Some(error);
-                }
+                // A name may stand for addresses that this machine does not have.
+                Err(error) => tracing::warn!("{error}"),
             }
         }
     }
-    if let Some(error) = failure
-        && listeners.is_empty()
-    {
+    if listeners.is_empty() && !settings.listen_addr.is_empty() {
+        let list: Vec<&str> = settings.listen_addr.iter().collect();
         return Err(format!(
-            "failed to listen on any address in listen_addr list: {error}"
+            "failed to listen on any address in listen_addr list: {}",
+            list.join(", ")
         ));
     }
     if !settings.unix_socket_dir.is_empty() {
         let permissions = UnixPermissions {
             mode: settings.unix_socket_mode.0,
-            group: group(&settings.unix_socket_group).map_err(|error| {
-                format!("unix_socket_group {}: {error}", settings.unix_socket_group)
-            })?,
+            group: group(&settings.unix_socket_group)?,
         };
         let (dir, port) = (&settings.unix_socket_dir, settings.listen_port);
         let listener = Listener::bind_unix(dir, port, permissions, &options)
@@ -113,11 +107,14 @@ fn take_socket(sockets: &mut ListenFd, index: usize) -> io::Result<OwnedFd> {
     taken.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-fn group(name: &str) -> io::Result<Option<u32>> {
+fn group(name: &str) -> Result<Option<u32>, String> {
     if name.is_empty() {
-        Ok(None)
-    } else {
-        group_id(name)
+        return Ok(None);
+    }
+    match group_id(name) {
+        Ok(Some(id)) => Ok(Some(id)),
+        Ok(None) => Err(format!("could not find group '{name}'")),
+        Err(error) => Err(format!("could not find group '{name}': {error}")),
     }
 }
 

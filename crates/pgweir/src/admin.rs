@@ -41,6 +41,7 @@ pub(crate) async fn serve(
     access: Access,
 ) -> Farewell {
     let session = Session::new(access);
+    let mut uncounted = true;
     loop {
         let message = tokio::select! {
             message = talk.message(SizeLimits::HELD) => message,
@@ -51,8 +52,8 @@ pub(crate) async fn serve(
             Err(Interrupted::Gone) => return Farewell::ClientGone,
             Err(_) => return Farewell::LoginMessage,
         };
-        if tag == pgweir_wire::tag::frontend::QUERY {
-            janitor::count_console_query(shared);
+        if std::mem::take(&mut uncounted) {
+            janitor::count_console_session(shared);
         }
         let mut out = Vec::new();
         match session.handle_frame(tag, &body, &mut out) {
@@ -77,16 +78,40 @@ pub(crate) async fn serve(
                 Ok(Outcome::Done(notice)) => command.write_done(notice, &mut out),
                 Ok(Outcome::Answered) => {}
                 Ok(Outcome::Hangup) => return Farewell::ClientClosed,
-                Err(error) => error.write(&mut out),
+                Err(error) => {
+                    log_error(shared, client, &error.to_string());
+                    error.write(&mut out);
+                }
             },
-            Step::Close => {
+            Step::Refused(error) => log_error(shared, client, &error.to_string()),
+            Step::Terminate => return Farewell::ClientClosed,
+            Step::Close(violation) => {
+                if let Some(error) = violation.error() {
+                    log_error(shared, client, &error);
+                }
                 let _ = talk.send(&out).await;
-                return Farewell::ClientClosed;
+                return Farewell::ConsoleProtocol(violation.reason());
             }
         }
         if !out.is_empty() && talk.send(&out).await.is_err() {
             return Farewell::ClientGone;
         }
+    }
+}
+
+fn log_command(client: &Client, command: &str, database: Option<&str>) {
+    match database {
+        None => tracing::info!(peer = %client, "{command} command issued"),
+        Some(name) => tracing::info!(peer = %client, "{command} '{name}' command issued"),
+    }
+}
+
+/// PgBouncer logs what the console refuses twice: as an error of its own, and as one that a client
+/// was told.
+fn log_error(shared: &Shared, client: &Client, text: &str) {
+    tracing::error!("{text}");
+    if shared.config().global.log_pooler_errors {
+        tracing::warn!(peer = %client, "pooler error: {text}");
     }
 }
 
@@ -118,21 +143,24 @@ async fn execute(
         }
         Command::Handover => unreachable!("it is answered where the sockets are"),
         Command::Disable(database) => {
+            log_command(client, "DISABLE", Some(database));
             known(shared, database, Verb::Disable)?;
             lock(&shared.operator.disabled).insert(database.clone());
         }
         Command::Enable(database) => {
+            log_command(client, "ENABLE", Some(database));
             known(shared, database, Verb::Enable)?;
             lock(&shared.operator.disabled).remove(database);
         }
         Command::Reconnect(database) => {
+            log_command(client, "RECONNECT", database.as_deref());
             let which = selection(shared, database.as_deref(), Verb::Reconnect)?;
-            tracing::info!(peer = %client, "RECONNECT command issued");
             reload::reconnect(shared, |name| which.covers(name));
         }
         Command::Kill(database) => kill(shared, client, database.as_deref()).await?,
         Command::KillClient(id) => kill_client(shared, *id).await?,
         Command::WaitClose(database) => {
+            log_command(client, "WAIT_CLOSE", database.as_deref());
             let which = selection(shared, database.as_deref(), Verb::WaitClose)?;
             wait_until(shared, || {
                 !shared.pools().has_obsolete(|name| which.covers(name))
@@ -208,14 +236,11 @@ async fn pause(
     if shared.operator.hold() != Hold::None {
         return Err(CommandError::AlreadyPaused);
     }
+    log_command(client, "PAUSE", database);
     let which = selection(shared, database, Verb::Pause)?;
     match &which {
-        Which::All => {
-            tracing::info!(peer = %client, "PAUSE command issued");
-            pause_all(shared);
-        }
+        Which::All => pause_all(shared),
         Which::One(name) => {
-            tracing::info!(peer = %client, "PAUSE '{name}' command issued");
             lock(&shared.operator.paused).insert(name.clone());
             let actions = shared
                 .pools()
@@ -246,19 +271,14 @@ fn resume(
     client: &Client,
     database: Option<&str>,
 ) -> Result<(), CommandError> {
-    if shared.operator.shutdown() != Shutdown::No {
-        return Err(CommandError::ShuttingDown);
-    }
+    log_command(client, "RESUME", database);
     match database {
-        None => {
-            tracing::info!(peer = %client, "RESUME command issued");
-            if shared.operator.hold() == Hold::None {
-                return Err(CommandError::NotPaused);
-            }
-            resume_all(shared);
+        None if shared.operator.shutdown() != Shutdown::No => {
+            return Err(CommandError::ShuttingDown);
         }
+        None if shared.operator.hold() == Hold::None => return Err(CommandError::NotPaused),
+        None => resume_all(shared),
         Some(name) => {
-            tracing::info!(peer = %client, "RESUME '{name}' command issued");
             if shared.config().database(name).is_none() && name != CONSOLE_DATABASE {
                 return Err(CommandError::NoSuchDatabase(name.to_owned()));
             }
@@ -329,17 +349,17 @@ async fn kill(
     if shared.operator.hold() != Hold::None {
         return Err(CommandError::AlreadyPaused);
     }
+    log_command(client, "KILL", database);
     let which = selection(shared, database, Verb::Kill)?;
-    match &which {
+    // Even a KILL of all pauses the databases one by one, and so they are resumed.
+    let databases: Vec<String> = match &which {
         Which::All => {
-            tracing::info!(peer = %client, "KILL command issued");
-            shared.operator.set_hold(Hold::Paused);
+            let homes = shared.homes().into_keys();
+            homes.map(|name| name.database.to_string()).collect()
         }
-        Which::One(name) => {
-            tracing::info!(peer = %client, "KILL '{name}' command issued");
-            lock(&shared.operator.paused).insert(name.clone());
-        }
-    }
+        Which::One(name) => vec![name.clone()],
+    };
+    lock(&shared.operator.paused).extend(databases);
     let of_which = |client: &Client| {
         let identity = client.identity.get();
         !client.is_console.load(Ordering::Relaxed)

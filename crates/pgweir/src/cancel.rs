@@ -13,6 +13,7 @@ use pgweir_net::{Stream, connect};
 use pgweir_session::Phase;
 use pgweir_wire::{CancelKey, frontend};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use crate::peers::{self, Destination};
@@ -23,28 +24,28 @@ use crate::{admin, pools};
 /// How long one cancel connection may take; PostgreSQL answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A client asks to cancel the query of the client with this key. Unknown keys and idle clients
-/// are ignored in silence, as PostgreSQL does.
-pub(crate) async fn handle(shared: &Arc<Shared>, key: &CancelKey) {
+/// A client asks to cancel the query of the client with this key. Gives what became of it, for the
+/// log; whoever asked is told nothing, as by PostgreSQL.
+pub(crate) async fn handle(shared: &Arc<Shared>, key: &CancelKey) -> &'static str {
     match peers::destination(key, shared.config().global.peer_id) {
         Destination::Here(key) => handle_here(shared, &key).await,
         Destination::Peer(id, key) => peers::forward(shared, id, &key).await,
-        Destination::Nowhere => tracing::debug!("cancel request was passed on too often"),
+        Destination::Nowhere => "failed to forward cancel request because its TTL was exhausted",
     }
 }
 
-async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) {
+async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) -> &'static str {
     let known = shared
         .cancel_keys
         .get(key)
         .map(|entry| Arc::clone(entry.value()));
     let Some(client) = known else {
-        tracing::debug!("cancel request for an unknown key");
-        return;
+        return "failed cancel request";
     };
     if client.is_console.load(Ordering::Relaxed) {
         // What a console can wait for is a pause that does not come to its end.
-        return admin::cancel(shared);
+        admin::cancel(shared);
+        return "cancel request for console client";
     }
     let (phase, request, link) = {
         let state = client.state();
@@ -52,53 +53,83 @@ async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) {
     };
     if phase == Phase::Waiting {
         client.cancel_wait(request);
-        return;
+        return "cancel request for waiting client";
     }
-    let Some(slot) = link else { return };
+    let Some(slot) = link else {
+        return "cancel request for idle client";
+    };
     let Some(server) = shared.server(slot) else {
-        return;
+        return "cancel request for idle client";
     };
     if !shared.pools().begin_cancel(slot) {
-        return;
+        return "not sending cancel request for client that is now idle";
     }
     tracing::debug!(peer = %client, "canceling the query on server {:#x}", server.id);
-    let wait = shared.config().global.cancel_wait_timeout.limit();
-    match timeout(wait.unwrap_or(Duration::MAX), shared.cancel_lane.acquire()).await {
-        Ok(_place) => transmit(shared, &server).await,
-        Err(_) => tracing::info!(peer = %client, "closing because: cancel_wait_timeout"),
-    }
+    let reason = pass_on(shared, &server).await;
     let actions = shared.pools().end_cancel(slot, Instant::now());
     pools::perform(shared, actions);
+    reason
 }
 
-/// Sends a CancelRequest to a server, and waits until PostgreSQL has dealt with it. Such connections
-/// count at PostgreSQL like any other for a moment, so there are never more than `max_cancels`.
+/// Passes a client's request on. `cancel_wait_timeout` is for the way there: what is not sent by
+/// then is not sent any more.
+async fn pass_on(shared: &Arc<Shared>, server: &ServerInfo) -> &'static str {
+    let Some(key) = server.cancel_key.get() else {
+        return "failed to send cancel request";
+    };
+    let wait = shared.config().global.cancel_wait_timeout.limit();
+    let opening = async {
+        let place = shared.cancel_lane.acquire().await;
+        let stream = timeout(PATIENCE, reach(shared, server)).await;
+        (place, stream)
+    };
+    let opened = timeout(wait.unwrap_or(Duration::MAX), opening).await;
+    let Ok((_place, stream)) = opened else {
+        return "cancel_wait_timeout";
+    };
+    let delivery = match stream {
+        Ok(Ok(stream)) => timeout(PATIENCE, deliver(stream, key)).await,
+        Ok(Err(error)) => Ok(Err(error)),
+        Err(late) => Err(late),
+    };
+    match outcome(server, delivery) {
+        true => "successfully sent cancel request",
+        false => "failed to send cancel request",
+    }
+}
+
+/// Sends a CancelRequest of our own to a server, and waits until PostgreSQL has dealt with it. Such
+/// connections count at PostgreSQL like any other for a moment, so there are never more than
+/// `max_cancels`.
 pub(crate) async fn send(shared: &Arc<Shared>, server: &ServerInfo) {
-    let _place = shared.cancel_lane.acquire().await;
-    transmit(shared, server).await;
-}
-
-async fn transmit(shared: &Arc<Shared>, server: &ServerInfo) {
     let Some(key) = server.cancel_key.get() else {
         return;
     };
-    let attempt = async {
-        let mut stream = reach(shared, server).await?;
-        let mut request = BytesMut::new();
-        frontend::cancel_request(&mut request, key);
-        stream
-            .write_all(&request)
-            .await
-            .map_err(|error| error.to_string())?;
-        // PostgreSQL sends nothing and closes when it has signalled the backend.
-        let _ = stream.read(&mut [0; 16]).await;
-        Ok::<_, String>(())
-    };
-    match timeout(PATIENCE, attempt).await {
-        Ok(Ok(())) => {}
+    let _place = shared.cancel_lane.acquire().await;
+    let attempt = async { deliver(reach(shared, server).await?, key).await };
+    outcome(server, timeout(PATIENCE, attempt).await);
+}
+
+/// Whether PostgreSQL has the request; if not, the log says why.
+fn outcome(server: &ServerInfo, delivery: Result<Result<(), String>, Elapsed>) -> bool {
+    match delivery {
+        Ok(Ok(())) => return true,
         Ok(Err(error)) => tracing::warn!(peer = %server, "cancel request failed: {error}"),
         Err(_) => tracing::warn!(peer = %server, "cancel request timed out"),
     }
+    false
+}
+
+async fn deliver(mut stream: Stream, key: &CancelKey) -> Result<(), String> {
+    let mut request = BytesMut::new();
+    frontend::cancel_request(&mut request, key);
+    stream
+        .write_all(&request)
+        .await
+        .map_err(|error| error.to_string())?;
+    // PostgreSQL sends nothing and closes when it has signalled the backend.
+    let _ = stream.read(&mut [0; 16]).await;
+    Ok(())
 }
 
 async fn reach(shared: &Shared, server: &ServerInfo) -> Result<Stream, String> {

@@ -36,7 +36,7 @@ fn named_files_are_usable(file: &str) -> bool {
         return false;
     }
     // Without these it starts all the same, as PgBouncer does.
-    for (_, text) in AuthFiles::read(&config.global).1 {
+    for (_, text) in AuthFiles::read(&config.global, &AuthFiles::default()).1 {
         println!("{file}: warning: {text}");
     }
     match Tls::load(&config.global) {

@@ -134,6 +134,17 @@ pub(crate) struct State {
     pub(crate) application_name: Arc<str>,
 }
 
+impl State {
+    /// Takes the name that the client has set, if it is another.
+    pub(crate) fn set_application_name(&mut self, name: Option<&Arc<str>>) {
+        if let Some(name) = name
+            && !Arc::ptr_eq(name, &self.application_name)
+        {
+            self.application_name = Arc::clone(name);
+        }
+    }
+}
+
 /// The shared record of a client.
 #[derive(Debug)]
 pub(crate) struct Client {

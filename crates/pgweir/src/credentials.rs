@@ -12,6 +12,7 @@ use pgweir_auth::ident::IdentMaps;
 use pgweir_auth::userlist::UserList;
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
 use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings, Settings, Severity};
+use pgweir_net::os_text;
 use pgweir_session::{Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
@@ -34,8 +35,8 @@ pub(crate) struct AuthFiles {
 
 impl AuthFiles {
     /// Reads the files and logs what is wrong with them.
-    pub(crate) fn load(settings: &Settings) -> Self {
-        let (files, problems) = Self::read(settings);
+    pub(crate) fn load(settings: &Settings, kept: &Self) -> Self {
+        let (files, problems) = Self::read(settings, kept);
         for (severity, text) in problems {
             match severity {
                 Severity::Warning => tracing::warn!("{text}"),
@@ -46,8 +47,8 @@ impl AuthFiles {
     }
 
     /// Reads the files, and says what is wrong with them. A broken file must not keep those out who
-    /// stand in the others.
-    pub(crate) fn read(settings: &Settings) -> (Self, Vec<(Severity, String)>) {
+    /// stand in the others; of one that cannot be opened, what it said before counts on.
+    pub(crate) fn read(settings: &Settings, kept: &Self) -> (Self, Vec<(Severity, String)>) {
         let mut files = Self::default();
         let mut problems = Vec::new();
         let named = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
@@ -59,7 +60,10 @@ impl AuthFiles {
                     let told = problem.map(|problem| format!("{path}: {problem}"));
                     problems.extend(told.map(|text| (Severity::Error, text)));
                 }
-                Err(error) => problems.push(unreadable("auth_file", &path, &error)),
+                Err(error) => {
+                    files.users = kept.users.clone();
+                    problems.push(unreadable("auth_file", &path, &error));
+                }
             }
         }
         if let Some(path) = named(&settings.auth_ident_file) {
@@ -70,7 +74,10 @@ impl AuthFiles {
                     let told = found.iter().map(|problem| format!("{path}: {problem}"));
                     problems.extend(told.map(|text| (Severity::Warning, text)));
                 }
-                Err(error) => problems.push(unreadable("auth_ident_file", &path, &error)),
+                Err(error) => {
+                    files.ident = kept.ident.clone();
+                    problems.push(unreadable("ident config file", &path, &error));
+                }
             }
         }
         let path = &settings.auth_hba_file;
@@ -85,7 +92,10 @@ impl AuthFiles {
                         told.chain(files.without_pam().map(|text| format!("{path}: {text}")));
                     problems.extend(told.map(|text| (Severity::Warning, text)));
                 }
-                Err(error) => problems.push(unreadable("auth_hba_file", path, &error)),
+                Err(error) => {
+                    files.hba = kept.hba.clone();
+                    problems.push(unreadable("hba config file", path, &error));
+                }
             }
         }
         let (ldap, found) = Ldap::read(settings.auth_ldap_options.as_deref(), &files.hba);
@@ -126,10 +136,10 @@ impl AuthFiles {
     }
 }
 
-fn unreadable(key: &str, path: &str, error: &std::io::Error) -> (Severity, String) {
+fn unreadable(what: &str, path: &str, error: &std::io::Error) -> (Severity, String) {
     (
         Severity::Error,
-        format!("could not open {key} {path}: {error}"),
+        format!("could not open {what} {path}: {}", os_text(error)),
     )
 }
 
@@ -265,6 +275,7 @@ async fn look_up(
     let rules = Rules {
         max_prepared: None,
         max_message: i32::MAX as u32,
+        refuses_queries: false,
         tracked: &shared.tracked,
         statements: &shared.statements,
     };

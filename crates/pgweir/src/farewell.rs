@@ -77,6 +77,8 @@ pub(crate) enum Farewell {
     Violation(Violation),
     /// BEGIN in statement mode.
     TransactionInStatementMode,
+    /// The client spoke to the console as it does not speak; the console has told it so.
+    ConsoleProtocol(&'static str),
     /// `server_fast_close`: its server's configuration has changed.
     DatabaseChanged,
     /// `leak_action = disconnect`: it held a server in silence.
@@ -158,7 +160,10 @@ impl Farewell {
     /// What the client is told; `None` if nobody is there to be told.
     pub(crate) fn answer(&self, codes: ErrorCodes) -> Option<Answer> {
         let text = match self {
-            Self::ClientClosed | Self::ClientGone | Self::ServerEnded => return None,
+            Self::ClientClosed
+            | Self::ClientGone
+            | Self::ServerEnded
+            | Self::ConsoleProtocol(_) => return None,
             Self::ParameterRefused(refused) if codes == ErrorCodes::Postgres => {
                 refused.message.clone().into()
             }
@@ -240,6 +245,7 @@ impl Farewell {
             Self::TransactionInStatementMode => {
                 "transaction blocks not allowed in statement pooling mode".into()
             }
+            Self::ConsoleProtocol(reason) => (*reason).into(),
             Self::DatabaseChanged => "database configuration changed".into(),
             Self::Leaked => "server held in silence (leak_after)".into(),
             Self::Killed => "admin forced disconnect".into(),
@@ -268,10 +274,12 @@ impl Farewell {
             Self::Startup(_)
             | Self::BytesBehindRequest(_)
             | Self::LoginMessage
+            | Self::ConsoleProtocol(_)
             | Self::Violation(_) => match self {
                 Self::Violation(Violation::StatementMissing(_)) => {
                     SqlState::INVALID_SQL_STATEMENT_NAME
                 }
+                Self::Violation(Violation::SimpleQuery) => SqlState::FEATURE_NOT_SUPPORTED,
                 Self::Violation(Violation::StatementExists(_)) => {
                     SqlState::DUPLICATE_PREPARED_STATEMENT
                 }
@@ -340,6 +348,7 @@ fn expiry_text(expiry: Expiry) -> &'static str {
 fn violation_text(violation: &Violation) -> Cow<'static, str> {
     match violation {
         Violation::StatementMissing(_) => "prepared statement did not exist".into(),
+        Violation::SimpleQuery => "PQexec disallowed".into(),
         Violation::StatementExists(_) => "prepared statement name is already in use".into(),
         Violation::ClientFrame(_) | Violation::ClientMalformed(_) => "bad packet".into(),
         Violation::ClientMessage(_) => "unknown pkt".into(),

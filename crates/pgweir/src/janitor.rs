@@ -133,9 +133,9 @@ fn keep_pools(shared: &Arc<Shared>, now: Instant) {
         if let Some(home) = shared.forget_home(id) {
             let name = &home.name;
             tracing::info!(
-                "cleaning up idle pool: db={} user={}",
-                name.database,
-                name.user
+                "cleaning up idle pool for user {} on db {} because: pool idle timeout",
+                name.user,
+                name.database
             );
         }
     }
@@ -177,7 +177,20 @@ fn forget_autodbs(shared: &Arc<Shared>, now: Instant) {
             *last_used = now;
         }
     }
-    autodbs.retain(|_, last_used| now.duration_since(*last_used) <= limit);
+    autodbs.retain(|name, last_used| {
+        let keep = now.duration_since(*last_used) <= limit;
+        if !keep {
+            log_dropping(name);
+        }
+        keep
+    });
+}
+
+/// A database is configured no more, or was made from `*` and nobody uses it.
+pub(crate) fn log_dropping(name: &str) {
+    tracing::warn!(
+        "dropping database '{name}' as it does not exist anymore or inactive auto-database"
+    );
 }
 
 fn finish_shutdown(shared: &Arc<Shared>) {
@@ -232,7 +245,7 @@ fn auth_file_time(shared: &Shared) -> Option<SystemTime> {
 
 /// Reads the files with users and rules again.
 pub(crate) fn reload_files(shared: &Shared) {
-    let files = AuthFiles::load(&shared.config().global);
+    let files = AuthFiles::load(&shared.config().global, &shared.files());
     let mut current = shared
         .files
         .write()
@@ -240,8 +253,9 @@ pub(crate) fn reload_files(shared: &Shared) {
     *current = Arc::new(files);
 }
 
-/// Counts one transaction and query of the console, so that TOTALS shows them as PgBouncer does.
-pub(crate) fn count_console_query(shared: &Shared) {
+/// Counts a console that is used, as one transaction and one query. PgBouncer never sees the first
+/// query of a console end, so it counts no other.
+pub(crate) fn count_console_session(shared: &Shared) {
     let mut tally = Tally {
         xact_count: 1,
         query_count: 1,

@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgweir_config::Settings;
 use pgweir_console::UnixTime;
+use pgweir_net::os_text;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -66,12 +67,14 @@ impl Log {
             "" => None,
             path => {
                 let opened = OpenOptions::new().create(true).append(true).open(path);
-                Some(opened.map_err(|error| format!("could not open logfile {path}: {error}"))?)
+                Some(opened.map_err(|error| {
+                    format!("could not open logfile {path}: {}", os_text(&error))
+                })?)
             }
         };
         let syslog = match settings.syslog {
             false => None,
-            true => Some(Syslog::open(settings)?),
+            true => Some(Syslog::new("/dev/log", settings).map_err(|e| format!("syslog: {e}"))?),
         };
         let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         sinks.file = file;
@@ -88,18 +91,99 @@ impl Log {
         }
     }
 
-    fn write(&self, line: &str, level: Level, text: &str) {
+    fn write(&self, line: &Line) {
         let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written must not stop the pooler.
         if let Some(file) = &mut sinks.file {
-            let _ = file.write_all(line.as_bytes());
+            let _ = file.write_all(line.whole.as_bytes());
         }
         if let Some(syslog) = &sinks.syslog {
-            syslog.send(level, text);
+            syslog.send(line);
         }
         if !sinks.quiet {
-            let _ = io::stderr().write_all(line.as_bytes());
+            let _ = io::stderr().write_all(line.whole.as_bytes());
         }
+    }
+}
+
+/// What an event's level is called.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Rank {
+    Fatal,
+    Error,
+    Warning,
+    Log,
+    Debug,
+    Noise,
+}
+
+impl Rank {
+    fn of(level: Level, fatal: bool) -> Self {
+        match level {
+            Level::ERROR if fatal => Self::Fatal,
+            Level::ERROR => Self::Error,
+            Level::WARN => Self::Warning,
+            Level::INFO => Self::Log,
+            Level::DEBUG => Self::Debug,
+            Level::TRACE => Self::Noise,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Fatal => "FATAL",
+            Self::Error => "ERROR",
+            Self::Warning => "WARNING",
+            Self::Log => "LOG",
+            Self::Debug => "DEBUG",
+            Self::Noise => "NOISE",
+        }
+    }
+
+    /// The severity in the system's log, which is spared the details.
+    fn syslog_severity(self) -> Option<u8> {
+        match self {
+            Self::Fatal => Some(2),
+            Self::Error => Some(3),
+            Self::Warning => Some(4),
+            Self::Log => Some(6),
+            Self::Debug | Self::Noise => None,
+        }
+    }
+}
+
+/// One line.
+struct Line {
+    rank: Rank,
+    /// With time, process id and level, and the end of the line.
+    whole: String,
+    /// Where the prefix and the text begin.
+    text_at: usize,
+}
+
+impl Line {
+    fn new(rank: Rank, event: &Text) -> Self {
+        let mut whole = String::with_capacity(96 + event.message.len());
+        // Writing into a String cannot fail.
+        let _ = write!(whole, "{} [{}] {} ", Now, std::process::id(), rank.word());
+        let text_at = whole.len();
+        if !event.peer.is_empty() {
+            let _ = write!(whole, "{} ", event.peer);
+        }
+        // One event is one line, whatever a server or a client put into its text.
+        let is_break = |c| matches!(c, '\n' | '\r');
+        let text = event.message.chars();
+        whole.extend(text.map(|c| if is_break(c) { ' ' } else { c }));
+        whole.push('\n');
+        Self {
+            rank,
+            whole,
+            text_at,
+        }
+    }
+
+    fn text(&self) -> &str {
+        self.whole[self.text_at..].trim_end()
     }
 }
 
@@ -107,39 +191,42 @@ impl Log {
 #[derive(Debug)]
 struct Syslog {
     socket: UnixDatagram,
+    path: &'static str,
     facility: u8,
     ident: String,
 }
 
 impl Syslog {
-    fn open(settings: &Settings) -> Result<Self, String> {
-        const PATH: &str = "/dev/log";
-        let facility = facility(&settings.syslog_facility)
-            .ok_or_else(|| format!("unknown syslog_facility {}", settings.syslog_facility))?;
-        let socket = UnixDatagram::unbound()
-            .and_then(|socket| socket.connect(PATH).map(|()| socket))
-            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
-            .map_err(|error| format!("could not open syslog ({PATH}): {error}"))?;
+    /// For the system's log at `path`. Nobody has to listen there yet, or always: what cannot be
+    /// delivered is lost, as with the C library's `syslog`.
+    fn new(path: &'static str, settings: &Settings) -> io::Result<Self> {
+        let name = &settings.syslog_facility;
+        let facility = facility(name).unwrap_or_else(|| {
+            tracing::warn!("unknown syslog_facility {name}, using daemon");
+            FACILITY_DAEMON
+        });
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
+            path,
             facility,
             ident: settings.syslog_ident.clone(),
         })
     }
 
-    fn send(&self, level: Level, text: &str) {
-        let severity = match level {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
+    fn send(&self, line: &Line) {
+        let Some(severity) = line.rank.syslog_severity() else {
+            return;
         };
         let (priority, pid) = (self.facility * 8 + severity, std::process::id());
-        let message = format!("<{priority}>{}[{pid}]: {text}", self.ident);
+        let message = format!("<{priority}>{}[{pid}]: {}", self.ident, line.text());
         // A system log that takes nothing must not stop the pooler.
-        let _ = self.socket.send(message.as_bytes());
+        let _ = self.socket.send_to(message.as_bytes(), self.path);
     }
 }
+
+const FACILITY_DAEMON: u8 = 3;
 
 fn facility(name: &str) -> Option<u8> {
     let local = name
@@ -148,7 +235,7 @@ fn facility(name: &str) -> Option<u8> {
     match (name, local) {
         (_, Some(number @ 0..=7)) => Some(16 + number),
         ("user", _) => Some(1),
-        ("daemon", _) => Some(3),
+        ("daemon", _) => Some(FACILITY_DAEMON),
         ("auth", _) => Some(4),
         ("authpriv", _) => Some(10),
         _ => None,
@@ -165,30 +252,8 @@ impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut text = Text::default();
         event.record(&mut text);
-        let level = match *event.metadata().level() {
-            Level::ERROR if text.fatal => "FATAL",
-            Level::ERROR => "ERROR",
-            Level::WARN => "WARNING",
-            Level::INFO => "LOG",
-            Level::DEBUG => "DEBUG",
-            Level::TRACE => "NOISE",
-        };
-        let mut line = String::with_capacity(96 + text.message.len());
-        let _ = write!(line, "{} [{}] ", Now, std::process::id());
-        let stamp = line.len();
-        let _ = write!(line, "{level} ");
-        if !text.peer.is_empty() {
-            let _ = write!(line, "{} ", text.peer);
-        }
-        // One event is one line, whatever a server or a client put into its text.
-        line.extend(
-            text.message
-                .chars()
-                .map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }),
-        );
-        line.push('\n');
-        let text = line.get(stamp..).unwrap_or_default().trim_end();
-        self.0.write(&line, *event.metadata().level(), text);
+        let rank = Rank::of(*event.metadata().level(), text.fatal);
+        self.0.write(&Line::new(rank, &text));
     }
 }
 
@@ -226,5 +291,62 @@ impl Visit for Text {
         };
         // Writing into a String cannot fail.
         let _ = write!(into, "{value:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(rank: Rank, peer: &str, message: &str) -> Line {
+        let event = Text {
+            message: message.to_owned(),
+            peer: peer.to_owned(),
+            fatal: false,
+        };
+        Line::new(rank, &event)
+    }
+
+    #[test]
+    fn an_event_is_one_line_with_its_level() {
+        let line = line(Rank::Warning, "C-0x5: db/user@unix:6432", "two\nlines");
+        let pid = std::process::id();
+        let end = format!(" UTC [{pid}] WARNING C-0x5: db/user@unix:6432 two lines\n");
+        assert!(line.whole.ends_with(&end), "{}", line.whole);
+        assert_eq!(line.text(), "C-0x5: db/user@unix:6432 two lines");
+    }
+
+    #[test]
+    fn the_systems_log_gets_facility_severity_and_name() {
+        let path = format!("/tmp/pgweir-log-{}", std::process::id());
+        let path: &'static str = path.leak();
+        let settings = Settings {
+            syslog_facility: "local3".to_owned(),
+            syslog_ident: "weir".to_owned(),
+            ..Settings::default()
+        };
+        let syslog = Syslog::new(path, &settings).expect("a socket");
+        syslog.send(&line(Rank::Log, "", "nobody listens"));
+        let system = UnixDatagram::bind(path).expect("a path of ours");
+        for rank in [Rank::Debug, Rank::Log, Rank::Fatal] {
+            syslog.send(&line(rank, "", "text"));
+        }
+        let received = || {
+            let mut bytes = [0; 100];
+            let len = system.recv(&mut bytes).expect("sent above");
+            String::from_utf8_lossy(&bytes[..len]).into_owned()
+        };
+        let pid = std::process::id();
+        assert_eq!(received(), format!("<158>weir[{pid}]: text"));
+        assert_eq!(received(), format!("<154>weir[{pid}]: text"));
+        std::fs::remove_file(path).expect("bound above");
+    }
+
+    #[test]
+    fn facilities_are_those_of_the_manual() {
+        let known = ["auth", "authpriv", "daemon", "user", "local0", "local7"];
+        let numbers = known.map(|name| facility(name).expect(name));
+        assert_eq!(numbers, [4, 10, 3, 1, 16, 23]);
+        assert_eq!(facility("local8"), None);
     }
 }

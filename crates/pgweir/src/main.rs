@@ -77,7 +77,7 @@ fn main() -> ExitCode {
             let version = env!("CARGO_PKG_VERSION");
             let product = pgweir_console::PRODUCT;
             say(&format!(
-                "{product}\npgweir {version}\ntls: rustls with aws-lc-rs\n"
+                "{product}\npgweir {version}\nadns: getaddrinfo\ntls: rustls with aws-lc-rs\n"
             ))
         }
         Ok(Request::Help(text)) => say(text),
@@ -231,7 +231,7 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
         tracing::error!("TLS setup failed: {error}");
         "TLS setup failed".to_owned()
     })?;
-    let files = AuthFiles::load(&config.global);
+    let files = AuthFiles::load(&config.global, &AuthFiles::default());
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let pidfile = config.global.pidfile.clone();
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
@@ -290,7 +290,10 @@ fn spawn_listener(shared: &Arc<Shared>, listener: Listener) -> tokio::task::Join
 }
 
 fn announce(shared: &Shared) {
-    let global = &shared.config().global;
+    let config = shared.config();
+    let global = &config.global;
+    let users = shared.files().users.iter().count();
+    tracing::info!("{}", system::file_limits(&config, users));
     tracing::info!(
         "process up: pgweir {} ({}), max_client_conn: {}, workers: {}",
         env!("CARGO_PKG_VERSION"),

@@ -5,6 +5,7 @@
 
 mod connect_query;
 
+use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -99,7 +100,7 @@ async fn attempt(
         Err(failure) => {
             let name = &home.name;
             let peer = format!("S-{id:#x}: {}/{}@(bad-af)", name.database, name.user);
-            tracing::info!(peer, "closing because: {} (age=0s)", failure.message);
+            log_end(shared, &peer, &failure.message, 0);
             return Err(failure);
         }
     };
@@ -141,17 +142,24 @@ async fn attempt(
     let trouble = match outcome {
         Ok(Ok(server)) => return Ok(server),
         Ok(Err(trouble)) => trouble,
-        Err(_) => Trouble::from(connect_failure("connect timeout")),
+        // Local is known from when the connection stands.
+        Err(_) if info.local.get().is_none() => connect_failure("connect failed").into(),
+        Err(_) => connect_failure("connect timeout").into(),
     };
     choice.failed();
-    let age = now.elapsed().as_secs();
-    tracing::info!(peer = %info, "closing because: {} (age={age}s)", trouble.log);
+    log_end(shared, &info, &trouble.log, now.elapsed().as_secs());
     if let Some(mut talk) = opening.talk.take() {
         // PostgreSQL counts a login until its backend has ended: the slot waits for that.
         let _ending = close::Ending::begin(shared, slot, Some(&talk.stream));
         close::wait_for_end(shared, slot, &mut talk.stream).await;
     }
     Err(trouble.failure)
+}
+
+fn log_end(shared: &Shared, peer: &impl fmt::Display, reason: &str, age: u64) {
+    if shared.config().global.log_disconnections {
+        tracing::info!(peer = %peer, "closing because: {reason} (age={age}s)");
+    }
 }
 
 /// Picks the host of an attempt. The next one goes to the next host in turn, or to this one for as

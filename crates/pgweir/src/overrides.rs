@@ -135,9 +135,8 @@ pub(crate) fn set(
         ttl.as_secs(),
         printed(&old)
     );
-    let tls = reload::apply(shared, &old, composed);
-    follow(shared, &entry, &key);
-    Ok(tls.err().map(|()| Notice::TlsNotApplied))
+    reload::apply(shared, &old, composed);
+    Ok(follow(shared, &entry, &key))
 }
 
 /// Takes back what is over.
@@ -155,16 +154,17 @@ pub(crate) fn expire(shared: &Arc<Shared>, now: Instant) {
             value.as_deref().unwrap_or("NULL")
         );
     }
-    // If TLS cannot follow, the log says so.
-    let _ = reload::apply(shared, &old, composed);
+    reload::apply(shared, &old, composed);
     for Override { change, .. } in &over {
-        follow(shared, &change.entry, &change.key);
+        // If TLS cannot follow, the log says so.
+        let _ = follow(shared, &change.entry, &change.key);
     }
 }
 
-fn follow(shared: &Shared, entry: &Entry, key: &str) {
+fn follow(shared: &Arc<Shared>, entry: &Entry, key: &str) -> Option<Notice> {
     preflight::look(shared);
-    if *entry == Entry::Main {
-        reload::follow_key(shared, key);
+    match entry {
+        Entry::Main => reload::follow_key(shared, key),
+        Entry::Database(_) | Entry::User(_) => None,
     }
 }

@@ -61,17 +61,21 @@ pub(crate) fn destination(key: &CancelKey, own_id: u16) -> Destination {
     Destination::Peer(peer, from_bytes(bytes))
 }
 
-/// Passes a request on, and waits until the peer has dealt with it.
-pub(crate) async fn forward(shared: &Arc<Shared>, id: u16, key: &CancelKey) {
+/// Passes a request on, and waits until the peer has dealt with it. Gives what became of it.
+pub(crate) async fn forward(shared: &Arc<Shared>, id: u16, key: &CancelKey) -> &'static str {
     let config = shared.config();
     let Some(peer) = config.peers.get(&u32::from(id)) else {
-        tracing::debug!("cancel request for peer {id}, which is not configured");
-        return;
+        return "could not find peer to forward request to";
     };
-    match timeout(PATIENCE, send(shared, peer, key)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("cancel request could not reach peer {id}: {error}"),
-        Err(_) => tracing::warn!("cancel request to peer {id} timed out"),
+    let wait = config.global.cancel_wait_timeout.limit();
+    let patience = wait.map_or(PATIENCE, |wait| wait.min(PATIENCE));
+    match timeout(patience, send(shared, peer, key)).await {
+        Ok(Ok(())) => "successfully sent cancel request",
+        Ok(Err(error)) => {
+            tracing::warn!("cancel request could not reach peer {id}: {error}");
+            "failed to send cancel request"
+        }
+        Err(_) => "cancel_wait_timeout",
     }
 }
 

@@ -8,10 +8,11 @@ use std::time::Instant;
 use pgweir_pool::{Action, Actions, Checkout, CloseReason, Greeting, PoolId, SlotId, Ticket};
 
 use pgweir_session::Phase;
+use pgweir_stats::Tally;
 
 use crate::client::{Client, Lease, Mail};
 use crate::farewell::Farewell;
-use crate::server::Server;
+use crate::server::{Server, micros};
 use crate::shared::{PoolHome, Shared};
 use crate::{close, open};
 
@@ -82,6 +83,7 @@ pub(crate) fn checkin(shared: &Arc<Shared>, slot: SlotId, server: Box<Server>, n
 fn close_text(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Obsolete => "database configuration changed",
+        CloseReason::Dirty => "server conn crashed?",
         CloseReason::Lifetime => "server lifetime over",
         CloseReason::IdleTimeout => "server idle timeout",
         CloseReason::Evicted => "evicted",
@@ -168,7 +170,14 @@ pub(crate) async fn greet(
     match outcome {
         Greeting::Known => Ok(()),
         Greeting::Wait(ticket) => match wait(shared, client, home, ticket).await? {
-            Mail::Greet => Ok(()),
+            Mail::Greet => {
+                let waited = client.state().clocks.since.elapsed();
+                home.totals.add(&mut Tally {
+                    wait_time_us: micros(waited),
+                    ..Tally::default()
+                });
+                Ok(())
+            }
             Mail::Refused(refusal) => Err(Farewell::Refused(*refusal)),
             Mail::Lease(lease) => {
                 debug_assert!(false, "a greeting brings no server");

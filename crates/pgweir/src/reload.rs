@@ -73,7 +73,14 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
     };
     problems.iter().for_each(log_problem);
     let new = overrides.rebase(&base, new);
-    let tls = apply(shared, &old, new);
+    if loaded.is_err() {
+        tracing::warn!("config file loading failed");
+    }
+    apply(shared, &old, new);
+    let tls = apply_tls(shared);
+    if tls.is_err() {
+        tracing::error!("TLS configuration could not be reloaded, keeping old configuration");
+    }
     janitor::reload_files(shared);
     reopen_log(shared);
     preflight::look(shared);
@@ -106,13 +113,12 @@ pub(crate) fn set(shared: &Arc<Shared>, key: &str, value: &str) -> Result<Option
     }
     overrides.yield_to_set(key);
     let new = overrides.rebase(&base, new);
-    let tls = apply(shared, &old, new);
-    follow_key(shared, key);
-    Ok(tls.err().map(|()| Notice::TlsNotApplied))
+    apply(shared, &old, new);
+    Ok(follow_key(shared, key))
 }
 
 /// Does what a new value of a key asks for beyond being in force.
-pub(crate) fn follow_key(shared: &Shared, key: &str) {
+pub(crate) fn follow_key(shared: &Arc<Shared>, key: &str) -> Option<Notice> {
     if matches!(
         key,
         "auth_file" | "auth_hba_file" | "auth_ident_file" | "auth_ldap_options"
@@ -122,37 +128,17 @@ pub(crate) fn follow_key(shared: &Shared, key: &str) {
     if key == "logfile" || key.starts_with("syslog") {
         reopen_log(shared);
     }
+    let applied = match key.contains("_tls_") || key.contains("_tls13_") {
+        true => apply_tls(shared),
+        false => Ok(()),
+    };
+    applied.err().map(|()| Notice::TlsNotApplied)
 }
 
-/// Puts a configuration in force and acts on the difference. Fails if TLS could not follow; then
-/// the old TLS settings stay in use.
-pub(crate) fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) -> Result<(), ()> {
+/// Puts a configuration in force and acts on the difference, but for TLS.
+pub(crate) fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) {
     let difference = diff(old, &new);
-    let tls_changed = difference.client_tls_changed || difference.server_tls_changed;
-    let tls = Tls::load(&new.global);
     shared.set_config(new);
-    let mut servers_outdated = false;
-    let result = match tls {
-        Ok(tls) => {
-            let current = shared.tls();
-            servers_outdated = !tls.same_towards_servers(&current);
-            *shared
-                .tls
-                .write()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(tls);
-            Ok(())
-        }
-        Err(error) => {
-            tracing::error!("TLS setup failed: {error}");
-            if tls_changed {
-                tracing::warn!("TLS settings could not be applied, still using old configuration");
-            }
-            Err(())
-        }
-    };
-    if servers_outdated {
-        reconnect(shared, |_| true);
-    }
     for (name, change) in &difference.databases {
         match change {
             DatabaseChange::Added | DatabaseChange::Retuned => {}
@@ -164,7 +150,23 @@ pub(crate) fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) -> Res
         let config = shared.config();
         reconnect(shared, |database| !config.databases.contains_key(database));
     }
-    result
+}
+
+/// Reads certificates and keys again, whose files may have changed. Fails if they cannot be used;
+/// then what was in force stays so.
+fn apply_tls(shared: &Arc<Shared>) -> Result<(), ()> {
+    let tls = Tls::load(&shared.config().global).map_err(|error| {
+        tracing::error!("TLS setup failed: {error}");
+    })?;
+    let servers_outdated = !tls.same_towards_servers(&shared.tls());
+    *shared
+        .tls
+        .write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(tls);
+    if servers_outdated {
+        reconnect(shared, |_| true);
+    }
+    Ok(())
 }
 
 /// Marks servers to be replaced.
@@ -178,6 +180,7 @@ fn remove(shared: &Arc<Shared>, name: &str) {
     if shared.config().database(name).is_some() {
         return reconnect(shared, |database| database == name);
     }
+    janitor::log_dropping(name);
     for client in &shared.clients {
         if client
             .route

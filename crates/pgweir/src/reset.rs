@@ -118,6 +118,7 @@ async fn clean(
     let rules = Rules {
         max_prepared: Some(usize::MAX),
         max_message: i32::MAX as u32,
+        refuses_queries: false,
         tracked: &shared.tracked,
         statements: &shared.statements,
     };

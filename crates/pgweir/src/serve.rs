@@ -61,7 +61,7 @@ pub(crate) async fn turn_away(
     stream: Stream,
     farewell: Farewell,
 ) {
-    log_end(&shared, &client, &farewell);
+    log_end(&shared, &client, &farewell.reason());
     forget(&shared, &client);
     tell(&shared, &client, stream, &farewell).await;
 }
@@ -126,7 +126,7 @@ async fn visit_console(
 ) {
     start_idle(&client);
     let farewell = admin::serve(&shared, &client, talk, access).await;
-    log_end(&shared, &client, &farewell);
+    log_end(&shared, &client, &farewell.reason());
     resume_if_last(&shared, &client);
 }
 
@@ -137,7 +137,8 @@ async fn visit_to_cancel(
     key: CancelKey,
 ) {
     forget(&shared, &client);
-    cancel::handle(&shared, &key).await;
+    let outcome = cancel::handle(&shared, &key).await;
+    log_end(&shared, &client, outcome);
     // Only now the socket closes: whoever sent the request waits for that.
     drop(talk);
 }
@@ -211,10 +212,12 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
         Ok(Err(farewell)) => farewell,
         Err(_) => Farewell::Expired(Expiry::Login),
     };
-    let talk = login.talk;
-    log_end(&shared, &client, &farewell);
+    // A probe that only connects, or a psql that goes to ask for a password, is not worth a line.
+    if !matches!(farewell, Farewell::ClientGone) {
+        log_end(&shared, &client, &farewell.reason());
+    }
     forget(&shared, &client);
-    if let Some(talk) = talk {
+    if let Some(talk) = login.talk {
         tell(&shared, &client, talk.stream, &farewell).await;
     }
     None
@@ -315,7 +318,7 @@ fn start_idle(client: &Client) {
 
 async fn leave(session: Session, farewell: Farewell) {
     let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
-    log_end(&shared, &client, &farewell);
+    log_end(&shared, &client, &farewell.reason());
     let mut remains = session.into_remains(&farewell);
     forget(&shared, &client);
     if remains.can_be_told {
@@ -345,11 +348,11 @@ fn forget(shared: &Shared, client: &Client) {
     shared.ended.notify_waiters();
 }
 
-fn log_end(shared: &Shared, client: &Client, farewell: &Farewell) {
+fn log_end(shared: &Shared, client: &Client, reason: &str) {
     let global = &shared.config().global;
     if global.log_disconnections {
         let age = client.connected_at.elapsed().as_secs();
-        tracing::info!(peer = %client, "closing because: {} (age={age}s)", farewell.reason());
+        tracing::info!(peer = %client, "closing because: {reason} (age={age}s)");
     }
 }
 

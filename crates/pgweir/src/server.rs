@@ -72,6 +72,24 @@ impl Work {
         if now > asked {
             self.tally.wait_time_us += micros(now - asked);
         }
+        if matches!(self.stage, Stage::Serve) {
+            self.count_first_query();
+        }
+    }
+
+    /// A query and its transaction count from when the server serves them.
+    pub(crate) fn count_first_query(&mut self) {
+        (self.tally.query_count, self.tally.xact_count) = (1, 1);
+    }
+
+    /// Another query begins at `now`, and with it a transaction if none goes on.
+    pub(crate) fn begin_query(&mut self, now: Instant) {
+        self.query_start = Some(now);
+        self.tally.query_count += 1;
+        if self.transaction_start.is_none() {
+            self.transaction_start = Some(now);
+            self.tally.xact_count += 1;
+        }
     }
 
     /// A query has ended at `now`, and the transaction as well if the server is `idle`.
@@ -80,20 +98,19 @@ impl Work {
         let mut took = 0;
         if let Some(start) = query_start {
             took = micros(now.saturating_duration_since(start));
-            self.tally.query_count += 1;
             self.tally.query_time_us += took;
         }
         if idle && let Some(start) = self.transaction_start.take() {
             if query_start != Some(start) {
                 took = micros(now.saturating_duration_since(start));
             }
-            self.tally.xact_count += 1;
             self.tally.xact_time_us += took;
         }
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+/// For counters.
+pub(crate) fn micros(duration: Duration) -> u64 {
     duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros())
 }
 

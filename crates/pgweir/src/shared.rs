@@ -232,6 +232,8 @@ pub(crate) struct Rules {
     pub(crate) max_prepared: Option<usize>,
     /// `max_packet_size`
     pub(crate) max_message: u32,
+    /// `disable_pqexec`.
+    pub(crate) refuses_queries: bool,
     /// Whether `server_reset_query` is due after every transaction.
     pub(crate) resets_always: bool,
 }
@@ -259,6 +261,7 @@ impl Rules {
             deadlines,
             max_prepared,
             max_message: global.max_packet_size,
+            refuses_queries: global.disable_pqexec,
             resets_always: global.server_reset_query_always
                 && !global.server_reset_query.is_empty(),
         })
@@ -377,6 +380,12 @@ impl Shared {
 
     pub(crate) fn tls(&self) -> Arc<Tls> {
         Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a session is called, as tables show it.
+    pub(crate) fn application_name<'a>(&self, values: &'a Values) -> Option<&'a Arc<str>> {
+        let index = self.tracked.index("application_name")?;
+        values.get(index)
     }
 
     /// What clients' logins are measured against.

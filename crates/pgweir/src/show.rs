@@ -15,7 +15,7 @@ use pgweir_console::tables::{
     self, ConfigRow, DatabaseRow, DnsHostRow, DnsZoneRow, ListCounts, MemRow, PauseState, PoolRow,
     Replication, SocketBuffers, SocketRow, SocketState, StatsRow, UserRow,
 };
-use pgweir_console::{Show, UnixTime};
+use pgweir_console::{Show, Table, UnixTime};
 use pgweir_net::{CachedName, ZoneRow};
 use pgweir_pool::view::SlotView;
 use pgweir_pool::{Scope, SlotId, SlotState};
@@ -61,19 +61,29 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::State => tables::STATE.write_reply(&state(shared).rows(), out),
         Show::DnsHosts => tables::DNS_HOSTS.write_reply(&dns_hosts(shared), out),
         Show::DnsZones => tables::DNS_ZONES.write_reply(&dns_zones(shared), out),
-        Show::Stats => tables::STATS.write_reply(&stats(shared), out),
-        Show::StatsTotals => tables::STATS_TOTALS.write_reply(&stats(shared), out),
-        Show::StatsAverages => tables::STATS_AVERAGES.write_reply(&stats(shared), out),
+        Show::Stats => write_stats(shared, &tables::STATS, out),
+        Show::StatsTotals => write_stats(shared, &tables::STATS_TOTALS, out),
+        Show::StatsAverages => write_stats(shared, &tables::STATS_AVERAGES, out),
         Show::Totals => {
             let totals = janitor::database_totals(shared)
                 .iter()
                 .map(|(_, s)| *s)
                 .sum();
             let averages = lock(&shared.history).averages_of_all(&totals, Instant::now());
-            let rows: Vec<_> = tables::totals_rows(&totals, &averages).collect();
+            let with_logins = shared.config().global.show_login_counts;
+            let rows = tables::totals_rows(&totals, &averages);
+            let rows: Vec<_> = rows
+                .filter(|row| with_logins || !row.counts_logins())
+                .collect();
             tables::TOTALS.write_reply(&rows, out);
         }
     }
+}
+
+fn write_stats(shared: &Shared, table: &Table<StatsRow>, out: &mut Vec<u8>) {
+    let with_logins = shared.config().global.show_login_counts;
+    let left_out = |column: &str| !with_logins && tables::counts_logins(column);
+    table.write_reply_without(left_out, &stats(shared), out);
 }
 
 fn config_row(row: pgweir_config::ShowRow) -> ConfigRow {
@@ -326,6 +336,11 @@ fn is_used(slot: &SlotView, stale_after: Duration, now: Instant) -> bool {
 fn sockets(shared: &Shared) -> Vec<SocketRow> {
     let mut rows = client_rows(shared, true);
     rows.extend(servers(shared));
+    // Pool by pool, clients first, and logins, which are in no pool yet, at the end.
+    rows.sort_by_cached_key(|row| {
+        let login = matches!(row.state, SocketState::ClientLogin);
+        (login, row.database.clone(), row.user.clone())
+    });
     rows
 }
 
@@ -467,7 +482,10 @@ fn server_row(
             .tls
             .get()
             .map_or_else(String::new, |tls| tls.to_string()),
-        application_name: "".into(),
+        application_name: holder.map_or_else(
+            || "".into(),
+            |client| Arc::clone(&client.state().application_name),
+        ),
         prepared_statements: info.prepared.load(Ordering::Relaxed),
         buffers: SocketBuffers::default(),
     })

@@ -62,7 +62,10 @@ fn stop(shared: &Arc<Shared>, name: &str, how: Shutdown, what: &str) -> Result<(
 }
 
 fn pause(shared: &Arc<Shared>) {
-    if shared.operator.hold() != Hold::None {
+    if shared.operator.shutdown() != Shutdown::No {
+        // Nobody could resume any more, and clients would never come to their end.
+        tracing::info!("got SIGUSR1 while shutting down, ignoring");
+    } else if shared.operator.hold() != Hold::None {
         tracing::info!("got SIGUSR1, but already paused/suspended");
     } else {
         tracing::info!("got SIGUSR1, pausing all activity");

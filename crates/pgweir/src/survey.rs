@@ -127,6 +127,7 @@ async fn ask_and_return(
 pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(), String> {
     let rules = Rules {
         max_prepared: None,
+        refuses_queries: false,
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use nix::unistd::{User, initgroups, setgid, setuid};
+use pgweir_config::Config;
+use pgweir_net::os_text;
 use rustix::process::Pid;
 
 /// How long a process that has closed its last connection may take to be gone.
@@ -80,7 +82,12 @@ pub(crate) fn check_pidfile(path: &str) -> Result<(), String> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("could not open pidfile '{path}': {error}")),
+        Err(error) => {
+            return Err(format!(
+                "could not open pidfile '{path}': {}",
+                os_text(&error)
+            ));
+        }
     };
     let pid = text.trim().parse().ok().and_then(Pid::from_raw);
     // In a container every start may get the same process id.
@@ -89,11 +96,40 @@ pub(crate) fn check_pidfile(path: &str) -> Result<(), String> {
             || rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
     });
     match is_free {
-        true => Ok(()),
+        true => {
+            tracing::info!("stale pidfile, removing");
+            Ok(())
+        }
         false => Err(format!(
             "pidfile '{path}' exists, another instance running?"
         )),
     }
+}
+
+/// How many sockets there may be, and how many there would be if every user filled a pool in every
+/// database. Said at the start, because who reaches the limit cannot log in any more.
+pub(crate) fn file_limits(config: &Config, users: usize) -> String {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let word = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |n| n.to_string());
+    let global = &config.global;
+    let servers = config.databases.values().map(|database| {
+        let size = database.keys.pool_size.filter(|size| *size >= 0);
+        let pools = if database.keys.user.is_some() {
+            1
+        } else {
+            users
+        };
+        i64::from(size.unwrap_or(global.default_pool_size)) * pools as i64
+    });
+    // Listeners, log and the like.
+    let others = 10;
+    let expected = i64::from(global.max_client_conn) + others + servers.sum::<i64>();
+    format!(
+        "kernel file descriptor limit: {} (hard: {}); max_client_conn: {}, max expected fd use: {expected}",
+        word(limit.current),
+        word(limit.maximum),
+        global.max_client_conn
+    )
 }
 
 /// Writes the process id, unless another process that lives has written its own.
@@ -106,7 +142,7 @@ pub(crate) fn write_pidfile(path: &str) -> Result<PidFile, String> {
         return Ok(PidFile(None));
     }
     fs::write(path, own_line())
-        .map_err(|error| format!("could not write pidfile '{path}': {error}"))?;
+        .map_err(|error| format!("could not write pidfile '{path}': {}", os_text(&error)))?;
     Ok(PidFile(Some(path.to_owned())))
 }
 

@@ -1,7 +1,7 @@
 //! TLS as the configuration wants it, towards clients and towards servers. Immutable: RELOAD
 //! makes a new one.
 
-use pgweir_config::{Settings, SslMode};
+use pgweir_config::{Settings, SslMode, client_tls_faults};
 use pgweir_net::Stream;
 use pgweir_net::tls::{
     Acceptor, ClientCertificate, ClientSide, Connector, HandshakeError, Parameters, Pem,
@@ -22,8 +22,16 @@ impl Tls {
     /// Reads the certificates and keys that the configuration names.
     ///
     /// # Errors
-    /// A file that cannot be read or used; the text names it.
-    pub(crate) fn load(settings: &Settings) -> Result<Self, TlsError> {
+    /// Settings that contradict each other, or a file that cannot be read or used; the text names
+    /// it.
+    pub(crate) fn load(settings: &Settings) -> Result<Self, String> {
+        if let Some(fault) = client_tls_faults(settings).next() {
+            return Err(fault.text.to_owned());
+        }
+        Self::build(settings).map_err(|error| error.to_string())
+    }
+
+    fn build(settings: &Settings) -> Result<Self, TlsError> {
         let mode = settings.client_tls_sslmode;
         let acceptor = match mode {
             SslMode::Disable => None,

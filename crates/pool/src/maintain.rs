@@ -79,8 +79,11 @@ impl<S, W: Clone> Pools<S, W> {
         let slot = self.slots.get(slot)?;
         let (since, opened_at, obsolete) = (slot.since, slot.opened_at, slot.obsolete);
         let pool = self.pool(id);
-        if obsolete || is_dirty(server) {
+        if obsolete {
             return Some(CloseReason::Obsolete);
+        }
+        if is_dirty(server) {
+            return Some(CloseReason::Dirty);
         }
         let idle_for = now.saturating_duration_since(since);
         if pool

@@ -77,6 +77,8 @@ pub enum Action<S, W> {
 pub enum CloseReason {
     /// Reconnect, or its database was changed.
     Obsolete,
+    /// PostgreSQL has closed it, or spoken to it while nobody had asked anything.
+    Dirty,
     /// `server_lifetime`
     Lifetime,
     /// `server_idle_timeout`

@@ -76,6 +76,21 @@ fn stats_averages() {
 }
 
 #[test]
+fn logins_can_be_left_out() {
+    let mut out = Vec::new();
+    STATS_TOTALS.write_reply_without(counts_logins, &[StatsRow::default()], &mut out);
+    // A description and a row of the same twelve columns.
+    assert_eq!((out[0], &out[5..7]), (b'T', &[0, 12][..]));
+    let len = u32::from_be_bytes(out[1..5].try_into().unwrap()) as usize;
+    let row = &out[1 + len..];
+    assert_eq!((row[0], &row[5..7]), (b'D', &[0, 12][..]));
+    assert!(!String::from_utf8_lossy(&out).contains("login"));
+    let (totals, averages) = Default::default();
+    let left = totals_rows(&totals, &averages).filter(|row| !row.counts_logins());
+    assert_eq!(left.count(), 22);
+}
+
+#[test]
 fn totals() {
     assert_columns(&TOTALS, "totals", "name text, value numeric");
 }

@@ -28,7 +28,9 @@ pub use sockets::{
     ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, HANDOVER, Replication, SERVERS, SOCKETS,
     SocketBuffers, SocketRow, SocketState, shown_id,
 };
-pub use stats::{STATS, STATS_AVERAGES, STATS_TOTALS, StatsRow, TOTALS, TotalsRow, totals_rows};
+pub use stats::{
+    STATS, STATS_AVERAGES, STATS_TOTALS, StatsRow, TOTALS, TotalsRow, counts_logins, totals_rows,
+};
 
 #[cfg(test)]
 mod column_tests;

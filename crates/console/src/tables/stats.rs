@@ -21,7 +21,7 @@ pub struct StatsRow {
 }
 
 table!(
-    /// SHOW STATS. The client_login_count columns came after 1.25.2.
+    /// SHOW STATS; see [`counts_logins`].
     pub STATS: StatsRow, "stats", |stats| {
         "database" Text = stats.database;
         "total_server_assignment_count" Numeric = stats.totals.server_assignment_count;
@@ -89,6 +89,12 @@ table!(
     }
 );
 
+/// Whether a column is one that PgBouncer has had only since after 1.25.2: those who read that
+/// version's statistics by position want to do without.
+pub fn counts_logins(column: &str) -> bool {
+    column.ends_with("client_login_count")
+}
+
 /// One figure of all databases together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TotalsRow {
@@ -116,6 +122,13 @@ pub fn totals_rows(totals: &Snapshot, averages: &Snapshot) -> impl Iterator<Item
                 value,
             })
         })
+}
+
+impl TotalsRow {
+    /// As [`counts_logins`], for a row.
+    pub fn counts_logins(&self) -> bool {
+        counts_logins(self.counter)
+    }
 }
 
 /// The counters of SHOW TOTALS, with its names and in its order.

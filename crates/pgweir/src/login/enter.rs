@@ -163,10 +163,8 @@ impl Login<'_> {
     /// Like clients hold one copy of their parameters.
     fn share_values(&self, route: &Route, side: &mut ClientSide) {
         lock(&route.latest).share(&mut side.values);
-        let index = self.shared.tracked.index("application_name");
-        if let Some(name) = index.and_then(|index| side.values.get(index)) {
-            self.client.state().application_name = Arc::clone(name);
-        }
+        let name = self.shared.application_name(&side.values);
+        self.client.state().set_application_name(name);
     }
 
     /// Opens the client's own server, and greets it with what that server says.

@@ -8,6 +8,7 @@ use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_net::{Buffered, Input};
 use pgweir_pool::SlotId;
 use pgweir_session::{Phase, Violation};
+use pgweir_stats::Totals;
 use pgweir_wire::TransactionStatus;
 
 use super::preparing::refit;
@@ -21,6 +22,9 @@ use crate::{pools, reset};
 
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS_MAX: usize = 32;
+
+/// Bytes that are moved before they count while a query goes on.
+const PUBLISHED_BYTES: u64 = 1024 * 1024;
 
 /// A server in use.
 pub(super) struct Held {
@@ -67,9 +71,10 @@ impl Session {
         let now = Instant::now();
         self.begin_lease(lease, now, now);
         if let Place::Leased(held) = &mut self.place {
-            held.server.work.is_own = true;
-            held.server.work.query_start = None;
-            held.server.work.transaction_start = None;
+            let work = &mut held.server.work;
+            work.is_own = true;
+            (work.query_start, work.transaction_start) = (None, None);
+            (work.tally.query_count, work.tally.xact_count) = (0, 0);
         }
         let mut state = self.client.state();
         state.clocks.query_start = None;
@@ -182,8 +187,7 @@ impl Session {
         };
         if was_quiet && held.server.work.query_start.is_none() && !held.server.relay.is_quiet() {
             let now = Instant::now();
-            held.server.work.query_start = Some(now);
-            held.server.work.transaction_start.get_or_insert(now);
+            held.server.work.begin_query(now);
             let mut state = self.client.state();
             state.clocks.phase = Phase::Active;
             state.clocks.since = now;
@@ -191,6 +195,7 @@ impl Session {
             state.clocks.transaction_start = held.server.work.transaction_start;
             state.requested_at = now;
         }
+        held.publish(&self.route.home.totals);
         if !out.is_empty() && held.server.line.send(cx, out).is_err() {
             self.line.keep(input, scratch, verdict.consumed);
             return self.server_lost();
@@ -246,6 +251,7 @@ impl Session {
         };
         let out = to_client.bytes(bytes);
         held.server.work.tally.bytes_sent += out.len() as u64;
+        held.publish(&self.route.home.totals);
         let sent = match held.server.work.stage {
             // A server that is still being prepared has nothing to say to the client.
             Stage::Check | Stage::Fit(_) => Ok(()),
@@ -303,7 +309,9 @@ impl Session {
                 &mut held.server,
             );
         }
+        let name = self.shared.application_name(&self.side.values);
         let mut state = self.client.state();
+        state.set_application_name(name);
         state.clocks.query_start = None;
         state.clocks.since = now;
         if idle {
@@ -323,7 +331,9 @@ impl Session {
             return;
         };
         {
+            let name = self.shared.application_name(&self.side.values);
             let mut state = self.client.state();
+            state.set_application_name(name);
             state.request = state.request.wrapping_add(1);
             state.clocks.phase = Phase::Idle;
             state.clocks.since = now;
@@ -389,6 +399,15 @@ impl Held {
         let work = &self.server.work;
         self.serves() && work.query_start.is_none() && self.server.relay.may_release()
     }
+
+    /// Queries and transactions count from their beginning, and the bytes of a long COPY while it
+    /// runs: monitors would not see it otherwise. What else there is can wait for the end.
+    fn publish(&mut self, totals: &Totals) {
+        let tally = &mut self.server.work.tally;
+        if tally.query_count > 0 || tally.bytes_sent + tally.bytes_received > PUBLISHED_BYTES {
+            totals.add(tally);
+        }
+    }
 }
 
 enum Heard {
@@ -408,6 +427,7 @@ fn session_rules<'a>(shared: &'a Shared, rules: &Rules) -> pgweir_session::Rules
     pgweir_session::Rules {
         max_prepared: rules.max_prepared,
         max_message: rules.max_message,
+        refuses_queries: rules.refuses_queries,
         tracked: &shared.tracked,
         statements: &shared.statements,
     }

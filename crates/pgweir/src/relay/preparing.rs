@@ -89,6 +89,11 @@ impl Session {
             self.release(now);
             return self.answer_canceled();
         }
+        if let Place::Leased(held) = &mut self.place
+            && held.server.work.query_start.is_some()
+        {
+            held.server.work.count_first_query();
+        }
         let mut state = self.client.state();
         state.clocks.phase = Phase::Active;
         state.clocks.since = now;

@@ -187,6 +187,7 @@ impl Scene {
         message(&mut query, b'Q', &format!("{sql}\0"));
         let rules = Rules {
             max_prepared: None,
+            refuses_queries: false,
             max_message: 1 << 20,
             tracked: &self.tracked,
             statements: &self.table,
@@ -204,6 +205,7 @@ impl Scene {
     fn hear(&mut self, client: usize, reply: &[u8]) {
         let rules = Rules {
             max_prepared: None,
+            refuses_queries: false,
             max_message: 1 << 20,
             tracked: &self.tracked,
             statements: &self.table,
@@ -360,6 +362,7 @@ fn a_server_that_keeps_what_others_requested_is_not_lent() {
     message(&mut refusal, b'E', "SERROR\0C42501\0Mno\0\0");
     let rules = Rules {
         max_prepared: None,
+        refuses_queries: false,
         max_message: 1 << 20,
         tracked: &scene.tracked,
         statements: &scene.table,

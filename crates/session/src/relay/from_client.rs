@@ -109,6 +109,7 @@ impl Relay {
             return Ok(Act::Drop);
         }
         let awaited = match header.tag {
+            tag::QUERY if rules.refuses_queries => return Err(Violation::SimpleQuery),
             tag::QUERY if rules.max_prepared.is_some() => return Ok(self.query(header, frame)),
             tag::QUERY => {
                 self.spoken.note(there(header, frame));

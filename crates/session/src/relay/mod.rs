@@ -46,6 +46,8 @@ pub struct Rules<'a> {
     pub max_prepared: Option<usize>,
     /// `max_packet_size`
     pub max_message: u32,
+    /// `disable_pqexec`: a client must not send simple queries.
+    pub refuses_queries: bool,
     /// Which parameters stay with their client.
     pub tracked: &'a Tracked,
     /// All statements that are known.
@@ -512,6 +514,9 @@ pub enum Violation {
     /// The client sent a message that ends in the middle of a field.
     #[error("client sent a malformed message, type {0}")]
     ClientMalformed(u8),
+    /// The client sent a simple query, which the configuration does not allow.
+    #[error("client used \"Query\" packet type")]
+    SimpleQuery,
     /// The client gave a name to two statements.
     #[error("prepared statement '{0}' was already prepared")]
     StatementExists(String),
@@ -542,6 +547,7 @@ impl Violation {
             Self::ClientFrame(_)
             | Self::ClientMessage(_)
             | Self::ClientMalformed(_)
+            | Self::SimpleQuery
             | Self::StatementExists(_)
             | Self::StatementMissing(_) => true,
             Self::ServerFrame(_)

@@ -15,6 +15,7 @@ struct Story {
     tracked: Tracked,
     table: StatementTable,
     max_prepared: Option<usize>,
+    refuses_queries: bool,
 }
 
 impl Story {
@@ -25,6 +26,7 @@ impl Story {
             tracked: Tracked::new([]),
             table: StatementTable::default(),
             max_prepared: Some(100),
+            refuses_queries: false,
         }
     }
 
@@ -38,6 +40,7 @@ impl Story {
         let rules = Rules {
             max_prepared: self.max_prepared,
             max_message: i32::MAX as u32,
+            refuses_queries: self.refuses_queries,
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -87,6 +90,7 @@ impl Story {
         let rules = Rules {
             max_prepared: self.max_prepared,
             max_message: i32::MAX as u32,
+            refuses_queries: self.refuses_queries,
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -140,6 +144,23 @@ fn complete(tag: &str) -> Vec<u8> {
 }
 fn error() -> Vec<u8> {
     frame(b'E', b"SERROR\0C42601\0Mno\0\0")
+}
+
+#[test]
+fn simple_queries_can_be_refused_and_the_server_is_none_the_worse() {
+    let mut story = Story::new();
+    story.refuses_queries = true;
+    let extended = [parse("", "select 1"), bind(""), execute(), sync()].concat();
+    assert!(story.try_client(&extended).is_ok());
+    story.server(&[
+        frame(b'1', b""),
+        frame(b'2', b""),
+        complete("SELECT 1"),
+        ready(b'I'),
+    ]);
+    let refusal = story.try_client(&query("select 1")).expect_err("refused");
+    assert!(matches!(refusal, Violation::SimpleQuery) && refusal.is_clients());
+    assert!(story.relay.may_release());
 }
 
 #[test]

@@ -335,6 +335,7 @@ impl Pooler {
         let rules = Rules {
             max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
             max_message: i32::MAX as u32,
+            refuses_queries: false,
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -383,6 +384,7 @@ impl Pooler {
         let rules = Rules {
             max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
             max_message: i32::MAX as u32,
+            refuses_queries: false,
             tracked: &self.tracked,
             statements: &self.table,
         };

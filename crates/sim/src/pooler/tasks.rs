@@ -232,6 +232,7 @@ impl Pooler {
             let rules = Rules {
                 max_prepared: Some(usize::MAX),
                 max_message: i32::MAX as u32,
+                refuses_queries: false,
                 tracked: &self.tracked,
                 statements: &self.table,
             };
