@@ -388,7 +388,7 @@ fn the_unix_socket_has_the_mode_and_group_that_are_set() {
         .expect_err("no such group")
         .to_string();
     assert!(
-        said.contains("unix_socket_group no_such_group: could not find"),
+        said.contains("could not find group 'no_such_group'"),
         "{said}"
     );
 }

@@ -434,7 +434,7 @@ impl Shared {
         if !config.databases.contains_key(database) {
             let mut autodbs = lock(&self.autodbs);
             if autodbs.insert(name.database, Instant::now()).is_none() {
-                tracing::info!("registered new auto-database: db={database}");
+                tracing::info!("registered new auto-database: {database}");
             }
         }
         Ok(home)
