@@ -80,7 +80,7 @@ fn a_distributions_layout_works_in_the_foreground_and_in_the_background() {
             // A second one says in the foreground why it does not start.
             let run = program.run(arguments);
             assert_eq!(run.code, Some(1));
-            let said = "exists, another instance running?";
+            let said = "unix socket is in use, cannot continue";
             assert!(run.stderr.contains(said), "{}", run.stderr);
         }
         eventually(

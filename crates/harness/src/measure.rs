@@ -30,13 +30,17 @@ pub fn rss(pid: u32) -> io::Result<u64> {
 }
 
 /// How many TCP sockets of a process are connected, or connecting, to a port; `None` where the system does not say.
+///
+/// The kernel's table is not written in one moment. What is counted was open before it was read and after, so all of it
+/// was open at the same time.
 pub fn connections_to(pid: u32, port: u16) -> io::Result<Option<usize>> {
     if !has_proc() {
         return Ok(None);
     }
+    let before = open_sockets(pid)?;
     let remote = format!(":{port:04X}");
     let table = fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
-    let sockets: HashSet<String> = table
+    let connected: HashSet<String> = table
         .lines()
         .skip(1)
         .filter_map(|line| {
@@ -46,11 +50,19 @@ pub fn connections_to(pid: u32, port: u16) -> io::Result<Option<usize>> {
             is_ours.then(|| format!("socket:[{inode}]"))
         })
         .collect();
+    let after = open_sockets(pid)?;
+    let throughout = before.intersection(&after);
+    Ok(Some(throughout.filter(|s| connected.contains(*s)).count()))
+}
+
+/// The sockets among a process's open files.
+fn open_sockets(pid: u32) -> io::Result<HashSet<String>> {
     let open = fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(|fd| {
         let target = fs::read_link(fd.ok()?.path()).ok()?;
-        Some(sockets.contains(target.to_str()?))
+        let target = target.to_str()?;
+        target.starts_with("socket:").then(|| target.to_owned())
     });
-    Ok(Some(open.filter(|is_one| *is_one).count()))
+    Ok(open.collect())
 }
 
 fn has_proc() -> bool {
