@@ -72,6 +72,8 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
     };
     let mut relay = Relay::new(Values::default());
     let mut clients = [(); 3].map(|()| ClientSide::default());
+    clients[1].values.request("jit", "off");
+    clients[2].values.request("search_path", "a, b");
     let mut now = 0;
     let (mut client_in, mut server_in) = (Vec::new(), Vec::new());
     let (mut to_client, mut to_server) = (Output::default(), Output::default());
@@ -98,7 +100,7 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
                 frame(&mut server_in, tags[usize::from(tag) % tags.len()], body);
             }
             Step::Plain(tag) => {
-                let (tag, body): (u8, &[u8]) = match tag % 12 {
+                let (tag, body): (u8, &[u8]) = match tag % 14 {
                     0 => (b'1', b""),
                     1 => (b'2', b""),
                     2 => (b'3', b""),
@@ -110,6 +112,8 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
                     8 => (b'G', b"\0\0\0"),
                     9 => (b'S', b"TimeZone\0GMT\0"),
                     10 => (b'n', b""),
+                    11 => (b'C', b"SET\0"),
+                    12 => (b'C', b"RESET\0"),
                     _ => (b't', b"\0\0"),
                 };
                 frame(&mut server_in, tag, body);

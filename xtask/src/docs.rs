@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use pgweir_config::reference_markdown;
-use pgweir_console::{COMMANDS, outlines};
+use pgweir_console::{COMMANDS, CommandForm, ORDERS, outlines};
 use pgweir_stats::{COUNTERS, Origin, Unit};
 
 use crate::step::Failure;
@@ -70,10 +70,15 @@ fn console(page: &mut String) {
          `stats_users` may SHOW everything but FDS. Commands and words are read in any case; one statement per query.\n\n\
          ### Commands\n\n| command | what it does |\n|---|---|\n",
     );
-    for command in COMMANDS {
+    let row = |page: &mut String, command: &CommandForm| {
         let form = command.form.replace('|', "\\|");
         let _ = writeln!(page, "| `{form}` | {} |", command.effect);
-    }
+    };
+    COMMANDS.iter().for_each(|command| row(page, command));
+    page.push_str(
+        "\nNot in PgBouncer; a `time` is a text like `'90s'` or `'2h'`:\n\n| command | what it does |\n|---|---|\n",
+    );
+    ORDERS.iter().for_each(|command| row(page, command));
     page.push_str(
         "\n### Tables\n\n\
          `SHOW HELP` and `SHOW VERSION` beside these. Columns stand in this order; monitoring may read them by \

@@ -28,7 +28,7 @@ pub use command::{
     Access, ClientSetting, Command, Fixed, HANDOVER_VERSION, Show, ShutdownMode, Statement,
 };
 pub use help::{LOGIN_PARAMETERS, PRODUCT, VERSION, write_greeting};
-pub use manual::{COMMANDS, CommandForm, Outline, outlines};
+pub use manual::{COMMANDS, CommandForm, ORDERS, Outline, outlines};
 pub use order::{MaintenanceMode, Order, Target};
 pub use parse::parse;
 pub use reply::{CommandError, Notice, ProtocolError, Verb};

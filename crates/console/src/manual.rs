@@ -67,7 +67,7 @@ pub struct CommandForm {
     pub effect: &'static str,
 }
 
-/// Every command that is no SHOW.
+/// Every command of PgBouncer that is no SHOW.
 pub const COMMANDS: &[CommandForm] = &[
     CommandForm {
         form: "SET key = arg",
@@ -123,6 +123,38 @@ pub const COMMANDS: &[CommandForm] = &[
     },
 ];
 
+/// Every order that PgBouncer does not have. A `time` is a text like `'90s'` or `'2h'`.
+pub const ORDERS: &[CommandForm] = &[
+    CommandForm {
+        form: "KILL CLIENTS WHERE conditions [DRY RUN]",
+        effect: "Ends clients at once, or lists them: `app = 'report' AND age > '5min'`, for example.",
+    },
+    CommandForm {
+        form: "MAINTENANCE ON <db> [MODE hold|reject] [MESSAGE text] [TTL time]",
+        effect: "Lets no new transactions begin: clients wait, or are refused with the message. A hold ends after 15 minutes if nothing else is said.",
+    },
+    CommandForm {
+        form: "MAINTENANCE OFF <db>",
+        effect: "Ends a MAINTENANCE.",
+    },
+    CommandForm {
+        form: "DRAIN <db> [WITHIN time]",
+        effect: "Ends all clients between their transactions, and those that are left after the time (30 seconds) in the middle.",
+    },
+    CommandForm {
+        form: "SET key = value [FOR DATABASE <db>|FOR USER <user>] TTL time",
+        effect: "Changes a key for a while: in the main section, or in an entry.",
+    },
+    CommandForm {
+        form: "RESIZE <db> = servers TTL time",
+        effect: "The same for `pool_size` of a database.",
+    },
+    CommandForm {
+        form: "RELEASE <id>",
+        effect: "Counts a server of SHOW QUARANTINE no more.",
+    },
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +169,27 @@ mod tests {
         let known: Vec<&str> = COMMANDS.iter().map(|command| command.form).collect();
         assert_eq!(known, helped);
         assert!(COMMANDS.iter().all(|c| c.effect.ends_with('.')));
+    }
+
+    #[test]
+    fn the_manual_has_the_orders_that_are_understood() {
+        let examples = [
+            "kill clients where database = 'shop' and app = 'cron' dry run",
+            "maintenance on shop mode reject message 'back soon' ttl '90s'",
+            "maintenance off shop",
+            "drain shop within '2h'",
+            "set pool_size = 4 for database shop ttl '2h'",
+            "resize shop = 4 ttl '2h'",
+            "release 7",
+        ];
+        assert_eq!(ORDERS.len(), examples.len());
+        for (order, example) in ORDERS.iter().zip(examples) {
+            let word = order.form.split(' ').next().unwrap_or_default();
+            assert!(example.to_uppercase().starts_with(word), "{example}");
+            let understood = crate::order::parse(example).is_some_and(|order| order.is_ok());
+            assert!(understood, "{example}");
+            assert!(order.effect.ends_with('.'), "{word}");
+        }
     }
 
     #[test]
