@@ -265,6 +265,14 @@ impl Buffered {
 
     #[inline]
     fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tls(_) => self.flush_tls(cx),
+            // What they have taken is on its way.
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    fn flush_tls(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Ready(result) => {
                 self.unflushed = false;

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use pgweir_net::tls::TlsInfo;
 use pgweir_net::{Address, Stream};
-use pgweir_pool::{PoolId, Refusal, Scope, SlotId, Ticket};
+use pgweir_pool::{PoolId, Refusal, Scope, SlotId};
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
 
@@ -127,8 +127,6 @@ pub(crate) struct State {
     pub(crate) link: Option<SlotId>,
     /// How many requests have ended: the number of the one that it waits for.
     pub(crate) request: u32,
-    /// Its place in the queue.
-    pub(crate) ticket: Option<Ticket>,
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
     pub(crate) application_name: Arc<str>,
@@ -207,7 +205,6 @@ impl Client {
                 requested_at: now,
                 link: None,
                 request: 0,
-                ticket: None,
                 wait_notified: false,
                 application_name: "".into(),
             }),

@@ -116,23 +116,13 @@ impl<S, W: Clone> Pools<S, W> {
     ) {
         if let Some(reason) = marked.or_else(|| self.must_close(pool_id, opened_at, fresh, now)) {
             self.set_state(id, SlotState::Closing, now);
-            actions.push(Action::Close {
-                slot: id,
-                server,
-                reason,
-            });
-            return;
+            return actions.close(id, server, reason);
         }
         if !self.starving.is_empty()
             && let Some(needy) = self.poorer(pool_id, now)
         {
             self.mark_evicted(id, needy, now);
-            actions.push(Action::Close {
-                slot: id,
-                server,
-                reason: CloseReason::Evicted,
-            });
-            return;
+            return actions.close(id, server, CloseReason::Evicted);
         }
         if !self.pool(pool_id).waiting.is_empty() {
             self.shed(pool_id, now, actions);

@@ -123,6 +123,15 @@ impl<S, W> Actions<S, W> {
         };
     }
 
+    #[cold]
+    pub(crate) fn close(&mut self, slot: SlotId, server: S, reason: CloseReason) {
+        self.push(Action::Close {
+            slot,
+            server,
+            reason,
+        });
+    }
+
     pub(crate) fn extend(&mut self, actions: impl IntoIterator<Item = Action<S, W>>) {
         actions.into_iter().for_each(|action| self.push(action));
     }

@@ -173,7 +173,9 @@ impl Default for ServerStatements {
 impl ServerStatements {
     /// Whether the server has the statement; it counts as used now.
     pub fn touch(&mut self, id: StatementId) -> bool {
-        self.by_use.get(&id).is_some()
+        // Mostly it was used last as well, and then nothing changes.
+        let last = self.by_use.peek_mru();
+        last.is_some_and(|(last, _)| *last == id) || self.by_use.get(&id).is_some()
     }
 
     /// The server has been taught the statement.

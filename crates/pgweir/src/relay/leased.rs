@@ -58,7 +58,6 @@ impl Session {
             state.clocks.query_start = Some(asked);
             state.clocks.transaction_start = Some(now);
             state.requested_at = asked;
-            state.ticket = None;
             state.link = Some(slot);
         }
         server.work.begin(stage, asked, now);

@@ -83,7 +83,6 @@ impl Session {
                     let mut state = self.client.state();
                     state.clocks.begin_wait(now);
                     state.requested_at = now;
-                    state.ticket = Some(ticket);
                     state.wait_notified = false;
                     drop(state);
                     self.line.put_back(input, &desk.scratch);
@@ -106,10 +105,28 @@ impl Session {
         desk: &mut Desk,
         ticket: Ticket,
     ) -> Poll<Result<(), Farewell>> {
+        if self.client.has_mail()
+            && let Some(answered) = self.read_mail(ticket)
+        {
+            return Poll::Ready(answered);
+        }
+        if self.line.has_unsent()
+            && let Poll::Ready(Err(_)) = self.line.poll_drain(cx)
+        {
+            return Poll::Ready(Err(Farewell::ClientGone));
+        }
+        let gone = self
+            .line
+            .poll_gone(cx, &mut desk.scratch, WAITING_BYTES_MAX);
+        gone.map(|_| Err(Farewell::ClientGone))
+    }
+
+    /// Orders and answers for the client that waits. `None` if it goes on waiting.
+    fn read_mail(&mut self, ticket: Ticket) -> Option<Result<(), Farewell>> {
         let (canceled, notify) = self.client.take_wait_orders();
         if canceled {
             self.cancel_wait(ticket);
-            return Poll::Ready(Ok(()));
+            return Some(Ok(()));
         }
         match self.client.take_mail() {
             Some(Mail::Lease(lease)) => {
@@ -121,25 +138,17 @@ impl Session {
                     // What the client sent is still there: it asks again.
                     self.place = Place::Idle;
                 }
-                return Poll::Ready(Ok(()));
+                return Some(Ok(()));
             }
             Some(Mail::Refused(refusal)) => {
-                return Poll::Ready(self.go_without(Farewell::Refused(*refusal)));
+                return Some(self.go_without(Farewell::Refused(*refusal)));
             }
             Some(Mail::Greet) | None => {}
         }
         if notify {
             self.tell_waiting();
         }
-        if self.line.has_unsent()
-            && let Poll::Ready(Err(_)) = self.line.poll_drain(cx)
-        {
-            return Poll::Ready(Err(Farewell::ClientGone));
-        }
-        let gone = self
-            .line
-            .poll_gone(cx, &mut desk.scratch, WAITING_BYTES_MAX);
-        gone.map(|_| Err(Farewell::ClientGone))
+        None
     }
 
     /// The query that waits is not wanted any more: the client is answered as if it had run. A
@@ -211,7 +220,6 @@ impl Session {
         let now = Instant::now();
         let mut state = self.client.state();
         state.request = state.request.wrapping_add(1);
-        state.ticket = None;
         state.clocks.phase = Phase::Idle;
         state.clocks.since = now;
         state.clocks.query_start = None;
