@@ -260,10 +260,10 @@ declare_keys! {
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
         server_down_timeout: Seconds = "0", AtOnce, native "5";
-        /// Seconds in which SIGTERM ends clients between transactions, then the rest; 0 waits until they leave.
-        shutdown_drain_timeout: Seconds = "0", AtOnce, native "60";
         /// Count logins in SHOW STATS and its like, which PgBouncer does only since after 1.25.2.
         show_login_counts: bool = "1", AtOnce, native "1";
+        /// Seconds in which SIGTERM ends clients between transactions, then the rest; 0 waits until they leave.
+        shutdown_drain_timeout: Seconds = "0", AtOnce, native "60";
         /// What becomes of startup parameters that are neither tracked nor ignored.
         startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
         /// Threads that serve connections.
