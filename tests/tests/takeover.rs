@@ -434,6 +434,33 @@ fn suspend_holds_everybody_until_resume() {
 }
 
 #[test]
+fn a_login_that_suspend_meets_comes_to_its_end() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    let mut admin = console(&pooler);
+    let mut client = RawClient::connect(pooler.port);
+    let logins = || {
+        let lists = pooler.console("show lists");
+        lists
+            .find("list", "login_clients")
+            .map(|row| row.number("items"))
+    };
+    eventually(Duration::from_secs(5), logins, |count| *count == Some(1));
+    admin.send(&Batch::new().query("suspend"));
+    eventually(
+        Duration::from_secs(5),
+        || pooler.log(),
+        |log| log.contains("SUSPEND command issued"),
+    );
+    // The pool is new, so the login needs a server.
+    client.start_login(&[("user", &tenant.name), ("database", &tenant.name)]);
+    assert_eq!(client.finish_login(), Ok(()));
+    assert_eq!(story(&admin.until_ready()), "C(SUSPEND) Z(I)");
+    assert_eq!(admin.query("resume"), "C(RESUME) Z(I)");
+    assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
 fn suspend_flushes_a_stream_to_the_end_of_a_message() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(1);

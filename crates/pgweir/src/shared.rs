@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, PoolMode, PoolSettings};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
-use pgweir_pool::{PoolId, PoolLimits, PoolName, Pools, SlotId};
+use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Totals};
 use pgweir_wire::CancelKey;
@@ -459,7 +459,10 @@ impl Shared {
             return Some(Arc::clone(home));
         }
         let rules = Rules::new(config, &name.database, &name.user)?;
-        let gate = self.operator.gate(&name.database);
+        let gate = match self.operator.gate(&name.database) {
+            Gate::Held if self.held.awaits_logins() => Gate::Open,
+            gate => gate,
+        };
         let id = {
             let mut pools = self.pools();
             let scopes = || limits::scopes(name, &rules);

@@ -44,6 +44,8 @@ pub(crate) struct Held {
     pub(super) servers: Mutex<Vec<(SlotId, Box<Server>)>>,
     /// Listeners that accept nobody.
     closed_doors: AtomicUsize,
+    /// Whether clients that were logging in are waited for: a pool that is new needs a server then.
+    awaits_logins: AtomicBool,
     /// Whether logins to servers are to be given up.
     no_logins: AtomicBool,
     /// The console that has ordered all this in order to take over.
@@ -56,6 +58,7 @@ pub(crate) struct Held {
 /// Holds everything. Who cannot be held within `suspend_timeout` is told so and closed. Ends early if
 /// somebody resumes.
 pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
+    shared.held.set_awaits_logins(true);
     shared.operator.set_hold(Hold::Suspended);
     let patience = shared.config().global.suspend_timeout.limit();
     let mut deadline = patience.map(|patience| Instant::now() + patience);
@@ -66,6 +69,7 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
                 .filter(|client| !client.is_greeted())
                 .for_each(|client| client.end(Farewell::SuspendTimeout));
         }
+        shared.held.set_awaits_logins(false);
         shared.pools().hold();
         until(shared, deadline, || !is_opening(shared)).await;
         deadline = deadline.map(|deadline| deadline.max(Instant::now() + TO_PUT_DOWN));
@@ -79,6 +83,7 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
         shared.held.give_logins_up();
         until(shared, None, told_to_hold).await;
     }
+    shared.held.set_awaits_logins(false);
     let mut pools = shared.pools();
     if shared.operator.hold() == Hold::Suspended {
         pools.hold();
@@ -178,6 +183,14 @@ impl Held {
 
     pub(crate) fn is_successor(&self, client: &Client) -> bool {
         self.successor.load(Ordering::Acquire) == client.id
+    }
+
+    pub(crate) fn awaits_logins(&self) -> bool {
+        self.awaits_logins.load(Ordering::Acquire)
+    }
+
+    fn set_awaits_logins(&self, awaits: bool) {
+        self.awaits_logins.store(awaits, Ordering::Release);
     }
 
     fn give_logins_up(&self) {
