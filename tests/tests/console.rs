@@ -149,6 +149,13 @@ fn the_console_speaks_simple_queries_only() {
         "{said}"
     );
     wait_for_log(&pooler, "closing because: bad packet (age=");
+    for mut client in [console(&pooler), tenant.client(&pooler)] {
+        client.send_bytes(b"Q\0\0\0\x01");
+        assert_eq!(
+            client.until_closed(),
+            "E(FATAL 08P01 bad packet header: '5100000001')"
+        );
+    }
     let mut client = console(&pooler);
     client.send(&Batch::new().query("show version").query("show state;"));
     assert_eq!(

@@ -37,7 +37,7 @@ enum Outcome {
 pub(crate) async fn serve(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
-    mut talk: Conversation,
+    talk: &mut Conversation,
     access: Access,
 ) -> Farewell {
     let session = Session::new(access);
@@ -50,7 +50,8 @@ pub(crate) async fn serve(
         let (tag, body) = match message {
             Ok(message) => message,
             Err(Interrupted::Gone) => return Farewell::ClientGone,
-            Err(_) => return Farewell::LoginMessage,
+            Err(Interrupted::Frame(error)) => return Farewell::Header(error),
+            Err(Interrupted::Startup(_)) => return Farewell::LoginMessage,
         };
         if std::mem::take(&mut uncounted) {
             janitor::count_console_session(shared);

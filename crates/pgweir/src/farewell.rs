@@ -14,7 +14,7 @@ use pgweir_config::ErrorCodes;
 use pgweir_pool::{Budget, Gauge, Party, Refusal, Scope};
 use pgweir_session::{Expiry, Refused, Violation};
 use pgweir_wire::backend::Report;
-use pgweir_wire::{Severity, SqlState, StartupError};
+use pgweir_wire::{FrameError, Severity, SqlState, StartupError};
 
 use crate::client::Client;
 use crate::farewell::detail::Explanation;
@@ -63,6 +63,8 @@ pub(crate) enum Farewell {
     NotAllowed,
     /// The configuration makes this login impossible; the log says how.
     Configuration,
+    /// A message of a length that none has.
+    Header(FrameError),
     /// A message in login that does not belong there.
     LoginMessage,
     /// A time limit has passed.
@@ -230,6 +232,7 @@ impl Farewell {
             Self::LoginRejected => "login rejected".into(),
             Self::NotAllowed => "not allowed".into(),
             Self::Configuration => "bouncer config error".into(),
+            Self::Header(error) => header_text(error).into(),
             Self::LoginMessage => "bad packet".into(),
             Self::Expired(expiry) => expiry_text(*expiry).into(),
             Self::Refused(Refusal::Crowded(_)) => "too many clients waiting for a server".into(),
@@ -273,6 +276,7 @@ impl Farewell {
             }
             Self::Startup(_)
             | Self::BytesBehindRequest(_)
+            | Self::Header(_)
             | Self::LoginMessage
             | Self::ConsoleProtocol(_)
             | Self::Violation(_) => match self {
@@ -345,12 +349,19 @@ fn expiry_text(expiry: Expiry) -> &'static str {
     }
 }
 
+/// PgBouncer shows what it has read instead of a header.
+fn header_text(error: &FrameError) -> String {
+    let (FrameError::TooShort { tag, length } | FrameError::TooLong { tag, length, .. }) = error;
+    format!("bad packet header: '{tag:02x}{length:08x}'")
+}
+
 fn violation_text(violation: &Violation) -> Cow<'static, str> {
     match violation {
         Violation::StatementMissing(_) => "prepared statement did not exist".into(),
         Violation::SimpleQuery => "PQexec disallowed".into(),
         Violation::StatementExists(_) => "prepared statement name is already in use".into(),
-        Violation::ClientFrame(_) | Violation::ClientMalformed(_) => "bad packet".into(),
+        Violation::ClientFrame(error) => header_text(error).into(),
+        Violation::ClientMalformed(_) => "bad packet".into(),
         Violation::ClientMessage(_) => "unknown pkt".into(),
         Violation::ServerFrame(_) | Violation::ServerMessage(_) | Violation::ServerMalformed(_) => {
             "unexpected packet from server".into()

@@ -121,13 +121,15 @@ async fn live(beginning: Pin<Box<impl Begin>>) {
 async fn visit_console(
     shared: Arc<Shared>,
     client: Arc<Client>,
-    talk: Conversation,
+    mut talk: Conversation,
     access: Access,
 ) {
     start_idle(&client);
-    let farewell = admin::serve(&shared, &client, talk, access).await;
+    let farewell = admin::serve(&shared, &client, &mut talk, access).await;
     log_end(&shared, &client, &farewell.reason());
     resume_if_last(&shared, &client);
+    forget(&shared, &client);
+    tell(&shared, &client, talk.stream, &farewell).await;
 }
 
 async fn visit_to_cancel(

@@ -230,7 +230,7 @@ pub(crate) struct Rules {
     pub(crate) deadlines: Deadlines,
     /// `max_prepared_statements`, where statements are mapped at all.
     pub(crate) max_prepared: Option<usize>,
-    /// `max_packet_size`
+    /// `max_packet_size`, which counts a message's tag as well.
     pub(crate) max_message: u32,
     /// `disable_pqexec`.
     pub(crate) refuses_queries: bool,
@@ -260,7 +260,7 @@ impl Rules {
             settings,
             deadlines,
             max_prepared,
-            max_message: global.max_packet_size,
+            max_message: global.max_packet_size.saturating_sub(1),
             refuses_queries: global.disable_pqexec,
             resets_always: global.server_reset_query_always
                 && !global.server_reset_query.is_empty(),

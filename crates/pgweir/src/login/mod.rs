@@ -15,7 +15,7 @@ use pgweir_net::Stream;
 use pgweir_net::tls::Hello;
 use pgweir_pool::Scope;
 use pgweir_session::{ClientSide, Values};
-use pgweir_wire::{CancelKey, FirstPacket, ProtocolVersion, StartupMessage};
+use pgweir_wire::{CancelKey, FirstPacket, FrameError, ProtocolVersion, StartupMessage};
 
 use crate::client::{Client, Lease};
 use crate::conversation::{Conversation, Interrupted};
@@ -192,6 +192,7 @@ fn interrupted(interrupted: Interrupted) -> Farewell {
     match interrupted {
         Interrupted::Gone => Farewell::ClientGone,
         Interrupted::Startup(error) => Farewell::Startup(error),
+        Interrupted::Frame(error @ FrameError::TooShort { .. }) => Farewell::Header(error),
         Interrupted::Frame(error) => {
             tracing::debug!("client sent {error}");
             Farewell::LoginMessage
