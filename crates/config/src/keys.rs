@@ -29,7 +29,7 @@ declare_keys! {
         auth_hba_file: String = "", AtOnce;
         /// The file with maps of system users, for rules with `map=`.
         auth_ident_file: String = NULL, AtOnce;
-        /// The parameters of auth_type ldap.
+        /// Which LDAP servers auth_type ldap asks, and how, in the words of a rule: `ldapserver=a ldapbasedn="dc=b"`.
         auth_ldap_options: String = NULL, AtOnce;
         /// The query for the secret of a user who is not in auth_file: $1 is the user, two columns.
         auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", AtOnce, better "it runs with the parameters that the pool's servers begin with", database auth_query;
@@ -73,7 +73,7 @@ declare_keys! {
         dns_max_ttl: Seconds = "15", AtOnce;
         /// Seconds that a failure to resolve a host name is kept.
         dns_nxdomain_ttl: Seconds = "15", AtOnce;
-        /// Seconds between looks at the serial of a DNS zone; 0 is never.
+        /// Seconds between looks at the zones of host names: one whose serial grew has them asked again; 0 is never.
         dns_zone_check_period: Seconds = "0", AtOnce;
         /// Seconds that a client may be idle inside a transaction; 0 is no limit.
         idle_transaction_timeout: Seconds = "0", AtOnce, user idle_transaction_timeout;
@@ -135,7 +135,7 @@ declare_keys! {
         reserve_pool_size: i32 = "0", AtOnce, database reserve_pool_size or reserve_pool, user reserve_pool_size;
         /// Seconds that a client waits before the reserve may be used; 0 is never.
         reserve_pool_timeout: Seconds = "5", AtOnce;
-        /// A resolv.conf of our own.
+        /// A resolv.conf whose name servers are asked for hosts, after /etc/hosts; empty is to ask the system.
         resolv_conf: String = "", Restart;
         /// Buffers handled for one connection before others have their turn; 0 is no limit.
         sbuf_loopcnt: i32 = "5", AtOnce, idle "connections take turns by a number of our own";
