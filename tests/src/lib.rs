@@ -16,10 +16,12 @@ use std::{
 pub use pgweir_harness::*;
 
 pub mod dns;
+pub mod http;
 mod program;
 pub mod raw;
 
 pub use dns::NameServer;
+pub use http::Http;
 pub use program::{Ender, Program, Run, Running, finish};
 pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
 

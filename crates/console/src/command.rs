@@ -164,6 +164,8 @@ shows! {
     Totals "totals";
     /// Every number that limits anything, and its use.
     Budget "budget";
+    /// How times of each database are spread, in microseconds: waits for a server, queries, transactions, holds.
+    StatsHist "stats_hist";
     /// Who holds a server now.
     Holders "holders";
     /// Who holds, or has held, a server in silence.
@@ -183,6 +185,7 @@ impl Show {
             self,
             Self::Budget
                 | Self::Holders
+                | Self::StatsHist
                 | Self::Leaks
                 | Self::Maintenance
                 | Self::Overrides

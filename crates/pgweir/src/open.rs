@@ -30,7 +30,7 @@ use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
 use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
-use crate::{close, credentials, names, pools, survey};
+use crate::{close, credentials, events, names, pools, survey};
 
 /// Starts to open a server with a permit that has been taken.
 pub(crate) fn spawn(
@@ -64,6 +64,7 @@ async fn run(
         }
         Err(failure) => {
             shared.servers.remove(&slot.serial());
+            events::login_failure(&shared, &home, &failure);
             shared.pools().open_failed(slot, failure, Instant::now())
         }
     };
@@ -122,6 +123,7 @@ async fn attempt(
         connected_at: now,
         local: OnceLock::new(),
         tls: OnceLock::new(),
+        certificate_expiry: OnceLock::new(),
         cancel_key: OnceLock::new(),
         welcome: OnceLock::new(),
         prepared: AtomicUsize::new(0),
@@ -369,6 +371,10 @@ impl Opening<'_> {
         }
         match tls.encrypt(stream, self.info.host.as_deref()).await {
             Ok(stream) => {
+                let certificate = stream.peer_certificate();
+                if let Some(expiry) = certificate.and_then(|shown| shown.expiry()) {
+                    let _ = self.info.certificate_expiry.set(expiry);
+                }
                 if let Some(info) = stream.tls_info() {
                     let _ = self.info.tls.set(info);
                     tracing::info!(peer = %self.info, "SSL established: {info}");
