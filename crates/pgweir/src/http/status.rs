@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use pgweir_config::CONSOLE_DATABASE;
 use pgweir_pool::leak::Stage;
 use serde_json::{Map, Value, json};
 
@@ -50,6 +51,9 @@ pub(super) fn ready(shared: &Shared) -> (bool, String) {
 
 /// `/readyz?db=NAME`; `None` if there is no such database.
 pub(super) fn database_ready(shared: &Shared, name: &str) -> Option<(bool, String)> {
+    if name == CONSOLE_DATABASE {
+        return None;
+    }
     shared.config().database(name)?;
     let databases = health::databases(shared, Instant::now());
     let known = databases.iter().find(|database| *database.name == *name);
