@@ -38,7 +38,8 @@ usage: cargo xtask COMMAND
     --write              write docs/benchmarks.md
     --from FILE          use earlier results instead of measuring
     --against FILE       set another measurement beside this one
-  docs                 write docs/reference.md from the declarations of keys, tables, commands and counters
+  docs                 write docs/reference.md and docs/metrics.md from the declarations of keys, tables,
+                       commands, counters and metrics
   check                formatting, lints, documentation; what a change must pass beside the tests
   fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
   help                 this text
