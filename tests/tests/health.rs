@@ -302,3 +302,76 @@ fn a_reload_leaves_the_place_and_says_so() {
     );
     assert_eq!(http.get("/livez").code, 200);
 }
+
+/// Asks for a page with this header.
+fn asked(http: &Http, page: &str, header: &str) -> Answer {
+    let request = format!("GET {page} HTTP/1.1\r\nHost: weir\r\n{header}\r\n\r\n");
+    http.say(request.as_bytes()).expect("an answer")
+}
+
+#[test]
+fn the_status_page_asks_nobody_else_for_anything() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(Http::set(tenant.ini()));
+    let answer = Http::of(&pooler).get("/");
+    assert_eq!(answer.code, 200);
+    assert!(
+        answer.head.contains("content-type: text/html"),
+        "{}",
+        answer.head
+    );
+    assert!(
+        answer.head.contains("default-src 'none'"),
+        "{}",
+        answer.head
+    );
+    for elsewhere in ["http:", "https:", "src=", "url(", "@import", "innerHTML"] {
+        assert!(!answer.body.contains(elsewhere), "{elsewhere}");
+    }
+}
+
+#[test]
+fn the_status_is_for_those_who_have_the_token_or_a_password() {
+    let Some(tenant) = Tenant::new() else { return };
+    // md5(secretlook)
+    let users = "\"boss\" \"secret\"\n\"look\" \"md5a1d6601f685feb443db2973932d17bbb\"\n\
+        \"ann\" \"secret\"\n\"postgres\" \"\"\n";
+    let ini = Http::set(tenant.ini())
+        .file("userlist.txt", users)
+        .set("admin_users", "boss, postgres")
+        .set("stats_users", "look");
+    let token = ini.clone().set("status_token", "letmein");
+    let pooler = start(token);
+    let http = Http::of(&pooler);
+    for page in ["/", "/status.json"] {
+        let refused = http.get(page);
+        assert_eq!(refused.code, 401, "{page}");
+        assert!(
+            refused.head.contains("www-authenticate: Basic"),
+            "{}",
+            refused.head
+        );
+        for (header, code) in [
+            ("Authorization: Bearer letmein", 200),
+            ("Authorization: Bearer letmeout", 401),
+            ("Authorization: Bearer ", 401),
+            // x:letmein, boss:secret, look:secret
+            ("Authorization: Basic eDpsZXRtZWlu", 200),
+            ("Authorization: Basic Ym9zczpzZWNyZXQ=", 200),
+            ("Authorization: Basic bG9vazpzZWNyZXQ=", 200),
+            // ann:secret, boss:wrong, postgres:, and nonsense
+            ("Authorization: Basic YW5uOnNlY3JldA==", 401),
+            ("Authorization: Basic Ym9zczp3cm9uZw==", 401),
+            ("Authorization: Basic cG9zdGdyZXM6", 401),
+            ("Authorization: Basic ???", 401),
+        ] {
+            assert_eq!(asked(&http, page, header).code, code, "{page} {header}");
+        }
+    }
+    for page in ["/metrics", "/livez", "/readyz"] {
+        assert_eq!(http.get(page).code, 200, "{page}");
+    }
+    // Without a token, whoever is on this machine may look.
+    pooler.reload(ini).expect("a good file");
+    assert_eq!(http.get("/status.json").code, 200);
+}

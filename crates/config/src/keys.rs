@@ -272,6 +272,8 @@ declare_keys! {
         shutdown_drain_timeout: Seconds = "0", AtOnce, native "60";
         /// What becomes of startup parameters that are neither tracked nor ignored.
         startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
+        /// What opens the status page and /status.json, beside the passwords of the console's users.
+        status_token: Secret = "", AtOnce, native "";
         /// Threads that serve connections.
         workers: i32 = "1", Restart, native "1";
     }

@@ -312,7 +312,7 @@ impl Value for AuthDatabase {
     }
 }
 
-/// A password. It never appears in logs: neither `Debug` nor `show` tells it.
+/// A password, or none at all. It never appears in logs: neither `Debug` nor `show` tells it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -337,7 +337,8 @@ impl Value for Secret {
     }
 
     fn show(&self) -> Option<String> {
-        Some("****".to_owned())
+        // That there is none is no secret.
+        Some(if self.0.is_empty() { "" } else { "****" }.to_owned())
     }
 
     fn write(&self) -> Option<String> {

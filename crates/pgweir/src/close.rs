@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::series::OTHER;
 use crate::server::{Server, ServerInfo};
 use crate::shared::Shared;
 use crate::{cancel, events, pools};
@@ -44,7 +45,11 @@ pub(crate) fn spawn(
     busy: Busy,
 ) {
     let reason = reason.into();
-    events::disconnect(shared, &server.info.home, &reason);
+    let counted = match &reason {
+        Cow::Borrowed(reason) => reason,
+        Cow::Owned(_) => OTHER,
+    };
+    events::disconnect(shared, &server.info.home, counted);
     if shared.config().global.log_disconnections {
         let age = server.info.connected_at.elapsed().as_secs();
         tracing::info!(peer = %server.info, "closing because: {reason} (age={age}s)");

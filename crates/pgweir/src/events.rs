@@ -1,6 +1,5 @@
 //! What happens seldom enough to be counted by name: errors, failed logins, lost servers.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use pgweir_config::ErrorCodes;
@@ -87,12 +86,8 @@ pub(crate) fn login_failure(shared: &Shared, home: &PoolHome, failure: &Failure)
     lock(&shared.events).login_failures.count(name, other);
 }
 
-/// A server is being closed, for a reason of a few.
-pub(crate) fn disconnect(shared: &Shared, home: &PoolHome, reason: &Cow<'static, str>) {
-    let reason = match reason {
-        Cow::Borrowed(reason) => reason,
-        Cow::Owned(_) => OTHER,
-    };
+/// A server is being closed, for one of a few reasons.
+pub(crate) fn disconnect(shared: &Shared, home: &PoolHome, reason: &'static str) {
     let name = (Arc::clone(&home.series.database), reason);
     let other = || (OTHER.into(), reason);
     lock(&shared.events).disconnects.count(name, other);

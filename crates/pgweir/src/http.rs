@@ -5,6 +5,7 @@
 //! by another thread, one at a time, and at most half of the time: whoever asks without end takes
 //! half a processor and no more.
 
+mod access;
 mod answer;
 mod metrics;
 mod status;
@@ -18,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pgweir_config::{Config, Dialect, Endpoint, Endpoints, Settings, Value as _};
 use pgweir_net::{
-    ListenOptions, Listener, Stream, TcpOptions, UnixPermissions, resolve_listen_address,
+    Address, ListenOptions, Listener, Stream, TcpOptions, UnixPermissions, resolve_listen_address,
 };
 use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -71,7 +72,7 @@ impl Http {
         }
     }
 
-    /// Has a page written in its turn, by another thread; `write` is told how long the last one took.
+    /// Has a page written, or another thing done that takes its time, in its turn, by another thread; `write` is told how long the last one took.
     async fn write<T: Send + 'static>(
         &self,
         write: impl FnOnce(Duration) -> T + Send + 'static,
@@ -182,12 +183,12 @@ async fn run(shared: Arc<Shared>, listener: Listener) {
         tokio::select! {
             () = changed => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     connections.retain(|connection| !connection.is_finished());
                     if connections.len() >= CONNECTIONS_MAX && let Some(oldest) = connections.pop_front() {
                         oldest.abort();
                     }
-                    let task = tokio::spawn(serve(Arc::clone(&shared), stream));
+                    let task = tokio::spawn(serve(Arc::clone(&shared), stream, peer));
                     connections.push_back(task.abort_handle());
                 }
                 Err(error) => {
@@ -200,8 +201,8 @@ async fn run(shared: Arc<Shared>, listener: Listener) {
 }
 
 /// One request and its answer.
-async fn serve(shared: Arc<Shared>, stream: Stream) {
-    let answer = service_fn(move |request| answer::to(Arc::clone(&shared), request));
+async fn serve(shared: Arc<Shared>, stream: Stream, peer: Address) {
+    let answer = service_fn(move |request| answer::to(Arc::clone(&shared), peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)

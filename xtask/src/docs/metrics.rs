@@ -14,19 +14,27 @@ const INTRODUCTION: &str = "\
 # Metrics and health
 
 `metrics_listen` says where they are served: `127.0.0.1:9127` in a TOML file, nowhere in an ini file. Addresses with
-ports and paths of Unix sockets, divided by commas. Nobody is asked for a password, so keep it where only monitoring
-gets to.
+ports and paths of Unix sockets, divided by commas. Nobody is asked for a password but for the status, so keep it where
+only monitoring gets to.
 
 | path | what |
 |---|---|
 | `/metrics` | for Prometheus, in the text format 0.0.4 |
-| `/livez` | 200 while the process works, 503 if its clock-work has not turned for ten seconds |
+| `/livez` | 200 while the process works, 503 if its janitor has not come for ten seconds |
 | `/readyz` | 200 if clients are served here, 503 if not, with the reasons; `?db=NAME` for one database |
-| `/status.json` | databases, pools, limits, leak suspects |
+| `/` | the status, for people: databases, pools, limits, leak suspects; nothing can be changed there |
+| `/status.json` | the same, for programs |
 
 A connection is for one request and lives for 15 seconds at most. There are 32 of them for each address; who comes
 then takes the place of the oldest. Pages are written by a thread of their own, one at a time and at most half of the
 time. They are there as long as the process is, also while it waits for its clients to leave.
+
+## Status
+
+On the machine itself everybody may see it, as long as `status_token` is empty. From elsewhere, and with a token
+everywhere, it takes `Authorization: Bearer TOKEN`, or a browser's login with the token as the password, or with the name and
+the password of an `admin_users` or `stats_users` who is in `auth_file`. Behind a proxy on the same machine, set a token. The page asks
+nobody but the pooler for anything, and shows no statements.
 
 ## Ready
 

@@ -6,21 +6,33 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
+use pgweir_net::Address;
 use pgweir_stats::prometheus;
 
-use super::{metrics, status};
+use super::{access, metrics, status};
 use crate::shared::Shared;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+const STATUS: &str = include_str!("status.html");
+
+/// The status page asks this place only, and is nobody's frame.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+    connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 const PLACES: &str = "\
 /metrics      for Prometheus
 /livez        whether the process works
 /readyz       whether clients are served; ?db=NAME for one database
-/status.json  databases, limits and leak suspects
+/             databases, limits and leak suspects, for people
+/status.json  the same for programs
 ";
 
 /// A page.
@@ -49,15 +61,23 @@ impl Body for Page {
 /// Answers a request; a body that it may have is not read.
 pub(super) async fn to(
     shared: Arc<Shared>,
+    peer: Address,
     request: Request<Incoming>,
 ) -> Result<Response<Page>, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut answer = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n");
-        let allowed = HeaderValue::from_static("GET, HEAD");
-        answer.headers_mut().insert(ALLOW, allowed);
+        set(&mut answer, ALLOW, "GET, HEAD");
         return Ok(answer);
     }
-    Ok(match request.uri().path() {
+    let path = request.uri().path();
+    if matches!(path, "/" | "/status.json")
+        && !access::is_allowed(&shared, &peer, request.headers()).await
+    {
+        let mut answer = page(StatusCode::UNAUTHORIZED, TEXT, "a user of the console\n");
+        set(&mut answer, WWW_AUTHENTICATE, "Basic realm=\"pgweir\"");
+        return Ok(answer);
+    }
+    Ok(match path {
         "/metrics" => written(&shared, prometheus::CONTENT_TYPE, metrics::page).await,
         "/status.json" => written(&shared, JSON, |shared, _| status::page(shared)).await,
         "/livez" | "/healthz" => {
@@ -74,7 +94,11 @@ pub(super) async fn to(
                 None => page(StatusCode::NOT_FOUND, TEXT, "no such database\n"),
             },
         },
-        "/" => page(StatusCode::OK, TEXT, PLACES),
+        "/" => {
+            let mut answer = page(StatusCode::OK, HTML, STATUS);
+            set(&mut answer, CONTENT_SECURITY_POLICY, POLICY);
+            answer
+        }
         _ => page(StatusCode::NOT_FOUND, TEXT, PLACES),
     })
 }
@@ -101,10 +125,15 @@ fn code(good: bool) -> StatusCode {
 fn page(code: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Page> {
     let mut answer = Response::new(Page(Some(text.into())));
     *answer.status_mut() = code;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    set(&mut answer, CONTENT_TYPE, kind);
+    set(&mut answer, CACHE_CONTROL, "no-store");
+    set(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
     answer
+}
+
+fn set(answer: &mut Response<Page>, name: HeaderName, value: &'static str) {
+    let value = HeaderValue::from_static(value);
+    answer.headers_mut().insert(name, value);
 }
 
 /// The value of `db` in a query string.

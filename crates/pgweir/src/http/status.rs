@@ -1,14 +1,16 @@
 //! Health and status, in JSON.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use pgweir_config::CONSOLE_DATABASE;
+use pgweir_pool::PoolName;
 use pgweir_pool::leak::Stage;
 use serde_json::{Map, Value, json};
 
 use crate::health::{self, Database, State};
-use crate::shared::{Shared, lock};
+use crate::shared::{PoolHome, Shared, lock};
 use crate::{leaks, series, show};
 
 /// Databases, limits and clients that are listed; there may be any number of them.
@@ -79,6 +81,7 @@ fn database_state(database: &Database) -> Value {
 pub(super) fn page(shared: &Shared) -> String {
     let now = Instant::now();
     let databases = health::databases(shared, now);
+    let homes = shared.homes();
     let page = json!({
         "product": "pgweir",
         "version": env!("CARGO_PKG_VERSION"),
@@ -87,7 +90,7 @@ pub(super) fn page(shared: &Shared) -> String {
         "ready": health::is_ready(shared, &databases),
         "clients": shared.clients.len(),
         "servers": shared.servers.len(),
-        "databases": listed(&databases, |database| of_database(database, now)),
+        "databases": listed(&databases, |database| of_database(&homes, database, now)),
         "limits": listed(&show::budget::rows(shared), limit),
         "leak_suspects": leak_suspects(shared, now),
     });
@@ -98,7 +101,11 @@ fn listed<T>(all: &[T], shown: impl Fn(&T) -> Value) -> Vec<Value> {
     all.iter().take(LISTED_MAX).map(shown).collect()
 }
 
-fn of_database(database: &Database, now: Instant) -> Value {
+fn of_database(
+    homes: &BTreeMap<PoolName, Arc<PoolHome>>,
+    database: &Database,
+    now: Instant,
+) -> Value {
     let sum = |count: fn(&pgweir_pool::view::PoolView) -> u32| -> u32 {
         database.pools.iter().map(count).sum()
     };
@@ -114,6 +121,7 @@ fn of_database(database: &Database, now: Instant) -> Value {
             "clients": pool.clients,
             "waiting": pool.waiting,
             "servers": pool.total(),
+            "limit": homes.get(&pool.name).and_then(|home| home.rules().settings.pool_size),
             "busy": pool.leased,
             "idle": pool.idle,
         })

@@ -67,10 +67,10 @@ fn lists(counts: &ListCounts, page: &mut Page) {
 
 fn databases(shared: &Shared, page: &mut Page) {
     let config = shared.config();
+    let mut rows = show::databases(shared);
     let names = lock(&shared.names);
     let has_name =
         |name: &str| name == CONSOLE_DATABASE || *names.of_database(name, &config) == *name;
-    let mut rows = show::databases(shared);
     rows.retain(|row| has_name(&row.name));
     drop(names);
     for (index, metric) in DATABASES.iter().enumerate() {
