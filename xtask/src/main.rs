@@ -39,7 +39,7 @@ usage: cargo xtask COMMAND
     --from FILE          use earlier results instead of measuring
     --against FILE       set another measurement beside this one
   docs                 write docs/reference.md and docs/metrics.md from the declarations of keys, tables,
-                       commands, counters and metrics
+                       commands, counters and metrics, and the rules for Kubernetes from those of Prometheus
   check                formatting, lints, documentation; what a change must pass beside the tests
   fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
   help                 this text
