@@ -12,7 +12,7 @@ use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
-use crate::{leaks, maintenance, overrides, pools, survey};
+use crate::{consumers, leaks, maintenance, overrides, pools, survey};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
@@ -34,6 +34,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             keep_pools(&shared, now);
             survey::refresh(&shared, now);
             leaks::look(&shared, now);
+            consumers::look(&shared, now);
         }
         forget_autodbs(&shared, now);
         maintenance::expire(&shared, now);
