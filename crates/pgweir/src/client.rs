@@ -141,6 +141,8 @@ pub(crate) struct State {
     pub(crate) request: u32,
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
+    /// The start of a query that was canceled because of `query_timeout`, and when that was done.
+    pub(crate) cut_short: Option<(Instant, Instant)>,
     pub(crate) application_name: Arc<str>,
 }
 
@@ -218,6 +220,7 @@ impl Client {
                 link: None,
                 request: 0,
                 wait_notified: false,
+                cut_short: None,
                 application_name: "".into(),
             }),
             has_mail: AtomicBool::new(false),
