@@ -42,16 +42,12 @@ fn a_database_that_stops_and_comes_back_is_seen_without_any_client() {
     assert_eq!(http.get("/readyz?db=app").code, 200);
     assert_eq!(http.get("/readyz?db=pgbouncer").code, 404);
 
-    // Of this one nothing is known before somebody asks for it.
-    let login = [("user", "postgres"), ("database", "gone")];
-    assert_eq!(http.get("/readyz?db=gone").code, 200);
-    let mut asking = RawClient::connect(pooler.port);
-    asking.start_login(&login);
+    // Nobody has ever asked for this one.
     eventually(SOON, || http.get("/readyz?db=gone"), not_ready);
     let answer = http.get("/readyz");
     assert_eq!(answer.code, 200, "one of two is enough: {}", answer.body);
     assert!(
-        answer.body.contains("\"gone: no server login for "),
+        answer.body.contains("\"gone: not reached for "),
         "{}",
         answer.body
     );
@@ -69,7 +65,7 @@ fn a_database_that_stops_and_comes_back_is_seen_without_any_client() {
     let app = [("database", "app")];
     assert_eq!(http.metrics().value("pgweir_database_ready", &app), 0.0);
     assert_eq!(http.get("/livez").code, 200);
-    drop((client, asking));
+    drop(client);
 
     cluster.start_again().expect("it starts");
     eventually(SOON, || http.get("/readyz"), |answer| answer.code == 200);
@@ -171,6 +167,9 @@ fn pg_isready_is_told_that_the_database_is_down() {
         client.send(&Batch::new().query("select 1"));
     }
     eventually(SOON, || ask(&ours), |code| *code == Some(1));
+    // This one finds out by itself: it has never had a client.
+    let cold = pooler("postgres", &cluster);
+    eventually(SOON, || ask(&cold), |code| *code == Some(1));
     let login = [("user", "postgres"), ("database", "app")];
     let refused = RawClient::try_login(ours.port, &login).err();
     let refused = refused.unwrap_or_default();
@@ -182,6 +181,7 @@ fn pg_isready_is_told_that_the_database_is_down() {
     assert_eq!(ask(&inherited), Some(0));
     cluster.start_again().expect("it starts");
     eventually(SOON, || ask(&ours), |code| *code == Some(0));
+    eventually(SOON, || ask(&cold), |code| *code == Some(0));
     let mut client = RawClient::login(ours.port, "app", "postgres");
     assert_eq!(client.value("select 1"), "1");
 }

@@ -182,10 +182,17 @@ fn build(options: &Options) -> Result<Programs, Failure> {
         "pgweir-benches",
     ]))?;
     if !brings_pooler() {
-        step::run(&mut cargo(&["build", "--release", "--package", "pgweir"]))?;
+        step::run(&mut cargo(&[
+            "build",
+            "--profile",
+            "dist",
+            "--package",
+            "pgweir",
+        ]))?;
     }
-    let folder = target()?.join("release");
-    let own = folder.join("pgweir");
+    let target = target()?;
+    let folder = target.join("release");
+    let own = target.join("dist").join("pgweir");
     Ok(Programs {
         pgweir: match env::var_os("PGWEIR_BIN").filter(|_| brings_pooler()) {
             Some(path) => path.into(),

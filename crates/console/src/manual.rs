@@ -46,6 +46,8 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::Totals => columns(&tables::TOTALS),
         Show::Budget => columns(&tables::BUDGET),
         Show::StatsHist => columns(&tables::STATS_HIST),
+        Show::Consumers => columns(&tables::CONSUMERS),
+        Show::Apps => columns(&tables::APPS),
         Show::Holders => columns(&tables::HOLDERS),
         Show::Leaks => columns(&tables::LEAKS),
         Show::Maintenance => columns(&tables::MAINTENANCE),

@@ -1,15 +1,18 @@
 //! Whether the databases can be served, and if not, why: for logins, for whoever asks over HTTP, and
 //! for a look from time to time whether one that was down is there again.
 
+mod reach;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgweir_config::{Config, ErrorCodes, ReadyPolicy};
 use pgweir_pool::view::PoolView;
 use pgweir_pool::{Failure, FailureKind, Gate, PoolId};
 
+use self::reach::Reach;
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{http, pools};
 
@@ -22,7 +25,8 @@ pub(crate) struct Watch {
     /// When that was, in milliseconds since the start.
     looked_ms: AtomicU64,
     /// Databases that have been down so long that clients need not log in to hear of it.
-    down: std::sync::Mutex<BTreeMap<Arc<str>, Failure>>,
+    down: Mutex<BTreeMap<Arc<str>, Failure>>,
+    reach: Mutex<Reach>,
 }
 
 /// One database.
@@ -131,15 +135,21 @@ fn why_not(shared: &Shared, name: &str, pools: &[PoolView], now: Instant) -> Opt
     if let Some(message) = shared.operator.refusal_of_logins(name) {
         return Some(message.to_string());
     }
-    let (_, failure, since) = failing(pools)?;
+    let (trouble, failure, since) = match failing(pools) {
+        Some((_, failure, since)) => ("no server login", failure.clone(), since),
+        None if pools.iter().any(|pool| pool.connected() > 0) => return None,
+        None => {
+            let unreached = lock(&shared.health.reach).unreached(&shared.config(), name);
+            let (failure, since) = unreached?;
+            ("not reached", failure, since)
+        }
+    };
     let seconds = now.saturating_duration_since(since).as_secs();
     let code = failure.sqlstate.map_or(String::new(), |code| {
         format!(" ({})", String::from_utf8_lossy(&code))
     });
-    Some(format!(
-        "no server login for {seconds} s: {}{code}",
-        failure.message
-    ))
+    let message = failure.message;
+    Some(format!("{trouble} for {seconds} s: {message}{code}"))
 }
 
 /// What keeps a database from having any server, in which of its pools, and since when. PostgreSQL
@@ -173,20 +183,46 @@ pub(crate) fn look(shared: &Arc<Shared>, now: Instant) {
     if shared.operator.hold() != Hold::None || !is_watched(&config) {
         return;
     }
-    let timeout = down_timeout(&config);
-    let mut down = BTreeMap::new();
-    for (name, pools) in pools_by_database(shared) {
-        let Some((pool, failure, since)) = failing(&pools) else {
-            continue;
-        };
-        let actions = shared.pools().probe(pool, now);
-        pools::perform(shared, actions);
-        let lasts = timeout.is_some_and(|timeout| now.saturating_duration_since(since) >= timeout);
-        if lasts && failure.kind == FailureKind::Connect {
-            down.insert(name, failure.clone());
+    let of_database = pools_by_database(shared);
+    for pools in of_database.values() {
+        if let Some((pool, ..)) = failing(pools) {
+            let actions = shared.pools().probe(pool, now);
+            pools::perform(shared, actions);
         }
     }
+    reach::look(shared, &config, &of_database, now);
+    let down = match down_timeout(&config) {
+        Some(timeout) => down(shared, &config, &of_database, now, timeout),
+        None => BTreeMap::new(),
+    };
     *lock(&shared.health.down) = down;
+}
+
+/// Databases whose PostgreSQL has not been reached for so long.
+fn down(
+    shared: &Shared,
+    config: &Config,
+    of_database: &BTreeMap<Arc<str>, Vec<PoolView>>,
+    now: Instant,
+    timeout: Duration,
+) -> BTreeMap<Arc<str>, Failure> {
+    let reach = lock(&shared.health.reach);
+    let configured = config.databases.keys().map(|name| Arc::from(name.as_str()));
+    let names: BTreeSet<Arc<str>> = of_database.keys().cloned().chain(configured).collect();
+    let failure = |name: &str| {
+        let pools = of_database.get(name).map_or(&[][..], Vec::as_slice);
+        if let Some((_, failure, since)) = failing(pools) {
+            return Some((failure.clone(), since));
+        }
+        let is_served = pools.iter().any(|pool| pool.connected() > 0);
+        reach.unreached(config, name).filter(|_| !is_served)
+    };
+    let lasts = |since| now.saturating_duration_since(since) >= timeout;
+    let down = names.into_iter().filter_map(|name| {
+        let (failure, since) = failure(&name)?;
+        (failure.kind == FailureKind::Connect && lasts(since)).then_some((name, failure))
+    });
+    down.collect()
 }
 
 /// Whether it matters that a database is down which nobody asks for.

@@ -16,7 +16,7 @@ use pgweir_auth::{
     Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerSecret,
     ServerStep,
 };
-use pgweir_config::{Database, Host, LoadBalanceHosts};
+use pgweir_config::{Config, Database, Host, LoadBalanceHosts};
 use pgweir_net::{Address, Buffered, Stream, Target, UnixName, connect};
 use pgweir_pool::{Failure, FailureKind, PoolId, Scope, SlotId};
 use pgweir_session::{Relay, Values};
@@ -88,7 +88,7 @@ async fn attempt(
     let id = shared.next_id();
     let chosen = match choose_host(shared, home, &rules, slot) {
         Ok(choice) => {
-            let found = find_target(shared, &rules, choice.host).await;
+            let found = find_target(shared, &rules.config, &rules.database, choice.host).await;
             if found.is_err() {
                 choice.failed();
             }
@@ -208,15 +208,16 @@ impl Choice<'_> {
 /// Finds an address of a host; a name that has several gives them in turn.
 async fn find_target(
     shared: &Shared,
-    rules: &Rules,
+    config: &Config,
+    database: &Database,
     host: Option<&Host>,
 ) -> Result<(Target, Option<Arc<str>>), Failure> {
-    let port = rules.database.port();
+    let port = database.port();
     let name = match host {
         None => {
-            let dir = &rules.config.global.unix_socket_dir;
+            let dir = &config.global.unix_socket_dir;
             if dir.is_empty() {
-                let database = &rules.database.name;
+                let database = &database.name;
                 tracing::error!("unix socket dir not configured: {database} (or set its host)");
                 return Err(connect_failure("cannot connect"));
             }
@@ -230,6 +231,38 @@ async fn find_target(
         .ok_or_else(|| connect_failure("server DNS lookup failed"))?;
     Ok((Target::Tcp((ip, port).into()), Some(name.as_str().into())))
 }
+
+/// Whether one of a database's hosts accepts a connection, on which nothing is said.
+pub(crate) async fn reach(
+    shared: &Shared,
+    config: &Config,
+    database: &Database,
+) -> Result<(), Failure> {
+    let hosts = database.hosts();
+    let hosts: Vec<Option<&Host>> = match hosts.is_empty() {
+        true => vec![None],
+        false => hosts.iter().map(Some).collect(),
+    };
+    let patience = config.global.server_connect_timeout.limit();
+    let patience = patience.unwrap_or(REACH_PATIENCE);
+    let mut last = connect_failure("connect failed");
+    for host in hosts {
+        let attempt = async {
+            let (target, _) = find_target(shared, config, database, host).await?;
+            let connected = connect(&target, &shared.tcp_options()).await;
+            connected.map_err(|_| connect_failure("connect failed"))
+        };
+        match timeout(patience, attempt).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(failure)) => last = failure,
+            Err(_) => last = connect_failure("connect timeout"),
+        }
+    }
+    Err(last)
+}
+
+/// How long that may take where `server_connect_timeout` sets no limit.
+const REACH_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The host whose turn it is, or the next one that may have another server; `None` if the database
 /// names no host. A host that is the only one has been asked with the other limits.

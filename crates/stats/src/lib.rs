@@ -18,6 +18,7 @@ mod latency;
 mod ledger;
 pub mod metrics;
 pub mod prometheus;
+pub mod usage;
 
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
 pub use histogram::LatencyHistogram;

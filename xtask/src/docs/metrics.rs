@@ -41,8 +41,9 @@ nobody but the pooler for anything, and shows no statements.
 `/readyz` says 503 while the pooler is suspended or ends, and, as `ready_policy` has it, if no database works (`any`),
 if one does not (`all`), or never because of databases (`process`). A database does not work if it is disabled, drained or
 refused by MAINTENANCE, or if it has no server and the last login failed. One that is paused, or held by
-MAINTENANCE, works: its clients wait here on purpose. One that nobody has asked for yet works, too: nothing is known against it.
-A database that is down is tried again by itself, so it is ready again without any client.
+MAINTENANCE, works: its clients wait here on purpose. None of it needs a client: a failed login is tried again, and a PostgreSQL
+of which nobody has a server is called every `server_login_retry` seconds (every second while it does not answer); that
+connection is closed without a word, which PostgreSQL neither logs nor counts in its limits.
 
 For Kubernetes: `livenessProbe` on `/livez`, `readinessProbe` on `/readyz`, with `metrics_listen = \"*:9127\"`.
 

@@ -49,6 +49,7 @@ impl Farewell {
                 },
             },
             Self::ServerLost | Self::ServerEnded => "server_lost",
+            Self::OutcomeUnknown => "outcome_unknown",
             Self::Violation(violation) => match violation {
                 Violation::StatementMissing(_) | Violation::StatementExists(_) => {
                     "prepared_statement"

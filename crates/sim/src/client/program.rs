@@ -62,7 +62,7 @@ impl Client {
             awaited: Vec::new(),
             usable: self.statements.clone(),
             taken: self.statements.keys().cloned().collect(),
-            risky: self.rng.one_in(2),
+            risky: self.crowded || self.rng.one_in(2),
         };
         match self.rng.between(0, 12) {
             _ if last => self.use_everything(&mut episode),
