@@ -72,7 +72,11 @@ fn word<'a>(text: &'a str, asked: &mut Asked) -> &'a str {
             .extend(labels.filter(|label| !label.is_empty()));
         return after;
     }
-    if next.starts_with('(') || WORDS.contains(&name) {
+    let is_aggregation = ["by", "without"].iter().any(|list| {
+        next.strip_prefix(list)
+            .is_some_and(|rest| !rest.starts_with(is_name))
+    });
+    if next.starts_with('(') || is_aggregation || WORDS.contains(&name) {
         return after;
     }
     let (matchers, after) = match next.strip_prefix('{') {
