@@ -284,6 +284,20 @@ fn slow_and_many_connections_end_and_nobody_else_notices() {
     );
 }
 
+#[test]
+fn whoever_asks_without_end_is_slowed_down() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(Http::set(tenant.ini()));
+    let http = Http::of(&pooler);
+    let begun = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(http.get("/readyz").code, 200);
+    }
+    // Fifty are free, and then there are a hundred in a second.
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(1_400), "{took:?}");
+}
+
 fn pooler_files(pooler: &Pooler) -> f64 {
     Http::of(pooler).metrics().value("process_open_fds", &[])
 }

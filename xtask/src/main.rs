@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+mod counts;
 mod demo;
 mod docs;
 mod fuzz;
@@ -38,6 +39,7 @@ usage: cargo xtask COMMAND
     --write              write docs/benchmarks.md
     --from FILE          use earlier results instead of measuring
     --against FILE       set another measurement beside this one
+  counts [--write]     instructions on the hot path (valgrind), compared with docs/counts.md
   docs                 write docs/reference.md and docs/metrics.md from the declarations of keys, tables,
                        commands, counters and metrics, and the rules for Kubernetes from those of Prometheus
   check                formatting, lints, documentation; what a change must pass beside the tests
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["check"] => check::run(),
+        ["counts", rest @ ..] => counts::run(rest),
         ["docs"] => docs::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,7 +1,8 @@
 //! Metrics and health over HTTP, beside the pooling and never in its way: who may connect, how many
 //! at once, and for how long.
 //!
-//! A scraper that is slow or rude costs one of a few connections for a few seconds. Pages are written
+//! A scraper that is slow or rude costs one of a few connections for a few seconds, and there are
+//! only so many in a second. Pages are written
 //! by another thread, one at a time, and at most half of the time: whoever asks without end takes
 //! half a processor and no more.
 
@@ -12,12 +13,13 @@ mod status;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pgweir_config::{Config, Dialect, Endpoint, Endpoints, Settings, Value as _};
+use pgweir_config::{Config, Dialect, Endpoint, Settings};
 use pgweir_net::{
     Address, ListenOptions, Listener, Stream, TcpOptions, UnixPermissions, resolve_listen_address,
 };
@@ -30,6 +32,14 @@ use crate::shared::{Shared, Shutdown};
 /// Connections of one listener. Who comes when there are so many takes the place of the oldest, which
 /// is the slowest.
 const CONNECTIONS_MAX: usize = 32;
+
+/// Time between two connections, and for how long it may be ignored: a hundred in a second, and fifty
+/// at once.
+const PACE: Duration = Duration::from_millis(10);
+const BURST: Duration = Duration::from_millis(500);
+
+/// Connections that wait for their turn in the kernel.
+const BACKLOG: u32 = 128;
 
 /// How long a connection lives: for one request and its answer.
 const CONNECTION_TIME: Duration = Duration::from_secs(15);
@@ -51,40 +61,31 @@ const TAKEOVER_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Http {
     /// Whoever writes a page has this, and begins not before the moment in it.
-    lane: Arc<Mutex<Lane>>,
-}
-
-#[derive(Debug)]
-struct Lane {
-    free_at: Instant,
-    /// How long the last page took.
-    last: Duration,
+    lane: Arc<Mutex<Instant>>,
+    /// How long the last metrics page took, in microseconds.
+    last_us: AtomicU64,
 }
 
 impl Http {
     pub(crate) fn new(now: Instant) -> Self {
-        let lane = Lane {
-            free_at: now,
-            last: Duration::ZERO,
-        };
         Self {
-            lane: Arc::new(Mutex::new(lane)),
+            lane: Arc::new(Mutex::new(now)),
+            last_us: AtomicU64::new(0),
         }
     }
 
-    /// Has a page written, or another thing done that takes its time, in its turn, by another thread; `write` is told how long the last one took.
+    /// Has a page written, or another thing done that takes its time, in its turn, by another thread.
     async fn write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(Duration) -> T + Send + 'static,
+        write: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let mut lane = Arc::clone(&self.lane).lock_owned().await;
-        let pause = lane.free_at.saturating_duration_since(Instant::now());
+        let mut free_at = Arc::clone(&self.lane).lock_owned().await;
+        let pause = free_at.saturating_duration_since(Instant::now());
         sleep(pause).await;
         let written = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            let page = write(lane.last);
-            lane.last = begun.elapsed();
-            lane.free_at = Instant::now() + lane.last;
+            let page = write();
+            *free_at = Instant::now() + begun.elapsed();
             page
         });
         written.await.ok()
@@ -114,7 +115,7 @@ fn is_default(config: &Config) -> bool {
 
 fn bind(settings: &Settings, tcp: TcpOptions) -> Result<Vec<Listener>, String> {
     let options = ListenOptions {
-        backlog: CONNECTIONS_MAX as u32,
+        backlog: BACKLOG,
         reuse_port: false,
         tcp,
     };
@@ -164,7 +165,7 @@ pub(crate) async fn take_over(shared: Arc<Shared>) {
 
 /// Whether anybody is to be told how databases are.
 pub(crate) fn is_on(settings: &Settings) -> bool {
-    settings.metrics_listen != Endpoints::parse("").unwrap_or_default()
+    !settings.metrics_listen.list().is_empty()
 }
 
 /// Serves what connects to a listener, until the process ends: also while it waits for its clients.
@@ -175,6 +176,7 @@ pub(crate) fn start(shared: &Arc<Shared>, listener: Listener) -> JoinHandle<()> 
 
 async fn run(shared: Arc<Shared>, listener: Listener) {
     let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+    let mut next = Instant::now();
     loop {
         let changed = shared.operator.changed.notified();
         if shared.operator.shutdown() == Shutdown::Now {
@@ -190,6 +192,7 @@ async fn run(shared: Arc<Shared>, listener: Listener) {
                     }
                     let task = tokio::spawn(serve(Arc::clone(&shared), stream, peer));
                     connections.push_back(task.abort_handle());
+                    sleep(pace(&mut next, Instant::now())).await;
                 }
                 Err(error) => {
                     tracing::error!("accept() failed on {}: {error}", listener.name());
@@ -198,6 +201,13 @@ async fn run(shared: Arc<Shared>, listener: Listener) {
             },
         }
     }
+}
+
+/// How long to wait for the next connection, after one at `now`.
+fn pace(next: &mut Instant, now: Instant) -> Duration {
+    let earliest = now.checked_sub(BURST).unwrap_or(now);
+    *next = earliest.max(*next) + PACE;
+    next.saturating_duration_since(now)
 }
 
 /// One request and its answer.
@@ -214,5 +224,22 @@ async fn serve(shared: Arc<Shared>, stream: Stream, peer: Address) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("HTTP: {error}"),
         Err(_) => tracing::debug!("HTTP: a connection took too long"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_free_and_then_there_is_a_pace() {
+        let start = Instant::now();
+        let (mut next, mut now) = (start, start + 10 * BURST);
+        let waits: Vec<Duration> = (0..60).map(|_| pace(&mut next, now)).collect();
+        assert!(waits[..50].iter().all(Duration::is_zero), "{waits:?}");
+        assert_eq!(waits[50], PACE);
+        assert_eq!(waits[59], 10 * PACE);
+        now += 10 * BURST;
+        assert!(pace(&mut next, now).is_zero());
     }
 }

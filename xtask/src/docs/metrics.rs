@@ -25,8 +25,8 @@ only monitoring gets to.
 | `/` | the status, for people: databases, pools, limits, leak suspects; nothing can be changed there |
 | `/status.json` | the same, for programs |
 
-A connection is for one request and lives for 15 seconds at most. There are 32 of them for each address; who comes
-then takes the place of the oldest. Pages are written by a thread of their own, one at a time and at most half of the
+A connection is for one request and lives for 15 seconds at most. There are 32 of them for each address, and a hundred in
+a second; who comes then takes the place of the oldest. Pages are written by a thread of their own, one at a time and at most half of the
 time. They are there as long as the process is, also while it waits for its clients to leave.
 
 ## Status
@@ -43,7 +43,8 @@ if one does not (`all`), or never because of databases (`process`). A database d
 refused by MAINTENANCE, or if it has no server and the last login failed. One that is paused, or held by
 MAINTENANCE, works: its clients wait here on purpose. None of it needs a client: a failed login is tried again, and a PostgreSQL
 of which nobody has a server is called every `server_login_retry` seconds (every second while it does not answer); that
-connection is closed without a word, which PostgreSQL neither logs nor counts in its limits.
+connection is closed without a word, which PostgreSQL does not log (unless `log_connections` is on) and which takes none of its
+`max_connections`.
 
 For Kubernetes: `livenessProbe` on `/livez`, `readinessProbe` on `/readyz`, with `metrics_listen = \"*:9127\"`.
 

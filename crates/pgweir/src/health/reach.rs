@@ -1,5 +1,6 @@
 //! Whether PostgreSQL can be reached at all, where nobody has a server of it: a connection is opened from
-//! time to time, and closed without a word. PostgreSQL logs nothing of that, and counts it in no limit.
+//! time to time, and closed without a word. PostgreSQL logs nothing of that, unless it logs every
+//! connection, and it takes none of `max_connections`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

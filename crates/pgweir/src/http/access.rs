@@ -58,7 +58,7 @@ async fn is_of_console(shared: &Arc<Shared>, given: BasicCredentials) -> bool {
         return false;
     }
     let files = shared.files();
-    let check = move |_| {
+    let check = move || {
         let secret = files.users.secret(&given.user);
         secret.is_some_and(|secret| secret.is_of(&given.password, &given.user))
     };

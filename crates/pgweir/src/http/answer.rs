@@ -79,7 +79,7 @@ pub(super) async fn to(
     }
     Ok(match path {
         "/metrics" => written(&shared, prometheus::CONTENT_TYPE, metrics::page).await,
-        "/status.json" => written(&shared, JSON, |shared, _| status::page(shared)).await,
+        "/status.json" => written(&shared, JSON, status::page).await,
         "/livez" | "/healthz" => {
             let (alive, text) = status::alive(&shared);
             page(code(alive), JSON, text)
@@ -106,10 +106,10 @@ pub(super) async fn to(
 async fn written(
     shared: &Arc<Shared>,
     kind: &'static str,
-    write: impl FnOnce(&Shared, std::time::Duration) -> String + Send + 'static,
+    write: impl FnOnce(&Shared) -> String + Send + 'static,
 ) -> Response<Page> {
     let known = Arc::clone(shared);
-    match shared.http.write(move |last| write(&known, last)).await {
+    match shared.http.write(move || write(&known)).await {
         Some(text) => page(StatusCode::OK, kind, text),
         None => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug\n"),
     }

@@ -7,19 +7,24 @@ mod limits;
 mod pools;
 mod process;
 
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use pgweir_stats::prometheus::Page;
 
+use crate::server::micros;
 use crate::shared::Shared;
 
-/// The page; the last one took so long to write.
-pub(super) fn page(shared: &Shared, last: Duration) -> String {
+/// The page.
+pub(super) fn page(shared: &Shared) -> String {
+    let begun = Instant::now();
     let mut page = Page::new();
-    process::write(shared, last, &mut page);
+    process::write(shared, &mut page);
     pools::write(shared, &mut page);
     limits::write(shared, &mut page);
     events::write(shared, &mut page);
     exporter::write(shared, &mut page);
+    let took = micros(begun.elapsed());
+    shared.http.last_us.store(took, Ordering::Relaxed);
     page.into_text()
 }

@@ -1,26 +1,28 @@
 //! The process: what it is, since when, and what it takes from the machine.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::{Instant, UNIX_EPOCH};
 
 use pgweir_stats::metrics::{
     BUILD_INFO, DATABASE_READY, PROCESS_CPU, PROCESS_FILES, PROCESS_FILES_MAX, PROCESS_MEMORY,
     READY, SCRAPE, START_TIME, STATE,
 };
-use pgweir_stats::prometheus::Page;
+use pgweir_stats::prometheus::{Page, seconds};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::health::{self, State};
 use crate::shared::{Shared, lock};
 use crate::show::budget;
 
-pub(super) fn write(shared: &Shared, last: Duration, page: &mut Page) {
+pub(super) fn write(shared: &Shared, page: &mut Page) {
     let version = env!("CARGO_PKG_VERSION");
     page.family(&BUILD_INFO)
         .sample(&[version, pgweir_console::VERSION], 1_u64);
     let started = shared.started_on.duration_since(UNIX_EPOCH);
     page.family(&START_TIME)
         .sample(&[], started.unwrap_or_default().as_secs_f64());
-    page.family(&SCRAPE).sample(&[], last.as_secs_f64());
+    let last_us = shared.http.last_us.load(Ordering::Relaxed);
+    page.family(&SCRAPE).sample(&[], seconds(last_us));
     let state = State::now(shared);
     let mut family = page.family(&STATE);
     for other in State::ALL {
