@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         Ok(Request::Help(text)) => say(text),
         Ok(Request::Check(file)) => check::run(&file),
         Ok(Request::Convert(file)) => convert::run(&file),
+        Ok(Request::Tool(arguments)) => pgweir_tool::run(arguments),
         Ok(Request::Run(options)) => run(&options),
         Err(text) => {
             let name = name.display();
