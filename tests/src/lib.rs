@@ -20,7 +20,7 @@ mod program;
 pub mod raw;
 
 pub use dns::NameServer;
-pub use program::{Ender, Program, Run, Running, finish};
+pub use program::{Ender, Program, Run, Running, finish, finish_within};
 pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
 
 /// The PostgreSQL that all tests of one program share, or nothing after saying why the test is skipped. Its guard

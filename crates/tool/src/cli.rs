@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{budget, drain, kill, leaks, maintenance, resize};
+use crate::{budget, doctor, drain, incident, kill, leaks, maintenance, report, resize, top, why};
 
 /// Commands that speak to a running pooler.
 #[derive(Debug, Parser)]
@@ -16,12 +16,17 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Budget(budget::Arguments),
+    Doctor(doctor::Arguments),
+    Why(why::Arguments),
+    Top(top::Arguments),
     Leaks(leaks::Arguments),
     Kill(kill::Arguments),
     Maintenance(maintenance::Arguments),
-    Resize(resize::Arguments),
     Drain(drain::Arguments),
+    Resize(resize::Arguments),
+    Budget(budget::Arguments),
+    Incident(incident::Arguments),
+    Report(report::Arguments),
 }
 
 /// Where the pooler's console is, and how to print. Every command has these.

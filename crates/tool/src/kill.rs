@@ -22,7 +22,7 @@ const KILL_MAX: Duration = Duration::from_secs(60);
 /// server_idle_timeout trims them, and RECONNECT on the console replaces them.
 ///
 /// Conditions can also be written as the console reads them:
-///   pgweir kill \"app = 'report' AND state = 'idle in transaction' AND held > '5min'\"
+///   pgweir kill "app = 'report' AND state = 'idle in transaction' AND held > '5min'"
 ///
 /// Exit codes: 0 done, or listed; 1 nobody fits, or the pooler refuses; 2 the conditions
 /// make no sense, or the pooler cannot be asked.

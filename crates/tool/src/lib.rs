@@ -9,19 +9,24 @@
 mod budget;
 mod cli;
 mod console;
+mod doctor;
 mod drain;
+mod incident;
 mod kill;
 mod leaks;
 mod maintenance;
 mod print;
 mod quote;
 mod reach;
+mod report;
 mod resize;
 mod table;
 #[cfg(test)]
 mod testing;
 mod time;
+mod top;
 mod trouble;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -73,6 +78,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn carry_out(command: Command) -> Result<Verdict, trouble::Trouble> {
     match command {
+        Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Top(arguments) => top::run(&arguments).await,
+        Command::Incident(arguments) => incident::run(&arguments).await,
+        Command::Report(arguments) => report::run(&arguments).await,
+        Command::Why(arguments) => why::run(&arguments).await,
         Command::Budget(arguments) => budget::run(&arguments).await,
         Command::Leaks(arguments) => leaks::run(&arguments).await,
         Command::Kill(arguments) => kill::run(&arguments).await,
@@ -83,7 +93,19 @@ async fn carry_out(command: Command) -> Result<Verdict, trouble::Trouble> {
 }
 
 /// The commands, in the order of the help.
-pub const COMMANDS: &[&str] = &["budget", "leaks", "kill", "maintenance", "resize", "drain"];
+pub const COMMANDS: &[&str] = &[
+    "doctor",
+    "why",
+    "top",
+    "leaks",
+    "kill",
+    "maintenance",
+    "drain",
+    "resize",
+    "budget",
+    "incident",
+    "report",
+];
 
 /// Whether a word is one of the commands.
 pub fn is_command(word: &str) -> bool {
