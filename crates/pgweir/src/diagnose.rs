@@ -115,13 +115,16 @@ fn target(shared: &Shared, home: &PoolHome, rules: &Rules) -> String {
         .database
         .host_names(&rules.config.global.unix_socket_dir);
     let found = secret::find(shared, home, rules);
+    let source = match found.is_empty() {
+        true => String::new(),
+        false => format!(" from {}", found.source),
+    };
     format!(
-        "database {} at {} as user {}, with {} from {}",
+        "database {} at {} as user {}, with {}{source}",
         rules.database.dbname(),
         hosts.join(", "),
         home.name.user,
         found.kind(),
-        found.source
     )
 }
 

@@ -17,7 +17,7 @@ const KEPT: Duration = Duration::from_secs(15 * 60);
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Databases that are told apart in one second, those with most clients first.
+/// Databases that are told apart in one second, those in trouble and those with most clients first.
 const DATABASES_MAX: usize = 16;
 
 /// A client that has been silent in a transaction for less is at work.
@@ -67,7 +67,9 @@ impl Samples {
     }
 
     fn add(&mut self, now: Instant, mut samples: Vec<Sample>) {
-        samples.sort_by_key(|sample| std::cmp::Reverse(sample.clients));
+        samples.sort_by_key(|sample| {
+            std::cmp::Reverse((sample.failure.is_some(), sample.waiting, sample.clients))
+        });
         samples.truncate(DATABASES_MAX);
         self.ring.push_back((now, samples));
         let is_old = |at: &Instant| now.saturating_duration_since(*at) > KEPT;
@@ -85,10 +87,11 @@ pub(crate) fn look(shared: &Shared, now: Instant) {
     let mut by_database = pools(shared, now);
     count_silent(shared, now, &mut by_database);
     note_failures(shared, now, &mut by_database);
-    let totals = janitor::database_totals(shared);
+    let totals: HashMap<_, _> = janitor::database_totals(shared).into_iter().collect();
     let mut samples = lock(&shared.samples);
+    let all_before = std::mem::replace(&mut samples.totals, totals.clone());
     for (database, after) in totals {
-        let before = samples.totals.insert(Arc::clone(&database), after);
+        let before = all_before.get(&database).copied();
         let Some(sample) = by_database.get_mut(&database) else {
             continue;
         };

@@ -60,7 +60,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(carry_out(cli.command)),
+        Ok(runtime) => runtime.block_on(async {
+            let outcome = carry_out(cli.command).await;
+            say_goodbye().await;
+            outcome
+        }),
         Err(error) => {
             eprintln!("pgweir: cannot start: {error}");
             return ExitCode::from(FAILED);
@@ -73,6 +77,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             eprintln!("pgweir: {trouble}");
             ExitCode::from(trouble.exit_code())
         }
+    }
+}
+
+/// Lets the connections that are not used any more say so: they have tasks of their own.
+async fn say_goodbye() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -85,12 +85,16 @@ fn advise(budget: &Table, found: &Table, quarantine: &Table) -> Vec<Advice> {
         };
         let (most, limit) = (peak(row), row.text("limit"));
         // What PostgreSQL and the system have is not ours to make smaller.
+        // Nor are limits on clients and on logins, which cost nothing while they are not used.
         let is_ours = row.text("source") == "config" && row.number("peak").is_some();
+        let of_servers =
+            row.text("name").ends_with("_connections") && !row.text("name").contains("client");
         let text = if percent >= 100 && row.text("name") != "pool_size" {
             format!("was reached ({most} of {limit}): clients have waited, or were refused")
         } else if percent >= TIGHT && row.text("name") != "pool_size" {
             format!("is nearly reached: {most} of {limit}")
-        } else if is_ours && percent <= UNUSED && most > 0 && row.count("limit") >= 10 {
+        } else if is_ours && of_servers && percent <= UNUSED && most > 0 && row.count("limit") >= 10
+        {
             format!("is much larger than needed: at most {most} of {limit} were used")
         } else {
             continue;
@@ -106,9 +110,10 @@ fn advise(budget: &Table, found: &Table, quarantine: &Table) -> Vec<Advice> {
         } else {
             app
         };
+        let servers = print::counted(count, "server");
         advice.push(Advice {
-            limit: "leaks".to_owned(),
-            text: format!("{app} held servers in silence {count} times: pgweir leaks --all shows its statements"),
+            limit: app,
+            text: format!("held {servers} in silence: pgweir leaks --all shows its statements"),
         });
     }
     if !quarantine.is_empty() {
@@ -124,7 +129,7 @@ fn advise(budget: &Table, found: &Table, quarantine: &Table) -> Vec<Advice> {
 }
 
 fn by_application(found: &Table) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for row in found.rows() {
         *counts
             .entry(row.text("application_name").to_owned())
@@ -213,10 +218,7 @@ mod tests {
         let found = table("stage application_name\nresolved cron\nconfirmed cron\nresolved web");
         let advice = advise(&Table::default(), &found, &Table::default());
         assert_eq!(advice.len(), 2);
-        assert!(
-            advice[0]
-                .text
-                .starts_with("cron held servers in silence 2 times")
-        );
+        assert_eq!(advice[0].limit, "cron");
+        assert!(advice[0].text.starts_with("held 2 servers in silence"));
     }
 }

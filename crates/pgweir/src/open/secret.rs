@@ -11,10 +11,15 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(&self.secret, ServerSecret::Plain(password) if password.is_empty())
+    }
+
     /// What it is, without telling it.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.secret {
-            ServerSecret::Plain(password) if password.is_empty() => "no password",
+            ServerSecret::Plain(_) if self.is_empty() => "no password",
             ServerSecret::Plain(_) => "a password",
             ServerSecret::Md5(_) => "an md5 hash, which serves md5 only",
             ServerSecret::Keys(_) => "SCRAM keys that a client's login has shown",

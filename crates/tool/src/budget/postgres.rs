@@ -44,12 +44,19 @@ pub(super) async fn ask(config: &Config, demand: &HostDemand) -> Option<Limits> 
 /// The first entry with a user whose password is known, or who may need none.
 fn login(config: &Config, demand: &HostDemand) -> Option<Login> {
     let users = reach::users_of(config);
+    let mut listed: Vec<&str> = users.iter().map(|(name, _)| name).collect();
+    listed.sort_unstable();
+    let listed = listed
+        .into_iter()
+        .find(|name| reach::password_of(&users, name).is_some());
+    let listed = listed.map(str::to_owned);
     let logins = demand.databases.iter().filter_map(|part| {
         let entry = config.databases.get(&part.database)?;
         let forced = entry.keys.user.clone();
         let own_password = entry.keys.password.as_ref();
         let own_password = own_password.map(|password| password.expose().to_owned());
-        let user = forced.or_else(|| config.resolve_database(&part.database)?.auth_user)?;
+        let looks_up = || config.resolve_database(&part.database)?.auth_user;
+        let user = forced.or_else(looks_up).or_else(|| listed.clone())?;
         let password = own_password.or_else(|| reach::password_of(&users, &user));
         // The name of a host is what stands before its port.
         let (host, port) = demand.host.rsplit_once(':')?;

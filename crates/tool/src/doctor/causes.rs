@@ -426,6 +426,11 @@ fn leaking(evidence: &Evidence) -> Option<Cause> {
     let statement =
         of_app.find_map(|row| row.get("last_statement").filter(|text| !text.is_empty()));
     facts.extend(statement.map(|statement| format!("its last statement: {statement}")));
+    let held = match longest.map_or(0, |row| row.count("silent_ms")) {
+        60_000.. => "1min",
+        10_000.. => "10s",
+        _ => "1s",
+    };
     let busy = evidence.holders.cells.len() as u64;
     let named = if app.is_empty() {
         "a nameless application"
@@ -437,7 +442,7 @@ fn leaking(evidence: &Evidence) -> Option<Cause> {
         title: format!("an application leaks transactions: {named} holds servers and says nothing"),
         evidence: facts,
         next: vec![
-            format!("pgweir kill --app '{app}' --state 'idle in transaction' --held 1min --dry-run, then without --dry-run"),
+            format!("pgweir kill --app '{app}' --state 'idle in transaction' --held {held} --dry-run, then without --dry-run"),
             "in the application: COMMIT or ROLLBACK on every path, errors included, and give connections back".to_owned(),
             "idle_transaction_timeout, or leak_action = disconnect, ends such clients by themselves".to_owned(),
         ],
