@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use pgweir_tests::{
-    Batch, Ini, Pooler, Program, RawClient, Run, Tenant, console, eventually, finish, start,
+    Batch, Ini, Pooler, Program, RawClient, Run, Tenant, console, eventually, finish,
+    self_signed_tls, start,
 };
 
 /// Runs a command against a pooler, as an administrator who knows its configuration.
@@ -340,6 +341,40 @@ fn a_drain_lets_transactions_end_and_lists_whom_it_cut() {
     let _busy = holder(&tenant, &pooler, "stubborn");
     let run = tool(&pooler, &["drain", &tenant.name, "--within", "1s"]);
     ends_with(&run, 1, &["cut in the middle", "stubborn"]);
+}
+
+#[test]
+fn the_console_is_spoken_to_with_tls_where_it_is_offered() {
+    let Some(tenant) = Tenant::new() else { return };
+    let (own, strange) = (self_signed_tls(), self_signed_tls());
+    let ini = tenant
+        .ini()
+        .set("client_tls_sslmode", "require")
+        .set("client_tls_cert_file", "{dir}/server.crt")
+        .set("client_tls_key_file", "{dir}/server.key")
+        .file("server.crt", &own.cert)
+        .file("server.key", &own.key);
+    let pooler = start(ini);
+    let program = Program::new();
+    program.write("strange.crt", &strange.cert);
+    let port = pooler.port.to_string();
+    let place = [
+        "leaks",
+        "--host",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-U",
+        "postgres",
+    ];
+    ends_with(&program.run(&place), 0, &["nobody holds a server"]);
+    assert!(
+        pooler.log().contains("tls=TLSv1.3/TLS_"),
+        "{}",
+        pooler.log()
+    );
+    let run = program.run(&[&place[..], &["--tls-ca", "strange.crt"]].concat());
+    ends_with(&run, 2, &["certificate verify failed"]);
 }
 
 #[test]

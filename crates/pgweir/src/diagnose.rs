@@ -70,13 +70,17 @@ fn home(
     let busiest = of_database.max_by_key(|view| (view.clients, view.total()));
     let busiest = busiest.map(|view| view.name.user.to_string());
     let files = shared.files();
+    // Whoever administers the pooler need not be known to PostgreSQL.
+    let global = &config.global;
+    let is_operator =
+        |name: &str| global.admin_users.contains(name) || global.stats_users.contains(name);
     let with_secret = files.users.iter().map(|(name, _)| name.to_owned());
     let user = user
         .map(str::to_owned)
         .or_else(|| config.database(database)?.keys.user.clone())
         .or(busiest)
         .or(settings.auth_user)
-        .or_else(|| with_secret.min());
+        .or_else(|| with_secret.min_by_key(|name| (is_operator(name), name.clone())));
     let Some(user) = user else {
         let text = format!("nobody is known who may use {database}: DIAGNOSE {database} USER name");
         return Err(CommandError::Impossible(text));

@@ -48,6 +48,10 @@ pub(crate) struct Common {
     #[arg(short = 'U', long, value_name = "USER", help_heading = "Console")]
     pub(crate) user: Option<String>,
 
+    /// Who has to have signed the pooler's certificate; without it TLS is used where it can be, unverified
+    #[arg(long, value_name = "FILE", help_heading = "Console")]
+    pub(crate) tls_ca: Option<PathBuf>,
+
     /// Print one JSON document instead of text
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use pgweir_config::Config;
 use tokio::time::timeout;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::cli::Common;
+use crate::dial::{self, words};
 use crate::reach::{self, Door, Environment};
 use crate::table::Table;
 use crate::trouble::Trouble;
@@ -18,6 +18,15 @@ const LOGIN_MAX: Duration = Duration::from_secs(5);
 
 /// How long a table may take.
 const TABLE_MAX: Duration = Duration::from_secs(15);
+
+/// Where somebody listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    /// Who has to have signed its certificate.
+    pub(crate) ca: Option<&'a Path>,
+}
 
 /// A console that has let us in.
 pub(crate) struct Console {
@@ -78,10 +87,20 @@ impl Console {
 
 /// Logs in as the first user who is let in.
 async fn log_in(door: &Door, database: &str) -> Result<Client, Trouble> {
-    let Door { host, port, users } = door;
+    let Door {
+        host,
+        port,
+        users,
+        ca,
+    } = door;
+    let place = Place {
+        host,
+        port: *port,
+        ca: ca.as_deref(),
+    };
     let mut failures = Vec::new();
     for (user, password) in users {
-        match connect(host, *port, database, user, password.as_deref()).await {
+        match connect(&place, database, user, password.as_deref()).await {
             Ok(client) => return Ok(client),
             Err(error) => failures.push(format!("as {user}: {error}")),
         }
@@ -100,44 +119,21 @@ async fn log_in(door: &Door, database: &str) -> Result<Client, Trouble> {
 /// # Errors
 /// Why not, in words.
 pub(crate) async fn connect(
-    host: &str,
-    port: u16,
+    place: &Place<'_>,
     database: &str,
     user: &str,
     password: Option<&str>,
 ) -> Result<Client, String> {
-    let mut wanted = tokio_postgres::Config::new();
-    wanted.host(host).port(port).dbname(database).user(user);
-    wanted.application_name("pgweir").ssl_mode(SslMode::Disable);
-    if let Some(password) = password {
-        wanted.password(password);
-    }
-    match timeout(LOGIN_MAX, wanted.connect(NoTls)).await {
-        Ok(Ok((client, connection))) => {
-            // It ends with the client; what it fails with, the client's calls fail with as well.
-            tokio::spawn(connection);
-            Ok(client)
-        }
-        Ok(Err(error)) => Err(words(&error)),
+    let connecting = async {
+        let target = dial::find(place.host, place.port).await?;
+        let stream = dial::connect(&target).await?;
+        let stream = dial::encrypt(stream, place.host, place.ca).await?;
+        dial::log_in(stream, database, user, password).await
+    };
+    match timeout(LOGIN_MAX, connecting).await {
+        Ok(connected) => connected,
         Err(_) => Err(format!("no answer within {} s", LOGIN_MAX.as_secs())),
     }
-}
-
-/// An error with what it comes from.
-pub(crate) fn words(error: &tokio_postgres::Error) -> String {
-    if let Some(told) = error.as_db_error() {
-        return told.message().to_owned();
-    }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn refusal(error: &tokio_postgres::Error) -> Trouble {

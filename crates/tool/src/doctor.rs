@@ -135,7 +135,13 @@ async fn examine(
     let maintenance = console.show("MAINTENANCE").await?.only(of_database);
     let entries = console.show("DATABASES").await?;
     let entry = entries.only(|row| row.text("name") == database);
-    let client = client::log_in(console, database, user).await;
+    let probe = client::Probe {
+        database,
+        user,
+        pools: &pools,
+        is_forced: entry.rows().any(|row| row.get("force_user").is_some()),
+    };
+    let client = client::log_in(console, &probe).await;
     Ok(Evidence {
         database: database.to_owned(),
         diagnosis,

@@ -9,6 +9,7 @@
 mod budget;
 mod cli;
 mod console;
+mod dial;
 mod doctor;
 mod drain;
 mod incident;

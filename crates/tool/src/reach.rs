@@ -2,13 +2,14 @@
 //! configuration.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pgweir_auth::Secret;
 use pgweir_auth::userlist::UserList;
 use pgweir_config::{Config, Phase};
 
 use crate::cli::Common;
+use crate::dial;
 use crate::trouble::Trouble;
 
 /// The user whom the console lets in without a password if the system user is the pooler's own.
@@ -26,6 +27,8 @@ pub(crate) struct Door {
     pub(crate) port: u16,
     /// Users to try one after the other, with their passwords where they are known.
     pub(crate) users: Vec<(String, Option<String>)>,
+    /// Who has to have signed the pooler's certificate.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// The environment, as far as it matters.
@@ -102,7 +105,7 @@ pub(crate) fn door(
             found.unwrap_or("127.0.0.1").to_owned()
         }
     };
-    let is_unix = host.starts_with(['/', '@']);
+    let is_unix = dial::is_unix(&host);
     let named = common.user.as_ref().or(environment.user.as_ref());
     let names: Vec<String> = match (named, config) {
         (Some(user), _) => vec![user.clone()],
@@ -123,6 +126,7 @@ pub(crate) fn door(
         host,
         port,
         users: names.into_iter().map(with_password).collect(),
+        ca: common.tls_ca.clone(),
     })
 }
 

@@ -3,7 +3,7 @@
 use pgweir_config::{Config, HostDemand};
 
 use crate::budget::plan::Limits;
-use crate::console;
+use crate::console::{self, Place};
 use crate::reach;
 
 const QUESTION: &str = "SELECT current_setting('max_connections') AS max, \
@@ -30,7 +30,12 @@ pub(super) async fn ask(config: &Config, demand: &HostDemand) -> Option<Limits> 
         user,
         password,
     } = &login;
-    let client = console::connect(host, *port, database, user, password.as_deref()).await;
+    let place = Place {
+        host,
+        port: *port,
+        ca: None,
+    };
+    let client = console::connect(&place, database, user, password.as_deref()).await;
     let answer = client.ok()?.simple_query(QUESTION).await.ok()?;
     let table = console::table(answer);
     let row = table.rows().next()?;

@@ -2,21 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use pgweir_net::{Stream, Target};
 use tokio::time::timeout;
 
-use crate::console::{self, Console};
-use crate::reach;
+use crate::console::Console;
 use crate::table::Table;
+use crate::{dial, reach};
 
 /// A client that waits longer has found out that it waits.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// What to try.
+pub(super) struct Probe<'a> {
+    pub(super) database: &'a str,
+    /// As this user.
+    pub(super) user: Option<&'a str>,
+    /// The pools that the database has.
+    pub(super) pools: &'a Table,
+    /// Whether its pools have a user of their own, whoever logs in.
+    pub(super) is_forced: bool,
+}
+
 /// Logs in as a client does and asks one query.
-pub(super) async fn log_in(console: &Console, database: &str, user: Option<&str>) -> Table {
+pub(super) async fn log_in(console: &Console, probe: &Probe<'_>) -> Table {
     let mut steps = Steps::default();
-    if reach(console, &mut steps).await {
-        query(console, database, user, &mut steps).await;
+    if let Some(stream) = reach(console, &mut steps).await {
+        query(console, probe, stream, &mut steps).await;
     }
     steps.0
 }
@@ -40,108 +51,115 @@ impl Steps {
         self.0.cells.push(cells.to_vec());
     }
 
-    /// Whether it worked.
-    fn note<T>(
+    /// Takes a step, and notes how it went.
+    async fn take<T>(
         &mut self,
         step: &str,
-        took: Duration,
-        result: &Result<T, String>,
-        done: &str,
-    ) -> bool {
-        match result {
-            Ok(_) => self.add(step, "ok", took, done),
-            Err(why) => self.add(step, "failed", took, why),
+        doing: impl Future<Output = Result<T, String>>,
+        detail: impl Fn(&T) -> String,
+    ) -> Option<T> {
+        let began = Instant::now();
+        let done = match timeout(PATIENCE, doing).await {
+            Ok(done) => done,
+            Err(_) => Err(format!("it has waited for {} s", PATIENCE.as_secs())),
+        };
+        match done {
+            Ok(done) => {
+                self.add(step, "ok", began.elapsed(), &detail(&done));
+                Some(done)
+            }
+            Err(why) => {
+                self.add(step, "failed", began.elapsed(), &why);
+                None
+            }
         }
-        result.is_ok()
     }
 }
 
-/// DNS and TCP, or the Unix socket.
-async fn reach(console: &Console, steps: &mut Steps) -> bool {
-    let (host, port) = (console.door.host.as_str(), console.door.port);
-    let began = Instant::now();
-    if host.starts_with('/') {
-        let path = format!("{host}/.s.PGSQL.{port}");
-        let connected = limited(UnixStream::connect(&path)).await;
-        return steps.note("socket", began.elapsed(), &connected, &path);
+/// Name, connection and TLS.
+async fn reach(console: &Console, steps: &mut Steps) -> Option<Stream> {
+    let door = &console.door;
+    let finding = dial::find(&door.host, door.port);
+    let target = match dial::is_unix(&door.host) {
+        true => finding.await.ok()?,
+        false => {
+            let told = |target: &Target| format!("{} is {target}", door.host);
+            steps.take("dns", finding, told).await?
+        }
+    };
+    let step = match target {
+        Target::Tcp(_) => "tcp",
+        Target::Unix(_) => "socket",
+    };
+    let stream = steps
+        .take(step, dial::connect(&target), |_| target.to_string())
+        .await?;
+    if stream.is_unix() {
+        return Some(stream);
     }
-    let found = limited(lookup_host((host, port))).await;
-    let found = found.and_then(|mut all| all.next().ok_or_else(|| "no address".to_owned()));
-    let told = found.as_ref().map(ToString::to_string).unwrap_or_default();
-    if !steps.note("dns", began.elapsed(), &found, &format!("{host} is {told}")) {
-        return false;
-    }
-    let Ok(address) = found else { return false };
-    let began = Instant::now();
-    let connected = limited(TcpStream::connect(address)).await;
-    steps.note("tcp", began.elapsed(), &connected, &told)
+    let encrypting = dial::encrypt(stream, &door.host, door.ca.as_deref());
+    let told = |stream: &Stream| match stream.tls_info() {
+        Some(info) => info.to_string(),
+        None => "the pooler speaks none (client_tls_sslmode = disable)".to_owned(),
+    };
+    steps.take("tls", encrypting, told).await
 }
 
-async fn limited<T>(doing: impl Future<Output = std::io::Result<T>>) -> Result<T, String> {
-    match timeout(PATIENCE, doing).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-    }
-}
-
-async fn query(console: &Console, database: &str, user: Option<&str>, steps: &mut Steps) {
-    let Some((user, password)) = login(console, user) else {
-        let why = "no user with a password is known: set PGUSER and PGPASSWORD, or give --config";
+async fn query(console: &Console, probe: &Probe<'_>, stream: Stream, steps: &mut Steps) {
+    let Some((user, password)) = login(console, probe) else {
+        let why =
+            "no user of it with a password is known: give --config, or --auth USER and PGPASSWORD";
         return steps.add("auth", "skipped", Duration::ZERO, why);
     };
-    let (host, port) = (console.door.host.as_str(), console.door.port);
-    let began = Instant::now();
-    let connecting = console::connect(host, port, database, &user, password.as_deref());
-    let client = match timeout(PATIENCE, connecting).await {
-        Ok(client) => client,
-        Err(_) => Err(format!("the login has waited for {} s", PATIENCE.as_secs())),
-    };
-    if password.is_none() && client.is_err() {
-        // It proves nothing: a client would have a password.
-        let why = format!("no password of {user} is known here (PGPASSWORD, or the auth_file)");
-        let told = client.err().unwrap_or_default();
-        return steps.add(
-            "auth",
-            "skipped",
-            began.elapsed(),
-            &format!("{why}; without one: {told}"),
-        );
-    }
-    if !steps.note("auth", began.elapsed(), &client, &format!("as {user}")) {
+    let logging_in = dial::log_in(stream, probe.database, &user, password.as_deref());
+    let Some(client) = steps
+        .take("auth", logging_in, |_| format!("as {user}"))
+        .await
+    else {
+        if password.is_none() {
+            // It proves nothing: a client would have a password.
+            let failed = steps.0.cells.last_mut().and_then(|cells| cells.get_mut(1));
+            if let Some(outcome) = failed {
+                *outcome = Some("skipped".to_owned());
+            }
+        }
         return;
-    }
-    let Ok(client) = client else { return };
-    let began = Instant::now();
-    let answer = match timeout(PATIENCE, client.simple_query("SELECT 1")).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(console::words(&error)),
-        Err(_) => Err(format!("it has waited for {} s", PATIENCE.as_secs())),
     };
-    steps.note("query", began.elapsed(), &answer, "SELECT 1");
+    let asking = async {
+        let answer = client.simple_query("SELECT 1").await;
+        answer.map_err(|error| dial::words(&error))
+    };
+    steps.take("query", asking, |_| "SELECT 1".to_owned()).await;
 }
 
-/// As whom: who was named, or somebody whose password the configuration has in plain text.
-fn login(console: &Console, user: Option<&str>) -> Option<(String, Option<String>)> {
-    let users = console
-        .config
-        .as_ref()
-        .map(reach::users_of)
-        .unwrap_or_default();
-    let password = std::env::var("PGPASSWORD")
-        .ok()
-        .filter(|text| !text.is_empty());
-    let named = user
-        .map(str::to_owned)
-        .or_else(|| std::env::var("PGUSER").ok());
-    if let Some(user) = named {
-        let password = password.or_else(|| reach::password_of(&users, &user));
-        return Some((user, password));
+/// As whom: who was named, or somebody who may use the database and whose password is known.
+fn login(console: &Console, probe: &Probe<'_>) -> Option<(String, Option<String>)> {
+    let config = console.config.as_ref();
+    let users = config.map(reach::users_of).unwrap_or_default();
+    if let Some(user) = probe.user {
+        let password = reach::password_of(&users, user);
+        let given = || {
+            std::env::var("PGPASSWORD")
+                .ok()
+                .filter(|text| !text.is_empty())
+        };
+        return Some((user.to_owned(), password.or_else(given)));
     }
-    let mut names: Vec<&str> = users.iter().map(|(name, _)| name).collect();
-    names.sort_unstable();
-    let known = names
-        .iter()
-        .find(|name| reach::password_of(&users, name).is_some());
-    known.map(|name| ((*name).to_owned(), reach::password_of(&users, name)))
+    // Whoever administers the pooler need not be known to PostgreSQL.
+    let is_operator = |name: &str| {
+        config.is_some_and(|config| {
+            let global = &config.global;
+            global.admin_users.contains(name) || global.stats_users.contains(name)
+        })
+    };
+    let mut listed: Vec<&str> = users.iter().map(|(name, _)| name).collect();
+    listed.sort_unstable();
+    listed.retain(|name| !is_operator(name));
+    let used = probe.pools.rows().map(|row| row.text("user"));
+    let mut candidates: Vec<&str> = used.filter(|_| !probe.is_forced).collect();
+    candidates.extend(listed);
+    candidates.into_iter().find_map(|name| {
+        let password = reach::password_of(&users, name)?;
+        Some((name.to_owned(), Some(password)))
+    })
 }

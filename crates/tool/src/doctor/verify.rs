@@ -78,7 +78,10 @@ impl Seen {
     /// What happened between two looks.
     fn look_back(&mut self, samples: &Table, events: &Table, seconds: u64) {
         let long = u64::try_from(WAIT_MAX.as_millis()).unwrap_or(0);
-        for sample in samples.rows().filter(|row| row.count("age") <= seconds) {
+        for sample in samples
+            .rows()
+            .filter(|row| row.count("age") < seconds.max(1))
+        {
             let database = sample.text("database");
             if sample.count("oldest_wait_ms") > long {
                 note(&mut self.waits, format!("clients waited in {database}"));
@@ -90,7 +93,10 @@ impl Seen {
                 );
             }
         }
-        for event in events.rows().filter(|row| row.count("age") <= seconds) {
+        for event in events
+            .rows()
+            .filter(|row| row.count("age") < seconds.max(1))
+        {
             if matches!(event.text("level"), "WARNING" | "ERROR" | "FATAL") {
                 note(&mut self.errors, event.text("text").to_owned());
             }
