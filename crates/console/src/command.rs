@@ -178,6 +178,10 @@ shows! {
     Overrides "overrides";
     /// The servers that did not close in time.
     Quarantine "quarantine";
+    /// How the pools of each database stood, second by second, for a quarter of an hour.
+    Samples "samples";
+    /// What the log has said lately, counted minute by minute.
+    Events "events";
 }
 
 impl Show {
@@ -193,6 +197,8 @@ impl Show {
                 | Self::Maintenance
                 | Self::Overrides
                 | Self::Quarantine
+                | Self::Samples
+                | Self::Events
         )
     }
 }

@@ -13,7 +13,7 @@ use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
-use crate::{cancel, consumers, leaks, maintenance, overrides, pools, survey};
+use crate::{cancel, consumers, leaks, maintenance, overrides, pools, samples, survey};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
@@ -41,6 +41,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             leaks::look(&shared, now);
             consumers::look(&shared, now);
         }
+        samples::look(&shared, now);
         forget_autodbs(&shared, now);
         maintenance::expire(&shared, now);
         overrides::expire(&shared, now);

@@ -14,10 +14,13 @@ mod check;
 mod client;
 mod close;
 mod consumers;
+mod control;
 mod conversation;
 mod convert;
 mod credentials;
+mod diagnose;
 mod drain;
+mod events;
 mod farewell;
 mod janitor;
 mod ldap;
@@ -40,6 +43,7 @@ mod quarantine;
 mod relay;
 mod reload;
 mod reset;
+mod samples;
 mod serve;
 mod server;
 mod shared;
@@ -50,6 +54,7 @@ mod survey;
 mod system;
 mod takeover;
 mod tls;
+mod why;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -84,6 +89,7 @@ fn main() -> ExitCode {
         Ok(Request::Help(text)) => say(text),
         Ok(Request::Check(file)) => check::run(&file),
         Ok(Request::Convert(file)) => convert::run(&file),
+        Ok(Request::Tool(arguments)) => pgweir_tool::run(arguments),
         Ok(Request::Run(options)) => run(&options),
         Err(text) => {
             let name = name.display();

@@ -33,6 +33,8 @@ pub struct PoolView {
     pub closing: u32,
     /// Slots in [`SlotState::Quarantined`].
     pub quarantined: u32,
+    /// Of all these, those that the pooler itself uses, beyond the size of the pool.
+    pub control: u32,
 }
 
 impl PoolView {
@@ -81,6 +83,7 @@ impl<S, W: Clone> Pools<S, W> {
                 being_canceled: pool.counts.of(SlotState::BeingCanceled),
                 closing: pool.counts.of(SlotState::Closing),
                 quarantined: pool.counts.of(SlotState::Quarantined),
+                control: pool.control,
             })
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
