@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use pgweir_auth::{
     Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerStep,
 };
-use pgweir_config::{Database, Host, LoadBalanceHosts};
+use pgweir_config::{Config, Database, Host, LoadBalanceHosts};
 use pgweir_net::{Address, Buffered, Stream, Target, UnixName, connect};
 use pgweir_pool::{Failure, FailureKind, PoolId, Scope, SlotId};
 use pgweir_session::{Relay, Values};
@@ -32,7 +32,7 @@ use crate::conversation::{Conversation, Interrupted};
 use crate::open::diary::Diary;
 use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
-use crate::{close, credentials, names, pools, survey};
+use crate::{close, credentials, events, names, pools, survey};
 
 /// Starts to open a server with a permit that has been taken.
 pub(crate) fn spawn(
@@ -72,6 +72,7 @@ async fn run(
         }
         Err(failure) => {
             shared.servers.remove(&slot.serial());
+            events::login_failure(&shared, &home, &failure);
             shared.pools().open_failed(slot, failure, Instant::now())
         }
     };
@@ -116,7 +117,8 @@ async fn attempt(
     let id = shared.next_id();
     let chosen = match choose_host(shared, home, &rules, slot) {
         Ok(choice) => {
-            let found = find_target(shared, &rules, choice.host, diary).await;
+            let found =
+                find_target(shared, &rules.config, &rules.database, choice.host, diary).await;
             if found.is_err() {
                 choice.failed();
             }
@@ -151,6 +153,7 @@ async fn attempt(
         connected_at: now,
         local: OnceLock::new(),
         tls: OnceLock::new(),
+        certificate_expiry: OnceLock::new(),
         cancel_key: OnceLock::new(),
         welcome: OnceLock::new(),
         prepared: AtomicUsize::new(0),
@@ -241,16 +244,17 @@ impl Choice<'_> {
 /// Finds an address of a host; a name that has several gives them in turn.
 async fn find_target(
     shared: &Shared,
-    rules: &Rules,
+    config: &Config,
+    database: &Database,
     host: Option<&Host>,
     diary: &mut Diary,
 ) -> Result<(Target, Option<Arc<str>>), Failure> {
-    let port = rules.database.port();
+    let port = database.port();
     let name = match host {
         None => {
-            let dir = &rules.config.global.unix_socket_dir;
+            let dir = &config.global.unix_socket_dir;
             if dir.is_empty() {
-                let database = &rules.database.name;
+                let database = &database.name;
                 tracing::error!("unix socket dir not configured: {database} (or set its host)");
                 return Err(connect_failure("cannot connect"));
             }
@@ -271,6 +275,39 @@ async fn find_target(
     diary.done(format!("{name} is {ip}"));
     Ok((Target::Tcp((ip, port).into()), Some(name.as_str().into())))
 }
+
+/// Whether one of a database's hosts accepts a connection, on which nothing is said.
+pub(crate) async fn reach(
+    shared: &Shared,
+    config: &Config,
+    database: &Database,
+) -> Result<(), Failure> {
+    let hosts = database.hosts();
+    let hosts: Vec<Option<&Host>> = match hosts.is_empty() {
+        true => vec![None],
+        false => hosts.iter().map(Some).collect(),
+    };
+    let patience = config.global.server_connect_timeout.limit();
+    let patience = patience.unwrap_or(REACH_PATIENCE);
+    let mut last = connect_failure("connect failed");
+    for host in hosts {
+        let attempt = async {
+            let mut diary = Diary::default();
+            let (target, _) = find_target(shared, config, database, host, &mut diary).await?;
+            let connected = connect(&target, &shared.tcp_options()).await;
+            connected.map_err(|_| connect_failure("connect failed"))
+        };
+        match timeout(patience, attempt).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(failure)) => last = failure,
+            Err(_) => last = connect_failure("connect timeout"),
+        }
+    }
+    Err(last)
+}
+
+/// How long that may take where `server_connect_timeout` sets no limit.
+const REACH_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The host whose turn it is, or the next one that may have another server; `None` if the database
 /// names no host. A host that is the only one has been asked with the other limits.
@@ -427,6 +464,10 @@ impl Opening<'_> {
         }
         match tls.encrypt(stream, self.info.host.as_deref()).await {
             Ok(stream) => {
+                let certificate = stream.peer_certificate();
+                if let Some(expiry) = certificate.and_then(|shown| shown.expiry()) {
+                    let _ = self.info.certificate_expiry.set(expiry);
+                }
                 if let Some(info) = stream.tls_info() {
                     let _ = self.info.tls.set(info);
                     tracing::info!(peer = %self.info, "SSL established: {info}");
