@@ -24,7 +24,7 @@ mod tls_wire;
 
 pub use dns::NameServer;
 pub use http::Http;
-pub use program::{Ender, Program, Run, Running, finish};
+pub use program::{Ender, Program, Run, Running, finish, finish_within};
 pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
 pub use tls_wire::{Begin, TlsWire};
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pgweir_tests::{Http, Tenant, console, start};
+use pgweir_tests::{Http, Program, Tenant, console, start};
 
 fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -41,6 +41,54 @@ fn today() -> BTreeSet<String> {
     let today = quoted_in_column(&text("docs/runbook-coverage.md"), 1);
     assert!(today.len() > 60, "{today:?}");
     today
+}
+
+/// The commands of pgweir in a page, blocks of code included.
+fn commands(page: &str) -> BTreeSet<&str> {
+    let lines = page.lines().flat_map(|line| line.split(['`', ';']));
+    let calls = lines.filter_map(|part| {
+        let part = part.trim_start_matches(['$', ' ']);
+        part.strip_prefix("pgweir ")?.split_whitespace().next()
+    });
+    calls.filter(|word| !word.starts_with('-')).collect()
+}
+
+#[test]
+fn commands_exist_with_these_options() {
+    let program = Program::new();
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for line in program.run(&["help"]).stdout.lines() {
+        let call = line.trim_start().strip_prefix("pgweir ");
+        known.extend(
+            call.and_then(|call| call.split_whitespace().next())
+                .map(str::to_owned),
+        );
+    }
+    for file in [
+        "docs/runbook.md",
+        "docs/runbook-coverage.md",
+        "docs/settings-map.md",
+    ] {
+        let page = text(file);
+        for command in commands(&page) {
+            assert!(
+                known.contains(command),
+                "{file}: pgweir {command} of {known:?}"
+            );
+        }
+    }
+    for call in today().iter().filter_map(|one| one.strip_prefix("pgweir ")) {
+        let mut words = call.split_whitespace();
+        let command = words.next().expect(call);
+        let mut topic = vec!["help", command];
+        if command == "maintenance" && words.clone().next() == Some("on") {
+            topic = vec!["maintenance", "on", "--help"];
+        }
+        let help = program.run(&topic).all();
+        for option in words.filter(|word| word.starts_with("--")) {
+            assert!(help.contains(option), "pgweir {call}: {help}");
+        }
+    }
 }
 
 #[test]

@@ -71,6 +71,13 @@ fn manual() -> String {
     ] {
         let _ = write!(page, "\n```text\n{help}```\n");
     }
+    for help in pgweir_tool::COMMANDS
+        .iter()
+        .filter_map(|name| pgweir_tool::help(name))
+    {
+        let help = help.trim_end();
+        let _ = write!(page, "\n```text\n{help}\n```\n");
+    }
     page.push('\n');
     // One heading deeper, because it is a part of a page here.
     page.push_str(

@@ -180,6 +180,10 @@ shows! {
     Overrides "overrides";
     /// The servers that did not close in time.
     Quarantine "quarantine";
+    /// How the pools of each database stood, second by second, for a quarter of an hour.
+    Samples "samples";
+    /// What the log has said lately, counted minute by minute.
+    Events "events";
 }
 
 impl Show {
@@ -196,6 +200,8 @@ impl Show {
                 | Self::Maintenance
                 | Self::Overrides
                 | Self::Quarantine
+                | Self::Samples
+                | Self::Events
         )
     }
 }

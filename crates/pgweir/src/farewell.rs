@@ -5,7 +5,7 @@
 //! drivers need to know: whether to retry, and whether the connection is still good.
 
 mod cause;
-mod detail;
+pub(crate) mod detail;
 
 use std::borrow::Cow;
 use std::sync::Arc;

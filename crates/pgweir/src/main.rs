@@ -14,9 +14,11 @@ mod check;
 mod client;
 mod close;
 mod consumers;
+mod control;
 mod conversation;
 mod convert;
 mod credentials;
+mod diagnose;
 mod drain;
 mod events;
 mod farewell;
@@ -24,6 +26,7 @@ mod from_env;
 mod health;
 mod http;
 mod janitor;
+mod journal;
 mod ldap;
 mod leaks;
 mod limits;
@@ -44,6 +47,7 @@ mod quarantine;
 mod relay;
 mod reload;
 mod reset;
+mod samples;
 mod series;
 mod serve;
 mod server;
@@ -55,6 +59,7 @@ mod survey;
 mod system;
 mod takeover;
 mod tls;
+mod why;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -89,6 +94,7 @@ fn main() -> ExitCode {
         Ok(Request::Help(text)) => say(text),
         Ok(Request::Check(file)) => check::run(&file),
         Ok(Request::Convert(file)) => convert::run(&file),
+        Ok(Request::Tool(arguments)) => pgweir_tool::run(arguments),
         Ok(Request::Run(options)) => run(&options),
         Err(text) => {
             let name = name.display();

@@ -397,12 +397,6 @@ mod tests {
     /// An idle client is its task and its record: what grows them costs every one of thousands.
     #[test]
     fn an_idle_client_is_small() {
-        eprintln!(
-            "SIZES {} {} {}",
-            size_of_future(serve),
-            size_of::<Session>(),
-            size_of::<Client>()
-        );
         assert!(size_of_future(serve) <= 512, "{}", size_of_future(serve));
         assert!(size_of::<Client>() <= 512, "{}", size_of::<Client>());
     }

@@ -26,9 +26,11 @@ use crate::health::Watch;
 use crate::http::Http;
 use crate::log::Log;
 use crate::maintenance::Maintenance;
+use crate::open::diary::Diary;
 use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::quarantine::Quarantine;
+use crate::samples::Samples;
 use crate::series::{Names, Series};
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
@@ -58,6 +60,10 @@ pub(crate) struct Shared {
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
     pub(crate) held: Held,
     pub(crate) cancel_lane: Semaphore,
+    /// Who may ask PostgreSQL something on a connection of the pooler's own.
+    pub(crate) control_lane: Semaphore,
+    /// Steps of the openings that somebody wants to read about, by the id of the client they are for.
+    pub(crate) diaries: Mutex<HashMap<u64, Diary>>,
     pub(crate) census: Mutex<Census>,
     /// What PostgreSQL says of its own limits.
     pub(crate) facts: Mutex<Facts>,
@@ -65,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) leaks: Mutex<leaks::All>,
     /// Who uses how much.
     pub(crate) consumers: Mutex<consumers::All>,
+    /// How the pools stood lately.
+    pub(crate) samples: Mutex<Samples>,
     pub(crate) preflight_said: Mutex<preflight::Said>,
     pub(crate) ldap_lane: Semaphore,
     pub(crate) pam: Pam,
@@ -193,6 +201,8 @@ pub(crate) struct PoolHome {
     pub(crate) secret: Mutex<Option<ServerSecret>>,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
+    /// The last attempt to open a server that failed, and when it did.
+    pub(crate) last_failure: Mutex<Option<(Instant, Diary)>>,
 }
 
 impl PoolHome {
@@ -346,10 +356,13 @@ impl Shared {
             listeners: Mutex::new(Vec::new()),
             held: Held::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
+            control_lane: Semaphore::new(1),
+            diaries: Mutex::default(),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
             leaks: Mutex::default(),
             consumers: Mutex::default(),
+            samples: Mutex::default(),
             preflight_said: Mutex::default(),
             ldap_lane: Semaphore::new(ldap::LOGINS_MAX),
             pam: Pam::default(),
@@ -500,6 +513,7 @@ impl Shared {
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
             turn: AtomicUsize::new(0),
+            last_failure: Mutex::new(None),
         });
         homes.insert(name.clone(), Arc::clone(&home));
         Some(home)

@@ -4,6 +4,7 @@ pub(crate) mod budget;
 mod consumers;
 mod leaks;
 mod orders;
+mod recent;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -44,6 +45,8 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Maintenance => tables::MAINTENANCE.write_reply(&orders::maintenance(shared), out),
         Show::Overrides => tables::OVERRIDES.write_reply(&orders::overrides(shared), out),
         Show::Quarantine => tables::QUARANTINE.write_reply(&orders::quarantine(shared), out),
+        Show::Samples => tables::SAMPLES.write_reply(&recent::samples(shared), out),
+        Show::Events => tables::EVENTS.write_reply(&recent::events(shared), out),
         Show::Pools => tables::POOLS.write_reply(&pools(shared), out),
         Show::Clients => tables::CLIENTS.write_reply(&clients(shared), out),
         Show::Servers => tables::SERVERS.write_reply(&servers(shared), out),

@@ -197,7 +197,7 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     /// Takes one unit of everything that a new server of the pool counts in.
-    fn take_permits(&mut self, id: PoolId) -> Result<(), Scope> {
+    pub(crate) fn take_permits(&mut self, id: PoolId) -> Result<(), Scope> {
         let PoolScopes { servers, login } = self.pool(id).scopes.clone();
         if let Some(full) = self.budget.binding(login.as_slice()) {
             return Err(full.clone());

@@ -450,6 +450,7 @@ impl<S, W: Clone> Pools<S, W> {
         let pool = self.pool_mut(ended.pool);
         pool.count_service(now);
         pool.counts.remove(ended.state);
+        pool.control -= u32::from(ended.is_control);
         self.budget.give_back(&ended.scopes);
         self.budget.give_back(ended.host.as_slice());
         let needy = ended.evicted_for.filter(|&id| self.get(id).is_some());

@@ -34,6 +34,8 @@ pub struct PoolView {
     pub closing: u32,
     /// Slots in [`SlotState::Quarantined`].
     pub quarantined: u32,
+    /// Of all these, those that the pooler itself uses, beyond the size of the pool.
+    pub control: u32,
     /// Why there is no server and none can be had, and since when that is so.
     pub failing: Option<(Failure, Instant)>,
 }
@@ -89,6 +91,7 @@ impl<S, W: Clone> Pools<S, W> {
                 being_canceled: pool.counts.of(SlotState::BeingCanceled),
                 closing: pool.counts.of(SlotState::Closing),
                 quarantined: pool.counts.of(SlotState::Quarantined),
+                control: pool.control,
                 failing: self.failing(id).zip(pool.retry.failing_since),
             })
             .collect();

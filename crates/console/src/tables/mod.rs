@@ -11,6 +11,8 @@ mod latencies;
 mod leaks;
 mod orders;
 mod pools;
+mod questions;
+mod recent;
 mod sockets;
 mod stats;
 
@@ -28,6 +30,8 @@ pub use orders::{
     QuarantineRow,
 };
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
+pub use questions::{DIAGNOSIS, DiagnosisRow, WHY, WhyRow};
+pub use recent::{EVENTS, EventRow, SAMPLES, SampleRow};
 pub use sockets::{
     ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, HANDOVER, Replication, SERVERS, SOCKETS,
     SocketBuffers, SocketRow, SocketState, shown_id,

@@ -176,7 +176,7 @@ fn of_pools(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
         BudgetRow {
             name: "pool_size",
             subject: Some(format!("{}/{}", view.name.database, view.name.user)),
-            used: view.total().into(),
+            used: view.total().saturating_sub(view.control).into(),
             limit: size.map(u64::from),
             waiting: bounds.pools.get(&view.name).copied().unwrap_or(0),
             binding: bounds.pools.contains_key(&view.name),
