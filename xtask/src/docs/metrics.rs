@@ -46,7 +46,8 @@ of which nobody has a server is called every `server_login_retry` seconds (every
 connection is closed without a word, which PostgreSQL does not log (unless `log_connections` is on) and which takes none of its
 `max_connections`.
 
-For Kubernetes: `livenessProbe` on `/livez`, `readinessProbe` on `/readyz`, with `metrics_listen = \"*:9127\"`.
+For Kubernetes: `livenessProbe` on `/livez`, `readinessProbe` on `/readyz`, with `metrics_listen = \"*:9127\"`. A
+deployment, recording rules, alerts and a Grafana dashboard are in [deploy/](../deploy).
 
 With `error_codes = postgres` a client whose database has been down for `server_down_timeout` is told `57P03` at once, before
 it is asked for a password; so `pg_isready -d NAME` says *rejecting connections*.
