@@ -4,6 +4,8 @@
 //! [`opened`](pgweir_pool::Pools::opened) and [`open_failed`](pgweir_pool::Pools::open_failed), and with the second only when no socket is left.
 
 mod connect_query;
+pub(crate) mod diary;
+pub(crate) mod secret;
 
 use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -13,10 +15,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_auth::{
-    Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerSecret,
-    ServerStep,
+    Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerStep,
 };
-use pgweir_config::{Database, Host, LoadBalanceHosts};
+use pgweir_config::{Config, Database, Host, LoadBalanceHosts};
 use pgweir_net::{Address, Buffered, Stream, Target, UnixName, connect};
 use pgweir_pool::{Failure, FailureKind, PoolId, Scope, SlotId};
 use pgweir_session::{Relay, Values};
@@ -28,9 +29,10 @@ use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
+use crate::open::diary::Diary;
 use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
-use crate::{close, credentials, names, pools, survey};
+use crate::{close, credentials, events, names, pools, survey};
 
 /// Starts to open a server with a permit that has been taken.
 pub(crate) fn spawn(
@@ -53,7 +55,13 @@ async fn run(
     slot: SlotId,
     dedicated_to: Option<Arc<Client>>,
 ) {
-    let result = attempt(&shared, &home, slot, dedicated_to).await;
+    let asked_by = dedicated_to.as_ref().map(|client| client.id);
+    let mut diary = Diary::default();
+    let result = attempt(&shared, &home, slot, dedicated_to, &mut diary).await;
+    if let Err(failure) = &result {
+        diary.failed(described(failure));
+    }
+    keep(&shared, &home, asked_by, diary);
     let actions = match result {
         Ok(server) => {
             home.totals.add(&mut pgweir_stats::Tally {
@@ -64,11 +72,32 @@ async fn run(
         }
         Err(failure) => {
             shared.servers.remove(&slot.serial());
+            events::login_failure(&shared, &home, &failure);
             shared.pools().open_failed(slot, failure, Instant::now())
         }
     };
     pools::perform(&shared, actions);
     shared.ended.notify_waiters();
+}
+
+/// A failure with PostgreSQL's code.
+fn described(failure: &Failure) -> String {
+    match failure.sqlstate {
+        Some(code) => format!("{} ({})", failure.message, String::from_utf8_lossy(&code)),
+        None => failure.message.to_string(),
+    }
+}
+
+/// Keeps what an attempt went through for whoever asks.
+fn keep(shared: &Shared, home: &PoolHome, asked_by: Option<u64>, diary: Diary) {
+    if let Some(client) = asked_by
+        && let Some(kept) = lock(&shared.diaries).get_mut(&client)
+    {
+        kept.clone_from(&diary);
+    }
+    if diary.failure().is_some() {
+        *lock(&home.last_failure) = Some((Instant::now(), diary));
+    }
 }
 
 /// One attempt. Every socket that was opened has been closed by PostgreSQL when this fails.
@@ -77,6 +106,7 @@ async fn attempt(
     home: &Arc<PoolHome>,
     slot: SlotId,
     dedicated_to: Option<Arc<Client>>,
+    diary: &mut Diary,
 ) -> Result<Box<Server>, Failure> {
     let rules = Arc::clone(
         &home
@@ -87,7 +117,8 @@ async fn attempt(
     let id = shared.next_id();
     let chosen = match choose_host(shared, home, &rules, slot) {
         Ok(choice) => {
-            let found = find_target(shared, &rules, choice.host).await;
+            let found =
+                find_target(shared, &rules.config, &rules.database, choice.host, diary).await;
             if found.is_err() {
                 choice.failed();
             }
@@ -122,6 +153,7 @@ async fn attempt(
         connected_at: now,
         local: OnceLock::new(),
         tls: OnceLock::new(),
+        certificate_expiry: OnceLock::new(),
         cancel_key: OnceLock::new(),
         welcome: OnceLock::new(),
         prepared: AtomicUsize::new(0),
@@ -134,11 +166,17 @@ async fn attempt(
         rules: &rules,
         talk: None,
         dedicated_to,
+        diary,
     };
     let outcome = tokio::select! {
         outcome = timeout(patience.unwrap_or(Duration::MAX), opening.run()) => outcome,
         () = shared.held.no_more_logins() => Ok(Err(connect_failure("suspend_timeout").into())),
     };
+    if outcome.is_err() {
+        let seconds = now.elapsed().as_secs_f64();
+        let text = format!("no answer within {seconds:.1} s (server_connect_timeout)");
+        opening.diary.failed(text);
+    }
     let trouble = match outcome {
         Ok(Ok(server)) => return Ok(server),
         Ok(Err(trouble)) => trouble,
@@ -206,28 +244,70 @@ impl Choice<'_> {
 /// Finds an address of a host; a name that has several gives them in turn.
 async fn find_target(
     shared: &Shared,
-    rules: &Rules,
+    config: &Config,
+    database: &Database,
     host: Option<&Host>,
+    diary: &mut Diary,
 ) -> Result<(Target, Option<Arc<str>>), Failure> {
-    let port = rules.database.port();
+    let port = database.port();
     let name = match host {
         None => {
-            let dir = &rules.config.global.unix_socket_dir;
+            let dir = &config.global.unix_socket_dir;
             if dir.is_empty() {
-                let database = &rules.database.name;
+                let database = &database.name;
                 tracing::error!("unix socket dir not configured: {database} (or set its host)");
                 return Err(connect_failure("cannot connect"));
             }
+            diary.skip("dns", format!("a Unix socket in {dir}"));
             return Ok((Target::Unix(UnixName::in_dir(dir, port)), None));
         }
-        Some(Host::Unix(dir)) => return Ok((Target::Unix(UnixName::in_dir(dir, port)), None)),
+        Some(Host::Unix(dir)) => {
+            diary.skip("dns", format!("a Unix socket in {dir}"));
+            return Ok((Target::Unix(UnixName::in_dir(dir, port)), None));
+        }
         Some(Host::Tcp(name)) => name,
     };
-    let ip = names::resolve(shared, name)
-        .await
-        .ok_or_else(|| connect_failure("server DNS lookup failed"))?;
+    diary.begin("dns");
+    let Some(ip) = names::resolve(shared, name).await else {
+        diary.failed(format!("{name} has no address"));
+        return Err(connect_failure("server DNS lookup failed"));
+    };
+    diary.done(format!("{name} is {ip}"));
     Ok((Target::Tcp((ip, port).into()), Some(name.as_str().into())))
 }
+
+/// Whether one of a database's hosts accepts a connection, on which nothing is said.
+pub(crate) async fn reach(
+    shared: &Shared,
+    config: &Config,
+    database: &Database,
+) -> Result<(), Failure> {
+    let hosts = database.hosts();
+    let hosts: Vec<Option<&Host>> = match hosts.is_empty() {
+        true => vec![None],
+        false => hosts.iter().map(Some).collect(),
+    };
+    let patience = config.global.server_connect_timeout.limit();
+    let patience = patience.unwrap_or(REACH_PATIENCE);
+    let mut last = connect_failure("connect failed");
+    for host in hosts {
+        let attempt = async {
+            let mut diary = Diary::default();
+            let (target, _) = find_target(shared, config, database, host, &mut diary).await?;
+            let connected = connect(&target, &shared.tcp_options()).await;
+            connected.map_err(|_| connect_failure("connect failed"))
+        };
+        match timeout(patience, attempt).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(failure)) => last = failure,
+            Err(_) => last = connect_failure("connect timeout"),
+        }
+    }
+    Err(last)
+}
+
+/// How long that may take where `server_connect_timeout` sets no limit.
+const REACH_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The host whose turn it is, or the next one that may have another server; `None` if the database
 /// names no host. A host that is the only one has been asked with the other limits.
@@ -263,6 +343,7 @@ struct Opening<'a> {
     talk: Option<Conversation>,
     /// The replication client that the server is for.
     dedicated_to: Option<Arc<Client>>,
+    diary: &'a mut Diary,
 }
 
 /// A failure, and what the log says of it.
@@ -302,12 +383,15 @@ fn login_failure(log: &str, message: String) -> Trouble {
 
 impl Opening<'_> {
     async fn run(&mut self) -> Result<Box<Server>, Trouble> {
+        self.diary.begin("tcp");
         let stream = connect(&self.info.target, &self.shared.tcp_options())
             .await
             .map_err(|error| {
                 tracing::debug!(peer = %self.info, "{error}");
+                self.diary.failed(error.to_string());
                 connect_failure("connect failed")
             })?;
+        self.diary.done(self.info.target.to_string());
         let _ = self.info.fd.set(stream.as_fd().as_raw_fd());
         let local = stream.local_address(self.info.address.port());
         if let Ok(local) = local {
@@ -318,8 +402,10 @@ impl Opening<'_> {
         }
         let stream = self.encrypt(stream).await?;
         self.talk = Some(Conversation::new(stream));
+        self.diary.begin("auth");
         self.log_in().await?;
         let mut welcome = self.read_welcome().await?;
+        self.diary.done(format!("as {}", self.info.home.name.user));
         let defaults = self.run_connect_query(&mut welcome).await?;
         let talk = self
             .talk
@@ -352,8 +438,14 @@ impl Opening<'_> {
     async fn encrypt(&mut self, mut stream: Stream) -> Result<Stream, Trouble> {
         let tls = self.shared.tls();
         if stream.is_unix() || !tls.requests_server_tls() {
+            let why = match stream.is_unix() {
+                true => "a Unix socket needs none",
+                false => "server_tls_sslmode = disable",
+            };
+            self.diary.skip("tls", why);
             return Ok(stream);
         }
+        self.diary.begin("tls");
         let lost = |_| Trouble::from(connect_failure("connect failed"));
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
@@ -364,19 +456,29 @@ impl Opening<'_> {
                 self.talk = Some(Conversation::new(stream));
                 return Err(connect_failure("server refused SSL").into());
             }
-            b'N' => return Ok(stream),
+            b'N' => {
+                self.diary.done("PostgreSQL has none, and none is needed");
+                return Ok(stream);
+            }
             _ => return Err(connect_failure("weird SSL answer from server").into()),
         }
         match tls.encrypt(stream, self.info.host.as_deref()).await {
             Ok(stream) => {
+                let certificate = stream.peer_certificate();
+                if let Some(expiry) = certificate.and_then(|shown| shown.expiry()) {
+                    let _ = self.info.certificate_expiry.set(expiry);
+                }
                 if let Some(info) = stream.tls_info() {
                     let _ = self.info.tls.set(info);
                     tracing::info!(peer = %self.info, "SSL established: {info}");
                 }
+                let info = self.info.tls.get().map(ToString::to_string);
+                self.diary.done(info.unwrap_or_default());
                 Ok(stream)
             }
             Err(error) => {
                 tracing::warn!(peer = %self.info, "TLS handshake with server failed: {error}");
+                self.diary.failed(error.to_string());
                 Err(connect_failure("TLS handshake failed").into())
             }
         }
@@ -449,30 +551,16 @@ impl Opening<'_> {
         let binding = stream.and_then(Stream::server_end_point_binding);
         Ok(ServerLogin {
             user: home.name.user.to_string(),
-            secret: self.secret(),
+            secret: secret::find(self.shared, home, self.rules).secret,
             channel_binding: binding.map_or(ChannelBinding::Unavailable, ChannelBinding::Available),
             nonce: credentials::nonce(),
         })
     }
 
-    /// What we can log in with: the entry of the database, what a client has proven, the file.
-    fn secret(&self) -> ServerSecret {
-        let home = &self.info.home;
-        let keys = &self.rules.database.keys;
-        // The password of an entry is that of the user it forces upon clients.
-        if keys.user.as_deref() == Some(&*home.name.user)
-            && let Some(password) = &keys.password
-            && let Ok(secret) = pgweir_auth::Secret::parse(password.expose().as_bytes())
-        {
-            return secret.into();
-        }
-        if let Some(taught) = lock(&home.secret).clone() {
-            return taught;
-        }
-        match self.shared.files().users.secret(&home.name.user) {
-            Some(secret) => secret.clone().into(),
-            None => ServerSecret::Plain(pgweir_auth::Password::new("").expect("empty is short")),
-        }
+    /// What a replication client wants, if the server is for one.
+    fn replication(&self) -> Option<&crate::client::Replication> {
+        let client = self.dedicated_to.as_ref()?;
+        client.replication.get().map(|replication| &**replication)
     }
 
     fn startup_message(&self) -> BytesMut {
@@ -492,11 +580,7 @@ impl Opening<'_> {
                 .into_iter()
                 .filter_map(|(name, value)| value.as_ref().map(|value| (name, value.as_str()))),
         );
-        let replication = self
-            .dedicated_to
-            .as_ref()
-            .and_then(|client| client.replication.get());
-        if let Some(replication) = replication {
+        if let Some(replication) = self.replication() {
             parameters.push(("replication", replication.kind.word()));
             let wanted = replication.parameters.iter();
             parameters.extend(wanted.map(|(name, value)| (name.as_str(), value.as_str())));
@@ -575,7 +659,7 @@ impl Opening<'_> {
         let fields = ErrorFields::parse(body);
         let severity = String::from_utf8_lossy(fields.severity);
         let message = String::from_utf8_lossy(fields.message);
-        if self.dedicated_to.is_some() {
+        if self.replication().is_some() {
             // A missing right to replicate says nothing about other logins, and its client is told
             // no more than that.
             tracing::warn!(peer = %self.info, "S: login failed: {severity} {message}");
