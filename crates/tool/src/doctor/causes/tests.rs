@@ -163,7 +163,7 @@ fn silent_holders_are_a_leak_of_their_application() {
     // Without anybody who waits, only those whom the pooler suspects count.
     let calm = Evidence {
         pools: well().pools,
-        ..evidence.clone()
+        ..evidence
     };
     assert_eq!(names(&calm), Vec::<&str>::new());
     let suspected = Evidence {
