@@ -32,7 +32,7 @@ use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
-use crate::{ldap, leaks, limits, preflight};
+use crate::{consumers, ldap, leaks, limits, preflight};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) leaks: Mutex<leaks::All>,
     /// How the pools stood lately.
     pub(crate) samples: Mutex<Samples>,
+    /// Who uses how much.
+    pub(crate) consumers: Mutex<consumers::All>,
     pub(crate) preflight_said: Mutex<preflight::Said>,
     pub(crate) ldap_lane: Semaphore,
     pub(crate) pam: Pam,
@@ -347,6 +349,7 @@ impl Shared {
             facts: Mutex::new(Facts::default()),
             leaks: Mutex::default(),
             samples: Mutex::default(),
+            consumers: Mutex::default(),
             preflight_said: Mutex::default(),
             ldap_lane: Semaphore::new(ldap::LOGINS_MAX),
             pam: Pam::default(),

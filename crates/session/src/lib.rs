@@ -23,6 +23,7 @@ pub mod prepared;
 mod queue;
 pub mod relay;
 pub mod spoken;
+pub mod taken;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};
