@@ -176,6 +176,19 @@ fn silent_holders_are_a_leak_of_their_application() {
 }
 
 #[test]
+fn an_examination_that_finds_no_room_does_not_hide_a_leak() {
+    let holders = table(&format!(
+        "{HOLDERS}7 shop bob checkout 10.0.0.1:5 70 idle~in~transaction 9000 9000"
+    ));
+    let evidence = Evidence {
+        holders,
+        diagnosis: table("step outcome us detail\npermit failed - no~connection~is~left"),
+        ..crowd()
+    };
+    assert_eq!(names(&evidence), ["leak", "own_limit"]);
+}
+
+#[test]
 fn servers_at_work_are_slow_queries() {
     let holders = table(&format!(
         "{HOLDERS}\

@@ -13,6 +13,12 @@ struct Meaning {
     next: &'static [&'static str],
 }
 
+/// PostgreSQL cannot be used: nothing else matters.
+const BROKEN: u32 = 900;
+
+/// The examination cannot be made. Clients may have another trouble.
+const UNKNOWN: u32 = 120;
+
 /// The first row that fits counts.
 const MEANINGS: &[Meaning] = &[
     Meaning {
@@ -174,7 +180,10 @@ pub(super) fn way(evidence: &Evidence) -> Option<Cause> {
         title: meaning.title.to_owned(),
         evidence: facts,
         next: meaning.next.iter().map(|&line| line.to_owned()).collect(),
-        weight: 900,
+        weight: match step {
+            "permit" => UNKNOWN,
+            _ => BROKEN,
+        },
     })
 }
 
