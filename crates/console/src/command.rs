@@ -164,6 +164,8 @@ shows! {
     Totals "totals";
     /// Every number that limits anything, and its use.
     Budget "budget";
+    /// How times of each database are spread, in microseconds: waits for a server, queries, transactions, holds.
+    StatsHist "stats_hist";
     /// Who uses how much: clients, servers, share of the time that servers are held.
     Consumers "consumers";
     /// Every application: the pools it seems to have, how much of them it needs, how long it waits.
@@ -193,6 +195,7 @@ impl Show {
                 | Self::Consumers
                 | Self::Apps
                 | Self::Holders
+                | Self::StatsHist
                 | Self::Leaks
                 | Self::Maintenance
                 | Self::Overrides

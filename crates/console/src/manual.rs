@@ -45,6 +45,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::StatsAverages => columns(&tables::STATS_AVERAGES),
         Show::Totals => columns(&tables::TOTALS),
         Show::Budget => columns(&tables::BUDGET),
+        Show::StatsHist => columns(&tables::STATS_HIST),
         Show::Consumers => columns(&tables::CONSUMERS),
         Show::Apps => columns(&tables::APPS),
         Show::Holders => columns(&tables::HOLDERS),

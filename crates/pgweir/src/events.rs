@@ -1,189 +1,94 @@
-//! What the log has said lately, counted: for whoever looks into an incident without reading the log.
-//!
-//! Lines that differ only in their numbers are one event, minute by minute. The ring is bounded: the
-//! oldest minute goes first.
+//! What happens seldom enough to be counted by name: errors, failed logins, lost servers.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
-/// Events that are kept.
-const EVENTS_MAX: usize = 1_000;
+use pgweir_config::ErrorCodes;
+use pgweir_pool::Failure;
+use pgweir_session::Expiry;
+use pgweir_stats::{Ledger, Tally};
 
-/// Bytes of a text that are kept.
-const TEXT_MAX: usize = 400;
+use crate::client::Client;
+use crate::farewell::Farewell;
+use crate::series::OTHER;
+use crate::shared::{PoolHome, Shared, lock};
 
-/// How often something was said in one minute.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Event {
-    /// Seconds since 1970.
-    pub(crate) first: u64,
-    /// The same.
-    pub(crate) last: u64,
-    pub(crate) count: u64,
-    /// The level in the log.
-    pub(crate) level: &'static str,
-    /// About whom, the last time.
-    pub(crate) peer: String,
-    /// The text of the last time.
-    pub(crate) text: String,
+/// A database as the metrics name it.
+type Database = Arc<str>;
+
+/// Counts since the start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Events {
+    /// By SQLSTATE and [`Farewell::cause`].
+    pub(crate) client_errors: Ledger<(Database, [u8; 5], &'static str)>,
+    /// By the class of the SQLSTATE.
+    pub(crate) server_errors: Ledger<(Database, [u8; 2])>,
+    /// By SQLSTATE; without one, PostgreSQL was not reached.
+    pub(crate) login_failures: Ledger<(Database, Option<[u8; 5]>)>,
+    /// By reason.
+    pub(crate) disconnects: Ledger<(Database, &'static str)>,
 }
 
-/// What was said, by minute, level and the text without its numbers.
-#[derive(Debug, Default)]
-pub(crate) struct Events(Mutex<BTreeMap<(u64, &'static str, String), Event>>);
+const NO_CODE: [u8; 5] = *b"other";
 
-impl Events {
-    /// A line of the log.
-    pub(crate) fn note(&self, level: &'static str, peer: &str, text: &str, at: SystemTime) {
-        if !is_of_interest(level, peer, text) {
-            return;
-        }
-        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match events.entry((at / 60, level, without_numbers(text))) {
-            Entry::Occupied(mut known) => {
-                let event = known.get_mut();
-                event.count += 1;
-                event.last = at;
-                event.peer.clear();
-                event.peer.push_str(cut(peer));
-                event.text.clear();
-                event.text.push_str(cut(text));
-            }
-            Entry::Vacant(new) => {
-                new.insert(Event {
-                    first: at,
-                    last: at,
-                    count: 1,
-                    level,
-                    peer: cut(peer).to_owned(),
-                    text: cut(text).to_owned(),
-                });
-                if events.len() > EVENTS_MAX {
-                    events.pop_first();
-                }
-            }
-        }
+/// A client is told that it ends, or gets nothing.
+pub(crate) fn client_error(shared: &Shared, client: &Client, farewell: &Farewell) {
+    if farewell.answer(ErrorCodes::Postgres).is_none() {
+        return;
     }
-
-    /// All of them, the oldest first.
-    pub(crate) fn all(&self) -> Vec<Event> {
-        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<Event> = events.values().cloned().collect();
-        all.sort_by_key(|event| event.first);
-        all
+    let route = client.route.get();
+    let database = match (route, client.identity.get()) {
+        (Some(route), _) => Arc::clone(&route.home.series.database),
+        (None, Some(identity)) => {
+            let config = shared.config();
+            lock(&shared.names).of_database(&identity.database, &config)
+        }
+        (None, None) => "".into(),
+    };
+    if let Some(route) = route
+        && is_refusal(farewell)
+    {
+        route.home.totals.add(&mut Tally {
+            refusal_count: 1,
+            ..Tally::default()
+        });
     }
+    let cause = farewell.cause();
+    let name = (database, farewell.sqlstate().0, cause);
+    let mut events = lock(&shared.events);
+    let other = || (OTHER.into(), NO_CODE, cause);
+    events.client_errors.count(name, other);
 }
 
-/// Everyday life is not: logins, clients that leave as they should, statistics.
-fn is_of_interest(level: &str, peer: &str, text: &str) -> bool {
-    match level {
-        "FATAL" | "ERROR" | "WARNING" => true,
-        "LOG" if peer.is_empty() => !text.starts_with("stats: "),
-        "LOG" => {
-            let end = text.strip_prefix("closing because: ");
-            let usual = [
-                "client close request",
-                "server idle timeout",
-                "server lifetime over",
-            ];
-            let is_end = end.is_some_and(|end| !usual.iter().any(|usual| end.starts_with(usual)));
-            is_end || text.contains("command issued") || text.starts_with("DRAIN ")
-        }
-        _ => false,
+fn is_refusal(farewell: &Farewell) -> bool {
+    matches!(
+        farewell,
+        Farewell::TooMany(_)
+            | Farewell::Refused(_)
+            | Farewell::Expired(Expiry::QueryWait | Expiry::QueryWhileWaiting)
+    )
+}
+
+/// PostgreSQL has answered with errors of these classes.
+#[cold]
+pub(crate) fn server_errors(shared: &Shared, home: &PoolHome, classes: Vec<[u8; 2]>) {
+    let mut events = lock(&shared.events);
+    for class in classes {
+        let name = (Arc::clone(&home.series.database), class);
+        let other = || (OTHER.into(), *b"--");
+        events.server_errors.count(name, other);
     }
 }
 
-/// Every run of digits becomes one sign.
-fn without_numbers(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(TEXT_MAX));
-    for c in cut(text).chars() {
-        match c {
-            '0'..='9' if out.ends_with('#') => {}
-            '0'..='9' => out.push('#'),
-            c => out.push(c),
-        }
-    }
-    out
+/// A server could not be opened.
+pub(crate) fn login_failure(shared: &Shared, home: &PoolHome, failure: &Failure) {
+    let name = (Arc::clone(&home.series.database), failure.sqlstate);
+    let other = || (OTHER.into(), Some(NO_CODE));
+    lock(&shared.events).login_failures.count(name, other);
 }
 
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(TEXT_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn lines_that_differ_in_numbers_are_counted() {
-        let events = Events::default();
-        for (peer, text, second) in [
-            ("a", "waited 5 s", 60),
-            ("b", "waited 12 s", 70),
-            ("c", "lost", 71),
-            ("d", "waited 5 s", 130),
-        ] {
-            events.note("WARNING", peer, text, at(second));
-        }
-        let told: Vec<_> = events
-            .all()
-            .into_iter()
-            .map(|e| (e.first, e.last, e.count, e.peer, e.text))
-            .collect();
-        let event = |first, last, count, peer: &str, text: &str| {
-            (first, last, count, peer.to_owned(), text.to_owned())
-        };
-        assert_eq!(
-            told,
-            [
-                event(60, 70, 2, "b", "waited 12 s"),
-                event(71, 71, 1, "c", "lost"),
-                event(130, 130, 1, "d", "waited 5 s"),
-            ]
-        );
-    }
-
-    #[test]
-    fn the_oldest_go_first() {
-        let events = Events::default();
-        for minute in 0..2_000 {
-            events.note("ERROR", "", "x", at(minute * 60));
-        }
-        let all = events.all();
-        assert_eq!((all.len(), all[0].first), (EVENTS_MAX, 1_000 * 60));
-    }
-
-    #[test]
-    fn everyday_life_is_left_out() {
-        let events = Events::default();
-        for (peer, text) in [
-            ("", "stats: 0 xacts/s"),
-            ("C-1", "login attempt: db=x"),
-            ("C-1", "closing because: client close request (age=1s)"),
-            ("S-1", "closing because: server lifetime over (age=1s)"),
-        ] {
-            events.note("LOG", peer, text, at(1));
-        }
-        assert_eq!(events.all(), []);
-        events.note(
-            "LOG",
-            "S-1",
-            "closing because: server conn crashed? (age=1s)",
-            at(1),
-        );
-        events.note("LOG", "", "process up", at(1));
-        assert_eq!(events.all().len(), 2);
-    }
+/// A server is being closed, for one of a few reasons.
+pub(crate) fn disconnect(shared: &Shared, home: &PoolHome, reason: &'static str) {
+    let name = (Arc::clone(&home.series.database), reason);
+    let other = || (OTHER.into(), reason);
+    lock(&shared.events).disconnects.count(name, other);
 }

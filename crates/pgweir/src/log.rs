@@ -22,7 +22,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-use crate::events::{Event, Events};
+use crate::journal::{Event, Journal};
 
 /// Where lines go, and which ones.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Log {
     verbose: AtomicU8,
     sinks: Mutex<Sinks>,
     /// What was said lately.
-    events: Events,
+    events: Journal,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Log {
                 quiet,
                 ..Sinks::default()
             }),
-            events: Events::default(),
+            events: Journal::default(),
         }));
         let subscriber = tracing_subscriber::registry().with(Lines(log));
         // Only a second call could fail, and there is none.

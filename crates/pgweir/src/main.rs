@@ -22,7 +22,10 @@ mod diagnose;
 mod drain;
 mod events;
 mod farewell;
+mod health;
+mod http;
 mod janitor;
+mod journal;
 mod ldap;
 mod leaks;
 mod limits;
@@ -44,6 +47,7 @@ mod relay;
 mod reload;
 mod reset;
 mod samples;
+mod series;
 mod serve;
 mod server;
 mod shared;
@@ -242,15 +246,18 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let pidfile = config.global.pidfile.clone();
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
+    let mut pages = Vec::new();
     let (listeners, _pidfile) = match old {
         None => {
             let pidfile = system::write_pidfile(&pidfile)?;
             preflight::at_start(&shared).await?;
             let listeners = open_listeners(&shared, sockets)?;
+            pages = http::open(&shared.config(), shared.tcp_options())?;
             (listeners, pidfile)
         }
         Some(old) => {
             let listeners = take_over(&shared, old).await?;
+            tokio::spawn(http::take_over(Arc::clone(&shared)));
             (listeners, system::wait_for_pidfile(&pidfile).await?)
         }
     };
@@ -258,6 +265,7 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
     let listening: Vec<_> = listeners
         .into_iter()
         .map(|l| spawn_listener(&shared, l))
+        .chain(pages.into_iter().map(|l| http::start(&shared, l)))
         .collect();
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     let signals = tokio::spawn(signals::run(Arc::clone(&shared)));

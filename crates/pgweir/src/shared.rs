@@ -14,13 +14,16 @@ use pgweir_config::{Config, Database, PoolMode, PoolSettings};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, StatementTable, Tracked, Values};
-use pgweir_stats::{History, Totals};
+use pgweir_stats::{History, Latencies, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::{AuthFiles, DerivedKeys};
+use crate::events::Events;
+use crate::health::Watch;
+use crate::http::Http;
 use crate::log::Log;
 use crate::maintenance::Maintenance;
 use crate::open::diary::Diary;
@@ -28,6 +31,7 @@ use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::quarantine::Quarantine;
 use crate::samples::Samples;
+use crate::series::{Names, Series};
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
@@ -65,10 +69,10 @@ pub(crate) struct Shared {
     pub(crate) facts: Mutex<Facts>,
     /// Who holds a server in silence.
     pub(crate) leaks: Mutex<leaks::All>,
-    /// How the pools stood lately.
-    pub(crate) samples: Mutex<Samples>,
     /// Who uses how much.
     pub(crate) consumers: Mutex<consumers::All>,
+    /// How the pools stood lately.
+    pub(crate) samples: Mutex<Samples>,
     pub(crate) preflight_said: Mutex<preflight::Said>,
     pub(crate) ldap_lane: Semaphore,
     pub(crate) pam: Pam,
@@ -78,6 +82,12 @@ pub(crate) struct Shared {
     pub(crate) started_at: Instant,
     pub(crate) started_on: SystemTime,
     pub(crate) history: Mutex<History<Arc<str>>>,
+    pub(crate) http: Http,
+    pub(crate) health: Watch,
+    /// What is counted by name.
+    pub(crate) events: Mutex<Events>,
+    /// Names in the metrics.
+    pub(crate) names: Mutex<Names>,
     /// Counters of the console's own pool.
     pub(crate) console_totals: Totals,
     /// Databases that were made from the `*` entry.
@@ -181,6 +191,9 @@ pub(crate) struct PoolHome {
     pub(crate) id: PoolId,
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
+    pub(crate) latencies: Latencies,
+    /// What it is called in the metrics.
+    pub(crate) series: Series,
     pub(crate) rules: RwLock<Arc<Rules>>,
     /// What a server of this pool says of itself at login.
     pub(crate) welcome: Mutex<Option<Arc<Welcome>>>,
@@ -348,8 +361,8 @@ impl Shared {
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
             leaks: Mutex::default(),
-            samples: Mutex::default(),
             consumers: Mutex::default(),
+            samples: Mutex::default(),
             preflight_said: Mutex::default(),
             ldap_lane: Semaphore::new(ldap::LOGINS_MAX),
             pam: Pam::default(),
@@ -358,6 +371,10 @@ impl Shared {
             started_at: now,
             started_on: SystemTime::now(),
             history: Mutex::new(History::new(now)),
+            http: Http::new(now),
+            health: Watch::default(),
+            events: Mutex::default(),
+            names: Mutex::default(),
             console_totals: Totals::default(),
             autodbs: Mutex::new(BTreeMap::new()),
             operator: Operator::default(),
@@ -490,6 +507,8 @@ impl Shared {
             id,
             name: name.clone(),
             totals: Totals::default(),
+            latencies: Latencies::default(),
+            series: lock(&self.names).give(name, config),
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
@@ -526,7 +545,9 @@ impl Shared {
             .iter()
             .find(|(_, home)| home.id == id)
             .map(|(name, _)| name.clone())?;
-        homes.remove(&name)
+        let home = homes.remove(&name)?;
+        lock(&self.names).take_back(&home.series);
+        Some(home)
     }
 
     /// Puts a configuration in force: limits and rules of everything that exists.

@@ -410,7 +410,7 @@ impl<S, W: Clone> Pools<S, W> {
             let refusal = Refusal::Login(failure.clone());
             self.refuse_waiting(id, &refusal, |_| true, &mut actions);
         }
-        self.pool_mut(id).retry.note(failure);
+        self.pool_mut(id).retry.note(failure, now);
         self.free(slot, now, &mut actions);
         if self.get(id).is_some() {
             self.refuse_while_down(id, now, &mut actions);

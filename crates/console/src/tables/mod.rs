@@ -7,6 +7,7 @@ mod budget;
 mod consumers;
 mod databases;
 mod internals;
+mod latencies;
 mod leaks;
 mod orders;
 mod pools;
@@ -22,6 +23,7 @@ pub use internals::{
     CONFIG, ConfigRow, DNS_HOSTS, DNS_ZONES, DnsHostRow, DnsZoneRow, LISTS, ListCounts, ListRow,
     MEM, MEM_CACHES, MemRow, PauseState, STATE, StateRow, VERSION_TABLE,
 };
+pub use latencies::{LatencyRow, STATS_HIST};
 pub use leaks::{HOLDERS, HolderRow, LEAKS, LeakRow};
 pub use orders::{
     ClientToEnd, ENDED, MAINTENANCE, MaintenanceRow, OVERRIDES, OverrideRow, QUARANTINE,

@@ -6,7 +6,7 @@ use pgweir_console::UnixTime;
 use pgweir_console::tables::{EventRow, SampleRow};
 
 use super::unix_time;
-use crate::events::Event;
+use crate::journal::Event;
 use crate::shared::{Shared, lock};
 
 /// Second by second, the oldest first.

@@ -63,6 +63,8 @@ pub struct Tally {
     pub server_parses: u64,
     /// Bind messages of named statements.
     pub binds: u64,
+    /// Errors that servers have answered with; see [`Relay::take_error_classes`].
+    pub errors: u64,
 }
 
 /// The relay of one server connection.
@@ -89,6 +91,8 @@ pub struct Relay {
     /// Whether the server was told to answer what an abandoned batch has asked so far.
     is_flushed: bool,
     tally: Tally,
+    /// Classes of errors since they were last taken.
+    error_classes: Vec<[u8; 2]>,
 }
 
 impl Relay {
@@ -112,6 +116,7 @@ impl Relay {
             spoken: Spoken::default(),
             is_flushed: false,
             tally: Tally::default(),
+            error_classes: Vec::new(),
         }
     }
 
@@ -244,6 +249,13 @@ impl Relay {
     #[inline]
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// Takes the classes, which are the first two characters of a SQLSTATE, of the errors that were
+    /// counted: of some of them, if a batch had very many.
+    #[cold]
+    pub fn take_error_classes(&mut self) -> Vec<[u8; 2]> {
+        std::mem::take(&mut self.error_classes)
     }
 
     /// Whether the server's parameters are the client's already.

@@ -87,6 +87,7 @@ impl Relay {
             is_flushed: state.is_flushed,
             spoken: Spoken::restore(state.spoken),
             tally: Tally::default(),
+            error_classes: Vec::new(),
         })
     }
 }
