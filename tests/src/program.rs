@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pgweir_harness::Account;
+use pgweir_harness::{Account, Signal, send_signal};
 use tempfile::TempDir;
 
 /// The program in a directory of its own, as the user that it may run as.
@@ -160,7 +160,7 @@ pub struct Ender(pub String);
 
 impl Drop for Ender {
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-QUIT", &self.0]).status();
+        send_signal(&self.0, Signal::QUIT);
     }
 }
 

@@ -2,13 +2,14 @@
 //! order says what it did, has an end, and cuts nothing that it need not cut.
 
 use std::{
-    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
 
-use pgweir_tests::{Batch, Ini, Pooler, RawClient, Signal, Tenant, console, eventually, start};
+use pgweir_tests::{
+    Batch, Ini, Pooler, RawClient, Signal, Tenant, console, eventually, send_signal, start,
+};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -561,23 +562,15 @@ struct Stopped(String);
 
 impl Stopped {
     fn new(pid: &str) -> Self {
-        kill("-STOP", pid);
+        assert!(send_signal(pid, Signal::STOP), "{pid}");
         Self(pid.to_owned())
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        kill("-CONT", &self.0);
+        send_signal(&self.0, Signal::CONT);
     }
-}
-
-fn kill(signal: &str, pid: &str) {
-    let status = Command::new("kill").args([signal, pid]).status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "{signal} {pid}"
-    );
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //! clients, operators and PostgreSQL itself do; and what was lost comes back at once.
 
 use std::{
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use pgweir_tests::{
-    Batch, Ini, Pooler, RawClient, Tenant, Watch, cancel, console, eventually, start, story,
+    Batch, Ini, Pooler, RawClient, Signal, Tenant, Watch, cancel, console, eventually, send_signal,
+    start, story,
 };
 
 /// Every cap there is, in every test of this file.
@@ -477,7 +477,7 @@ fn a_stopped_postgresql_is_not_flooded_when_it_goes_on() {
     // Every backend of ours stands still; clients come, ask and vanish.
     let pids = scene.backend_pids();
     for pid in &pids {
-        kill("-STOP", pid);
+        assert!(send_signal(pid, Signal::STOP), "{pid}");
     }
     for client in &mut clients {
         client.send(&Batch::new().query("select 1"));
@@ -485,7 +485,7 @@ fn a_stopped_postgresql_is_not_flooded_when_it_goes_on() {
     drop(clients);
     thread::sleep(Duration::from_millis(500));
     for pid in &pids {
-        kill("-CONT", pid);
+        send_signal(pid, Signal::CONT);
     }
     scene.serves_again();
     scene.ends_in_order();
@@ -633,9 +633,4 @@ fn capped(ini: Ini) -> Ini {
         .set("max_client_conn", 200)
         .set("max_cancels", CANCELS)
         .set("query_wait_timeout", 30)
-}
-
-fn kill(signal: &str, pid: &str) {
-    let status = Command::new("kill").args([signal, pid]).status();
-    assert!(status.expect("kill exists").success());
 }

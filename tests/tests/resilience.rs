@@ -2,12 +2,13 @@
 //! those whom it concerns, once, in its own words; and everybody else is served.
 
 use std::{
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use pgweir_tests::{Batch, Cluster, Ini, RawClient, Tenant, eventually, start, story};
+use pgweir_tests::{
+    Batch, Cluster, Ini, RawClient, Signal, Tenant, eventually, send_signal, start, story,
+};
 
 const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const PID: &str = "select pg_backend_pid()";
@@ -374,8 +375,7 @@ fn a_commit_whose_end_nobody_knows_is_said_to_be_one() {
             log.matches("ready to accept connections").count()
         };
         let before = starts();
-        let kill = Command::new("kill").args(["-KILL", &pid]).status();
-        assert!(kill.is_ok_and(|status| status.success()), "{pid}");
+        assert!(send_signal(&pid, Signal::KILL), "{pid}");
         let said = client.until_closed();
         assert!(said.contains(code), "{last}: {said}");
         // A login that comes before PostgreSQL has noticed would be ended with the others.

@@ -1,9 +1,11 @@
 //! The promise: pgweir is a good service: systemd is told how it is doing and may open its sockets, its files say who
 //! it is, and it starts only where it should.
 
-use std::{fs, time::Duration};
+use std::{fs, net::TcpListener, thread, time::Duration};
 
-use pgweir_tests::{Error, Pooler, Signal, Tenant, console, start};
+use pgweir_tests::{
+    Batch, Ender, Error, Pooler, Program, RawClient, Signal, Tenant, console, start,
+};
 
 const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const SOON: Duration = Duration::from_secs(10);
@@ -118,6 +120,103 @@ fn a_daemon_needs_a_pidfile() {
         said.contains("FATAL daemon needs pidfile configured"),
         "{said}"
     );
+}
+
+/// Init scripts look into the pid file and stop what they find there as soon as the command returns.
+#[test]
+fn a_daemon_serves_when_its_command_returns() {
+    let Some(tenant) = Tenant::new() else { return };
+    let program = Program::named("pgbouncer");
+    // Free until its owner is dropped below.
+    let owner = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = owner.local_addr().expect("bound").port();
+    program.write("users.txt", &format!("\"{}\" \"\"\n", tenant.name));
+    let ini = format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = {port}\nunix_socket_dir = {{dir}}\nauth_type = trust\npool_mode = transaction\n\
+         auth_file = {{dir}}/users.txt\npidfile = {{dir}}/pid\nlogfile = {{dir}}/log\n",
+        tenant.postgres.port()
+    );
+    program.write("pgbouncer.ini", &ini);
+    let pid = || fs::read_to_string(program.path("pid")).unwrap_or_default();
+
+    let run = program.run(&["-q", "-d", "pgbouncer.ini"]);
+    assert_eq!(run.code, Some(1), "the port is not free: {run:?}");
+    let log = fs::read_to_string(program.path("log")).unwrap_or_default();
+    assert!(log.contains("Address already in use"), "{log}");
+    assert_eq!(pid(), "");
+    drop(owner);
+
+    let run = program.run(&["-q", "-d", "pgbouncer.ini"]);
+    assert_eq!((run.code, run.all()), (Some(0), String::new()));
+    let first = Ender(pid().trim().to_owned());
+    let mut client = RawClient::login(port, &tenant.name, &tenant.name);
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+
+    let run = program.run(&["-q", "-R", "-d", "pgbouncer.ini"]);
+    assert_eq!((run.code, run.all()), (Some(0), String::new()));
+    let second = Ender(pid().trim().to_owned());
+    assert!(second.0.parse::<u32>().is_ok() && second.0 != first.0);
+    assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
+    assert_eq!(client.query("select 1"), SELECT_1);
+}
+
+/// Its manager writes such files and speaks to the console as the user `pgbouncer`, who is the user of the process.
+/// It reads the log line by line, and stops the pooler with SIGINT.
+#[test]
+fn it_is_led_through_its_unix_socket_as_cloudnativepg_does() {
+    let Some(tenant) = Tenant::new() else { return };
+    let rules =
+        "local pgbouncer pgbouncer peer\n\nhost all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n";
+    let ini = tenant
+        .ini()
+        .set("pool_mode", "session")
+        .set("admin_users", "pgbouncer")
+        .set("auth_type", "hba")
+        .set("auth_hba_file", "{dir}/hba")
+        .set("ignore_startup_parameters", "extra_float_digits,options")
+        .set("log_stats", 0)
+        .set("client_tls_sslmode", "disable")
+        .file("hba", rules);
+    let mut pooler = start(ini);
+    let manager = pooler.unix_endpoint();
+    let order = |sql: &str| manager.psql("pgbouncer", "pgbouncer", sql);
+    assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
+
+    order("PAUSE").expect("paused");
+    let again = order("PAUSE").expect_err("its manager tries again and is told");
+    assert!(
+        again.to_string().contains("already suspended/paused"),
+        "{again}"
+    );
+    let mut waiting = tenant.client(&pooler);
+    waiting.send(&Batch::new().query("select 1"));
+    order("RELOAD").expect("a reload does not end the pause");
+    thread::sleep(Duration::from_millis(300));
+    let clients = manager.table("pgbouncer", "pgbouncer", "SHOW POOLS");
+    let pool = clients.expect("shown");
+    let pool = pool.find("database", &tenant.name).expect("it has a pool");
+    assert_eq!(pool.number("cl_waiting"), 1);
+    order("RESUME").expect("resumed");
+    assert_eq!(pgweir_tests::story(&waiting.until_ready()), SELECT_1);
+
+    for line in pooler.log().lines() {
+        let (time, rest) = line.split_once(" [").expect("a process id");
+        let (pid, rest) = rest.split_once("] ").expect("the end of it");
+        let (level, text) = rest.split_once(' ').expect("a level");
+        assert_eq!(time.split(' ').count(), 3, "{line}");
+        assert!(pid.parse::<u32>().is_ok(), "{line}");
+        assert!(
+            level.bytes().all(|byte| byte.is_ascii_uppercase()),
+            "{line}"
+        );
+        assert!(!text.is_empty(), "{line}");
+    }
+    // In session mode it waits for its clients.
+    drop(waiting);
+    pooler.signal(Signal::INT);
+    let status = pooler.wait_for_exit(SOON);
+    assert!(status.is_some_and(|status| status.success()));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::{fs, net::TcpListener, os::unix::fs::MetadataExt, process::Command, time::Duration};
 
 use pgweir_tests::{
-    Account, Ender, Endpoint, Program, RawClient, Running, Tenant, eventually, finish,
-    self_signed_tls, skip,
+    Account, Ender, Endpoint, Program, RawClient, Running, Signal, Tenant, eventually, finish,
+    self_signed_tls, send_signal, skip,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -94,13 +94,13 @@ fn a_distributions_layout_works_in_the_foreground_and_in_the_background() {
             .mode();
         assert_eq!(mode & 0o022, 0, "nobody else may write it: {mode:o}");
 
-        signal("-HUP", pid.trim());
+        assert!(send_signal(&pid, Signal::HUP));
         eventually(
             SOON,
             || read(&program, "pgbouncer.log"),
             |log| log.contains("got SIGHUP, re-reading config"),
         );
-        signal("-INT", pid.trim());
+        assert!(send_signal(&pid, Signal::INT));
         eventually(
             SOON,
             || program.path("pgbouncer.pid").exists(),
@@ -176,7 +176,7 @@ fn an_operators_files_work() {
         assert_eq!(console(&tenant, &program, port, "show state"), state);
     }
     assert!(asks_for_password(port, &tenant.name));
-    signal("-INT", &running.0.id().to_string());
+    assert!(send_signal(&running.0.id().to_string(), Signal::INT));
     assert_eq!(running.0.wait().expect("a child of ours").code(), Some(0));
     for line in read(&program, "stderr").lines() {
         // `TIME [PID] LEVEL TEXT`
@@ -290,11 +290,6 @@ fn asks_for_password(port: u16, user: &str) -> bool {
     client.start_login(&[("user", user), ("database", user)]);
     let said = client.finish_login().expect_err("a password is needed");
     said.starts_with("asked for ")
-}
-
-fn signal(signal: &str, pid: &str) {
-    let status = Command::new("kill").args([signal, pid]).status();
-    assert!(status.is_ok_and(|status| status.success()));
 }
 
 fn read(program: &Program, name: &str) -> String {

@@ -58,6 +58,10 @@ pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
 
     say("SHOW STATS of the pooler's console:");
     console(&pooler, &["-x", "-c", "SHOW STATS"])?;
+    if !demo.keep {
+        println!("\nAll of it is removed now; --keep leaves it running, to look around.");
+        return Ok(());
+    }
     say("Look around yourself:");
     println!(
         "  psql -h 127.0.0.1 -p {} -U postgres postgres     through the pooler",
@@ -72,14 +76,10 @@ pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
         cluster.port()
     );
     println!("  {}   its configuration", pooler.ini_path().display());
-    if demo.keep {
-        println!("\nIt runs until you press Ctrl-C; then all of it is removed.");
-        loop {
-            thread::park();
-        }
+    println!("\nIt runs until you press Ctrl-C; then all of it is removed.");
+    loop {
+        thread::park();
     }
-    println!("\nAll of it is removed now; --keep leaves it running.");
-    Ok(())
 }
 
 impl Demo {

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{
     error::{Doing, Error},
     scratch::random,
@@ -117,6 +119,15 @@ fn joined(reader: Option<Reader>) -> String {
     reader
         .and_then(|reader| reader.join().ok())
         .unwrap_or_default()
+}
+
+/// Sends a signal to a process by the number that PostgreSQL or a pid file tells. False if there is none, or
+/// none of ours.
+///
+/// The program `kill` is not there on every machine.
+pub fn send_signal(pid: &str, signal: Signal) -> bool {
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
 #[cfg(test)]

@@ -165,6 +165,7 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Option<Start>, ()> {
         match system::go_to_background() {
             Ok(Background::Arrived) => {}
             Ok(Background::Left) => return Ok(None),
+            Ok(Background::Lost) => return fatal("it could not start; its log says why"),
             Err(error) => return fatal(&format!("cannot start in the background: {error}")),
         }
     }
@@ -276,6 +277,7 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     let signals = tokio::spawn(signals::run(Arc::clone(&shared)));
     notify::ready();
+    system::tell_that_it_serves();
     wait_for_end(&shared, signals).await?;
     for listener in listening {
         // A listener that has to close does so at once.

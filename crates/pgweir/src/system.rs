@@ -1,8 +1,9 @@
 //! What is asked of the operating system about users and processes.
 
+use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, io};
+use std::{env, fs};
 
 use nix::unistd::{User, initgroups, setgid, setuid};
 use pgweir_config::Config;
@@ -44,14 +45,16 @@ pub(crate) fn become_user(name: &str) -> Result<(), String> {
 /// Which process this is after [`go_to_background`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Background {
-    /// The one that the user started; it should end.
+    /// The one that the user started. The other one serves; this one should end.
     Left,
+    /// The one that the user started. The other one has ended before it served.
+    Lost,
     /// The one in the background.
     Arrived,
 }
 
-/// Starts this program again, away from the terminal. The new process reads its arguments anew and
-/// arrives here a second time.
+/// Starts this program again, away from the terminal, and waits until that process serves or ends. The
+/// new process reads its arguments anew and arrives here a second time.
 ///
 /// # Errors
 /// No process can be started.
@@ -61,14 +64,31 @@ pub(crate) fn go_to_background() -> io::Result<Background> {
         let _ = rustix::process::setsid();
         return Ok(Background::Arrived);
     }
-    Command::new(env::current_exe()?)
+    let mut other = Command::new(env::current_exe()?)
         .args(env::args_os().skip(1))
         .env(IN_BACKGROUND, "1")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    Ok(Background::Left)
+    // It says something there when it serves; its end closes the pipe.
+    let serves = other.stdout.take().is_some_and(|mut pipe| {
+        let mut word = [0];
+        pipe.read_exact(&mut word).is_ok()
+    });
+    Ok(match serves {
+        true => Background::Left,
+        false => Background::Lost,
+    })
+}
+
+/// Tells the process that the user has started that this one, in the background, serves.
+pub(crate) fn tell_that_it_serves() {
+    if env::var_os(IN_BACKGROUND).is_some() {
+        let mut pipe = io::stdout();
+        // Whoever has stopped waiting need not know.
+        let _ = pipe.write_all(b"\n").and_then(|()| pipe.flush());
+    }
 }
 
 /// Looks whether another process that lives has written its process id.
