@@ -48,8 +48,8 @@ pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use suggest::nearest;
 pub use value::{
     AuthDatabase, AuthType, ErrorCodes, FileMode, Host, HostLimit, Hosts, Invalid, Kind,
-    LeakAction, LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SslMode,
-    StartupParameters, TlsProtocols, TlsVersion, Value,
+    LeakAction, LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret,
+    SessionState, SslMode, StartupParameters, TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

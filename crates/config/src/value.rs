@@ -14,8 +14,8 @@ use std::fmt;
 use std::num::NonZeroU16;
 
 pub use choice::{
-    AuthType, ErrorCodes, LeakAction, LeakQuery, LoadBalanceHosts, PoolMode, Preflight, SslMode,
-    StartupParameters,
+    AuthType, ErrorCodes, LeakAction, LeakQuery, LoadBalanceHosts, PoolMode, Preflight,
+    SessionState, SslMode, StartupParameters,
 };
 pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;

@@ -172,6 +172,8 @@ shows! {
     Maintenance "maintenance";
     /// The keys that are changed for a while.
     Overrides "overrides";
+    /// The clients with which a server stays, and why.
+    Pins "pins";
     /// The servers that did not close in time.
     Quarantine "quarantine";
 }
@@ -186,6 +188,7 @@ impl Show {
                 | Self::Leaks
                 | Self::Maintenance
                 | Self::Overrides
+                | Self::Pins
                 | Self::Quarantine
         )
     }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use pgweir_net::tls::TlsInfo;
 use pgweir_net::{Address, Stream};
 use pgweir_pool::{PoolId, Refusal, Scope, SlotId};
-use pgweir_session::{Clocks, Phase};
+use pgweir_session::{Clocks, Kinds, Phase};
 use pgweir_wire::CancelKey;
 
 use crate::farewell::Farewell;
@@ -130,6 +130,15 @@ pub(crate) struct State {
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
     pub(crate) application_name: Arc<str>,
+    /// Why a server stays with it between its transactions.
+    pub(crate) pin: Option<Pin>,
+}
+
+/// What a client has left in the session of its server that no other server can give it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pin {
+    pub(crate) kinds: Kinds,
+    pub(crate) since: Instant,
 }
 
 impl State {
@@ -207,6 +216,7 @@ impl Client {
                 request: 0,
                 wait_notified: false,
                 application_name: "".into(),
+                pin: None,
             }),
             has_mail: AtomicBool::new(false),
             mailbox: Mutex::new(Mailbox::default()),

@@ -46,6 +46,10 @@ pub(crate) enum Stage {
     Fit(Values),
     /// Take them over again in the middle of a session, because the client has reset them.
     Refit,
+    /// Forget what others have drawn from sequences.
+    Forget,
+    /// Say what its session holds, when a transaction has ended.
+    Look,
     /// Serve.
     Serve,
 }
@@ -61,6 +65,12 @@ impl Work {
             query_start: None,
             transaction_start: None,
         }
+    }
+
+    /// Whether what the client leaves in the session is to be kept from others.
+    #[inline]
+    pub(crate) fn is_private(&self) -> bool {
+        self.rules.keeps_private && !self.is_own
     }
 
     /// A lease begins at `now`, for something that was asked at `asked`.

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
-use pgweir_config::{Config, Database, PoolMode, PoolSettings};
+use pgweir_config::{Config, Database, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
-use pgweir_session::{Deadlines, Latest, StatementTable, Tracked, Values};
+use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
@@ -178,6 +178,10 @@ pub(crate) struct PoolHome {
     pub(crate) secret: Mutex<Option<ServerSecret>>,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
+    /// What statements leave in a session.
+    pub(crate) memory: Mutex<Memory>,
+    /// Servers that stay with a client between its transactions.
+    pub(crate) pinned: AtomicU32,
 }
 
 impl PoolHome {
@@ -236,6 +240,10 @@ pub(crate) struct Rules {
     pub(crate) refuses_queries: bool,
     /// Whether `server_reset_query` is due after every transaction.
     pub(crate) resets_always: bool,
+    /// `session_state`, where neither the pool mode nor `server_reset_query_always` sees to it.
+    pub(crate) keeps_private: bool,
+    /// `state_trust`
+    pub(crate) state_trust: Duration,
 }
 
 impl Rules {
@@ -254,7 +262,13 @@ impl Rules {
             .ok()
             .filter(|&max| max > 0 && settings.pool_mode != PoolMode::Session);
         let global = &config.global;
+        let resets_always =
+            global.server_reset_query_always && !global.server_reset_query.is_empty();
         Some(Self {
+            keeps_private: settings.session_state == SessionState::Private
+                && settings.pool_mode != PoolMode::Session
+                && !resets_always,
+            state_trust: global.state_trust.duration(),
             config: Arc::clone(config),
             database,
             settings,
@@ -262,8 +276,7 @@ impl Rules {
             max_prepared,
             max_message: global.max_packet_size.saturating_sub(1),
             refuses_queries: global.disable_pqexec,
-            resets_always: global.server_reset_query_always
-                && !global.server_reset_query.is_empty(),
+            resets_always,
         })
     }
 
@@ -478,6 +491,8 @@ impl Shared {
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
             turn: AtomicUsize::new(0),
+            memory: Mutex::default(),
+            pinned: AtomicU32::new(0),
         });
         homes.insert(name.clone(), Arc::clone(&home));
         Some(home)

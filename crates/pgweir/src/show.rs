@@ -39,6 +39,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Leaks => tables::LEAKS.write_reply(&leaks::leaks(shared), out),
         Show::Maintenance => tables::MAINTENANCE.write_reply(&orders::maintenance(shared), out),
         Show::Overrides => tables::OVERRIDES.write_reply(&orders::overrides(shared), out),
+        Show::Pins => tables::PINS.write_reply(&leaks::pins(shared), out),
         Show::Quarantine => tables::QUARANTINE.write_reply(&orders::quarantine(shared), out),
         Show::Pools => tables::POOLS.write_reply(&pools(shared), out),
         Show::Clients => tables::CLIENTS.write_reply(&clients(shared), out),

@@ -154,6 +154,12 @@ counters! {
         "Error responses sent by servers.";
     refusal_count: Count, Native, per_second,
         "Clients turned away by a limit.";
+    state_look_count: Count, Native, per_second,
+        "Times a server was asked what a client has left in its session.";
+    state_loss_count: Count, Native, per_second,
+        "Times a client has lost what it had left in a session.";
+    pin_count: Count, Native, per_second,
+        "Times a server has stayed with a client for what that had left in its session.";
     server_open_count: Count, Native, per_second,
         "Server connections opened.";
     server_close_count: Count, Native, per_second,

@@ -8,6 +8,7 @@ mod databases;
 mod internals;
 mod leaks;
 mod orders;
+mod pins;
 mod pools;
 mod sockets;
 mod stats;
@@ -23,6 +24,7 @@ pub use orders::{
     ClientToEnd, ENDED, MAINTENANCE, MaintenanceRow, OVERRIDES, OverrideRow, QUARANTINE,
     QuarantineRow,
 };
+pub use pins::{PINS, PinRow};
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
 pub use sockets::{
     ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, HANDOVER, Replication, SERVERS, SOCKETS,

@@ -11,6 +11,7 @@
 //! 3. A server leaves through `release`, `server_lost` or [`Session::into_remains`], never by `Drop`.
 //! 4. A session that is put down (`holding`) is nowhere else: nobody reads or writes its sockets.
 
+mod apart;
 mod holding;
 mod leased;
 mod preparing;
@@ -19,6 +20,7 @@ mod waiting;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -193,7 +195,13 @@ impl Session {
             place,
             ..
         } = self;
-        client.state().link = None;
+        {
+            let mut state = client.state();
+            state.link = None;
+            if state.pin.take().is_some() {
+                route.home.pinned.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
         let mut can_be_told = true;
         match place {
             Place::Idle | Place::Skipping(_) => {}

@@ -9,6 +9,7 @@ use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Pipeline, PipelineState};
 use crate::prepared::ServerStatements;
+use crate::residue::Residue;
 use crate::spoken::Spoken;
 
 /// All of a [`Relay`] but its counts.
@@ -69,6 +70,8 @@ impl Relay {
         let status = u8::try_from(state.status)
             .ok()
             .and_then(TransactionStatus::from_byte);
+        let mut residue = Residue::default();
+        residue.note_unreadable();
         Ok(Self {
             pipeline: Pipeline::restore(state.pipeline, catalogue)?,
             client_rest: state.client_rest,
@@ -87,6 +90,13 @@ impl Relay {
             is_flushed: state.is_flushed,
             spoken: Spoken::restore(state.spoken),
             tally: Tally::default(),
+            // What its session holds is looked for at the next chance.
+            residue,
+            client: 0,
+            drawn_by: Some(0),
+            waits_for_forgetting: false,
+            own_rows: Vec::new(),
+            facts: None,
         })
     }
 }

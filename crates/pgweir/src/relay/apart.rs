@@ -1,0 +1,168 @@
+//! What a client has left in its server's session when a transaction has ended: looked for where that
+//! is not known, and either the server is free of it, or it stays with the client for a while.
+//!
+//! Off the hot path: a transaction of statements that are known to leave nothing costs a look at the
+//! pool's memory.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgweir_session::{Kinds, Phase, Settled};
+use pgweir_wire::{Severity, SqlState};
+
+use super::leased::Held;
+use super::preparing::refit;
+use super::{Place, Session};
+use crate::client::Pin;
+use crate::farewell::Answer;
+use crate::reset;
+use crate::server::Stage;
+use crate::shared::lock;
+
+impl Session {
+    /// A transaction has ended: whether the server has to be asked what it has left. Then the client
+    /// keeps it until the answer is there.
+    #[inline]
+    pub(super) fn looks(&mut self, now: Instant) -> bool {
+        let Place::Leased(held) = &mut self.place else {
+            return false;
+        };
+        if !held.server.work.is_private() {
+            return false;
+        }
+        let home = &self.route.home;
+        let mut memory = lock(&home.memory);
+        memory.kept = held.server.work.rules.state_trust;
+        if held.server.relay.residue().reads_drawn() {
+            memory.note_reads_drawn();
+        }
+        let Some(question) = held.server.relay.question(&memory, now) else {
+            return false;
+        };
+        drop(memory);
+        let mut out = BytesMut::new();
+        let login = &home.name.user;
+        held.server.relay.look(question, login, &mut out);
+        held.server.line.queue(&out);
+        held.server.work.stage = Stage::Look;
+        held.server.work.tally.state_look_count += 1;
+        true
+    }
+
+    /// The server has said what its session holds.
+    pub(super) fn looked(&mut self, now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        // What the client may have canceled meanwhile has not begun.
+        let _ = self.client.take_wait_orders();
+        let refused = held.server.relay.take_refused();
+        let settled = {
+            let mut memory = lock(&self.route.home.memory);
+            let tracked = &self.shared.tracked;
+            let relay = &mut held.server.relay;
+            relay.settle(&mut self.side, tracked, &mut memory, now)
+        };
+        match settled {
+            Settled::Bound(kinds) if kinds.is_empty() => {
+                self.unpin();
+                self.release(now);
+            }
+            Settled::Bound(kinds) => match self.pin(kinds, now) {
+                true => self.stay(now),
+                false => self.lose(&kinds.to_string(), now),
+            },
+            Settled::Unknown => {
+                if let Some(refused) = refused {
+                    tracing::warn!(peer = %self.client, "session state not known: {}", refused.message);
+                }
+                self.unpin();
+                self.lose("not known", now);
+            }
+        }
+    }
+
+    /// Keeps the server for the client, if the pool can spare one more.
+    fn pin(&mut self, kinds: Kinds, now: Instant) -> bool {
+        let Place::Leased(held) = &mut self.place else {
+            return false;
+        };
+        let mut state = self.client.state();
+        if let Some(pin) = &mut state.pin {
+            pin.kinds = kinds;
+            return true;
+        }
+        let max = held.server.work.rules.settings.max_pinned;
+        let room = |pinned: u32| (pinned < max).then_some(pinned + 1);
+        let order = Ordering::Relaxed;
+        if self
+            .route
+            .home
+            .pinned
+            .fetch_update(order, order, room)
+            .is_err()
+        {
+            return false;
+        }
+        state.pin = Some(Pin { kinds, since: now });
+        held.server.work.tally.pin_count += 1;
+        true
+    }
+
+    /// The server is free to leave the client again.
+    pub(super) fn unpin(&self) {
+        if self.client.state().pin.take().is_some() {
+            self.route.home.pinned.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The server stays with the client between two transactions.
+    fn stay(&mut self, now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        held.server.work.stage = match held.server.relay.fits(&mut self.side) {
+            true => Stage::Serve,
+            false => {
+                let tracked = &self.shared.tracked;
+                refit(&self.client, &mut self.side, tracked, &mut held.server)
+            }
+        };
+        let mut state = self.client.state();
+        state.clocks.phase = match held.serves() {
+            true => Phase::Active,
+            false => Phase::Waiting,
+        };
+        state.clocks.since = now;
+    }
+
+    /// The server goes back to its pool without what the client has left there, and the client is
+    /// told.
+    fn lose(&mut self, what: &str, now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        held.server.work.tally.state_loss_count += 1;
+        tracing::info!(peer = %self.client, "session state is taken back: {what}");
+        let mut out = BytesMut::new();
+        Answer {
+            severity: Severity::Warning,
+            code: SqlState::WARNING,
+            text: format!("session state ends with the transaction: {what}").into(),
+            detail: Some("No server of the pool can stay with this client (max_pinned).".into()),
+            hint: None,
+        }
+        .write(&mut out);
+        self.line.queue(&out);
+        self.release(now);
+    }
+}
+
+/// What becomes of a server that is given back: it may need care first.
+pub(super) fn needs_care(held: &Held) -> bool {
+    let relay = &held.server.relay;
+    held.server.work.rules.resets_always
+        || relay.is_in_doubt()
+        || (held.server.work.is_private() && reset::has_residue(&held.server))
+}

@@ -1,0 +1,434 @@
+//! The promise of `session_state = private`, which is the default: in transaction mode nothing that a client leaves in
+//! a session crosses to another client, over whatever protocol, committed or not, whether it stays or leaves.
+
+use std::time::Duration;
+
+use pgweir_tests::{Batch, Pooler, RawClient, Tenant, eventually, start};
+
+/// What a client does, and how another one would notice it: with an answer that a fresh session does not give.
+struct Kind {
+    name: &'static str,
+    /// One transaction each.
+    leave: &'static [&'static str],
+    look: &'static str,
+}
+
+const fn kind(name: &'static str, leave: &'static [&'static str], look: &'static str) -> Kind {
+    Kind { name, leave, look }
+}
+
+const LOCKS: &str =
+    "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()";
+const TEMPORARY: &str = "select count(*) from pg_class where relnamespace = pg_my_temp_schema()";
+const HELD: &str = "select count(*) from pg_cursors where is_holdable";
+const SQL_PREPARED: &str = "select count(*) from pg_prepared_statements where from_sql";
+const LAST_DRAWN: &str = "select lastval()";
+
+const KINDS: &[Kind] = &[
+    kind("set", &["set work_mem = '1MB'"], "show work_mem"),
+    kind(
+        "set local",
+        &["begin; set local work_mem = '1MB'; commit"],
+        "show work_mem",
+    ),
+    kind(
+        "timeout",
+        &["set statement_timeout = '77s'"],
+        "show statement_timeout",
+    ),
+    kind(
+        "search_path",
+        &["set search_path = other, pg_temp"],
+        "show search_path",
+    ),
+    kind(
+        "own parameter",
+        &["set app.tenant = 'a'"],
+        "select coalesce(current_setting('app.tenant', true), '')",
+    ),
+    kind(
+        "read only",
+        &["set default_transaction_read_only = on"],
+        "show default_transaction_read_only",
+    ),
+    kind(
+        "characteristics",
+        &["set session characteristics as transaction isolation level serializable"],
+        "show default_transaction_isolation",
+    ),
+    kind(
+        "set_config",
+        &["select set_config('work_mem', '2MB', false)"],
+        "show work_mem",
+    ),
+    kind(
+        "set_config of a name that is computed",
+        &["select set_config('work' || '_mem', '2MB', false)"],
+        "show work_mem",
+    ),
+    kind(
+        "set_config in do",
+        &["do $$ begin perform set_config('work_mem', '3MB', false); end $$"],
+        "show work_mem",
+    ),
+    kind(
+        "set_config in a function",
+        &["select sets_work_mem()"],
+        "show work_mem",
+    ),
+    kind(
+        "own parameter in a function",
+        &["select sets_tenant()"],
+        "select coalesce(current_setting('app.owner', true), '')",
+    ),
+    kind(
+        "set in a trigger",
+        &["insert into sets_by_trigger values (1)"],
+        "show statement_timeout",
+    ),
+    kind("role", &["set role helper"], "select current_user::text"),
+    kind(
+        "role in a function",
+        &["select sets_role()"],
+        "select current_user::text",
+    ),
+    kind(
+        "role by set_config",
+        &["select set_config('role', 'helper', false)"],
+        "select current_user::text",
+    ),
+    kind(
+        "session authorization",
+        &["set session authorization helper"],
+        "select session_user::text",
+    ),
+    kind(
+        "temporary table",
+        &["create temp table mine (x int)"],
+        TEMPORARY,
+    ),
+    kind(
+        "temporary table in a function",
+        &["select makes_temporary()"],
+        TEMPORARY,
+    ),
+    kind(
+        "temporary table of select into",
+        &["select 1 as a into temp mine"],
+        TEMPORARY,
+    ),
+    kind("lock", &["select pg_advisory_lock(7)"], LOCKS),
+    kind(
+        "tried lock",
+        &["select pg_try_advisory_lock_shared(7, 8)"],
+        LOCKS,
+    ),
+    kind("lock in a function", &["select locks()"], LOCKS),
+    kind(
+        "lock in do",
+        &["do $$ begin perform pg_advisory_lock(7); end $$"],
+        LOCKS,
+    ),
+    kind("lock in a procedure", &["call locks_by_call()"], LOCKS),
+    kind(
+        "listen",
+        &["listen news"],
+        "select count(*) from pg_listening_channels()",
+    ),
+    kind(
+        "listen in do",
+        &["do $$ begin listen news; end $$"],
+        "select count(*) from pg_listening_channels()",
+    ),
+    kind("prepare", &["prepare p as select 1"], SQL_PREPARED),
+    kind(
+        "cursor",
+        &["begin; declare c cursor with hold for select 1; commit"],
+        HELD,
+    ),
+    kind("sequence", &["select nextval('numbers')"], LAST_DRAWN),
+    kind(
+        "identity",
+        &["insert into numbered default values"],
+        LAST_DRAWN,
+    ),
+    kind("sequence in a function", &["select draws()"], LAST_DRAWN),
+];
+
+const SCHEMA: &str = "
+    create schema other;
+    create role helper;
+    create sequence numbers;
+    create table numbered (id int generated always as identity);
+    create table sets_by_trigger (x int);
+    create function sets_work_mem() returns text language sql as
+        $$ select set_config('work_mem', '5MB', false) $$;
+    create function sets_tenant() returns void language plpgsql as
+        $$ begin set app.owner = 'somebody'; end $$;
+    create function sets_role() returns void language plpgsql as
+        $$ begin perform set_config('role', 'helper', false); end $$;
+    create function makes_temporary() returns void language plpgsql as
+        $$ begin execute 'create temp table hers (x int)'; end $$;
+    create function locks() returns void language plpgsql as
+        $$ begin perform pg_advisory_lock(9); end $$;
+    create procedure locks_by_call() language plpgsql as
+        $$ begin perform pg_advisory_lock(9); end $$;
+    create function draws() returns bigint language sql as $$ select nextval('numbers') $$;
+    create function sets_timeout() returns trigger language plpgsql as
+        $$ begin perform set_config('statement_timeout', '99s', false); return new; end $$;
+    create trigger t after insert on sets_by_trigger for each row execute function sets_timeout();
+";
+
+/// How a client asks.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Simple,
+    Extended,
+    /// With a statement that leaves nothing before and behind it, in one go.
+    Pipelined,
+}
+
+const WAYS: [Way; 3] = [Way::Simple, Way::Extended, Way::Pipelined];
+
+/// A tenant whose user is a superuser, so that nothing is forbidden to it.
+fn tenant() -> Option<Tenant> {
+    let tenant = Tenant::new()?;
+    let mut root = tenant.root();
+    root.rows(&format!("alter role {} superuser", tenant.name));
+    let schema = SCHEMA.replace("helper", &helper(&tenant));
+    root.rows(&schema.replace("create role", "drop role if exists x; create role"));
+    Some(tenant)
+}
+
+fn helper(tenant: &Tenant) -> String {
+    format!("helper_{}", tenant.name)
+}
+
+fn leave(client: &mut RawClient, tenant: &Tenant, kind: &Kind, way: Way, undo: bool) {
+    for sql in kind.leave {
+        let sql = sql.replace("helper", &helper(tenant));
+        match (way, undo) {
+            (_, true) => {
+                let inner = sql.replace("begin; ", "").replace("; commit", "");
+                client.rows(&format!("begin; {inner}; rollback"));
+            }
+            (Way::Simple, false) => {
+                client.rows(&sql);
+            }
+            (Way::Extended, false) => {
+                for part in parts(&sql) {
+                    client.send(&Batch::new().run(part).sync());
+                    client.until_ready();
+                }
+            }
+            (Way::Pipelined, false) => {
+                let mut batch = Batch::new().run("select 1").sync();
+                for part in parts(&sql) {
+                    batch = batch.run(part).sync();
+                }
+                client.send(&batch.run("select 2").sync());
+                for _ in 0..parts(&sql).count() + 2 {
+                    client.until_ready();
+                }
+            }
+        }
+    }
+}
+
+/// The statements of a transaction; a body in dollar quotes is one statement.
+fn parts(sql: &str) -> impl Iterator<Item = &str> + Clone {
+    let whole = sql.contains("$$").then_some(sql);
+    let parts = sql.split("; ").filter(move |_| whole.is_none());
+    whole.into_iter().chain(parts)
+}
+
+fn look(client: &mut RawClient, sql: &str) -> String {
+    client.query(sql)
+}
+
+/// Every kind, left in every way by clients that stay or leave: the next client has what a fresh session has.
+fn nothing_crosses(tenant: &Tenant, pooler: &Pooler) {
+    for kind in KINDS {
+        let fresh = look(&mut tenant.direct(), kind.look);
+        for way in WAYS {
+            for (stays, undo) in [(true, false), (false, false), (true, true)] {
+                let mut first = tenant.client(pooler);
+                let mut second = tenant.client(pooler);
+                leave(&mut first, tenant, kind, way, undo);
+                if !stays {
+                    drop(first);
+                    assert_eq!(
+                        look(&mut second, kind.look),
+                        fresh,
+                        "{}, {way:?}, left",
+                        kind.name
+                    );
+                    continue;
+                }
+                for _ in 0..2 {
+                    let seen = look(&mut second, kind.look);
+                    assert_eq!(seen, fresh, "{}, {way:?}, undone: {undo}", kind.name);
+                    first.rows("select 1");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_crosses_over_one_server() {
+    let Some(tenant) = tenant() else { return };
+    let pooler = tenant.pooler(1);
+    nothing_crosses(&tenant, &pooler);
+    assert_eq!(tenant.backends(), 1);
+}
+
+#[test]
+fn nothing_crosses_where_servers_may_stay_with_clients() {
+    let Some(tenant) = tenant() else { return };
+    nothing_crosses(&tenant, &tenant.pooler(3));
+}
+
+#[test]
+fn pgbouncer_s_way_can_be_had() {
+    let Some(tenant) = tenant() else { return };
+    let ini = tenant.ini().set("session_state", "pgbouncer");
+    let pooler = start(ini.set("default_pool_size", 1));
+    tenant.client(&pooler).rows("set work_mem = '1MB'");
+    assert_eq!(tenant.client(&pooler).value("show work_mem"), "1MB");
+}
+
+#[test]
+fn parameters_follow_their_client() {
+    let Some(tenant) = tenant() else { return };
+    let pooler = tenant.pooler(2);
+    let mut first = tenant.client(&pooler);
+    let mut second = tenant.client(&pooler);
+    first.rows("set work_mem = '1MB'");
+    first.rows("set app.tenant = 'it''s'");
+    first.rows("select sets_tenant()");
+    first.rows(&format!("set role {}", helper(&tenant)));
+    second.rows("set work_mem = '2MB'");
+    let mut holder = tenant.client(&pooler);
+    for _ in 0..2 {
+        holder.rows("begin; select 1");
+        assert_eq!(first.value("show work_mem"), "1MB");
+        assert_eq!(first.value("show app.tenant"), "it's");
+        assert_eq!(first.value("show app.owner"), "somebody");
+        assert_eq!(first.value("select current_user::text"), helper(&tenant));
+        assert_eq!(second.value("show work_mem"), "2MB");
+        assert_eq!(second.value("select current_user::text"), tenant.name);
+        holder.rows("commit");
+    }
+    first.rows("reset role; reset work_mem");
+    assert_eq!(second.value("show work_mem"), "2MB");
+    assert_eq!(first.value("show work_mem"), "4MB");
+    assert_eq!(first.value("select current_user::text"), tenant.name);
+    first.rows("discard all");
+    assert_eq!(
+        first.value("select coalesce(current_setting('app.tenant', true), '')"),
+        ""
+    );
+}
+
+#[test]
+fn a_server_stays_with_its_client_until_the_state_ends() {
+    let Some(tenant) = tenant() else { return };
+    for (leave, end, reason) in [
+        (
+            "select pg_advisory_lock(7)",
+            "select pg_advisory_unlock(7)",
+            "advisory lock",
+        ),
+        ("listen news", "unlisten *", "listen"),
+        (
+            "create temp table mine (x int)",
+            "drop table mine",
+            "temporary object",
+        ),
+        (
+            "prepare p as select 1",
+            "deallocate p",
+            "prepared statement",
+        ),
+        (
+            "declare c cursor with hold for select 1",
+            "close c",
+            "cursor with hold",
+        ),
+        (
+            "select makes_temporary()",
+            "discard all",
+            "temporary object",
+        ),
+    ] {
+        let pooler = tenant.pooler(2);
+        let mut console = pgweir_tests::console(&pooler);
+        let mut pinned_for = |expected: &[&str]| {
+            let pins = || -> Vec<String> {
+                let pins = console.rows("show pins");
+                let reason = |row: &String| row.split('|').nth(6).unwrap_or_default().to_owned();
+                pins.iter().map(reason).collect()
+            };
+            // The client is answered before its server is asked what it has left.
+            eventually(Duration::from_secs(5), pins, |pins| pins == expected);
+        };
+        let mut first = tenant.client(&pooler);
+        first.rows(leave);
+        let pid = first.value("select pg_backend_pid()");
+        let mut second = tenant.client(&pooler);
+        for _ in 0..2 {
+            assert_ne!(second.value("select pg_backend_pid()"), pid, "{leave}");
+            assert_eq!(first.value("select pg_backend_pid()"), pid, "{leave}");
+        }
+        pinned_for(&[reason]);
+        first.rows(end);
+        pinned_for(&[]);
+        first.rows(leave);
+        pinned_for(&[reason]);
+        drop(first);
+        pinned_for(&[]);
+        let mut holder = tenant.client(&pooler);
+        holder.rows("begin; select 1");
+        assert_eq!(look(&mut second, LOCKS), "T D(0) C(SELECT 1) Z(I)");
+        assert_eq!(look(&mut second, TEMPORARY), "T D(0) C(SELECT 1) Z(I)");
+    }
+}
+
+#[test]
+fn more_than_the_pool_can_spare_is_lost_and_told() {
+    let Some(tenant) = tenant() else { return };
+    let pooler = start(
+        tenant
+            .ini()
+            .set("default_pool_size", 3)
+            .set("max_pinned", 1),
+    );
+    let mut first = tenant.client(&pooler);
+    let mut second = tenant.client(&pooler);
+    first.rows("listen news");
+    second.rows("listen news");
+    let answer = second.query("select count(*) from pg_listening_channels()");
+    assert!(answer.contains("D(0)"), "{answer}");
+    assert!(answer.contains("01000"), "{answer}");
+    assert_eq!(
+        first.value("select count(*) from pg_listening_channels()"),
+        "1"
+    );
+}
+
+#[test]
+fn what_is_trusted_is_not_asked_again() {
+    let Some(tenant) = tenant() else { return };
+    let pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    let mut root = tenant.root();
+    for _ in 0..3 {
+        client.rows("select count(*) from numbered");
+    }
+    let last = format!(
+        "select query from pg_stat_activity where usename = '{}' and pid <> pg_backend_pid()",
+        tenant.name
+    );
+    assert_eq!(root.value(&last), "select count(*) from numbered");
+}
