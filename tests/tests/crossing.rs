@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgweir_tests::{Batch, Pooler, RawClient, Tenant, eventually, start};
+use pgweir_tests::{Batch, Pooler, RawClient, Tenant, console, eventually, start};
 
 /// What a client does, and how another one would notice it: with an answer that a fresh session does not give.
 struct Kind {
@@ -242,6 +242,13 @@ fn parts(sql: &str) -> impl Iterator<Item = &str> + Clone {
     whole.into_iter().chain(parts)
 }
 
+/// A column of SHOW PINS.
+fn pins(console: &mut RawClient, column: usize) -> Vec<String> {
+    let pins = console.rows("show pins");
+    let cell = |row: &String| row.split('|').nth(column).unwrap_or_default().to_owned();
+    pins.iter().map(cell).collect()
+}
+
 fn look(client: &mut RawClient, sql: &str) -> String {
     client.query(sql)
 }
@@ -363,13 +370,9 @@ fn a_server_stays_with_its_client_until_the_state_ends() {
         ),
     ] {
         let pooler = tenant.pooler(2);
-        let mut console = pgweir_tests::console(&pooler);
+        let mut console = console(&pooler);
         let mut pinned_for = |expected: &[&str]| {
-            let pins = || -> Vec<String> {
-                let pins = console.rows("show pins");
-                let reason = |row: &String| row.split('|').nth(6).unwrap_or_default().to_owned();
-                pins.iter().map(reason).collect()
-            };
+            let pins = || pins(&mut console, 6);
             // The client is answered before its server is asked what it has left.
             eventually(Duration::from_secs(5), pins, |pins| pins == expected);
         };
@@ -396,7 +399,7 @@ fn a_server_stays_with_its_client_until_the_state_ends() {
 }
 
 #[test]
-fn more_than_the_pool_can_spare_is_lost_and_told() {
+fn a_loose_server_is_called_back_when_somebody_needs_it() {
     let Some(tenant) = tenant() else { return };
     let pooler = start(
         tenant
@@ -404,17 +407,49 @@ fn more_than_the_pool_can_spare_is_lost_and_told() {
             .set("default_pool_size", 3)
             .set("max_pinned", 1),
     );
-    let mut first = tenant.client(&pooler);
-    let mut second = tenant.client(&pooler);
-    first.rows("listen news");
-    second.rows("listen news");
-    let answer = second.query("select count(*) from pg_listening_channels()");
-    assert!(answer.contains("D(0)"), "{answer}");
-    assert!(answer.contains("01000"), "{answer}");
+    let listening = "select count(*) from pg_listening_channels()";
+    let mut firm = tenant.client(&pooler);
+    let mut loose = tenant.client(&pooler);
+    for client in [&mut firm, &mut loose] {
+        client.rows("listen news");
+        client.rows("set work_mem = '7MB'");
+        assert_eq!(client.value(listening), "1");
+    }
+    assert_eq!(pins(&mut console(&pooler), 7), ["firm", "loose"]);
+    let mut holders: Vec<RawClient> = (0..2).map(|_| tenant.client(&pooler)).collect();
+    for holder in &mut holders {
+        holder.rows("begin; select 1");
+        assert_eq!(holder.value("show work_mem"), "4MB");
+        assert_eq!(holder.value(listening), "0");
+    }
+    holders.clear();
+    let lost = loose.query(listening);
+    assert!(lost.starts_with("N(WARNING 01000 "), "{lost}");
+    assert!(lost.contains("D(0)"), "{lost}");
     assert_eq!(
-        first.value("select count(*) from pg_listening_channels()"),
-        "1"
+        loose.value("show work_mem"),
+        "7MB",
+        "parameters are not lost"
     );
+    assert_eq!(firm.value(listening), "1");
+    assert_eq!(pins(&mut console(&pooler), 7), ["firm"]);
+}
+
+#[test]
+fn a_pause_calls_back_what_stays_with_clients() {
+    let Some(tenant) = tenant() else { return };
+    let pooler = tenant.pooler(3);
+    let mut client = tenant.client(&pooler);
+    client.rows("listen news");
+    let mut console = console(&pooler);
+    eventually(
+        Duration::from_secs(5),
+        || pins(&mut console, 7),
+        |pins| pins == &["firm"],
+    );
+    assert_eq!(console.query("pause"), "C(PAUSE) Z(I)");
+    assert_eq!(console.query("resume"), "C(RESUME) Z(I)");
+    assert!(client.query("select 1").starts_with("N(WARNING 01000 "));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
-use crate::{leaks, maintenance, overrides, pools, survey};
+use crate::{leaks, maintenance, overrides, pins, pools, survey};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
@@ -32,6 +32,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             zones.tick(&shared, now);
             names::leave_old_addresses(&shared);
             keep_pools(&shared, now);
+            pins::look_after(&shared);
             survey::refresh(&shared, now);
             leaks::look(&shared, now);
         }

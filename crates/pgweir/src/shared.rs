@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +25,7 @@ use crate::log::Log;
 use crate::maintenance::Maintenance;
 use crate::overrides::Overrides;
 use crate::pam::Pam;
+use crate::pins::Pins;
 use crate::quarantine::Quarantine;
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
@@ -181,7 +182,7 @@ pub(crate) struct PoolHome {
     /// What statements leave in a session.
     pub(crate) memory: Mutex<Memory>,
     /// Servers that stay with a client between its transactions.
-    pub(crate) pinned: AtomicU32,
+    pub(crate) pins: Mutex<Pins>,
 }
 
 impl PoolHome {
@@ -492,7 +493,7 @@ impl Shared {
             secret: Mutex::new(None),
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
-            pinned: AtomicU32::new(0),
+            pins: Mutex::default(),
         });
         homes.insert(name.clone(), Arc::clone(&home));
         Some(home)

@@ -21,11 +21,13 @@ pub struct PinRow {
     pub server_pid: i32,
     /// What it has left in the session.
     pub reason: String,
+    /// `firm`: until that ends; `loose`: until somebody else needs the server.
+    pub stays: &'static str,
     /// Milliseconds since that was found.
     pub pinned_ms: u64,
     /// How many servers of its pool stay with a client.
     pub pinned: u32,
-    /// `max_pinned` of its pool.
+    /// How many of them may be firm.
     pub max_pinned: u32,
 }
 
@@ -39,6 +41,7 @@ table!(
         "addr" Text = row.address;
         "server_pid" Int4 = int4(row.server_pid.unsigned_abs());
         "reason" Text = row.reason;
+        "stays" Text = row.stays;
         "pinned_ms" Int8 = row.pinned_ms;
         "pinned" Int4 = int4(row.pinned);
         "max_pinned" Int4 = int4(row.max_pinned);

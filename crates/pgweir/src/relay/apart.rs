@@ -4,18 +4,18 @@
 //! Off the hot path: a transaction of statements that are known to leave nothing costs a look at the
 //! pool's memory.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use pgweir_session::residue::Probe;
 use pgweir_session::{Kinds, Phase, Settled};
 use pgweir_wire::{Severity, SqlState};
 
 use super::leased::Held;
 use super::preparing::refit;
 use super::{Place, Session};
-use crate::client::Pin;
 use crate::farewell::Answer;
+use crate::pins::{self, Pin};
 use crate::reset;
 use crate::server::Stage;
 use crate::shared::lock;
@@ -41,12 +41,7 @@ impl Session {
             return false;
         };
         drop(memory);
-        let mut out = BytesMut::new();
-        let login = &home.name.user;
-        held.server.relay.look(question, login, &mut out);
-        held.server.line.queue(&out);
-        held.server.work.stage = Stage::Look;
-        held.server.work.tally.state_look_count += 1;
+        self.ask(question);
         true
     }
 
@@ -71,7 +66,10 @@ impl Session {
             }
             Settled::Bound(kinds) => match self.pin(kinds, now) {
                 true => self.stay(now),
-                false => self.lose(&kinds.to_string(), now),
+                false => {
+                    self.unpin();
+                    self.lose(&kinds.to_string(), now);
+                }
             },
             Settled::Unknown => {
                 if let Some(refused) = refused {
@@ -83,38 +81,65 @@ impl Session {
         }
     }
 
-    /// Keeps the server for the client, if the pool can spare one more.
+    /// Keeps the server for the client, unless somebody else needs it.
     fn pin(&mut self, kinds: Kinds, now: Instant) -> bool {
         let Place::Leased(held) = &mut self.place else {
             return false;
         };
-        let mut state = self.client.state();
-        if let Some(pin) = &mut state.pin {
+        if self.client.lets_go() {
+            return false;
+        }
+        if let Some(pin) = &mut self.client.state().pin {
             pin.kinds = kinds;
             return true;
         }
-        let max = held.server.work.rules.settings.max_pinned;
-        let room = |pinned: u32| (pinned < max).then_some(pinned + 1);
-        let order = Ordering::Relaxed;
-        if self
-            .route
-            .home
-            .pinned
-            .fetch_update(order, order, room)
-            .is_err()
-        {
-            return false;
-        }
-        state.pin = Some(Pin { kinds, since: now });
         held.server.work.tally.pin_count += 1;
-        true
+        let max = held.server.work.rules.settings.max_pinned;
+        let pin = Pin {
+            kinds,
+            since: now,
+            is_firm: false,
+        };
+        pins::pin(&self.shared, &self.route.home, &self.client, pin, max)
     }
 
     /// The server is free to leave the client again.
     pub(super) fn unpin(&self) {
-        if self.client.state().pin.take().is_some() {
-            self.route.home.pinned.fetch_sub(1, Ordering::Relaxed);
+        pins::unpin(&self.route.home, &self.client);
+    }
+
+    /// Somebody else needs the server that stays with the client: what it holds is looked for once
+    /// more, then it goes.
+    pub(super) fn let_go(&mut self) {
+        let is_pinned = self.client.state().pin.is_some();
+        match &mut self.place {
+            Place::Leased(held) if is_pinned => {
+                if held.is_at_rest() {
+                    let now = Instant::now();
+                    let question = held
+                        .server
+                        .relay
+                        .whole_question(&lock(&self.route.home.memory), now);
+                    self.ask(question);
+                    self.client.state().clocks.phase = Phase::Waiting;
+                }
+            }
+            Place::Leased(_) | Place::Idle | Place::Waiting(_) | Place::Skipping(_) => {
+                self.client.has_let_go();
+            }
         }
+    }
+
+    fn ask(&mut self, question: Probe) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        let mut out = BytesMut::new();
+        let login = &self.route.home.name.user;
+        held.server.relay.look(question, login, &mut out);
+        held.server.line.queue(&out);
+        held.server.work.stage = Stage::Look;
+        held.server.work.tally.state_look_count += 1;
     }
 
     /// The server stays with the client between two transactions.
@@ -150,11 +175,15 @@ impl Session {
             severity: Severity::Warning,
             code: SqlState::WARNING,
             text: format!("session state ends with the transaction: {what}").into(),
-            detail: Some("No server of the pool can stay with this client (max_pinned).".into()),
+            detail: Some(
+                "Another client needs the server; max_pinned servers of a pool are spared that."
+                    .into(),
+            ),
             hint: None,
         }
         .write(&mut out);
         self.line.queue(&out);
+        self.client.has_let_go();
         self.release(now);
     }
 }

@@ -20,7 +20,6 @@ mod waiting;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -35,7 +34,7 @@ use crate::farewell::Farewell;
 use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
 use crate::shared::{Route, Shared};
-use crate::{pools, reset};
+use crate::{pins, pools, reset};
 
 /// What a thread needs to move bytes; shared by all its clients.
 struct Desk {
@@ -168,6 +167,9 @@ impl Session {
         if let Some(farewell) = self.order_to_end() {
             return Some(Stop::Ended(farewell));
         }
+        if self.client.lets_go() {
+            self.let_go();
+        }
         self.may_be_held().then_some(Stop::Held)
     }
 
@@ -195,13 +197,8 @@ impl Session {
             place,
             ..
         } = self;
-        {
-            let mut state = client.state();
-            state.link = None;
-            if state.pin.take().is_some() {
-                route.home.pinned.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
+        pins::unpin(&route.home, &client);
+        client.state().link = None;
         let mut can_be_told = true;
         match place {
             Place::Idle | Place::Skipping(_) => {}

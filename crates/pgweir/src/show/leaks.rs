@@ -1,6 +1,5 @@
 //! SHOW HOLDERS, SHOW PINS and SHOW LEAKS.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pgweir_console::tables::{HolderRow, LeakRow, PinRow, shown_id};
@@ -67,7 +66,8 @@ pub(super) fn pins(shared: &Shared) -> Vec<PinRow> {
                 server_pid: who.server_pid,
                 reason: pin.kinds.to_string(),
                 pinned_ms: millis(pin.since, now),
-                pinned: server.home.pinned.load(Ordering::Relaxed),
+                stays: if pin.is_firm { "firm" } else { "loose" },
+                pinned: u32::try_from(lock(&server.home.pins).len()).unwrap_or(u32::MAX),
                 max_pinned: server.home.rules().settings.max_pinned,
             })
         })

@@ -102,6 +102,11 @@ impl Relay {
         }
     }
 
+    /// The question for everything, where the server has to leave its client.
+    pub fn whole_question(&self, memory: &Memory, now: Instant) -> Probe {
+        Probe::everything(memory, self.residue.named(), now)
+    }
+
     /// Appends a question to the server what its session holds. [`Self::settle`] draws the
     /// conclusions when the server has answered.
     pub fn look(&mut self, mut probe: Probe, login: &str, out: &mut BytesMut) {

@@ -167,22 +167,21 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes the rest of a statement into its print. One that has nothing but literals behind its
-    /// verb calls nothing, unless the verb itself does.
+    /// Takes the rest of a statement into its print. One that has nothing but literals and PostgreSQL's
+    /// own functions behind its verb leaves nothing, unless the verb itself does.
     fn rest(&mut self, verb: &[u8], verb_counts: bool) {
+        let before = self.hash;
         let mut counted = verb_counts;
-        if counted {
-            self.mix(verb);
-        }
+        self.mix(verb);
         let mut last: &[u8] = b"";
         while let Some(token) = self.tokens.next() {
+            let is_call = token == Token::Symbol(b'(') && !last.is_empty() && is_known_call(last);
+            counted |= !last.is_empty() && !is_call;
             match token {
                 Token::Word(word) => {
                     if is_constant(word) {
+                        last = b"";
                         continue;
-                    }
-                    if !std::mem::replace(&mut counted, true) {
-                        self.mix(verb);
                     }
                     self.mix(word);
                     self.word(word, last);
@@ -194,9 +193,9 @@ impl<'a> Scanner<'a> {
                     self.word(word, b"");
                     last = word;
                 }
-                Token::Symbol(b';') => return,
+                Token::Symbol(b';') => break,
                 Token::Symbol(b'(') if !last.is_empty() => {
-                    self.scan.draws |= !is_known_call(last);
+                    self.scan.draws |= !is_call;
                     last = b"";
                 }
                 Token::Symbol(b',' | b'(' | b')' | b'.' | b'*' | b'-' | b'+') => last = b"",
@@ -207,6 +206,9 @@ impl<'a> Scanner<'a> {
                 }
                 Token::Literal(_) | Token::Number => last = b"",
             }
+        }
+        if !counted && last.is_empty() {
+            self.hash = before;
         }
     }
 
@@ -436,6 +438,8 @@ fn is_known_call(word: &[u8]) -> bool {
         "coalesce",
         "concat",
         "count",
+        "current_database",
+        "current_schema",
         "current_setting",
         "date_part",
         "date_trunc",
