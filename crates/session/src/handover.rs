@@ -154,6 +154,7 @@ impl ClientSide {
             statements,
             values: Values::restore(&state.values, tracked),
             startup: startup.map(|startup| Box::new(Parameters::restore(startup))),
+            masks: startup.is_some(),
         })
     }
 }

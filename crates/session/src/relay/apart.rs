@@ -91,7 +91,8 @@ impl Relay {
     #[inline]
     pub fn question(&mut self, memory: &Memory, now: Instant) -> Option<Probe> {
         if self.residue.draws() {
-            self.drawn_by = Some(self.client);
+            let alone = self.drawn_by.is_none_or(|client| client == self.client);
+            self.drawn_by = Some(if alone { self.client } else { SEVERAL });
         }
         match self.residue.question(memory, now) {
             None if self.residue.bound().is_empty() => {
@@ -128,12 +129,12 @@ impl Relay {
             self.residue.note_unreadable();
             return Settled::Unknown;
         };
-        if let Some((names, reads_drawn)) = &facts.catalog {
-            memory.learn_catalog(names.clone(), *reads_drawn, now);
+        if let Some(catalog) = &facts.catalog {
+            memory.learn_catalog(catalog, now);
         }
         let changed = self.enter(&facts, client, tracked);
         let found = facts.bound.and(changed);
-        if facts.is_complete {
+        if facts.is_complete && !(client.masks && found.is_empty()) {
             let left = found.without(self.residue.announced());
             self.residue.teach(found, left, memory, now);
         }
@@ -224,6 +225,9 @@ impl Relay {
                 });
             }
         }
+        client.masks |= !changed.is_empty();
+        client.masks &= wanted != begun_with;
+        client.masks |= RIGHTS.iter().any(|name| wanted.contains(name));
         if wanted != *client.values.requested() && client.startup.is_none() {
             client.startup = Some(Box::new(begun_with));
         }
@@ -300,6 +304,9 @@ impl Relay {
         self.residue.undo()
     }
 }
+
+/// No client has this number.
+pub(super) const SEVERAL: u64 = 0;
 
 /// Texts up to this length are waited for, in bytes; a longer one that comes in pieces is not read.
 const SCANNED_MAX: usize = 64 * 1024;

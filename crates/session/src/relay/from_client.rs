@@ -114,7 +114,14 @@ impl Relay {
             tag::QUERY => return Ok(self.query(header, frame, rules)),
             tag::EXECUTE => Awaited::Execute,
             tag::FUNCTION_CALL => {
-                self.residue.note_unreadable();
+                let there = there(header, frame);
+                let Some(&oid) = there.first_chunk::<4>() else {
+                    if header.body_len < 4 {
+                        return Err(Violation::ClientMalformed(header.tag));
+                    }
+                    return Ok(Act::More);
+                };
+                self.residue.note_call(u32::from_be_bytes(oid));
                 Awaited::FunctionCall
             }
             tag::SYNC => {

@@ -43,6 +43,9 @@ pub struct ClientSide {
     pub values: Values,
     /// What it requested in its startup message, if it requests something else by now.
     pub startup: Option<Box<Parameters>>,
+    /// Whether it has something that no text has named, so that a statement which leaves the same
+    /// again would seem to leave nothing.
+    pub masks: bool,
 }
 
 /// What holds for a lease: read from the configuration when it begins.

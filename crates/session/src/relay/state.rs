@@ -93,7 +93,7 @@ impl Relay {
             // What its session holds is looked for at the next chance.
             residue,
             client: 0,
-            drawn_by: Some(0),
+            drawn_by: Some(super::apart::SEVERAL),
             waits_for_forgetting: false,
             own_rows: Vec::new(),
             facts: None,

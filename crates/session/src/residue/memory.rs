@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use super::Kinds;
+use super::probe::Catalog;
+use super::scan::name_print;
 
 /// Statements that are remembered. When there are more, all are forgotten and learned again.
 const STATEMENTS_MAX: usize = 10_000;
@@ -33,6 +35,8 @@ pub struct Memory {
     /// Parameters with a dot that functions of the database set by their names. PostgreSQL lists no
     /// such parameter unless it is asked for it by its name.
     names: Vec<Box<str>>,
+    /// Functions that may leave something, if only now and then, by what stands in their source.
+    functions: HashMap<u64, Kinds, RandomState>,
     catalog_at: Option<Instant>,
     reads_drawn: bool,
 }
@@ -66,11 +70,22 @@ impl Memory {
     }
 
     /// The database's functions have been looked through.
-    pub(crate) fn learn_catalog(&mut self, names: Vec<Box<str>>, reads_drawn: bool, now: Instant) {
-        self.names = names;
-        self.names.truncate(NAMES_MAX);
-        self.reads_drawn |= reads_drawn;
+    pub(crate) fn learn_catalog(&mut self, catalog: &Catalog, now: Instant) {
+        let names = catalog.names.iter().take(NAMES_MAX);
+        self.names = names.cloned().collect();
+        let print = |name: &str| name_print(name.as_bytes());
+        let functions = catalog.functions.iter().take(NAMES_MAX);
+        self.functions = functions
+            .map(|(name, kinds)| (print(name), *kinds))
+            .collect();
+        self.reads_drawn |= catalog.reads_drawn;
         self.catalog_at = Some(now);
+    }
+
+    /// What a function may leave, by the [print](name_print) of its name.
+    #[inline]
+    pub(crate) fn leaves_by_name(&self, call: u64) -> Kinds {
+        self.functions.get(&call).copied().unwrap_or_default()
     }
 
     /// Parameters that functions set.

@@ -113,6 +113,8 @@ pub struct Residue {
     suspects: Kinds,
     /// Parameters that were set by their names.
     named: Vec<Named>,
+    /// Functions that were called.
+    calls: Vec<u64>,
     /// Something could not be read: everything has to be looked for, and nothing is learned.
     unreadable: bool,
     /// An error or a ROLLBACK: what a statement has left may have been undone.
@@ -132,6 +134,9 @@ pub struct Residue {
 
 /// Statements that are told apart between two looks. With more, everything is looked for.
 const PRINTS_MAX: usize = 64;
+
+/// The same for calls.
+const CALLS_MAX: usize = 64;
 
 /// How long what binds a server may have ended in a way that no text shows.
 const BOUND_AGAIN: Duration = Duration::from_secs(1);
@@ -164,11 +169,24 @@ impl Residue {
         self.suspects.add(scan.suspects);
         let unheard = scan.named.iter().filter(|named| !is_heard_of(&named.name));
         self.named.extend(unheard.cloned());
+        if self.calls.len() < CALLS_MAX {
+            self.calls.extend(&scan.calls);
+        } else {
+            self.unreadable |= !scan.calls.is_empty();
+        }
         self.unreadable |= scan.unreadable;
         self.has_set |= scan.sets;
         self.ends |= scan.ends;
         self.draws |= scan.draws;
         self.reads_drawn |= scan.reads_drawn;
+    }
+
+    /// A function has been called that is known by its OID.
+    pub fn note_call(&mut self, oid: u32) {
+        match scan::function_print(oid) {
+            0 => {}
+            print => self.note_print(print),
+        }
     }
 
     /// Something has been asked of which the text is not known.
@@ -218,7 +236,11 @@ impl Residue {
     /// the session holds nothing new.
     #[inline]
     pub fn question(&self, memory: &Memory, now: Instant) -> Option<Probe> {
-        if self.is_plain() && self.prints.iter().all(|&print| memory.is_clean(print, now)) {
+        let is_harmless = |call: &u64| memory.leaves_by_name(*call).is_empty();
+        if self.is_plain()
+            && self.prints.iter().all(|&print| memory.is_clean(print, now))
+            && self.calls.iter().all(is_harmless)
+        {
             return None;
         }
         self.look(memory, now)
@@ -253,6 +275,9 @@ impl Residue {
             return due.then(|| Probe::everything(memory, &self.named, now));
         }
         let mut kinds = self.suspects;
+        for &call in &self.calls {
+            kinds.add(memory.leaves_by_name(call));
+        }
         let mut everything = self.unreadable || (self.undone && !self.named.is_empty());
         for &print in &self.prints {
             match memory.verdict(print, now) {
@@ -301,6 +326,7 @@ impl Residue {
     /// It is known what the session holds: what binds it, and nothing that was not entered.
     pub(crate) fn settle(&mut self, bound: Kinds, now: Instant) {
         self.prints.clear();
+        self.calls.clear();
         self.suspects = Kinds::NONE;
         self.named.clear();
         self.unreadable = false;
@@ -315,6 +341,7 @@ impl Residue {
     #[inline]
     pub fn pass(&mut self) {
         self.prints.clear();
+        self.calls.clear();
         self.undone = false;
         self.has_set = false;
         self.ends = false;

@@ -37,7 +37,18 @@ pub struct Facts {
     pub unset: Vec<Box<str>>,
     /// Something was said that cannot be kept: all has to be taken back.
     pub is_strange: bool,
-    pub(crate) catalog: Option<(Vec<Box<str>>, bool)>,
+    pub(crate) catalog: Option<Catalog>,
+}
+
+/// What the functions of a database can do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Catalog {
+    /// Parameters with a dot that they set by their names.
+    pub(crate) names: Vec<Box<str>>,
+    /// Those that may leave something, and what.
+    pub(crate) functions: Vec<(Box<str>, Kinds)>,
+    /// Whether one asks for the last number drawn from a sequence.
+    pub(crate) reads_drawn: bool,
 }
 
 impl Probe {
@@ -126,7 +137,7 @@ impl Probe {
             has_rights: self.kinds.has(Kinds::ROLE),
             ..Facts::default()
         };
-        let mut catalog = (Vec::new(), false);
+        let mut catalog = Catalog::default();
         for row in rows {
             let [Some(kind), Some(name), value] = row.as_slice() else {
                 facts.is_strange = true;
@@ -137,10 +148,19 @@ impl Probe {
                 ("s", Some(value)) => facts.set(name, value),
                 ("n", value) => facts.named(name, value),
                 ("c", value) => {
-                    catalog.0.push(name.clone());
+                    catalog.names.push(name.clone());
                     facts.named(name, value);
                 }
-                ("d", _) => catalog.1 = true,
+                ("d", _) => catalog.reads_drawn = true,
+                ("f", Some(letters)) => {
+                    let mut kinds = Kinds::NONE;
+                    for (letter, kind) in LETTERS {
+                        if letters.contains(letter) {
+                            kinds.add(kind);
+                        }
+                    }
+                    catalog.functions.push((name.clone(), kinds));
+                }
                 ("b", _) => match BOUND.iter().find(|(word, _)| *word == &**name) {
                     Some((_, kind)) => facts.bound.add(*kind),
                     None => facts.is_strange = true,
@@ -180,6 +200,13 @@ const BOUND: [(&str, Kinds); 5] = [
     ("listen", Kinds::LISTEN),
     ("prepared", Kinds::PREPARED),
     ("cursors", Kinds::CURSORS),
+];
+
+/// What functions may leave is told in these letters.
+const LETTERS: [(char, Kinds); 3] = [
+    ('l', Kinds::LOCKS),
+    ('t', Kinds::TEMPORARY),
+    ('n', Kinds::LISTEN),
 ];
 
 /// One query per kind.
@@ -238,4 +265,11 @@ const CATALOG: &str = "SELECT 'c', m.name, pg_catalog.current_setting(m.name, tr
     UNION ALL SELECT 'd', 'reads', NULL WHERE EXISTS (\
     SELECT 1 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace s ON s.oid = p.pronamespace \
     WHERE s.nspname NOT IN ('pg_catalog', 'information_schema') \
-    AND p.prosrc ~* '(currval|lastval)[[:space:]]*[(]')";
+    AND p.prosrc ~* '(currval|lastval)[[:space:]]*[(]') \
+    UNION ALL SELECT 'f', f.name, f.l || f.t || f.n FROM (SELECT p.proname::text AS name, \
+    CASE WHEN p.prosrc ~* 'pg_(try_)?advisory_lock' THEN 'l' ELSE '' END AS l, \
+    CASE WHEN p.prosrc ~* '[[:<:]]temp(orary)?[[:>:]]' THEN 't' ELSE '' END AS t, \
+    CASE WHEN p.prosrc ~* '[[:<:]]listen[[:>:]]' THEN 'n' ELSE '' END AS n \
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace s ON s.oid = p.pronamespace \
+    WHERE s.nspname NOT IN ('pg_catalog', 'information_schema')) f \
+    WHERE f.l || f.t || f.n <> ''";

@@ -35,6 +35,8 @@ pub struct Scan {
     pub draws: bool,
     /// It asks for the last number drawn.
     pub reads_drawn: bool,
+    /// Functions that it calls and that are not known as PostgreSQL's, by [`name_print`].
+    pub calls: Vec<u64>,
 }
 
 impl Scan {
@@ -43,6 +45,7 @@ impl Scan {
     pub fn is_plain(&self) -> bool {
         self.suspects.is_empty()
             && self.named.is_empty()
+            && self.calls.is_empty()
             && !(self.unreadable | self.sets | self.ends | self.draws | self.reads_drawn)
     }
 }
@@ -59,9 +62,56 @@ pub fn scan(text: &[u8]) -> Scan {
     scanner.scan
 }
 
+impl Scan {
+    /// What the body of a DO says. Its statements stand within others, so they are not told apart.
+    fn take_in(&mut self, body: Self) {
+        self.suspects.add(body.suspects);
+        self.named.extend(body.named);
+        self.calls.extend(body.calls);
+        self.sets |= body.sets;
+        self.ends |= body.ends;
+        self.reads_drawn |= body.reads_drawn;
+    }
+}
+
+fn is_literal(token: &Token<'_>) -> bool {
+    matches!(token, Token::Literal(_))
+}
+
+/// A function's name as a number, whatever its case.
+pub fn name_print(name: &[u8]) -> u64 {
+    mix(0, &name.to_ascii_lowercase())
+}
+
+/// The statement that a FunctionCall is, by the function's OID: 0 for those on large objects, for
+/// which libpq uses it.
+pub fn function_print(oid: u32) -> u64 {
+    match oid {
+        715 | 764 | 765 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 => 0,
+        other => mix(1, &other.to_be_bytes()),
+    }
+}
+
+/// Scans what stands in another language than SQL, with SQL in it: there a statement does not begin
+/// with its verb.
+fn scan_body(text: &[u8]) -> Scan {
+    let mut scanner = Scanner {
+        tokens: Tokens::new(text),
+        scan: Scan::default(),
+        hash: 0,
+        verb: Verb::Body,
+    };
+    while scanner.tokens.peek().is_some() {
+        scanner.rest(b"", true);
+    }
+    scanner.scan
+}
+
 /// What a statement begins with, as far as other words in it depend on that.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Verb {
+    /// Nobody knows.
+    Body,
     Create,
     Declare,
     Plain,
@@ -131,6 +181,9 @@ impl<'a> Scanner<'a> {
                 self.scan.draws = true;
                 // A body in quotes is what it does.
                 self.mix(self.tokens.rest());
+                if let Some(Token::Literal(body)) = self.tokens.clone().find(is_literal) {
+                    self.scan.take_in(scan_body(body));
+                }
                 self.rest(word, true);
             }
             b"declare" => {
@@ -195,7 +248,10 @@ impl<'a> Scanner<'a> {
                 }
                 Token::Symbol(b';') => break,
                 Token::Symbol(b'(') if !last.is_empty() => {
-                    self.scan.draws |= !is_call;
+                    if !is_call {
+                        self.scan.draws = true;
+                        self.scan.calls.push(name_print(last));
+                    }
                     last = b"";
                 }
                 Token::Symbol(b',' | b'(' | b')' | b'.' | b'*' | b'-' | b'+') => last = b"",
@@ -221,7 +277,7 @@ impl<'a> Scanner<'a> {
             }
             4 | 9 if is(word, b"temp") || is(word, b"temporary") => {
                 // SELECT .. INTO TEMP; everywhere else it is a name.
-                if self.verb == Verb::Create || is(last, b"into") {
+                if matches!(self.verb, Verb::Create | Verb::Body) || is(last, b"into") {
                     self.scan.suspects.add(Kinds::TEMPORARY);
                 }
             }
@@ -239,6 +295,9 @@ impl<'a> Scanner<'a> {
             b'n' | b'N' if is(word, b"nextval") => self.scan.draws = true,
             b'c' | b'C' if is(word, b"currval") => self.scan.reads_drawn = true,
             b'l' | b'L' if is(word, b"lastval") => self.scan.reads_drawn = true,
+            b'l' | b'L' if self.verb == Verb::Body && is(word, b"listen") => {
+                self.scan.suspects.add(Kinds::LISTEN);
+            }
             b'i' | b'I' if is(word, b"insert") => self.scan.draws = true,
             b'u' | b'U' if is(word, b"update") => self.scan.draws = true,
             b'd' | b'D' if is(word, b"delete") => self.scan.draws = true,

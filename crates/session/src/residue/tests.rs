@@ -213,6 +213,37 @@ fn only_what_is_known_is_taken_back_alone() {
 }
 
 #[test]
+fn functions_are_known_by_what_stands_in_their_source() {
+    let (mut memory, now, mut residue) = (trusting(), Instant::now(), Residue::default());
+    let catalog = probe::Catalog {
+        functions: vec![("tries".into(), Kinds::LOCKS)],
+        ..probe::Catalog::default()
+    };
+    memory.learn_catalog(&catalog, now);
+    for sql in ["select app.tries(1)", "select other(1)"] {
+        noted(&mut residue, sql);
+        residue.teach(Kinds::NONE, Kinds::NONE, &mut memory, now);
+        residue.settle(Kinds::NONE, now);
+    }
+    noted(&mut residue, "select other(1)");
+    assert_eq!(residue.question(&memory, now), None);
+    noted(&mut residue, "select app.Tries(2)");
+    noted(&mut residue, "select app.tries(1)");
+    assert!(
+        residue.question(&memory, now).is_some(),
+        "it may lock the next time"
+    );
+}
+
+#[test]
+fn the_body_of_do_is_read() {
+    let body = scan(b"do $$ begin perform pg_try_advisory_lock(7); set a.b = 1; end $$");
+    assert_eq!(body.suspects, Kinds::LOCKS);
+    let function = scan(b"create function f() returns int language sql as 'listen a'");
+    assert_eq!(function.suspects, Kinds::NONE);
+}
+
+#[test]
 fn a_set_that_no_text_has_said_is_a_surprise() {
     let (memory, now, mut residue) = (trusting(), Instant::now(), Residue::default());
     noted(&mut residue, "set local a = 1");
