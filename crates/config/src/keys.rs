@@ -246,7 +246,7 @@ declare_keys! {
         max_host_logins: i32 = "16", AtOnce, native "16";
         /// Clients that log in over TCP at the same time; 0 is no limit.
         max_logins: i32 = "0", AtOnce, native "0";
-        /// Servers of one pool that may stay with a client for what it has left in their sessions; one of the pool is always for the others. 0 is none.
+        /// Servers of one pool that stay with a client for its session state, whoever waits; never all of them.
         max_pinned: i32 = "10", NewLeases, native "10", database max_pinned;
         /// Clients that wait for a server in one pool; 0 is no limit.
         max_pool_waiting: i32 = "0", AtOnce, native "0", database max_pool_waiting, user max_pool_waiting;
@@ -262,16 +262,16 @@ declare_keys! {
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
         server_down_timeout: Seconds = "0", AtOnce, native "5";
-        /// Outside session pooling, whether the next client has what a client leaves in a server's session: parameters, role, locks, temporary tables and so on.
+        /// Whether parameters, role, locks, temporary tables and so on of one client reach others.
         session_state: SessionState = "private", NewLeases, native "private", database session_state, user session_state;
         /// Count logins in SHOW STATS and its like, which PgBouncer does only since after 1.25.2.
         show_login_counts: bool = "1", AtOnce, native "1";
         /// Seconds in which SIGTERM ends clients between transactions, then the rest; 0 waits until they leave.
         shutdown_drain_timeout: Seconds = "0", AtOnce, native "60";
-        /// Seconds for which a statement that has left nothing in its session is trusted; 0 is not at all.
-        state_trust: Seconds = "300", NewLeases, native "300";
         /// What becomes of startup parameters that are neither tracked nor ignored.
         startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
+        /// Seconds for which a statement that left nothing in its session is trusted; 0 is not at all.
+        state_trust: Seconds = "300", NewLeases, native "300";
         /// Threads that serve connections.
         workers: i32 = "1", Restart, native "1";
     }

@@ -223,9 +223,9 @@ impl Values {
             let _ = write!(sql, "SET {name}={};", literal(wanted));
         }
         // Rights last: with them the rest may not be allowed any more. To set the first is to lose the second.
-        let differs = wanted
-            .differing(there)
-            .any(|(name, _)| RIGHTS.contains(&name));
+        let differs = RIGHTS.iter().any(|name| {
+            wanted.get(name) != there.get(name) || wanted.contains(name) != there.contains(name)
+        });
         let rights = RIGHTS
             .into_iter()
             .filter_map(|name| Some((name, wanted.get(name).filter(|_| differs)?)));

@@ -29,6 +29,9 @@ pub struct RelayState {
     was_reset: bool,
     has_said_goodbye: bool,
     is_flushed: bool,
+    /// Whether it is known that the session holds nothing beyond the books.
+    #[serde(default)]
+    settled: bool,
     /// The first and the last statement.
     spoken: (Bytes, Bytes),
 }
@@ -50,6 +53,7 @@ impl Relay {
             was_reset: self.was_reset,
             has_said_goodbye: self.has_said_goodbye,
             is_flushed: self.is_flushed,
+            settled: self.residue.is_settled(),
             spoken: self.spoken.state(),
         }
     }
@@ -71,7 +75,9 @@ impl Relay {
             .ok()
             .and_then(TransactionStatus::from_byte);
         let mut residue = Residue::default();
-        residue.note_unreadable();
+        if !state.settled {
+            residue.note_unreadable();
+        }
         Ok(Self {
             pipeline: Pipeline::restore(state.pipeline, catalogue)?,
             client_rest: state.client_rest,
@@ -90,7 +96,7 @@ impl Relay {
             is_flushed: state.is_flushed,
             spoken: Spoken::restore(state.spoken),
             tally: Tally::default(),
-            // What its session holds is looked for at the next chance.
+            // What its session may hold is looked for at the next chance.
             residue,
             client: 0,
             drawn_by: Some(super::apart::SEVERAL),
