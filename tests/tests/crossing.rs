@@ -344,6 +344,29 @@ fn parameters_follow_their_client() {
 }
 
 #[test]
+fn parameters_that_only_a_function_may_set_are_lost() {
+    let Some(tenant) = Tenant::new() else { return };
+    tenant.root().rows(
+        "create function logs_all() returns text language sql security definer as \
+         $$ select set_config('log_min_duration_statement', '77s', false) $$",
+    );
+    let pooler = tenant.pooler(1);
+    let mut first = tenant.client(&pooler);
+    let mut second = tenant.client(&pooler);
+    first.rows("select logs_all()");
+    first.rows("set work_mem = '1MB'");
+    // Nor may it be taken back, so nobody gets this server.
+    assert_eq!(second.value("show log_min_duration_statement"), "-1");
+    let answer = first.query("show work_mem");
+    assert!(
+        answer.starts_with("N(WARNING 01000 parameters "),
+        "{answer}"
+    );
+    assert_eq!(first.value("show work_mem"), "4MB");
+    assert_eq!(first.value("show log_min_duration_statement"), "-1");
+}
+
+#[test]
 fn a_server_stays_with_its_client_until_the_state_ends() {
     let Some(tenant) = tenant() else { return };
     for (leave, end, reason) in [

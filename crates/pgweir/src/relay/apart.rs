@@ -12,13 +12,17 @@ use pgweir_session::{Kinds, Phase, Settled};
 use pgweir_wire::{Severity, SqlState};
 
 use super::leased::Held;
-use super::preparing::refit;
+use super::preparing::{fit, refit};
 use super::{Place, Session};
 use crate::farewell::Answer;
 use crate::pins::{self, Pin};
 use crate::reset;
 use crate::server::Stage;
 use crate::shared::lock;
+
+/// Why a client loses what binds a server to it.
+const NEEDED: &str =
+    "Another client needs the server; max_pinned servers of a pool are spared that.";
 
 impl Session {
     /// A transaction has ended: whether the server has to be asked what it has left. Then the client
@@ -68,7 +72,7 @@ impl Session {
                 true => self.stay(now),
                 false => {
                     self.unpin();
-                    self.lose(&kinds.to_string(), now);
+                    self.lose(&kinds.to_string(), NEEDED, now);
                 }
             },
             Settled::Unknown => {
@@ -76,7 +80,7 @@ impl Session {
                     tracing::warn!(peer = %self.client, "session state not known: {}", refused.message);
                 }
                 self.unpin();
-                self.lose("not known", now);
+                self.lose("all of it", "The server did not say what it is.", now);
             }
         }
     }
@@ -162,27 +166,43 @@ impl Session {
         state.clocks.since = now;
     }
 
+    /// The server does not take what the client had set elsewhere, and is fitted without it.
+    #[cold]
+    pub(super) fn lose_parameters(&mut self, reason: &str) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        held.server.work.tally.state_loss_count += 1;
+        let tracked = &self.shared.tracked;
+        held.server.work.stage = fit(&self.client, &mut self.side, tracked, &mut held.server);
+        tracing::info!(peer = %self.client, "parameters set in a session are lost: {reason}");
+        let text = "parameters that were set in the session are lost".to_owned();
+        self.warn(text, reason.to_owned());
+    }
+
+    fn warn(&mut self, text: String, detail: String) {
+        let mut out = BytesMut::new();
+        Answer {
+            severity: Severity::Warning,
+            code: SqlState::WARNING,
+            text: text.into(),
+            detail: Some(detail),
+            hint: None,
+        }
+        .write(&mut out);
+        self.line.queue(&out);
+    }
+
     /// The server goes back to its pool without what the client has left there, and the client is
     /// told.
-    fn lose(&mut self, what: &str, now: Instant) {
+    fn lose(&mut self, what: &str, why: &str, now: Instant) {
         let Place::Leased(held) = &mut self.place else {
             return;
         };
         held.server.work.tally.state_loss_count += 1;
         tracing::info!(peer = %self.client, "session state is taken back: {what}");
-        let mut out = BytesMut::new();
-        Answer {
-            severity: Severity::Warning,
-            code: SqlState::WARNING,
-            text: format!("session state ends with the transaction: {what}").into(),
-            detail: Some(
-                "Another client needs the server; max_pinned servers of a pool are spared that."
-                    .into(),
-            ),
-            hint: None,
-        }
-        .write(&mut out);
-        self.line.queue(&out);
+        let text = format!("session state ends with the transaction: {what}");
+        self.warn(text, why.to_owned());
         self.client.has_let_go();
         self.release(now);
     }

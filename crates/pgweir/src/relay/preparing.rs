@@ -13,7 +13,12 @@ use crate::server::{Server, Stage};
 use crate::shared::{Rules, lock};
 
 /// Brings a server to its client's parameters, if it has others.
-fn fit(client: &Client, side: &mut ClientSide, tracked: &Tracked, server: &mut Server) -> Stage {
+pub(super) fn fit(
+    client: &Client,
+    side: &mut ClientSide,
+    tracked: &Tracked,
+    server: &mut Server,
+) -> Stage {
     let mut out = BytesMut::new();
     if !server.relay.fit(side, tracked, &mut out) {
         return Stage::Serve;
@@ -61,8 +66,16 @@ impl Session {
         if !held.server.relay.is_quiet() {
             return Ok(());
         }
-        if let Some(refused) = held.server.relay.take_refused() {
-            return Err(Farewell::ParameterRefused(refused));
+        if !matches!(held.server.work.stage, Stage::Look)
+            && let Some(refused) = held.server.relay.take_refused()
+        {
+            return match self.side.go_back() {
+                true => {
+                    self.lose_parameters(&refused.message);
+                    Ok(())
+                }
+                false => Err(Farewell::ParameterRefused(refused)),
+            };
         }
         match std::mem::replace(&mut held.server.work.stage, Stage::Serve) {
             Stage::Check if held.server.relay.has_drawn_of_others() => {

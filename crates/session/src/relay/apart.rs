@@ -27,6 +27,24 @@ pub enum Settled {
     Unknown,
 }
 
+impl ClientSide {
+    /// A server does not take over what the client has set in a session: it goes back to what its
+    /// startup message requested. `false` if there is nothing to go back to, or rights are among it,
+    /// with which nobody may go on unknowingly.
+    pub fn go_back(&mut self) -> bool {
+        let requested = self.values.requested();
+        if RIGHTS.iter().any(|name| requested.contains(name)) {
+            return false;
+        }
+        let Some(startup) = self.startup.take() else {
+            return false;
+        };
+        self.values.set_requested(*startup);
+        self.masks = false;
+        true
+    }
+}
+
 impl Relay {
     /// A client has the server, until the next one has it.
     #[inline]
