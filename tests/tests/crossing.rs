@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgweir_tests::{Batch, Pooler, RawClient, Tenant, console, eventually, start};
+use pgweir_tests::{Batch, Program, RawClient, Tenant, console, eventually, start};
 
 /// What a client does, and how another one would notice it: with an answer that a fresh session does not give.
 struct Kind {
@@ -179,6 +179,11 @@ const SCHEMA: &str = "
     create trigger t after insert on sets_by_trigger for each row execute function sets_timeout();
 ";
 
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}
+
 /// How a client asks.
 #[derive(Clone, Copy, Debug)]
 enum Way {
@@ -254,13 +259,13 @@ fn look(client: &mut RawClient, sql: &str) -> String {
 }
 
 /// Every kind, left in every way by clients that stay or leave: the next client has what a fresh session has.
-fn nothing_crosses(tenant: &Tenant, pooler: &Pooler) {
+fn nothing_crosses(tenant: &Tenant, login: impl Fn() -> RawClient) {
     for kind in KINDS {
         let fresh = look(&mut tenant.direct(), kind.look);
         for way in WAYS {
             for (stays, undo) in [(true, false), (false, false), (true, true)] {
-                let mut first = tenant.client(pooler);
-                let mut second = tenant.client(pooler);
+                let mut first = login();
+                let mut second = login();
                 leave(&mut first, tenant, kind, way, undo);
                 if !stays {
                     drop(first);
@@ -286,7 +291,7 @@ fn nothing_crosses(tenant: &Tenant, pooler: &Pooler) {
 fn nothing_crosses_over_one_server() {
     let Some(tenant) = tenant() else { return };
     let pooler = tenant.pooler(1);
-    nothing_crosses(&tenant, &pooler);
+    nothing_crosses(&tenant, || tenant.client(&pooler));
     // Those that were asked directly may not have ended yet.
     eventually(
         Duration::from_secs(5),
@@ -298,7 +303,32 @@ fn nothing_crosses_over_one_server() {
 #[test]
 fn nothing_crosses_where_servers_may_stay_with_clients() {
     let Some(tenant) = tenant() else { return };
-    nothing_crosses(&tenant, &tenant.pooler(3));
+    let pooler = tenant.pooler(3);
+    nothing_crosses(&tenant, || tenant.client(&pooler));
+}
+
+#[test]
+fn nothing_crosses_with_native_defaults() {
+    let Some(tenant) = tenant() else { return };
+    let (program, port, name) = (Program::new(), free_port(), &tenant.name);
+    program.write("users.txt", &format!("\"{name}\" \"\"\n"));
+    program.write(
+        "pgweir.toml",
+        &format!(
+            "[pgweir]\nlisten_addr = [\"127.0.0.1\"]\nlisten_port = {port}\n\
+             unix_socket_dir = \"\"\nauth_type = \"trust\"\nauth_file = \"users.txt\"\n\
+             pool_mode = \"transaction\"\ndefault_pool_size = 1\n\
+             [databases.{name}]\nhost = \"127.0.0.1\"\nport = {}\n",
+            tenant.postgres.port()
+        ),
+    );
+    let _running = program.spawn(&["pgweir.toml"]);
+    eventually(
+        Duration::from_secs(10),
+        || RawClient::try_connect(port).is_ok(),
+        |up| *up,
+    );
+    nothing_crosses(&tenant, || RawClient::login(port, name, name));
 }
 
 #[test]
