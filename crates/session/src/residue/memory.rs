@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::Kinds;
 use super::probe::Catalog;
-use super::scan::name_print;
+use super::words::name_print;
 
 /// Statements that are remembered. When there are more, all are forgotten and learned again.
 const STATEMENTS_MAX: usize = 10_000;
@@ -82,7 +82,7 @@ impl Memory {
         self.catalog_at = Some(now);
     }
 
-    /// What a function may leave, by the [print](name_print) of its name.
+    /// What a function may leave, by the print of its name.
     #[inline]
     pub(crate) fn leaves_by_name(&self, call: u64) -> Kinds {
         self.functions.get(&call).copied().unwrap_or_default()

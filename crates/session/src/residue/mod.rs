@@ -12,7 +12,9 @@
 pub mod memory;
 pub mod probe;
 pub mod scan;
+mod settings;
 mod tokens;
+mod words;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -183,7 +185,7 @@ impl Residue {
 
     /// A function has been called that is known by its OID.
     pub fn note_call(&mut self, oid: u32) {
-        match scan::function_print(oid) {
+        match words::function_print(oid) {
             0 => {}
             print => self.note_print(print),
         }

@@ -5,6 +5,7 @@
 
 use super::Kinds;
 use super::tokens::{Token, Tokens};
+use super::words::{contains, is, is_constant, is_known_call, mix, name_print, starts};
 
 /// A parameter that a text sets or resets.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,7 +36,7 @@ pub struct Scan {
     pub draws: bool,
     /// It asks for the last number drawn.
     pub reads_drawn: bool,
-    /// Functions that it calls and that are not known as PostgreSQL's, by [`name_print`].
+    /// Functions that it calls and that are not known as PostgreSQL's, by their prints.
     pub calls: Vec<u64>,
 }
 
@@ -78,20 +79,6 @@ fn is_literal(token: &Token<'_>) -> bool {
     matches!(token, Token::Literal(_))
 }
 
-/// A function's name as a number, whatever its case.
-pub fn name_print(name: &[u8]) -> u64 {
-    mix(0, &name.to_ascii_lowercase())
-}
-
-/// The statement that a FunctionCall is, by the function's OID: 0 for those on large objects, for
-/// which libpq uses it.
-pub fn function_print(oid: u32) -> u64 {
-    match oid {
-        715 | 764 | 765 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 => 0,
-        other => mix(1, &other.to_be_bytes()),
-    }
-}
-
 /// Scans what stands in another language than SQL, with SQL in it: there a statement does not begin
 /// with its verb.
 fn scan_body(text: &[u8]) -> Scan {
@@ -117,9 +104,9 @@ enum Verb {
     Plain,
 }
 
-struct Scanner<'a> {
-    tokens: Tokens<'a>,
-    scan: Scan,
+pub(super) struct Scanner<'a> {
+    pub(super) tokens: Tokens<'a>,
+    pub(super) scan: Scan,
     hash: u64,
     verb: Verb,
 }
@@ -206,13 +193,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn leaves(&mut self, kinds: Kinds) {
+    pub(super) fn leaves(&mut self, kinds: Kinds) {
         self.scan.suspects.add(kinds);
         self.skip();
     }
 
     /// Passes over the rest of a statement.
-    fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         for token in self.tokens.by_ref() {
             if token == Token::Symbol(b';') {
                 return;
@@ -321,295 +308,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// `set_config('name', value, is_local)`
-    fn set_config(&mut self) {
-        self.scan.sets = true;
-        let mut ahead = self.tokens.clone();
-        let name = match (ahead.next(), ahead.next(), ahead.next()) {
-            (Some(Token::Symbol(b'(')), Some(Token::Literal(name)), Some(Token::Symbol(b','))) => {
-                setting(name)
-            }
-            _ => None,
-        };
-        let is_local = match (ahead.next(), ahead.next(), ahead.next(), ahead.next()) {
-            (
-                Some(Token::Literal(_) | Token::Number),
-                Some(Token::Symbol(b',')),
-                Some(Token::Word(local)),
-                Some(Token::Symbol(b')')),
-            ) => is(local, b"true"),
-            _ => false,
-        };
-        if !is_local {
-            self.sets(name, false);
-        }
-    }
-
-    /// What stands behind SET.
-    fn set(&mut self) {
-        self.scan.sets = true;
-        let Some(Token::Word(mut word)) = self.tokens.peek() else {
-            return self.name(false);
-        };
-        if is(word, b"local") || is(word, b"transaction") || is(word, b"constraints") {
-            return self.skip();
-        }
-        if is(word, b"session") {
-            self.tokens.next();
-            match self.tokens.peek() {
-                Some(Token::Word(next)) if is(next, b"authorization") => {
-                    return self.leaves(Kinds::ROLE);
-                }
-                Some(Token::Word(next)) if is(next, b"characteristics") => {
-                    return self.leaves(Kinds::SETTINGS);
-                }
-                Some(Token::Word(next)) => word = next,
-                _ => {}
-            }
-        }
-        match word {
-            word if is(word, b"role") => self.leaves(Kinds::ROLE),
-            word if is(word, b"time") => self.known("timezone"),
-            word if is(word, b"names") => self.known("client_encoding"),
-            word if is(word, b"schema") => self.known("search_path"),
-            word if is(word, b"xml") => self.known("xmloption"),
-            // A seed is not kept, and cannot be taken back.
-            word if is(word, b"seed") => self.skip(),
-            _ => self.name(false),
-        }
-    }
-
-    fn reset(&mut self) {
-        self.scan.sets = true;
-        match self.tokens.peek() {
-            Some(Token::Word(word)) if is(word, b"session") || is(word, b"role") => {
-                self.leaves(Kinds::ROLE);
-            }
-            Some(Token::Word(word)) if is(word, b"transaction") => self.skip(),
-            // Who resets everything begins anew.
-            Some(Token::Word(word)) if is(word, b"all") || is(word, b"time") => {
-                self.leaves(Kinds::SETTINGS);
-            }
-            _ => self.name(true),
-        }
-    }
-
-    fn known(&mut self, name: &str) {
-        self.scan.named.push(Named {
-            name: name.into(),
-            is_reset: false,
-        });
-        self.skip();
-    }
-
-    /// The name of a parameter, and the rest of the statement.
-    fn name(&mut self, is_reset: bool) {
-        let mut name = Vec::new();
-        loop {
-            match self.tokens.next() {
-                Some(Token::Word(part) | Token::Quoted(part)) => name.extend_from_slice(part),
-                _ => {
-                    name.clear();
-                    break;
-                }
-            }
-            if self.tokens.peek() != Some(Token::Symbol(b'.')) {
-                break;
-            }
-            self.tokens.next();
-            name.push(b'.');
-        }
-        self.sets(setting(&name), is_reset);
-        self.skip();
-    }
-
-    fn sets(&mut self, name: Option<Box<str>>, is_reset: bool) {
-        match name {
-            Some(name) if matches!(&*name, "role" | "session_authorization") => {
-                self.scan.suspects.add(Kinds::ROLE);
-            }
-            Some(name) => self.scan.named.push(Named { name, is_reset }),
-            None => self.scan.unreadable = true,
-        }
-    }
-
     #[inline]
     fn mix(&mut self, word: &[u8]) {
         self.hash = mix(self.hash, word);
     }
-}
-
-/// The name of a parameter in lower case, if it is one that can be asked for.
-fn setting(name: &[u8]) -> Option<Box<str>> {
-    let is_simple = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
-    let simple = !name.is_empty() && name.iter().all(is_simple);
-    let name = std::str::from_utf8(name).ok().filter(|_| simple)?;
-    Some(name.to_ascii_lowercase().into())
-}
-
-/// Takes a word into a hash. It is never 0 behind one.
-#[inline]
-fn mix(hash: u64, word: &[u8]) -> u64 {
-    // The fraction of the golden ratio, odd: its multiples are spread over all bits.
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut hash = hash ^ (word.len() as u64).wrapping_add(1);
-    for chunk in word.chunks(8) {
-        let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
-        let product = u128::from(hash ^ u64::from_le_bytes(bytes)) * u128::from(FACTOR);
-        hash = (product as u64) ^ ((product >> 64) as u64);
-    }
-    hash | 1
-}
-
-/// Words that are literals: how many there are says nothing.
-#[inline]
-fn is_constant(word: &[u8]) -> bool {
-    match word.len() {
-        4 => is(word, b"null") || is(word, b"true"),
-        5 => is(word, b"false"),
-        7 => is(word, b"default"),
-        _ => false,
-    }
-}
-
-/// Words before a parenthesis that are no function, or one of PostgreSQL's that draws nothing. A
-/// function of another schema with the same name is taken for PostgreSQL's.
-fn is_known_call(word: &[u8]) -> bool {
-    const KNOWN: &[&str] = &[
-        "abs",
-        "all",
-        "and",
-        "any",
-        "array",
-        "array_agg",
-        "array_length",
-        "as",
-        "avg",
-        "between",
-        "bool_and",
-        "bool_or",
-        "by",
-        "case",
-        "cast",
-        "ceil",
-        "char",
-        "coalesce",
-        "concat",
-        "count",
-        "current_database",
-        "current_schema",
-        "current_setting",
-        "date_part",
-        "date_trunc",
-        "decimal",
-        "dense_rank",
-        "distinct",
-        "else",
-        "escape",
-        "every",
-        "except",
-        "exists",
-        "exp",
-        "extract",
-        "fetch",
-        "filter",
-        "floor",
-        "format",
-        "from",
-        "generate_series",
-        "greatest",
-        "having",
-        "ilike",
-        "in",
-        "index",
-        "intersect",
-        "interval",
-        "into",
-        "json_agg",
-        "json_build_object",
-        "jsonb_agg",
-        "jsonb_array_elements",
-        "jsonb_build_object",
-        "lag",
-        "lateral",
-        "lead",
-        "least",
-        "left",
-        "length",
-        "like",
-        "limit",
-        "lower",
-        "max",
-        "md5",
-        "min",
-        "not",
-        "now",
-        "nullif",
-        "numeric",
-        "offset",
-        "on",
-        "or",
-        "over",
-        "partition",
-        "pg_backend_pid",
-        "pg_sleep",
-        "position",
-        "power",
-        "random",
-        "rank",
-        "replace",
-        "right",
-        "round",
-        "row",
-        "row_number",
-        "select",
-        "set_config",
-        "similar",
-        "sqrt",
-        "string_agg",
-        "substring",
-        "sum",
-        "then",
-        "timestamp",
-        "timestamptz",
-        "to_char",
-        "to_timestamp",
-        "trim",
-        "union",
-        "unnest",
-        "upper",
-        "using",
-        "values",
-        "varchar",
-        "version",
-        "when",
-        "where",
-        "with",
-    ];
-    let mut lower = [0; 20];
-    let Some(lower) = lower.get_mut(..word.len()) else {
-        return false;
-    };
-    lower.copy_from_slice(word);
-    lower.make_ascii_lowercase();
-    KNOWN
-        .binary_search_by(|known| known.as_bytes().cmp(lower))
-        .is_ok()
-}
-
-#[inline]
-fn is(word: &[u8], other: &[u8]) -> bool {
-    word.eq_ignore_ascii_case(other)
-}
-
-#[inline]
-fn starts(word: &[u8], other: &[u8]) -> bool {
-    word.get(..other.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(other))
-}
-
-fn contains(word: &[u8], other: &[u8]) -> bool {
-    word.windows(other.len())
-        .any(|window| window.eq_ignore_ascii_case(other))
 }

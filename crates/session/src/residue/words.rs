@@ -1,0 +1,188 @@
+//! Words and names as [`scan`](super::scan) compares and hashes them.
+
+/// A function's name as a number, whatever its case.
+pub(super) fn name_print(name: &[u8]) -> u64 {
+    mix(0, &name.to_ascii_lowercase())
+}
+
+/// The statement that a FunctionCall is, by the function's OID: 0 for those on large objects, for
+/// which libpq uses it.
+pub(super) fn function_print(oid: u32) -> u64 {
+    match oid {
+        715 | 764 | 765 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 => 0,
+        other => mix(1, &other.to_be_bytes()),
+    }
+}
+
+/// The name of a parameter in lower case, if it is one that can be asked for.
+pub(super) fn setting(name: &[u8]) -> Option<Box<str>> {
+    let is_simple = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
+    let simple = !name.is_empty() && name.iter().all(is_simple);
+    let name = std::str::from_utf8(name).ok().filter(|_| simple)?;
+    Some(name.to_ascii_lowercase().into())
+}
+
+/// Takes a word into a hash. It is never 0 behind one.
+#[inline]
+pub(super) fn mix(hash: u64, word: &[u8]) -> u64 {
+    // The fraction of the golden ratio, odd: its multiples are spread over all bits.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut hash = hash ^ (word.len() as u64).wrapping_add(1);
+    for chunk in word.chunks(8) {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        let product = u128::from(hash ^ u64::from_le_bytes(bytes)) * u128::from(FACTOR);
+        hash = (product as u64) ^ ((product >> 64) as u64);
+    }
+    hash | 1
+}
+
+/// Words that are literals: how many there are says nothing.
+#[inline]
+pub(super) fn is_constant(word: &[u8]) -> bool {
+    match word.len() {
+        4 => is(word, b"null") || is(word, b"true"),
+        5 => is(word, b"false"),
+        7 => is(word, b"default"),
+        _ => false,
+    }
+}
+
+/// Words before a parenthesis that are no function, or one of PostgreSQL's that draws nothing. A
+/// function of another schema with the same name is taken for PostgreSQL's.
+pub(super) fn is_known_call(word: &[u8]) -> bool {
+    let mut lower = [0; 20];
+    let Some(lower) = lower.get_mut(..word.len()) else {
+        return false;
+    };
+    lower.copy_from_slice(word);
+    lower.make_ascii_lowercase();
+    matches!(
+        &*lower,
+        b"abs"
+            | b"all"
+            | b"and"
+            | b"any"
+            | b"array"
+            | b"array_agg"
+            | b"array_length"
+            | b"as"
+            | b"avg"
+            | b"between"
+            | b"bool_and"
+            | b"bool_or"
+            | b"by"
+            | b"case"
+            | b"cast"
+            | b"ceil"
+            | b"char"
+            | b"coalesce"
+            | b"concat"
+            | b"count"
+            | b"current_database"
+            | b"current_schema"
+            | b"current_setting"
+            | b"date_part"
+            | b"date_trunc"
+            | b"decimal"
+            | b"dense_rank"
+            | b"distinct"
+            | b"else"
+            | b"escape"
+            | b"every"
+            | b"except"
+            | b"exists"
+            | b"exp"
+            | b"extract"
+            | b"fetch"
+            | b"filter"
+            | b"floor"
+            | b"format"
+            | b"from"
+            | b"generate_series"
+            | b"greatest"
+            | b"having"
+            | b"ilike"
+            | b"in"
+            | b"index"
+            | b"intersect"
+            | b"interval"
+            | b"into"
+            | b"json_agg"
+            | b"json_build_object"
+            | b"jsonb_agg"
+            | b"jsonb_array_elements"
+            | b"jsonb_build_object"
+            | b"lag"
+            | b"lateral"
+            | b"lead"
+            | b"least"
+            | b"left"
+            | b"length"
+            | b"like"
+            | b"limit"
+            | b"lower"
+            | b"max"
+            | b"md5"
+            | b"min"
+            | b"not"
+            | b"now"
+            | b"nullif"
+            | b"numeric"
+            | b"offset"
+            | b"on"
+            | b"or"
+            | b"over"
+            | b"partition"
+            | b"pg_backend_pid"
+            | b"pg_sleep"
+            | b"position"
+            | b"power"
+            | b"random"
+            | b"rank"
+            | b"replace"
+            | b"right"
+            | b"round"
+            | b"row"
+            | b"row_number"
+            | b"select"
+            | b"set_config"
+            | b"similar"
+            | b"sqrt"
+            | b"string_agg"
+            | b"substring"
+            | b"sum"
+            | b"then"
+            | b"timestamp"
+            | b"timestamptz"
+            | b"to_char"
+            | b"to_timestamp"
+            | b"trim"
+            | b"union"
+            | b"unnest"
+            | b"upper"
+            | b"using"
+            | b"values"
+            | b"varchar"
+            | b"version"
+            | b"when"
+            | b"where"
+            | b"with"
+    )
+}
+
+#[inline]
+pub(super) fn is(word: &[u8], other: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(other)
+}
+
+#[inline]
+pub(super) fn starts(word: &[u8], other: &[u8]) -> bool {
+    word.get(..other.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(other))
+}
+
+pub(super) fn contains(word: &[u8], other: &[u8]) -> bool {
+    word.windows(other.len())
+        .any(|window| window.eq_ignore_ascii_case(other))
+}
