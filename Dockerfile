@@ -7,7 +7,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --package pgweir
+RUN cargo build --profile dist --locked --package pgweir
 
 FROM debian:bookworm-slim
 # hadolint ignore=DL3008
@@ -18,7 +18,7 @@ RUN apt-get update \
     && useradd --system --uid 998 --gid 996 --no-create-home --shell /usr/sbin/nologin pgbouncer \
     && install -d -o pgbouncer -g pgbouncer /run/pgbouncer \
     && install -d /etc/pgbouncer
-COPY --from=build /src/target/release/pgweir /usr/bin/pgweir
+COPY --from=build /src/target/dist/pgweir /usr/bin/pgweir
 # Whatever starts PgBouncer by its name and place finds pgweir there.
 RUN ln -s pgweir /usr/bin/pgbouncer && ln -s /usr/bin/pgweir /usr/sbin/pgbouncer
 USER 998:996

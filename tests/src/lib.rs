@@ -18,10 +18,12 @@ pub use pgweir_harness::*;
 pub mod dns;
 mod program;
 pub mod raw;
+mod tls_wire;
 
 pub use dns::NameServer;
 pub use program::{Ender, Program, Run, Running, finish};
 pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
+pub use tls_wire::{Begin, TlsWire};
 
 /// The PostgreSQL that all tests of one program share, or nothing after saying why the test is skipped. Its guard
 /// removes it when the program ends.

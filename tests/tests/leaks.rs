@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use pgweir_tests::{Batch, Ini, Pooler, RawClient, Tenant, console, eventually, start};
+use pgweir_tests::{Batch, Ini, Pooler, RawClient, Tenant, console, eventually, start, story};
 
 /// Long enough for a slow machine to answer in between, short enough to wait for.
 const LEAK_AFTER: u64 = 2;
@@ -154,4 +154,89 @@ fn a_leak_can_be_ended() {
         "{}",
         pooler.log()
     );
+}
+
+const TOLD: &str = "E(25P03 the transaction was rolled back because it was idle (leak_action))";
+const FAILED: &str =
+    "E(25P02 current transaction is aborted, commands ignored until end of transaction block)";
+
+/// Leaves a transaction open until it is rolled back, while another client waits for the server.
+fn robbed(tenant: &Tenant, pooler: &Pooler) -> RawClient {
+    let mut client = named(tenant, pooler, "slow");
+    client.ask(
+        &Batch::new()
+            .parse("rb", "rollback")
+            .parse("c", "commit")
+            .sync(),
+    );
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    client.query("insert into entries values ('lost')");
+    let mut other = named(tenant, pooler, "other");
+    other.send(&Batch::new().query("select 'served'"));
+    assert_eq!(story(&other.until_ready()), "T D(served) C(SELECT 1) Z(I)");
+    client
+}
+
+#[test]
+fn a_leaked_transaction_is_rolled_back_and_its_client_learns_it_whatever_it_does_next() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut direct = tenant.direct();
+    direct.rows("create table entries (entry text)");
+    let pooler = pooler(&tenant, |ini| {
+        ini.set("default_pool_size", 1)
+            .set("leak_action", "rollback")
+    });
+    let insert = "insert into entries values ('alone')";
+    let run = |statement: &str| Batch::new().bind("", statement, &[]).execute("").sync();
+
+    let mut client = robbed(&tenant, &pooler);
+    assert_eq!(client.query(insert), format!("{TOLD} Z(E)"));
+    assert_eq!(client.query(insert), format!("{FAILED} Z(E)"));
+    assert_eq!(
+        client.ask(&Batch::new().run(insert).sync()),
+        format!("{FAILED} Z(E)")
+    );
+    let ended = client.query("rollback");
+    assert!(ended.ends_with("C(ROLLBACK) Z(I)"), "{ended}");
+    assert_eq!(client.value("select count(*) from entries"), "0");
+
+    // Who believes to have committed must not go on believing it.
+    let mut client = robbed(&tenant, &pooler);
+    assert_eq!(client.query("commit"), format!("{TOLD} Z(I)"));
+    assert_eq!(client.value("select 1"), "1");
+    let mut client = robbed(&tenant, &pooler);
+    assert_eq!(client.ask(&run("c")), format!("{TOLD} Z(I)"));
+
+    // Who gives up by itself is content.
+    let mut client = robbed(&tenant, &pooler);
+    let ended = client.ask(&run("rb"));
+    assert!(ended.ends_with("C(ROLLBACK) Z(I)"), "{ended}");
+
+    let mut client = robbed(&tenant, &pooler);
+    let pipeline = Batch::new()
+        .run(insert)
+        .sync()
+        .run("rollback")
+        .sync()
+        .run("select 7")
+        .sync();
+    client.send(&pipeline);
+    assert_eq!(story(&client.until_ready()), format!("{TOLD} Z(E)"));
+    assert!(story(&client.until_ready()).ends_with("C(ROLLBACK) Z(I)"));
+    assert_eq!(story(&client.until_ready()), "1 2 D(7) C(SELECT 1) Z(I)");
+    assert_eq!(direct.rows("select * from entries").len(), 0);
+}
+
+#[test]
+fn a_leaking_client_can_be_told_with_a_notice() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = pooler(&tenant, |ini| ini.set("leak_action", "notice"));
+    let mut client = named(&tenant, &pooler, "slow");
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let notice = client.read().expect("a notice");
+    assert!(
+        story(&[notice]).contains("has been idle for longer than leak_after"),
+        "a notice while nothing was asked"
+    );
+    assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
 }

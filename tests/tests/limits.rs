@@ -436,6 +436,38 @@ fn users_of_one_database_share_the_limit_of_the_database() {
 }
 
 #[test]
+fn a_shared_limit_is_used_up_to_the_end() {
+    let Some(tenant) = Tenant::new() else { return };
+    let users: Vec<String> = (0..5).map(|n| format!("{}_{n}", tenant.name)).collect();
+    let mut root = tenant.root();
+    let mut userlist = "\"postgres\" \"\"\n".to_owned();
+    for user in &users {
+        root.rows(&format!("create role {user} login"));
+        userlist += &format!("\"{user}\" \"\"\n");
+    }
+    let ini = tenant.ini().set("max_db_connections", 4);
+    let pooler = start(ini.file("userlist.txt", &userlist));
+    let count = format!(
+        "select count(*) from pg_stat_activity where datname = '{}' and usename <> 'postgres'",
+        tenant.name
+    );
+    for _ in 0..5 {
+        // Servers come free at the same time as others are closed to make room.
+        thread::scope(|scope| {
+            for user in users.iter().flat_map(|user| [user; 2]) {
+                let mut client = RawClient::login(pooler.port, &tenant.name, user);
+                scope.spawn(move || client.value("select 1 from pg_sleep(0.3)"));
+            }
+        });
+        eventually(
+            Duration::from_secs(2),
+            || root.value(&count),
+            |count| count == "4",
+        );
+    }
+}
+
+#[test]
 fn a_stopped_postgresql_is_not_flooded_when_it_goes_on() {
     let Some(scene) = Scene::new() else { return };
     let mut clients = scene.clients();

@@ -272,6 +272,11 @@ fn a_postgres_that_is_down_is_not_waited_for_for_ever() {
         || client.query("select 1"),
         |answer| answer.starts_with("E(57P03 server login has been failing"),
     );
+    for (form, batch, _) in forms() {
+        let told = refused(&mut client, &batch).to_string();
+        let text = "E(57P03 server login has been failing";
+        assert!(told.starts_with(text), "{form}: {told}");
+    }
     postgres.start_again().expect("it starts");
     eventually(
         Duration::from_secs(10),

@@ -2,11 +2,12 @@
 //! those whom it concerns, once, in its own words; and everybody else is served.
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use pgweir_tests::{Batch, RawClient, Tenant, eventually, start, story};
+use pgweir_tests::{Batch, Cluster, Ini, RawClient, Tenant, eventually, start, story};
 
 const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const PID: &str = "select pg_backend_pid()";
@@ -326,4 +327,63 @@ fn terminate(tenant: &Tenant, pid: &str) {
         },
         |count| count == "0",
     );
+}
+
+#[test]
+fn a_commit_whose_end_nobody_knows_is_said_to_be_one() {
+    // A PostgreSQL of its own, because it crashes.
+    let Some(postgres) = pgweir_tests::postgres_with_app() else {
+        return;
+    };
+    let ini = Ini::in_front_of(&postgres).set("pool_mode", "transaction");
+    let pooler = start(
+        ini.set("error_codes", "postgres")
+            .set("server_login_retry", 1),
+    );
+    let mut client = RawClient::login(pooler.port, "app", "postgres");
+    for sql in [
+        "create table entries (entry text)",
+        "create function slow() returns trigger language plpgsql as $$begin perform pg_sleep(30); return null; end$$",
+        "create constraint trigger slow after insert on entries deferrable initially deferred \
+         for each row execute function slow()",
+    ] {
+        client.query(sql);
+    }
+    for (statements, code) in [
+        (
+            &["begin", "insert into entries values ('a')", "commit"][..],
+            "08007",
+        ),
+        (&["insert into entries values ('a')"][..], "08007"),
+        (&["select pg_sleep(30)"][..], "08006"),
+    ] {
+        let mut client = eventually(
+            Duration::from_secs(20),
+            || RawClient::try_login(pooler.port, &[("user", "postgres"), ("database", "app")]).ok(),
+            Option::is_some,
+        )
+        .expect("checked above");
+        let (last, before) = statements.split_last().expect("there is one");
+        for sql in before {
+            client.query(sql);
+        }
+        client.send(&Batch::new().query(last));
+        let pid = running(&postgres);
+        let kill = Command::new("kill").args(["-KILL", &pid]).status();
+        assert!(kill.is_ok_and(|status| status.success()), "{pid}");
+        let said = client.until_closed();
+        assert!(said.contains(code), "{last}: {said}");
+    }
+}
+
+/// The backend that sleeps.
+fn running(postgres: &Cluster) -> String {
+    let sleeping = "select pid from pg_stat_activity where wait_event = 'PgSleep'";
+    let parameters = [("user", "postgres"), ("database", "app")];
+    let ask = || match RawClient::try_login(postgres.port(), &parameters) {
+        Ok(mut root) => root.rows(sleeping),
+        // It has crashed a moment ago.
+        Err(_) => Vec::new(),
+    };
+    eventually(Duration::from_secs(20), ask, |pids| pids.len() == 1)[0].clone()
 }

@@ -3,27 +3,20 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     path::Path,
     process::Command,
-    sync::{Arc, OnceLock},
-    thread,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use pgweir_tests::{
-    Batch, Cluster, ClusterOptions, Ini, Pooler, RawClient, Tenant, Tls, Wire, console, eventually,
-    start,
+    Batch, Begin, Cluster, ClusterOptions, Ini, Pooler, RawClient, Tenant, Tls, TlsWire, console,
+    eventually, start,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::aws_lc_rs::default_provider,
-    pki_types::{CertificateDer, ServerName},
-};
+use rustls::pki_types::CertificateDer;
 
 const PASSWORD: &str = "correct horse";
 const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
@@ -693,50 +686,11 @@ impl Scene {
 
     /// The certificate that a new client is shown.
     fn certificate_of(&self, pooler: &Pooler) -> CertificateDer<'static> {
-        let wire = self.tls_wire(pooler, Begin::Asked);
-        let shown = wire.0.conn.peer_certificates().expect("a handshake");
-        shown[0].clone()
+        self.tls_wire(pooler, Begin::Asked).peer_certificate()
     }
 
-    /// A connection whose handshake is done.
     fn tls_wire(&self, pooler: &Pooler, begin: Begin) -> TlsWire {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(self.authority.der.clone())
-            .expect("a certificate");
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the default versions");
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"postgresql".to_vec()];
-        let name = ServerName::try_from("localhost").expect("a name");
-        let mut connection =
-            ClientConnection::new(Arc::new(config), name).expect("a configuration");
-
-        let mut socket = TcpStream::connect(("127.0.0.1", pooler.port)).expect("it listens");
-        socket.set_nodelay(true).expect("a socket");
-        match begin {
-            Begin::Asked => {
-                socket.write_all(&SSL_REQUEST).expect("it reads");
-                let mut answer = [0];
-                socket.read_exact(&mut answer).expect("an answer");
-                assert_eq!(answer, *b"S");
-            }
-            Begin::Direct => {}
-            Begin::DirectInPieces => {
-                let mut hello = Vec::new();
-                connection.write_tls(&mut hello).expect("memory");
-                for piece in hello.chunks(50) {
-                    socket.write_all(piece).expect("it reads");
-                    thread::sleep(Duration::from_millis(5));
-                }
-            }
-        }
-        connection.complete_io(&mut socket).expect("a handshake");
-        if !matches!(begin, Begin::Asked) {
-            assert_eq!(connection.alpn_protocol(), Some(&b"postgresql"[..]));
-        }
-        TlsWire(StreamOwned::new(connection, socket))
+        TlsWire::connect(pooler.port, &self.authority.der, begin)
     }
 }
 
@@ -746,42 +700,6 @@ fn console_over_tls(scene: &Scene, pooler: &Pooler) -> RawClient {
     client.start_login(&[("user", "postgres"), ("database", "pgbouncer")]);
     assert_eq!(client.finish_login(), Ok(()));
     client
-}
-
-/// How a client asks for TLS.
-#[derive(Clone, Copy, Debug)]
-enum Begin {
-    /// By an SSLRequest.
-    Asked,
-    /// By beginning.
-    Direct,
-    /// By beginning, slowly.
-    DirectInPieces,
-}
-
-#[derive(Debug)]
-struct TlsWire(StreamOwned<ClientConnection, TcpStream>);
-
-impl Read for TlsWire {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for TlsWire {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Wire for TlsWire {
-    fn socket(&self) -> &TcpStream {
-        &self.0.sock
-    }
 }
 
 /// The PostgreSQL with TLS that the tests of this file share, and who signed its certificate.

@@ -14,10 +14,7 @@ mod render;
 mod results;
 mod workload;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, path::PathBuf};
 
 use pgweir_harness::{Cluster, ClusterOptions, Postgres};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -28,7 +25,7 @@ use self::{
     results::{Detail, Machine, Results, Run, load, said},
     workload::{Load, SCALE, WORKLOADS, Workload},
 };
-use crate::step::{self, Failure, brings_pooler, cargo};
+use crate::step::{self, Failure, brings_pooler, cargo, target};
 
 /// Clients and servers of the largest workload, with some room.
 const FILES_MIN: u64 = 5_500;
@@ -182,10 +179,17 @@ fn build(options: &Options) -> Result<Programs, Failure> {
         "pgweir-benches",
     ]))?;
     if !brings_pooler() {
-        step::run(&mut cargo(&["build", "--release", "--package", "pgweir"]))?;
+        step::run(&mut cargo(&[
+            "build",
+            "--profile",
+            "dist",
+            "--package",
+            "pgweir",
+        ]))?;
     }
-    let folder = target()?.join("release");
-    let own = folder.join("pgweir");
+    let target = target()?;
+    let folder = target.join("release");
+    let own = target.join("dist").join("pgweir");
     Ok(Programs {
         pgweir: match env::var_os("PGWEIR_BIN").filter(|_| brings_pooler()) {
             Some(path) => path.into(),
@@ -195,13 +199,6 @@ fn build(options: &Options) -> Result<Programs, Failure> {
         load: folder.join("load"),
         pgbouncer: PgBouncer::find(options.pgbouncer.as_deref())?,
     })
-}
-
-/// This program is target/debug/xtask.
-fn target() -> Result<PathBuf, Failure> {
-    let this = env::current_exe()?;
-    let target = this.ancestors().nth(2).map(Path::to_owned);
-    target.ok_or_else(|| Failure::new("xtask must be run by cargo"))
 }
 
 fn results_file(date: &str) -> Result<PathBuf, Failure> {

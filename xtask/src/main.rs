@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+mod counts;
 mod demo;
 mod docs;
 mod fuzz;
@@ -38,6 +39,7 @@ usage: cargo xtask COMMAND
     --write              write docs/benchmarks.md
     --from FILE          use earlier results instead of measuring
     --against FILE       set another measurement beside this one
+  counts [--write]     instructions on the hot path (valgrind), compared with docs/counts.md
   docs                 write docs/reference.md from the declarations of keys, tables, commands and counters
   check                formatting, lints, documentation; what a change must pass beside the tests
   fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["check"] => check::run(),
+        ["counts", rest @ ..] => counts::run(rest),
         ["docs"] => docs::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {

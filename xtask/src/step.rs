@@ -1,6 +1,12 @@
 //! What the commands share: running cargo in sight of the user, and saying what failed.
 
-use std::{env, ffi::OsString, fmt, process::Command};
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use pgweir_harness::{
     Postgres,
@@ -40,6 +46,13 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.args(args);
     command
+}
+
+/// This program is target/debug/xtask.
+pub(crate) fn target() -> Result<PathBuf, Failure> {
+    let this = env::current_exe()?;
+    let target = this.ancestors().nth(2).map(Path::to_owned);
+    target.ok_or_else(|| Failure::new("xtask must be run by cargo"))
 }
 
 /// Runs a command that must succeed, and shows it.

@@ -222,7 +222,7 @@ declare_keys! {
         cancel_drain_timeout: Seconds = "5", AtOnce, native "5";
         /// Which SQLSTATEs and texts clients are told.
         error_codes: ErrorCodes = "pgbouncer", AtOnce, native "postgres";
-        /// What becomes of a client that holds a server in silence: it is logged, or ended.
+        /// What becomes of a client that holds a server in silence, besides a line in the log.
         leak_action: LeakAction = "log", AtOnce, native "log", database leak_action, user leak_action;
         /// Seconds of silence after which a client that holds a server is a leak suspect; 0 is never.
         leak_after: Seconds = "60", AtOnce, native "60", database leak_after, user leak_after;

@@ -164,6 +164,10 @@ shows! {
     Totals "totals";
     /// Every number that limits anything, and its use.
     Budget "budget";
+    /// Who uses how much: clients, servers, share of the time that servers are held.
+    Consumers "consumers";
+    /// Every application: the pools it seems to have, how much of them it needs, how long it waits.
+    Apps "apps";
     /// Who holds a server now.
     Holders "holders";
     /// Who holds, or has held, a server in silence.
@@ -184,6 +188,8 @@ impl Show {
         matches!(
             self,
             Self::Budget
+                | Self::Consumers
+                | Self::Apps
                 | Self::Holders
                 | Self::Leaks
                 | Self::Maintenance

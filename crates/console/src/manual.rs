@@ -45,6 +45,8 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::StatsAverages => columns(&tables::STATS_AVERAGES),
         Show::Totals => columns(&tables::TOTALS),
         Show::Budget => columns(&tables::BUDGET),
+        Show::Consumers => columns(&tables::CONSUMERS),
+        Show::Apps => columns(&tables::APPS),
         Show::Holders => columns(&tables::HOLDERS),
         Show::Leaks => columns(&tables::LEAKS),
         Show::Maintenance => columns(&tables::MAINTENANCE),

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
+use crate::client::Client;
 use crate::peers::{self, Destination};
 use crate::server::ServerInfo;
 use crate::shared::Shared;
@@ -42,6 +43,11 @@ async fn handle_here(shared: &Arc<Shared>, key: &CancelKey) -> &'static str {
     let Some(client) = known else {
         return "failed cancel request";
     };
+    cancel(shared, &client).await
+}
+
+/// Cancels what a client waits for now. Gives what became of it, for the log.
+pub(crate) async fn cancel(shared: &Arc<Shared>, client: &Client) -> &'static str {
     if client.is_console.load(Ordering::Relaxed) {
         // What a console can wait for is a pause that does not come to its end.
         admin::cancel(shared);

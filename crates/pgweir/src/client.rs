@@ -45,6 +45,15 @@ pub(crate) enum Mail {
     Refused(Box<Refusal>),
 }
 
+/// What can be done about a client that holds a server in silence.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum EndSilence {
+    /// It is told.
+    Notice,
+    /// Its transaction is rolled back, and its server serves others.
+    Rollback,
+}
+
 #[derive(Debug, Default)]
 struct Mailbox {
     waker: Option<Waker>,
@@ -62,6 +71,8 @@ struct Mailbox {
     canceled: Option<u32>,
     /// Somebody wants to know what the client has asked of its server.
     inquired: bool,
+    /// It holds a server in silence: what is to be done about it.
+    silence: Option<EndSilence>,
     spoken: Option<Box<SpokenWords>>,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
@@ -76,6 +87,7 @@ impl Mailbox {
             && self.notice.is_none()
             && self.canceled.is_none()
             && !self.inquired
+            && self.silence.is_none()
     }
 }
 
@@ -133,6 +145,8 @@ pub(crate) struct State {
     pub(crate) request: u32,
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
+    /// The start of a query that was canceled because of `query_timeout`, and when that was done.
+    pub(crate) cut_short: Option<(Instant, Instant)>,
     pub(crate) application_name: Arc<str>,
     /// Why a server stays with it between its transactions.
     pub(crate) pin: Option<Pin>,
@@ -212,6 +226,7 @@ impl Client {
                 link: None,
                 request: 0,
                 wait_notified: false,
+                cut_short: None,
                 application_name: "".into(),
                 pin: None,
             }),
@@ -297,6 +312,18 @@ impl Client {
     /// It has done so, or nothing stays with it.
     pub(crate) fn has_let_go(&self) {
         self.take(|mailbox| mailbox.lets_go = false);
+    }
+
+    /// Tells the task what is to be done about its client's silence.
+    pub(crate) fn end_silence(&self, how: EndSilence) {
+        let mut mailbox = self.mailbox();
+        mailbox.silence = Some(how);
+        self.ring(mailbox);
+    }
+
+    /// What is to be done about the client's silence, if anything.
+    pub(crate) fn take_silence(&self) -> Option<EndSilence> {
+        self.take(|mailbox| mailbox.silence.take())
     }
 
     /// Tells the waiting task that its query is not wanted any more.

@@ -73,6 +73,8 @@ pub(crate) enum Farewell {
     Refused(Refusal),
     /// The server went away while the client held it.
     ServerLost,
+    /// The same, and what the client asked for may have been committed or not.
+    OutcomeUnknown,
     /// The same, and the server has told the client why: nobody is told twice.
     ServerEnded,
     /// A protocol violation of either side.
@@ -243,7 +245,9 @@ impl Farewell {
                 failure.message
             )
             .into(),
-            Self::ServerLost | Self::ServerEnded => "server conn crashed?".into(),
+            Self::ServerLost | Self::OutcomeUnknown | Self::ServerEnded => {
+                "server conn crashed?".into()
+            }
             Self::Violation(violation) => violation_text(violation),
             Self::TransactionInStatementMode => {
                 "transaction blocks not allowed in statement pooling mode".into()
@@ -274,6 +278,7 @@ impl Farewell {
             Self::ClientClosed | Self::ClientGone | Self::ServerLost | Self::ServerEnded => {
                 SqlState::CONNECTION_FAILURE
             }
+            Self::OutcomeUnknown => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
             Self::Startup(_)
             | Self::BytesBehindRequest(_)
             | Self::Header(_)

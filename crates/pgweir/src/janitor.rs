@@ -4,18 +4,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pgweir_config::Config;
-use pgweir_session::{Deadlines, Phase};
+use pgweir_config::{Config, ErrorCodes};
+use pgweir_session::{Deadlines, Expiry, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
 
+use crate::client::Client;
 use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
-use crate::{leaks, maintenance, overrides, pins, pools, survey};
+use crate::{cancel, consumers, leaks, maintenance, overrides, pins, pools, survey};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
+
+/// How long a query that was canceled may go on before its client is ended: one that reads a COPY
+/// from a silent client does not notice.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs for as long as the process does.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -35,6 +40,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             pins::look_after(&shared);
             survey::refresh(&shared, now);
             leaks::look(&shared, now);
+            consumers::look(&shared, now);
         }
         forget_autodbs(&shared, now);
         maintenance::expire(&shared, now);
@@ -75,9 +81,15 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             client.end(Farewell::ServersShuttingDown);
             continue;
         }
-        if let Some(expiry) = deadlines.expired(&clocks, now) {
-            client.end(Farewell::Expired(expiry));
-            continue;
+        match deadlines.expired(&clocks, now) {
+            None => {}
+            Some(Expiry::Query)
+                if config.global.error_codes == ErrorCodes::Postgres
+                    && cut_short(shared, &client, now) => {}
+            Some(expiry) => {
+                client.end(Farewell::Expired(expiry));
+                continue;
+            }
         }
         let notify_after = u64::try_from(config.global.query_wait_notify).unwrap_or(0);
         let greeted = client.cancel_key.get().is_some();
@@ -96,6 +108,27 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
     }
 }
 
+/// `query_timeout`, in the dialect that has a way to go on: the query is canceled, PostgreSQL says so,
+/// and the client keeps its connection. `false` if that has been tried and did not help.
+fn cut_short(shared: &Arc<Shared>, client: &Arc<Client>, now: Instant) -> bool {
+    let mut state = client.state();
+    match state.cut_short {
+        Some((query, at)) if Some(query) == state.clocks.query_start => {
+            now.saturating_duration_since(at) < CANCEL_PATIENCE
+        }
+        _ => {
+            state.cut_short = state.clocks.query_start.map(|query| (query, now));
+            drop(state);
+            let (shared, client) = (Arc::clone(shared), Arc::clone(client));
+            tokio::spawn(async move {
+                let outcome = cancel::cancel(&shared, &client).await;
+                tracing::warn!(peer = %client, "query timeout: {outcome}");
+            });
+            true
+        }
+    }
+}
+
 /// The limits on a client that waits for a server before its own route is known (auth_query).
 fn login_deadlines(config: &Config) -> Deadlines {
     Deadlines {
@@ -107,7 +140,7 @@ fn login_deadlines(config: &Config) -> Deadlines {
 
 /// `server_fast_close`: a session between two transactions gives up a server whose configuration
 /// has changed. A replication client always does, because it might never end by itself.
-fn close_fast(shared: &Arc<Shared>, client: &Arc<crate::client::Client>) {
+fn close_fast(shared: &Arc<Shared>, client: &Arc<Client>) {
     let state = client.state();
     let replicates = client.replication.get().is_some();
     let between = state.clocks.phase == Phase::Active && state.clocks.query_start.is_none();

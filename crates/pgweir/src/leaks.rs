@@ -7,12 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgweir_config::{LeakAction, LeakQuery};
+use pgweir_config::{LeakAction, LeakQuery, PoolMode};
 use pgweir_pool::leak::{End, Holder, Leaks, Stage, Suspect};
 use pgweir_pool::{PoolId, SlotId};
 use pgweir_session::{Phase, normalized};
 
-use crate::client::{Client, State};
+use crate::client::{Client, EndSilence, State};
 use crate::farewell::Farewell;
 use crate::shared::{Shared, lock};
 
@@ -183,12 +183,26 @@ fn tell(shared: &Arc<Shared>, suspect: &Suspect<Facts>, now: Instant) {
             tracing::info!(peer = %client, "leak suspect #{id} resolved after {silent}s: {end}");
         }
     }
-    let action = client
-        .route
-        .get()
-        .map(|route| route.rules().settings.leak_action);
-    if suspect.stage == Stage::Suspected && action == Some(LeakAction::Disconnect) {
-        client.end(Farewell::Leaked);
+    if suspect.stage == Stage::Suspected {
+        act(client);
+    }
+}
+
+/// `leak_action`
+fn act(client: &Client) {
+    let Some(route) = client.route.get() else {
+        return;
+    };
+    let settings = &route.rules().settings;
+    match settings.leak_action {
+        LeakAction::Log => {}
+        // Its server is its session: it cannot go on without.
+        LeakAction::Rollback if settings.pool_mode == PoolMode::Session => {
+            client.end(Farewell::Leaked)
+        }
+        LeakAction::Notice => client.end_silence(EndSilence::Notice),
+        LeakAction::Rollback => client.end_silence(EndSilence::Rollback),
+        LeakAction::Disconnect => client.end(Farewell::Leaked),
     }
 }
 

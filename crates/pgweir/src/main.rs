@@ -13,6 +13,7 @@ mod census;
 mod check;
 mod client;
 mod close;
+mod consumers;
 mod conversation;
 mod convert;
 mod credentials;

@@ -48,7 +48,7 @@ pub(crate) fn after_client(
         return close::give_up(shared, slot, server, reason, Busy::Yes);
     }
     match farewell {
-        Farewell::ServerLost | Farewell::ServerEnded => {
+        Farewell::ServerLost | Farewell::OutcomeUnknown | Farewell::ServerEnded => {
             close::give_up(shared, slot, server, "server conn crashed?", Busy::Gone);
         }
         // Our books and the server disagree, or a message was cut: nobody may get it again.

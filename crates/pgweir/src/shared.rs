@@ -31,7 +31,7 @@ use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
-use crate::{ldap, leaks, limits, preflight};
+use crate::{consumers, ldap, leaks, limits, preflight};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) facts: Mutex<Facts>,
     /// Who holds a server in silence.
     pub(crate) leaks: Mutex<leaks::All>,
+    /// Who uses how much.
+    pub(crate) consumers: Mutex<consumers::All>,
     pub(crate) preflight_said: Mutex<preflight::Said>,
     pub(crate) ldap_lane: Semaphore,
     pub(crate) pam: Pam,
@@ -348,6 +350,7 @@ impl Shared {
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
             leaks: Mutex::default(),
+            consumers: Mutex::default(),
             preflight_said: Mutex::default(),
             ldap_lane: Semaphore::new(ldap::LOGINS_MAX),
             pam: Pam::default(),

@@ -1,6 +1,7 @@
 //! Fills the console's tables. What a table looks like stands in the `console` crate.
 
 mod budget;
+mod consumers;
 mod leaks;
 mod orders;
 
@@ -35,6 +36,8 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         }
         Show::Databases => tables::DATABASES.write_reply(&databases(shared), out),
         Show::Budget => tables::BUDGET.write_reply(&budget::rows(shared), out),
+        Show::Consumers => tables::CONSUMERS.write_reply(&consumers::consumers(shared), out),
+        Show::Apps => tables::APPS.write_reply(&consumers::apps(shared), out),
         Show::Holders => tables::HOLDERS.write_reply(&leaks::holders(shared), out),
         Show::Leaks => tables::LEAKS.write_reply(&leaks::leaks(shared), out),
         Show::Maintenance => tables::MAINTENANCE.write_reply(&orders::maintenance(shared), out),

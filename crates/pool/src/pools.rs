@@ -452,9 +452,8 @@ impl<S, W: Clone> Pools<S, W> {
         pool.counts.remove(ended.state);
         self.budget.give_back(&ended.scopes);
         self.budget.give_back(ended.host.as_slice());
-        if let Some(needy) = ended.evicted_for
-            && self.get(needy).is_some()
-        {
+        let needy = ended.evicted_for.filter(|&id| self.get(id).is_some());
+        if let Some(needy) = needy {
             let pool = self.pool_mut(needy);
             pool.evictions = pool.evictions.saturating_sub(1);
             self.demand(needy, now, actions);
@@ -464,6 +463,9 @@ impl<S, W: Clone> Pools<S, W> {
             self.demand(ended.pool, now, actions);
         }
         self.serve_held_back(now, actions);
+        if let Some(needy) = needy {
+            self.replace_evicted(needy, now, actions);
+        }
     }
 
     pub(crate) fn set_state(&mut self, id: SlotId, state: SlotState, now: Instant) {

@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::budget::Scope;
+use crate::demand::Evict;
 use crate::gate::Gate;
-use crate::pool::Pool;
+use crate::pool::{Pool, Room};
 use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
 
@@ -178,6 +179,24 @@ impl<S, W: Clone> Pools<S, W> {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.evicted_for = Some(needy);
             self.pool_mut(needy).evictions += 1;
+        }
+    }
+
+    /// A server was closed for pool `needy`, whose clients have been served meanwhile, and nobody else
+    /// wants the permit: the pool gets the server that it asked for, or there would be one less than
+    /// before.
+    pub(crate) fn replace_evicted(
+        &mut self,
+        needy: PoolId,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) {
+        let Some(pool) = self.get(needy) else { return };
+        let is_opening = pool.counts.of(SlotState::Opening) > 0;
+        let is_useful = pool.clients > 0 && pool.idle.is_empty();
+        let has_room = matches!(pool.room(now), Room::Free);
+        if is_useful && has_room && !is_opening && !self.must_wait_to_retry(needy, now) {
+            self.open(needy, Evict::Never, now, actions);
         }
     }
 

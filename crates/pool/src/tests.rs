@@ -582,6 +582,29 @@ fn a_lowered_pool_size_drains_the_surplus() {
 }
 
 #[test]
+fn a_server_that_made_room_for_nothing_is_replaced() {
+    let mut world = World::new();
+    world.limit_database("p", 2);
+    let (rich, poor) = (
+        world.pool("p", "a", limits(5)),
+        world.pool("p", "b", limits(5)),
+    );
+    let (idle, first) = (world.ask(rich), world.ask(poor));
+    world.settle();
+    world.give_back(idle);
+    world.pools.client_joined(poor);
+    let second = world.ask(poor);
+    assert_eq!(world.closed_because, [CloseReason::Evicted]);
+    world.give_back(first);
+    assert!(
+        world.leased.contains_key(&second),
+        "the pool's own server came back first"
+    );
+    world.settle();
+    assert_eq!(world.pools.pool(poor).counts.connected(), 2);
+}
+
+#[test]
 fn an_idle_server_that_postgres_closed_is_not_lent() {
     let mut world = World::new();
     let pool = world.pool("p", "u", limits(3));

@@ -25,6 +25,7 @@ mod queue;
 pub mod relay;
 pub mod residue;
 pub mod spoken;
+pub mod taken;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};

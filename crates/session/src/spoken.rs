@@ -4,9 +4,16 @@
 use std::fmt::Write as _;
 
 use crate::handover::Bytes;
+use crate::taken;
 
 /// Bytes of a statement that are kept.
 const KEPT: usize = 240;
+
+/// First words of statements that commit nothing, or nothing that is worth a doubt.
+const READS_ONLY: [&[u8]; 14] = [
+    b"begin", b"close", b"declare", b"discard", b"explain", b"fetch", b"listen", b"reset",
+    b"select", b"set", b"show", b"start", b"table", b"values",
+];
 
 /// The first and the last statement of a lease. It stands with the server, and an idle client owns
 /// none of it.
@@ -50,6 +57,19 @@ impl Spoken {
 }
 
 impl Spoken {
+    /// Whether the last statement may commit something: the end of a transaction, or, outside of
+    /// one, anything that is not known to read only.
+    pub(crate) fn may_commit(&self, outside: bool) -> bool {
+        let text = self.last().trim_ascii_start();
+        let word = text.split(|byte| !byte.is_ascii_alphabetic()).next();
+        let word = word.unwrap_or_default().to_ascii_lowercase();
+        match &*word {
+            b"commit" | b"end" => true,
+            b"prepare" => taken::ends_transaction(text),
+            _ => outside && !word.is_empty() && !READS_ONLY.contains(&&*word),
+        }
+    }
+
     /// What they are, for another process.
     pub(crate) fn state(&self) -> (Bytes, Bytes) {
         (Bytes(self.first.clone()), Bytes(self.last.clone()))
@@ -189,6 +209,33 @@ mod tests {
         );
         spoken.begin();
         assert_eq!(spoken.first(), b"");
+    }
+
+    #[test]
+    fn what_may_commit_is_told_from_what_reads() {
+        let may_commit = |sql: &str, outside| {
+            let mut spoken = Spoken::default();
+            spoken.note(format!("{sql}\0").as_bytes());
+            spoken.may_commit(outside)
+        };
+        for sql in [
+            "COMMIT",
+            " end;",
+            "commit and chain",
+            "PREPARE TRANSACTION 'x'",
+        ] {
+            assert!(may_commit(sql, false), "{sql}");
+        }
+        for sql in [
+            "insert into t values (1)",
+            "call p()",
+            "with a as (delete from t) select 1",
+        ] {
+            assert!(may_commit(sql, true) && !may_commit(sql, false), "{sql}");
+        }
+        for sql in ["select 1", "BEGIN", "show all", ""] {
+            assert!(!may_commit(sql, true), "{sql}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - L6: a statement that a client has prepared and not closed can be executed at any time. (A
 //!   client that hears of a missing statement has a reply that it did not ask for: L2.)
 //! - L7: nobody is sent away who has done nothing wrong, unless his server has died.
+//! - L8: nothing of what was refused is run.
 
 use pgweir_pool::Imbalance;
 use pgweir_wire::Header;
@@ -44,6 +45,9 @@ pub enum Broken {
         /// What the client awaited.
         awaited: String,
     },
+    /// L8
+    #[error("L8: {0} was refused and has been run")]
+    RanRefused(Token),
     /// L3
     #[error("L3: client {client} set {mine}, but {token} ran with {there}")]
     ForeignSettings {

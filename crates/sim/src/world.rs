@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::laws::Broken;
-use crate::pooler::{Pooler, Setup};
+use crate::pooler::{Pooler, Queue, Setup};
 use crate::postgres::Postgres;
 use crate::rng::Rng;
 use crate::wires::{Env, Event, Party};
@@ -27,17 +27,27 @@ pub struct Plan {
     pub episodes: u32,
     /// Whether backends die, logins fail and the operator interferes.
     pub trouble: bool,
+    /// Whether there are more clients than may wait, and they have little patience.
+    pub crowded: bool,
 }
 
 impl Plan {
     /// The plan of a seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5eed);
-        Self {
+        let plan = Self {
             seed,
             clients: rng.between(1, 8) as usize,
             episodes: rng.between(1, 12) as u32,
             trouble: rng.one_in(3),
+            crowded: rng.one_in(3),
+        };
+        match plan.crowded {
+            true => Self {
+                clients: plan.clients * 3,
+                ..plan
+            },
+            false => plan,
         }
     }
 
@@ -109,6 +119,11 @@ impl World {
             checks: rng.one_in(2),
             session_mode: rng.one_in(8),
             lifetime: Duration::from_millis(rng.between(20, 2_000)),
+            queue: plan.crowded.then(|| Queue {
+                max: rng.between(1, 4) as u32,
+                timeout: Duration::from_millis(rng.between(1, 60)),
+                target: rng.one_in(3).then_some(Duration::from_millis(5)),
+            }),
             sizes: sizes.clone(),
         };
         env.note(|| format!("{setup:?}"));
@@ -123,8 +138,9 @@ impl World {
                     startup.push((index, crate::client::value(&mut rng, index)));
                 }
             }
-            pooler.join(rng.index(pools), near, &startup);
-            clients.push(Client::new(id, far, rng.fork(), plan.episodes, &startup));
+            pooler.join(rng.index(pools), near, &startup, env.now());
+            let (rng, episodes) = (rng.fork(), plan.episodes);
+            clients.push(Client::new(id, far, rng, episodes, &startup, plan.crowded));
             env.within(50_000, Event::Wake(Party::Client(id)));
         }
         env.after(TICK_US, Event::Tick);
@@ -237,6 +253,10 @@ impl World {
     fn count(&self) -> Result<(), Broken> {
         let ours = self.pooler.pools.slots().count() as u32;
         let there = self.pg.count();
+        let mut refused = self.clients.iter().flat_map(Client::refused);
+        if let Some(token) = refused.find(|token| self.pg.has_run(token)) {
+            return Err(Broken::RanRefused(*token));
+        }
         match ours == there && self.is_over() {
             true => Ok(()),
             false => Err(Broken::Lost { there, ours }),

@@ -14,6 +14,7 @@ pub mod counters;
 mod histogram;
 mod history;
 pub mod prometheus;
+pub mod usage;
 
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
 pub use histogram::LatencyHistogram;

@@ -77,7 +77,11 @@ choices! {
     pub enum LeakAction {
         /// The log names it.
         Log = "log",
-        /// It is ended, too.
+        /// The client is told with a notice, too.
+        Notice = "notice",
+        /// Its transaction is rolled back and it keeps its connection; in session mode it is ended.
+        Rollback = "rollback",
+        /// It is ended.
         Disconnect = "disconnect",
     }
 

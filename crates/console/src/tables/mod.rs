@@ -4,6 +4,7 @@
 //! monitors read by position and others fail on an unexpected type.
 
 mod budget;
+mod consumers;
 mod databases;
 mod internals;
 mod leaks;
@@ -14,6 +15,7 @@ mod sockets;
 mod stats;
 
 pub use budget::{BUDGET, BudgetRow};
+pub use consumers::{APPS, AppRow, CONSUMERS, ConsumerRow};
 pub use databases::{DATABASES, DatabaseRow, PEERS, PeerRow, USERS, UserRow};
 pub use internals::{
     CONFIG, ConfigRow, DNS_HOSTS, DNS_ZONES, DnsHostRow, DnsZoneRow, LISTS, ListCounts, ListRow,

@@ -40,6 +40,13 @@ pub(crate) fn explain(
                 held: None,
             }
         }
+        Farewell::OutcomeUnknown => Explanation {
+            detail: Some(
+                "PostgreSQL may have committed the transaction before it was lost.".to_owned(),
+            ),
+            hint: Some("See whether it is there before you repeat it.".to_owned()),
+            held: None,
+        },
         Farewell::ParameterRefused(refused) => Explanation {
             detail: refused.detail.clone(),
             hint: refused.hint.clone(),

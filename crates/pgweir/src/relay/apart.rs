@@ -128,7 +128,11 @@ impl Session {
                     self.client.state().clocks.phase = Phase::Waiting;
                 }
             }
-            Place::Leased(_) | Place::Idle | Place::Waiting(_) | Place::Skipping(_) => {
+            Place::Leased(_)
+            | Place::Idle
+            | Place::Waiting(_)
+            | Place::Skipping(..)
+            | Place::Taken(_) => {
                 self.client.has_let_go();
             }
         }

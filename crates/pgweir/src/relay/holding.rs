@@ -32,7 +32,7 @@ impl Session {
             // A server may be on its way.
             Place::Waiting(_) => !self.client.has_other_mail(),
             // Soon over, unless the client does not send the rest.
-            Place::Skipping(_) => false,
+            Place::Skipping(..) | Place::Taken(_) => false,
             Place::Leased(held) => held.serves(),
         }
     }
@@ -42,7 +42,7 @@ impl Session {
         let empty = |line: &pgweir_net::Buffered| line.unread().is_empty() && !line.has_unsent();
         let rest = match &self.place {
             Place::Idle => true,
-            Place::Waiting(_) | Place::Skipping(_) => false,
+            Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => false,
             Place::Leased(held) => {
                 let relay = &held.server.relay;
                 held.serves()
@@ -58,7 +58,7 @@ impl Session {
     pub(crate) fn server(&self) -> Option<(SlotId, &Server)> {
         match &self.place {
             Place::Leased(held) => Some((held.slot, &*held.server)),
-            Place::Idle | Place::Waiting(_) | Place::Skipping(_) => None,
+            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => None,
         }
     }
 
@@ -70,7 +70,7 @@ impl Session {
                 server,
                 stale: false,
             }),
-            Place::Idle | Place::Waiting(_) | Place::Skipping(_) => None,
+            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => None,
         }
     }
 
@@ -83,7 +83,7 @@ impl Session {
     pub(crate) fn waits_since(&self) -> Option<Instant> {
         match self.place {
             Place::Waiting(_) => Some(self.client.state().clocks.since),
-            Place::Idle | Place::Skipping(_) | Place::Leased(_) => None,
+            Place::Idle | Place::Skipping(..) | Place::Taken(_) | Place::Leased(_) => None,
         }
     }
 

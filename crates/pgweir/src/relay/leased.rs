@@ -293,7 +293,9 @@ impl Session {
             // An order to end at rest may have waited for this moment.
             Place::Leased(_) if self.client.has_mail() => Ok(Heard::Released),
             Place::Leased(_) => Ok(Heard::More),
-            Place::Idle | Place::Waiting(_) | Place::Skipping(_) => Ok(Heard::Released),
+            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => {
+                Ok(Heard::Released)
+            }
         }
     }
 
@@ -374,8 +376,10 @@ impl Session {
             return Ok(());
         };
         if held.serves() {
-            return Err(match held.server.relay.has_said_goodbye() {
+            let relay = &held.server.relay;
+            return Err(match relay.has_said_goodbye() {
                 true => Farewell::ServerEnded,
+                false if relay.may_have_committed() => Farewell::OutcomeUnknown,
                 false => Farewell::ServerLost,
             });
         }

@@ -15,6 +15,7 @@ mod apart;
 mod holding;
 mod leased;
 mod preparing;
+mod taken;
 mod waiting;
 
 use std::cell::RefCell;
@@ -28,13 +29,15 @@ use pgweir_net::Buffered;
 use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_pool::{Party, Ticket};
 use pgweir_session::{ClientSide, Gather, SkipBatch};
+use pgweir_wire::TransactionStatus;
 
 use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
+use crate::relay::taken::Taken;
 use crate::shared::{Route, Shared};
-use crate::{pins, pools, reset};
+use crate::{consumers, pins, pools, reset};
 
 /// What a thread needs to move bytes; shared by all its clients.
 struct Desk {
@@ -81,8 +84,11 @@ enum Place {
     Idle,
     /// It waits for a server; what it asked is kept unread.
     Waiting(Ticket),
-    /// It gets no server: what it asked is passed over, then it is told that it may ask again.
-    Skipping(SkipBatch),
+    /// It gets no server: what it asked is passed over, then it is told that it may ask again, and
+    /// what state its transaction is in.
+    Skipping(SkipBatch, TransactionStatus),
+    /// Its transaction was ended without it; the next batch is answered with an error.
+    Taken(Taken),
     /// It has a server.
     Leased(Held),
 }
@@ -133,7 +139,11 @@ impl Session {
                     let ticket = *ticket;
                     self.poll_waiting(cx, desk, ticket)
                 }
-                Place::Skipping(_) => self.poll_skipping(cx, desk),
+                Place::Skipping(..) => self.poll_skipping(cx, desk),
+                Place::Taken(taken) => {
+                    let taken = *taken;
+                    self.poll_taken(cx, desk, taken)
+                }
                 Place::Leased(_) => self.poll_leased(cx, desk),
             };
             match step {
@@ -164,6 +174,9 @@ impl Session {
         if self.client.take_inquiry() {
             self.answer_inquiry();
         }
+        if let Some(how) = self.client.take_silence() {
+            self.end_silence(how);
+        }
         if let Some(farewell) = self.order_to_end() {
             return Some(Stop::Ended(farewell));
         }
@@ -181,7 +194,7 @@ impl Session {
             return Some(farewell);
         }
         let is_at_rest = match &self.place {
-            Place::Idle | Place::Waiting(_) | Place::Skipping(_) => true,
+            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => true,
             Place::Leased(held) => held.is_at_rest(),
         };
         (is_at_rest && self.client.ends_at_rest()).then_some(Farewell::Drained)
@@ -201,8 +214,11 @@ impl Session {
         client.state().link = None;
         let mut can_be_told = true;
         match place {
-            Place::Idle | Place::Skipping(_) => {}
-            Place::Waiting(ticket) => pools::leave_queue(&shared, &client, route.home.id, ticket),
+            Place::Idle | Place::Skipping(..) | Place::Taken(_) => {}
+            Place::Waiting(ticket) => {
+                consumers::note_gone(&shared, &client, farewell);
+                pools::leave_queue(&shared, &client, route.home.id, ticket);
+            }
             Place::Leased(mut held) => {
                 can_be_told = held.server.relay.is_between_replies();
                 route.home.totals.add(&mut held.server.work.tally);

@@ -10,6 +10,7 @@ use pgweir_pool::{Actions, Checkout, Ticket};
 use pgweir_session::{Phase, SkipBatch, Skipped, Violation, Wish, wish};
 use pgweir_wire::{FrameError, Severity, SqlState, TransactionStatus, backend};
 
+use super::taken::Taken;
 use super::{Desk, Place, Session, error_codes};
 use crate::client::{Lease, Mail};
 use crate::farewell::{Answer, Farewell};
@@ -211,13 +212,18 @@ impl Session {
         }
     }
 
-    /// Answers a batch that no server has seen.
+    /// Answers a batch that no server has seen, and leaves the client in no transaction.
     fn skip_batch(&mut self, answer: &Answer) {
+        self.skip_batch_in(TransactionStatus::Idle, answer);
+    }
+
+    /// Answers a batch that no server has seen.
+    pub(super) fn skip_batch_in(&mut self, status: TransactionStatus, answer: &Answer) {
         let mut out = BytesMut::new();
         answer.write(&mut out);
         self.line.queue(&out);
         self.line.offer_held();
-        self.place = Place::Skipping(SkipBatch::default());
+        self.place = Place::Skipping(SkipBatch::default(), status);
         let now = Instant::now();
         let mut state = self.client.state();
         state.request = state.request.wrapping_add(1);
@@ -239,7 +245,7 @@ impl Session {
             if matches!(input, Input::End) {
                 return Poll::Ready(Err(Farewell::ClientGone));
             }
-            let Place::Skipping(skip) = &mut self.place else {
+            let Place::Skipping(skip, status) = &mut self.place else {
                 return Poll::Ready(Ok(()));
             };
             match skip.skip(input.bytes(&desk.scratch)).map_err(broken)? {
@@ -248,9 +254,12 @@ impl Session {
                     self.line.keep(input, &desk.scratch, consumed);
                     self.line.offer_held();
                     let mut out = BytesMut::new();
-                    backend::ready_for_query(&mut out, TransactionStatus::Idle);
+                    backend::ready_for_query(&mut out, *status);
+                    self.place = match status {
+                        TransactionStatus::Idle => Place::Idle,
+                        _ => Place::Taken(Taken::Told),
+                    };
                     self.line.queue(&out);
-                    self.place = Place::Idle;
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -259,13 +268,21 @@ impl Session {
 
     /// `query_wait_notify`
     fn tell_waiting(&mut self) {
+        self.send_notice(
+            "No server connection available in postgres backend, client being queued",
+            None,
+        );
+    }
+
+    /// Tells the client something that no reply belongs to.
+    pub(super) fn send_notice(&mut self, text: &'static str, hint: Option<&str>) {
         let mut out = BytesMut::new();
         Answer {
             severity: Severity::Notice,
             code: SqlState::SUCCESSFUL_COMPLETION,
-            text: "No server connection available in postgres backend, client being queued".into(),
+            text: text.into(),
             detail: None,
-            hint: None,
+            hint: hint.map(str::to_owned),
         }
         .write(&mut out);
         self.line.queue(&out);

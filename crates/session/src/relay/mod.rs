@@ -205,6 +205,13 @@ impl Relay {
         self.has_said_goodbye
     }
 
+    /// Whether the server, should it be lost now, may have committed what the client has asked for
+    /// last, without having said so.
+    pub fn may_have_committed(&self) -> bool {
+        let implicit = self.status == TransactionStatus::Idle;
+        !self.is_quiet() && self.spoken.may_commit(implicit)
+    }
+
     /// Whether the client stands between two messages of the server, so that the pooler may say
     /// something of its own.
     pub fn is_between_replies(&self) -> bool {

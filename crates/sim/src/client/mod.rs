@@ -44,6 +44,10 @@ pub(crate) struct Client {
     block: Block,
     cancels_sent: u32,
     cancels_felt: u32,
+    /// Whether it may be refused because too many others want a server.
+    crowded: bool,
+    /// What was refused so.
+    refused: Vec<Token>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -86,13 +90,15 @@ struct Progress {
 }
 
 impl Client {
-    /// A client that will live for some episodes. `startup` are its parameters.
+    /// A client that will live for some episodes. `startup` are its parameters; `crowded`: whether it
+    /// may be refused.
     pub(crate) fn new(
         id: usize,
         end: End,
         mut rng: Rng,
         episodes: u32,
         startup: &[(usize, String)],
+        crowded: bool,
     ) -> Self {
         let mut settings = Settings::default();
         for (index, value) in startup {
@@ -121,12 +127,19 @@ impl Client {
             block: Block::Idle,
             cancels_sent: 0,
             cancels_felt: 0,
+            crowded,
+            refused: Vec::new(),
         }
     }
 
     /// Whether it has come to its end.
     pub(crate) fn is_done(&self) -> bool {
         self.life != Life::Running
+    }
+
+    /// What it was told has not been run.
+    pub(crate) fn refused(&self) -> &[Token] {
+        &self.refused
     }
 
     /// What it is waiting for, for whoever reads a failure.

@@ -257,6 +257,8 @@ impl Client {
                 self.cancels_felt += 1;
                 self.cancels_felt <= self.cancels_sent
             }
+            // Who is in a transaction has a server.
+            ("53300", _) => self.crowded && self.block == Block::Idle && self.is_unanswered(),
             ("25P02", _) => self.block == Block::Failed,
             ("P0001", Some(Op::Fail)) => true,
             ("42601", Some(Op::Syntax)) => true,
@@ -267,6 +269,9 @@ impl Client {
         };
         if !allowed || self.progress.failed {
             return Err(self.wrong(tag, &format!("{code} {message}")));
+        }
+        if code == "53300" {
+            self.note_refused();
         }
         self.settings.roll_back();
         if self.block == Block::InTransaction {
@@ -289,6 +294,35 @@ impl Client {
         }
         self.skipping = true;
         Ok(())
+    }
+
+    /// Whether nothing of the message that is answered next has been answered yet.
+    fn is_unanswered(&self) -> bool {
+        let Progress {
+            described,
+            rows,
+            copying,
+            failed,
+        } = self.progress;
+        !described && rows == 0 && !copying && !failed
+    }
+
+    /// Everything of the first batch is refused.
+    fn note_refused(&mut self) {
+        for awaited in &self.awaited {
+            match awaited {
+                Awaited::Query(ops) => {
+                    self.refused.extend(ops.iter().map(|(_, token)| *token));
+                    return;
+                }
+                Awaited::Execute { token, .. } | Awaited::Bind(token) => self.refused.push(*token),
+                Awaited::Sync => return,
+                Awaited::Parse { .. }
+                | Awaited::DescribeStatement(_)
+                | Awaited::DescribePortal(_)
+                | Awaited::Close(_) => {}
+            }
+        }
     }
 
     fn ready(&mut self, tag: u8, body: &[u8]) -> Result<(), Broken> {

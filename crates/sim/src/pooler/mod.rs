@@ -9,7 +9,7 @@ mod session;
 mod tasks;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgweir_pool::{
     Action, Actions, Failure, FailureKind, Gate, PoolId, PoolLimits, PoolName, PoolScopes, Pools,
@@ -40,6 +40,19 @@ pub(crate) struct Setup {
     pub(crate) session_mode: bool,
     /// `server_lifetime`
     pub(crate) lifetime: Duration,
+    /// How those are bounded who wait, if they are.
+    pub(crate) queue: Option<Queue>,
+}
+
+/// Who waits is bounded.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    /// `max_pool_waiting`
+    pub(crate) max: u32,
+    /// `query_wait_timeout`
+    pub(crate) timeout: Duration,
+    /// `query_wait_target`
+    pub(crate) target: Option<Duration>,
 }
 
 /// A server connection.
@@ -83,6 +96,8 @@ impl Pooler {
             idle_timeout: Some(Duration::from_millis(300)),
             login_retry: Duration::from_millis(50),
             check_after: setup.checks.then_some(Duration::from_millis(3)),
+            max_waiting: setup.queue.as_ref().map(|queue| queue.max),
+            wait_target: setup.queue.as_ref().and_then(|queue| queue.target),
             ..PoolLimits::default()
         };
         let mut make = |(number, &size): (usize, &u32)| {
@@ -114,14 +129,21 @@ impl Pooler {
     }
 
     /// A client has logged in.
-    pub(crate) fn join(&mut self, pool: usize, end: End, startup: &[(usize, String)]) {
+    pub(crate) fn join(
+        &mut self,
+        pool: usize,
+        end: End,
+        startup: &[(usize, String)],
+        now: Instant,
+    ) {
         let mut side = ClientSide::default();
         for (index, value) in startup {
             side.values.set(*index, value);
         }
         side.values.fill(&boot_values());
         self.pools.client_joined(self.ids[pool]);
-        self.sessions.push(Session::new(pool, Line::new(end), side));
+        self.sessions
+            .push(Session::new(pool, Line::new(end), side, now));
     }
 
     /// A login at PostgreSQL is over.
@@ -167,6 +189,7 @@ impl Pooler {
             env.is_readable(server.line.end.read)
         });
         self.perform(upkeep.actions, pg, env);
+        self.expire_waits(pg, env);
     }
 
     /// The operator asks for new connections, or pauses and resumes.

@@ -1,6 +1,8 @@
 //! A client's life behind its login: idle, waiting, or holding a server. The twin of the binary's
 //! `relay`.
 
+use std::time::Instant;
+
 use bytes::BytesMut;
 use pgweir_pool::{Actions, Checkout, Refusal, SlotId, Ticket};
 use pgweir_session::{ClientSide, Gather, Rules, SkipBatch, Skipped, Violation, Wish, wish};
@@ -23,6 +25,7 @@ pub(super) struct Session {
     pub(super) place: Place,
     pub(super) mail: Option<Mail>,
     pub(super) canceled: bool,
+    waits_since: Instant,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,7 @@ enum Farewell {
 type Moved = Result<bool, Farewell>;
 
 impl Session {
-    pub(super) fn new(pool: usize, line: Line, side: ClientSide) -> Self {
+    pub(super) fn new(pool: usize, line: Line, side: ClientSide, now: Instant) -> Self {
         Self {
             pool,
             line,
@@ -79,6 +82,7 @@ impl Session {
             place: Place::Idle,
             mail: None,
             canceled: false,
+            waits_since: now,
         }
     }
 
@@ -158,9 +162,10 @@ impl Pooler {
                         return Ok(true);
                     }
                 }
-                Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
+                Checkout::Refused(refusal) => return self.go_without(id, refusal, env),
                 Checkout::Wait(ticket) => {
                     self.sessions[id].canceled = false;
+                    self.sessions[id].waits_since = env.now();
                     env.note(|| format!("session {id} waits"));
                     self.sessions[id].place = Place::Waiting(ticket);
                     return Ok(true);
@@ -178,7 +183,7 @@ impl Pooler {
                 }
                 return Ok(true);
             }
-            Some(Mail::Refused(refusal)) => return Err(Farewell::Refused(refusal)),
+            Some(Mail::Refused(refusal)) => return self.go_without(id, refusal, env),
             None => {}
         }
         let pool = self.ids[self.sessions[id].pool];
@@ -195,14 +200,52 @@ impl Pooler {
         }
     }
 
+    /// The client gets no server; where that is because of the crowd, it can ask again.
+    fn go_without(&mut self, id: usize, refusal: Refusal, env: &mut Env) -> Moved {
+        match refusal {
+            Refusal::Crowded(_) => self.answer_crowded(id, env),
+            other => return Err(Farewell::Refused(other)),
+        }
+        Ok(true)
+    }
+
+    /// Waits that have lasted too long end.
+    pub(super) fn expire_waits(&mut self, pg: &mut Postgres, env: &mut Env) {
+        let Some(timeout) = self.setup.queue.as_ref().map(|queue| queue.timeout) else {
+            return;
+        };
+        for id in 0..self.sessions.len() {
+            let session = &self.sessions[id];
+            let Place::Waiting(ticket) = session.place else {
+                continue;
+            };
+            let waited = env.now().saturating_duration_since(session.waits_since);
+            let pool = self.ids[session.pool];
+            if waited > timeout && self.pools.leave_queue(pool, ticket).is_some() {
+                self.answer_crowded(id, env);
+                self.wake_session(id, pg, env);
+            }
+        }
+    }
+
+    fn answer_crowded(&mut self, id: usize, env: &mut Env) {
+        env.note(|| format!("session {id} is refused"));
+        self.answer_without_server(id, SqlState::TOO_MANY_CONNECTIONS, "query_wait_timeout");
+    }
+
     fn answer_canceled(&mut self, id: usize, env: &mut Env) {
         env.note(|| format!("session {id} is canceled while it waits"));
+        let message = "canceling statement due to user request";
+        self.answer_without_server(id, SqlState::QUERY_CANCELED, message);
+    }
+
+    fn answer_without_server(&mut self, id: usize, code: SqlState, message: &str) {
         let session = &mut self.sessions[id];
         let mut out = BytesMut::new();
         Report {
             severity: Severity::Error,
-            code: SqlState::QUERY_CANCELED,
-            message: "canceling statement due to user request",
+            code,
+            message,
             detail: None,
             hint: None,
         }

@@ -26,6 +26,8 @@ pub(crate) struct Backend {
     pub(crate) ended: bool,
     /// What a client must never be able to do to it.
     pub(crate) wrong: Option<String>,
+    /// What it has begun to run.
+    pub(crate) ran: Vec<Token>,
     statements: BTreeMap<String, String>,
     portals: BTreeMap<String, Portal>,
     block: Block,
@@ -86,6 +88,7 @@ impl Backend {
             output: Vec::new(),
             ended: false,
             wrong: None,
+            ran: Vec::new(),
             statements: BTreeMap::new(),
             portals: BTreeMap::new(),
             block: Block::Idle,
@@ -279,6 +282,7 @@ impl Backend {
 
     fn run(&mut self, statement: &Statement, how: How, now_us: u64) -> Outcome {
         let (text, token) = statement;
+        self.ran.extend(*token);
         let Some(op) = Op::parse(text) else {
             return self.fail("42601", *token, "syntax error");
         };

@@ -3,9 +3,11 @@
 
 mod backend;
 
+use std::collections::BTreeSet;
+
 use backend::Backend;
 
-use crate::laws::Broken;
+use crate::laws::{Broken, Token};
 use crate::wires::{End, Env, Event, Party, Read};
 
 /// How long a login takes at most.
@@ -20,6 +22,7 @@ pub(crate) struct Postgres {
     /// Most connections in all, as the pooler was told.
     pub(crate) limit: u32,
     reports_late: bool,
+    ran: BTreeSet<Token>,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,7 @@ impl Postgres {
             limits,
             limit,
             reports_late,
+            ran: BTreeSet::new(),
         }
     }
 
@@ -126,6 +130,11 @@ impl Postgres {
         env.close(self.hosts[id].end);
     }
 
+    /// Whether any backend has begun to run a statement.
+    pub(crate) fn has_run(&self, token: &Token) -> bool {
+        self.ran.contains(token)
+    }
+
     /// Reads, works and writes as far as it goes.
     pub(crate) fn wake(&mut self, id: usize, env: &mut Env) -> Result<(), Broken> {
         let host = &mut self.hosts[id];
@@ -160,6 +169,7 @@ impl Postgres {
                 }
             }
             let sleeps = host.backend.advance(env.now_us);
+            self.ran.extend(host.backend.ran.drain(..));
             if let Some(wrong) = host.backend.wrong.take() {
                 return Err(Broken::CrossTalk(wrong));
             }

@@ -1,0 +1,136 @@
+//! `leak_action`: a client that holds a server in silence is told, or its transaction is taken from
+//! it. Then it is where PostgreSQL would have it after an error: everything is refused until it
+//! ends the transaction.
+
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use pgweir_net::Input;
+use pgweir_session::taken::{Next, next};
+use pgweir_session::{Phase, Violation};
+use pgweir_wire::{Severity, SqlState, TransactionStatus};
+
+use super::leased::Held;
+use super::{Desk, Place, Session};
+use crate::client::EndSilence;
+use crate::farewell::{Answer, Farewell};
+use crate::reset;
+
+/// What a client knows of the end of its transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Taken {
+    /// Nothing yet.
+    Untold,
+    /// It has had an error, and has to end the transaction.
+    Told,
+}
+
+impl Session {
+    /// Does what is to be done about the client's silence, if it is still silent.
+    #[cold]
+    pub(super) fn end_silence(&mut self, how: EndSilence) {
+        let Place::Leased(held) = &self.place else {
+            return;
+        };
+        let is_silent = held.serves()
+            && held.server.relay.is_quiet()
+            && held.server.relay.status() != TransactionStatus::Idle
+            && self.line.unread().is_empty()
+            && !self.line.has_unsent()
+            && !held.server.work.is_own;
+        if !is_silent {
+            return;
+        }
+        match how {
+            EndSilence::Notice => self.send_notice(
+                "this transaction has been idle for longer than leak_after",
+                Some("Others may be waiting for its server: COMMIT or ROLLBACK."),
+            ),
+            EndSilence::Rollback => self.take_transaction(),
+        }
+    }
+
+    /// The server is rolled back and serves others; the client learns of it when it goes on.
+    fn take_transaction(&mut self) {
+        let place = std::mem::replace(&mut self.place, Place::Taken(Taken::Untold));
+        let Place::Leased(Held { slot, mut server }) = place else {
+            self.place = place;
+            return;
+        };
+        tracing::warn!(peer = %self.client, "transaction rolled back: idle for longer than leak_after");
+        self.route.home.totals.add(&mut server.work.tally);
+        self.unpin();
+        let mut state = self.client.state();
+        state.request = state.request.wrapping_add(1);
+        state.clocks.phase = Phase::Idle;
+        state.clocks.since = Instant::now();
+        state.clocks.query_start = None;
+        state.clocks.transaction_start = None;
+        state.link = None;
+        drop(state);
+        reset::spawn(&self.shared, slot, server, reset::After::Client);
+    }
+
+    /// Waits for what the client says next.
+    pub(super) fn poll_taken(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+        taken: Taken,
+    ) -> Poll<Result<(), Farewell>> {
+        if self.line.has_unsent() {
+            ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
+        }
+        let input = ready!(self.line.poll_read(cx, &mut desk.scratch));
+        let input = input.map_err(|_| Farewell::ClientGone)?;
+        if matches!(input, Input::End) {
+            return Poll::Ready(Err(Farewell::ClientGone));
+        }
+        let next = next(input.bytes(&desk.scratch), &self.side);
+        let next = next.map_err(|error| Farewell::Violation(Violation::ClientFrame(error)))?;
+        match (next, taken) {
+            (Next::Nothing, _) => self.line.keep(input, &desk.scratch, 0),
+            (Next::Terminate, _) => return Poll::Ready(Err(Farewell::ClientClosed)),
+            // Any server can say that there is no transaction.
+            (Next::Rollback, _) | (Next::Commit, Taken::Told) => {
+                self.line.put_back(input, &desk.scratch);
+                self.place = Place::Idle;
+            }
+            (Next::Commit, Taken::Untold) => {
+                self.line.put_back(input, &desk.scratch);
+                self.skip_batch_in(TransactionStatus::Idle, &rolled_back());
+            }
+            (Next::Other, _) => {
+                self.line.put_back(input, &desk.scratch);
+                let answer = match taken {
+                    Taken::Untold => rolled_back(),
+                    Taken::Told => still_failed(),
+                };
+                self.skip_batch_in(TransactionStatus::Failed, &answer);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn rolled_back() -> Answer {
+    Answer {
+        severity: Severity::Error,
+        code: SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        text: "the transaction was rolled back because it was idle (leak_action)".into(),
+        detail: Some("Nothing of this request has been run.".into()),
+        hint: Some("Retry the transaction as a whole, and do nothing slow in it.".into()),
+    }
+}
+
+/// PostgreSQL's own words.
+fn still_failed() -> Answer {
+    Answer {
+        severity: Severity::Error,
+        code: SqlState::IN_FAILED_SQL_TRANSACTION,
+        text: "current transaction is aborted, commands ignored until end of transaction block"
+            .into(),
+        detail: None,
+        hint: None,
+    }
+}
