@@ -56,7 +56,7 @@ impl Memory {
     }
 
     /// Remembers a verdict.
-    pub(crate) fn learn(&mut self, print: u64, verdict: Verdict, now: Instant) {
+    pub fn learn(&mut self, print: u64, verdict: Verdict, now: Instant) {
         if self.verdicts.len() >= STATEMENTS_MAX {
             self.verdicts.clear();
         }
