@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::Kinds;
 use super::probe::Catalog;
-use super::words::name_print;
+use super::words::call_bit;
 
 /// Statements that are remembered. When there are more, all are forgotten and learned again.
 const STATEMENTS_MAX: usize = 10_000;
@@ -36,7 +36,9 @@ pub struct Memory {
     /// such parameter unless it is asked for it by its name.
     names: Vec<Box<str>>,
     /// Functions that may leave something, if only now and then, by what stands in their source.
-    functions: HashMap<u64, Kinds, RandomState>,
+    /// A bit may stand for several names.
+    functions: Vec<(u128, Kinds)>,
+    function_bits: u128,
     catalog_at: Option<Instant>,
     reads_drawn: bool,
 }
@@ -73,19 +75,28 @@ impl Memory {
     pub(crate) fn learn_catalog(&mut self, catalog: &Catalog, now: Instant) {
         let names = catalog.names.iter().take(NAMES_MAX);
         self.names = names.cloned().collect();
-        let print = |name: &str| name_print(name.as_bytes());
         let functions = catalog.functions.iter().take(NAMES_MAX);
         self.functions = functions
-            .map(|(name, kinds)| (print(name), *kinds))
+            .map(|(name, kinds)| (call_bit(name.as_bytes()), *kinds))
             .collect();
+        self.function_bits = self.functions.iter().fold(0, |all, (bit, _)| all | bit);
         self.reads_drawn |= catalog.reads_drawn;
         self.catalog_at = Some(now);
     }
 
-    /// What a function may leave, by the print of its name.
+    /// What functions may leave, by the bits of their names.
     #[inline]
-    pub(crate) fn leaves_by_name(&self, call: u64) -> Kinds {
-        self.functions.get(&call).copied().unwrap_or_default()
+    pub(crate) fn leaves_by_name(&self, calls: u128) -> Kinds {
+        match calls & self.function_bits {
+            0 => Kinds::NONE,
+            bits => self.leaves(bits),
+        }
+    }
+
+    #[cold]
+    fn leaves(&self, bits: u128) -> Kinds {
+        let called = self.functions.iter().filter(|(bit, _)| bits & bit != 0);
+        called.fold(Kinds::NONE, |all, (_, kinds)| all.and(*kinds))
     }
 
     /// Parameters that functions set.

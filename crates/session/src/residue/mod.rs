@@ -10,6 +10,7 @@
 //! at. The decision about it is `docs/adr/0014-state.md`.
 
 pub mod memory;
+mod ordinary;
 pub mod probe;
 pub mod scan;
 mod settings;
@@ -116,7 +117,7 @@ pub struct Residue {
     /// Parameters that were set by their names.
     named: Vec<Named>,
     /// Functions that were called.
-    calls: Vec<u64>,
+    calls: u128,
     /// Something could not be read: everything has to be looked for, and nothing is learned.
     unreadable: bool,
     /// An error or a ROLLBACK: what a statement has left may have been undone.
@@ -136,9 +137,6 @@ pub struct Residue {
 
 /// Statements that are told apart between two looks. With more, everything is looked for.
 const PRINTS_MAX: usize = 64;
-
-/// The same for calls.
-const CALLS_MAX: usize = 64;
 
 /// How long what binds a server may have ended in a way that no text shows.
 const BOUND_AGAIN: Duration = Duration::from_secs(1);
@@ -171,11 +169,7 @@ impl Residue {
         self.suspects.add(scan.suspects);
         let unheard = scan.named.iter().filter(|named| !is_heard_of(&named.name));
         self.named.extend(unheard.cloned());
-        if self.calls.len() < CALLS_MAX {
-            self.calls.extend(&scan.calls);
-        } else {
-            self.unreadable |= !scan.calls.is_empty();
-        }
+        self.calls |= scan.calls;
         self.unreadable |= scan.unreadable;
         self.has_set |= scan.sets;
         self.ends |= scan.ends;
@@ -238,10 +232,9 @@ impl Residue {
     /// the session holds nothing new.
     #[inline]
     pub fn question(&self, memory: &Memory, now: Instant) -> Option<Probe> {
-        let is_harmless = |call: &u64| memory.leaves_by_name(*call).is_empty();
         if self.is_plain()
             && self.prints.iter().all(|&print| memory.is_clean(print, now))
-            && self.calls.iter().all(is_harmless)
+            && memory.leaves_by_name(self.calls).is_empty()
         {
             return None;
         }
@@ -277,9 +270,7 @@ impl Residue {
             return due.then(|| Probe::everything(memory, &self.named, now));
         }
         let mut kinds = self.suspects;
-        for &call in &self.calls {
-            kinds.add(memory.leaves_by_name(call));
-        }
+        kinds.add(memory.leaves_by_name(self.calls));
         let mut everything = self.unreadable || (self.undone && !self.named.is_empty());
         for &print in &self.prints {
             match memory.verdict(print, now) {
@@ -328,7 +319,7 @@ impl Residue {
     /// It is known what the session holds: what binds it, and nothing that was not entered.
     pub(crate) fn settle(&mut self, bound: Kinds, now: Instant) {
         self.prints.clear();
-        self.calls.clear();
+        self.calls = 0;
         self.suspects = Kinds::NONE;
         self.named.clear();
         self.unreadable = false;
@@ -343,7 +334,7 @@ impl Residue {
     #[inline]
     pub fn pass(&mut self) {
         self.prints.clear();
-        self.calls.clear();
+        self.calls = 0;
         self.undone = false;
         self.has_set = false;
         self.ends = false;

@@ -3,9 +3,9 @@
 //! Hot path: one pass over the text, no allocation unless a parameter is set by its name. It is no
 //! parser. Where a text can mean two things, it is taken to leave more.
 
-use super::Kinds;
 use super::tokens::{Token, Tokens};
-use super::words::{contains, is, is_constant, is_known_call, mix, name_print, starts};
+use super::words::{call_bit, contains, is, is_constant, is_known_call, mix, starts};
+use super::{Kinds, ordinary};
 
 /// A parameter that a text sets or resets.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,8 +36,8 @@ pub struct Scan {
     pub draws: bool,
     /// It asks for the last number drawn.
     pub reads_drawn: bool,
-    /// Functions that it calls and that are not known as PostgreSQL's, by their prints.
-    pub calls: Vec<u64>,
+    /// Functions that it calls and that are not known as PostgreSQL's, a bit for each name.
+    pub calls: u128,
 }
 
 impl Scan {
@@ -46,13 +46,17 @@ impl Scan {
     pub fn is_plain(&self) -> bool {
         self.suspects.is_empty()
             && self.named.is_empty()
-            && self.calls.is_empty()
+            && self.calls == 0
             && !(self.unreadable | self.sets | self.ends | self.draws | self.reads_drawn)
     }
 }
 
 /// Scans the text of a Query, or of a Parse behind the statement's name.
 pub fn scan(text: &[u8]) -> Scan {
+    ordinary::scan(text).unwrap_or_else(|| scan_slowly(text))
+}
+
+pub(super) fn scan_slowly(text: &[u8]) -> Scan {
     let mut scanner = Scanner {
         tokens: Tokens::new(text),
         scan: Scan::default(),
@@ -68,7 +72,7 @@ impl Scan {
     fn take_in(&mut self, body: Self) {
         self.suspects.add(body.suspects);
         self.named.extend(body.named);
-        self.calls.extend(body.calls);
+        self.calls |= body.calls;
         self.sets |= body.sets;
         self.ends |= body.ends;
         self.reads_drawn |= body.reads_drawn;
@@ -237,7 +241,7 @@ impl<'a> Scanner<'a> {
                 Token::Symbol(b'(') if !last.is_empty() => {
                     if !is_call {
                         self.scan.draws = true;
-                        self.scan.calls.push(name_print(last));
+                        self.scan.calls |= call_bit(last);
                     }
                     last = b"";
                 }

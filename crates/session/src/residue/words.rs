@@ -1,8 +1,9 @@
 //! Words and names as [`scan`](super::scan) compares and hashes them.
 
-/// A function's name as a number, whatever its case.
-pub(super) fn name_print(name: &[u8]) -> u64 {
-    mix(0, &name.to_ascii_lowercase())
+/// A function's name as one of 128 bits.
+#[inline]
+pub(super) fn call_bit(name: &[u8]) -> u128 {
+    1 << (fold(0, word_hash(name)) >> 57)
 }
 
 /// The statement that a FunctionCall is, by the function's OID: 0 for those on large objects, for
@@ -22,19 +23,33 @@ pub(super) fn setting(name: &[u8]) -> Option<Box<str>> {
     Some(name.to_ascii_lowercase().into())
 }
 
-/// Takes a word into a hash. It is never 0 behind one.
+/// Takes the next byte of a word into its hash, whatever its case.
 #[inline]
-pub(super) fn mix(hash: u64, word: &[u8]) -> u64 {
-    // The fraction of the golden ratio, odd: its multiples are spread over all bits.
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut hash = hash ^ (word.len() as u64).wrapping_add(1);
-    for chunk in word.chunks(8) {
-        let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
-        let product = u128::from(hash ^ u64::from_le_bytes(bytes)) * u128::from(FACTOR);
-        hash = (product as u64) ^ ((product >> 64) as u64);
+pub(super) const fn step(hash: u64, byte: u8) -> u64 {
+    // The prime of FNV-1a.
+    (hash ^ (byte | 0x20) as u64).wrapping_mul(0x0000_0100_0000_01b3)
+}
+
+/// The hash of a word.
+pub(super) const fn word_hash(word: &[u8]) -> u64 {
+    let (mut hash, mut at) = (0, 0);
+    while at < word.len() {
+        hash = step(hash, word[at]);
+        at += 1;
     }
-    hash | 1
+    hash
+}
+
+/// Takes a word into a print. That is never 0 then.
+#[inline]
+pub(super) const fn fold(print: u64, word: u64) -> u64 {
+    // The fraction of the golden ratio, odd: its multiples are spread over all bits.
+    ((print.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1
+}
+
+#[inline]
+pub(super) fn mix(print: u64, word: &[u8]) -> u64 {
+    fold(print, word_hash(word))
 }
 
 /// Words that are literals: how many there are says nothing.
