@@ -4,7 +4,7 @@
 //! half, which gives the same print.
 
 use super::Scan;
-use super::words::{call_bit, fold, is, is_known_call, step, word_hash};
+use super::words::{call_bit, fold, is, is_known_call, word_hash, word_hash_in};
 
 /// What a byte is.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -67,6 +67,27 @@ const CONSTANTS: [u64; 4] = [
     word_hash(b"default"),
 ];
 
+/// A bit for each of these words and, by chance, of every twentieth other.
+const FILTER: [u64; 4] = {
+    let mut filter = [0; 4];
+    let mut at = 0;
+    while at < STAND_OUT.len() {
+        filter[(STAND_OUT[at] >> 62) as usize] |= 1 << ((STAND_OUT[at] >> 56) & 63);
+        at += 1;
+    }
+    at = 0;
+    while at < CONSTANTS.len() {
+        filter[(CONSTANTS[at] >> 62) as usize] |= 1 << ((CONSTANTS[at] >> 56) & 63);
+        at += 1;
+    }
+    filter
+};
+
+#[inline]
+fn may_matter(hash: u64) -> bool {
+    FILTER[(hash >> 62) as usize] & (1 << ((hash >> 56) & 63)) != 0
+}
+
 /// Scans a text; `None` if the slow half has to.
 pub(super) fn scan(text: &[u8]) -> Option<Scan> {
     let mut scan = Scan::default();
@@ -78,13 +99,13 @@ pub(super) fn scan(text: &[u8]) -> Option<Scan> {
         match CLASSES[usize::from(byte)] {
             Class::Space => at += 1,
             Class::Letter => {
-                let (start, mut hash) = (at, 0);
-                while let Some(&byte) = text.get(at)
-                    && matches!(CLASSES[usize::from(byte)], Class::Letter | Class::Digit)
-                {
-                    hash = step(hash, byte);
-                    at += 1;
-                }
+                let start = at;
+                let is_over = |&byte: &u8| {
+                    !matches!(CLASSES[usize::from(byte)], Class::Letter | Class::Digit)
+                };
+                let len = text[start..].iter().position(is_over);
+                at = len.map_or(text.len(), |len| start + len);
+                let hash = word_hash_in(text, start, at);
                 let word = &text[start..at];
                 if matches!(text.get(at), Some(b'\'' | b'$' | b'&')) {
                     return None;
@@ -104,10 +125,18 @@ pub(super) fn scan(text: &[u8]) -> Option<Scan> {
                 }
                 counts |= !last.is_empty();
                 last = b"";
-                if passes || CONSTANTS.contains(&hash) {
+                if passes {
                     continue;
                 }
-                if STAND_OUT.contains(&hash) || word.get(..3).is_some_and(|pg| is(pg, b"pg_")) {
+                if may_matter(hash) {
+                    if CONSTANTS.contains(&hash) {
+                        continue;
+                    }
+                    if STAND_OUT.contains(&hash) {
+                        return None;
+                    }
+                }
+                if word[0] | 0x20 == b'p' && word.get(..3).is_some_and(|pg| is(pg, b"pg_")) {
                     return None;
                 }
                 print = fold(print, hash);
@@ -187,7 +216,7 @@ pub(super) fn scan(text: &[u8]) -> Option<Scan> {
                 at += 1;
                 if !passes {
                     counts = true;
-                    print = fold(print, step(0, byte));
+                    print = fold(print, word_hash(&[byte]));
                 }
                 last = b"";
             }

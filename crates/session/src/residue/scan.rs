@@ -266,11 +266,12 @@ impl<'a> Scanner<'a> {
             4 if self.verb == Verb::Declare && is(word, b"hold") => {
                 self.scan.suspects.add(Kinds::CURSORS);
             }
-            4 | 9 if is(word, b"temp") || is(word, b"temporary") => {
-                // SELECT .. INTO TEMP; everywhere else it is a name.
-                if matches!(self.verb, Verb::Create | Verb::Body) || is(last, b"into") {
-                    self.scan.suspects.add(Kinds::TEMPORARY);
-                }
+            // SELECT .. INTO TEMP; everywhere else it is a name.
+            4 | 9
+                if (is(word, b"temp") || is(word, b"temporary"))
+                    && (matches!(self.verb, Verb::Create | Verb::Body) || is(last, b"into")) =>
+            {
+                self.scan.suspects.add(Kinds::TEMPORARY);
             }
             5.. => self.long_word(word),
             _ => {}

@@ -23,21 +23,50 @@ pub(super) fn setting(name: &[u8]) -> Option<Box<str>> {
     Some(name.to_ascii_lowercase().into())
 }
 
-/// Takes the next byte of a word into its hash, whatever its case.
-#[inline]
-pub(super) const fn step(hash: u64, byte: u8) -> u64 {
-    // The prime of FNV-1a.
-    (hash ^ (byte | 0x20) as u64).wrapping_mul(0x0000_0100_0000_01b3)
-}
-
-/// The hash of a word.
+/// The hash of a word, whatever its case.
 pub(super) const fn word_hash(word: &[u8]) -> u64 {
     let (mut hash, mut at) = (0, 0);
     while at < word.len() {
-        hash = step(hash, word[at]);
-        at += 1;
+        let (mut eight, mut next) = (0, 0);
+        while next < 8 && at + next < word.len() {
+            eight |= ((word[at + next] | 0x20) as u64) << (8 * next);
+            next += 1;
+        }
+        hash = fold(hash, eight);
+        at += 8;
     }
     hash
+}
+
+/// The same for a word that stands in a text, eight bytes at a time.
+#[inline]
+pub(super) fn word_hash_in(text: &[u8], start: usize, end: usize) -> u64 {
+    let (mut hash, mut at) = (0, start);
+    while at < end {
+        let Some(eight) = text[at..].first_chunk() else {
+            return if at == start {
+                word_hash(&text[start..end])
+            } else {
+                fold(hash, lowered(&text[at..end]))
+            };
+        };
+        let mut eight = u64::from_le_bytes(*eight) | 0x2020_2020_2020_2020;
+        if end - at < 8 {
+            eight &= (1 << (8 * (end - at))) - 1;
+        }
+        hash = fold(hash, eight);
+        at += 8;
+    }
+    hash
+}
+
+/// Less than eight bytes as a number.
+fn lowered(bytes: &[u8]) -> u64 {
+    let mut eight = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        eight |= u64::from(byte | 0x20) << (8 * at);
+    }
+    eight
 }
 
 /// Takes a word into a print. That is never 0 then.
