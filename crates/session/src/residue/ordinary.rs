@@ -23,7 +23,7 @@ enum Class {
     Odd,
 }
 
-const CLASSES: [Class; 256] = {
+const CLASSES: &[Class; 256] = &{
     let mut classes = [Class::Operator; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -45,7 +45,7 @@ const CLASSES: [Class; 256] = {
 };
 
 /// Words that say more than their place in the print.
-const STAND_OUT: [u64; 12] = [
+const STAND_OUT: &[u64; 12] = &[
     word_hash(b"currval"),
     word_hash(b"delete"),
     word_hash(b"execute"),
@@ -60,7 +60,7 @@ const STAND_OUT: [u64; 12] = [
     word_hash(b"update"),
 ];
 
-const CONSTANTS: [u64; 4] = [
+const CONSTANTS: &[u64; 4] = &[
     word_hash(b"null"),
     word_hash(b"true"),
     word_hash(b"false"),
@@ -68,7 +68,7 @@ const CONSTANTS: [u64; 4] = [
 ];
 
 /// A bit for each of these words and, by chance, of every twentieth other.
-const FILTER: [u64; 4] = {
+const FILTER: &[u64; 4] = &{
     let mut filter = [0; 4];
     let mut at = 0;
     while at < STAND_OUT.len() {
@@ -265,6 +265,7 @@ mod tests {
             "SELECT abalance FROM pgbench_accounts WHERE aid = $1;",
             "UPDATE t SET a = a + -5 WHERE b IN (1, 2.5, 'x');",
             "INSERT INTO h (tid, mtime) VALUES (1, CURRENT_TIMESTAMP);",
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 4711;\0",
             "BEGIN;",
             "END; select 1",
         ] {
