@@ -16,12 +16,14 @@ use std::{
 pub use pgweir_harness::*;
 
 pub mod dns;
+pub mod http;
 mod program;
 pub mod raw;
 mod tls_wire;
 
 pub use dns::NameServer;
-pub use program::{Ender, Program, Run, Running, finish};
+pub use http::Http;
+pub use program::{Ender, Program, Run, Running, finish, finish_within};
 pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
 pub use tls_wire::{Begin, TlsWire};
 

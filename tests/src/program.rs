@@ -169,13 +169,21 @@ impl Drop for Ender {
 /// # Panics
 /// If it cannot be started.
 pub fn finish(command: &mut Command) -> Run {
+    finish_within(command, Duration::from_secs(5))
+}
+
+/// Runs a command to its end, or for so long.
+///
+/// # Panics
+/// If it cannot be started.
+pub fn finish_within(command: &mut Command, limit: Duration) -> Run {
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let mut child = child.expect("an executable");
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + limit;
     let ended = loop {
         match child.try_wait().expect("a child of ours") {
             Some(_) => break true,

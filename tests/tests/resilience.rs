@@ -369,10 +369,17 @@ fn a_commit_whose_end_nobody_knows_is_said_to_be_one() {
         }
         client.send(&Batch::new().query(last));
         let pid = running(&postgres);
+        let starts = || {
+            let log = postgres.log();
+            log.matches("ready to accept connections").count()
+        };
+        let before = starts();
         let kill = Command::new("kill").args(["-KILL", &pid]).status();
         assert!(kill.is_ok_and(|status| status.success()), "{pid}");
         let said = client.until_closed();
         assert!(said.contains(code), "{last}: {said}");
+        // A login that comes before PostgreSQL has noticed would be ended with the others.
+        eventually(Duration::from_secs(20), starts, |now| *now > before);
     }
 }
 

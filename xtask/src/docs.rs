@@ -1,4 +1,6 @@
-//! `cargo xtask docs`: the reference manual, written from the declarations that the program itself goes by.
+//! `cargo xtask docs`: the reference manual and the list of metrics, written from the declarations that the program itself goes by.
+
+mod metrics;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,31 +12,43 @@ use pgweir_stats::{COUNTERS, Origin, Unit};
 
 use crate::step::Failure;
 
-/// Writes the manual.
+/// A page, and what writes it.
+type Page = (&'static str, fn() -> String);
+
+const PAGES: [Page; 2] = [
+    ("docs/reference.md", manual),
+    ("docs/metrics.md", metrics::page),
+];
+
+/// Writes the pages.
 pub(crate) fn run() -> Result<(), Failure> {
-    let file = file()?;
-    fs::write(&file, manual())?;
-    println!("Wrote {}.", file.display());
+    for (name, write) in PAGES {
+        let file = file(name)?;
+        fs::write(&file, write())?;
+        println!("Wrote {}.", file.display());
+    }
     Ok(())
 }
 
-/// Fails if the manual is not what [`run`] would write.
+/// Fails if a page is not what [`run`] would write.
 pub(crate) fn check() -> Result<(), Failure> {
-    let file = file()?;
-    if fs::read_to_string(&file).unwrap_or_default() == manual() {
-        return Ok(());
+    for (name, write) in PAGES {
+        let file = file(name)?;
+        if fs::read_to_string(&file).unwrap_or_default() != write() {
+            return Err(Failure::new(format!(
+                "{} is not what the declarations say: run cargo xtask docs",
+                file.display()
+            )));
+        }
     }
-    Err(Failure::new(format!(
-        "{} is not what the declarations say: run cargo xtask docs",
-        file.display()
-    )))
+    Ok(())
 }
 
-fn file() -> Result<PathBuf, Failure> {
+fn file(name: &str) -> Result<PathBuf, Failure> {
     let package = env::var_os("CARGO_MANIFEST_DIR");
     let package = package.ok_or_else(|| Failure::new("start this as cargo xtask"))?;
     let root = Path::new(&package).parent().unwrap_or(Path::new("."));
-    Ok(root.join("docs/reference.md"))
+    Ok(root.join(name))
 }
 
 fn manual() -> String {
@@ -50,6 +64,13 @@ fn manual() -> String {
         include_str!("../../crates/pgweir/src/help/convert.txt"),
     ] {
         let _ = write!(page, "\n```text\n{help}```\n");
+    }
+    for help in pgweir_tool::COMMANDS
+        .iter()
+        .filter_map(|name| pgweir_tool::help(name))
+    {
+        let help = help.trim_end();
+        let _ = write!(page, "\n```text\n{help}\n```\n");
     }
     page.push('\n');
     // One heading deeper, because it is a part of a page here.
@@ -104,7 +125,8 @@ fn counters(page: &mut String) {
     page.push_str(
         "\n## Counters\n\n\
          For each database, over all its pools. Those of PgBouncer are columns of SHOW STATS: `total_NAME` since the \
-         start, and `avg_NAME`, per second or per event, over the last `stats_period`.\n\n\
+         start, and `avg_NAME`, per second or per event, over the last `stats_period`. All are in the metrics, by pool \
+         ([metrics.md](metrics.md)).\n\n\
          | counter | unit | meaning |\n|---|---|---|\n",
     );
     for counter in COUNTERS {

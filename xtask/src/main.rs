@@ -40,7 +40,8 @@ usage: cargo xtask COMMAND
     --from FILE          use earlier results instead of measuring
     --against FILE       set another measurement beside this one
   counts [--write]     instructions on the hot path (valgrind), compared with docs/counts.md
-  docs                 write docs/reference.md from the declarations of keys, tables, commands and counters
+  docs                 write docs/reference.md and docs/metrics.md from the declarations of keys, tables,
+                       commands, counters and metrics
   check                formatting, lints, documentation; what a change must pass beside the tests
   fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
   help                 this text

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod basic;
 mod client;
 mod exchange;
 pub mod hba;
@@ -26,6 +27,7 @@ mod server;
 mod tokens;
 pub mod userlist;
 
+pub use basic::BasicCredentials;
 pub use client::{
     AwaitingKeys, Cause, ClientAuthentication, ClientLogin, Failure, PasswordMethod, Policy, Proof,
     Refusal, Step, Success, read_password,

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::md5;
 use crate::scram::base64;
-use crate::scram::keys::Key;
+use crate::scram::keys::{Iterations, Key, SaltedPasswordJob};
 
 /// A password in plain text, as bytes: PostgreSQL does not ask for UTF-8.
 #[derive(Clone)]
@@ -111,6 +111,22 @@ impl Secret {
             Self::Plain(password) => password.0.clone(),
             Self::Md5(md5) => Zeroizing::new([b"md5", md5.hex().as_slice()].concat()),
             Self::Scram(scram) => Zeroizing::new(scram.expose().into_bytes()),
+        }
+    }
+
+    /// Whether this is the password behind it. An empty one never is. For a SCRAM secret it takes
+    /// milliseconds, so that guessing takes long.
+    pub fn is_of(&self, given: &Password, user: &str) -> bool {
+        if given.is_empty() {
+            return false;
+        }
+        match self {
+            Self::Plain(stored) => stored == given,
+            Self::Md5(stored) => *stored == Md5Secret::derive(given, user),
+            Self::Scram(stored) => Iterations::new(stored.iterations).is_ok_and(|iterations| {
+                let job = SaltedPasswordJob::new(given, stored.salt.clone(), iterations);
+                job.run().secret == *stored
+            }),
         }
     }
 

@@ -146,6 +146,7 @@ fn kind_name(kind: Kind) -> String {
         Kind::FileMode => "file mode".to_owned(),
         Kind::Protocols => "TLS versions".to_owned(),
         Kind::Hosts => "hosts".to_owned(),
+        Kind::Endpoints => "addresses with ports, paths".to_owned(),
         Kind::HostLimit => "whole number, percentage or `auto`".to_owned(),
         Kind::Secret => "secret".to_owned(),
     }

@@ -10,9 +10,9 @@ use crate::declare::{
     override_struct, printed_default,
 };
 use crate::value::{
-    AuthDatabase, AuthType, ErrorCodes, FileMode, HostLimit, Hosts, LeakAction, LeakQuery, List,
-    LoadBalanceHosts, PoolMode, Preflight, Seconds, Secret, SessionState, SslMode,
-    StartupParameters, TlsProtocols, Value,
+    AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts, LeakAction,
+    LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, ReadyPolicy, Seconds, Secret,
+    SessionState, SslMode, StartupParameters, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -252,12 +252,18 @@ declare_keys! {
         max_pool_waiting: i32 = "0", AtOnce, native "0", database max_pool_waiting, user max_pool_waiting;
         /// Clients that wait for a server in all pools; 0 is no limit.
         max_waiting: i32 = "0", AtOnce, native "0";
+        /// Give the statistics in the metrics also under the names of exporters before 0.11.
+        metrics_legacy_names: bool = "0", AtOnce, native "0";
+        /// Where metrics and health are served over HTTP; empty is nowhere.
+        metrics_listen: Endpoints = "", Restart, native "127.0.0.1:9127";
         /// A pool's part of a limit that it shares, beside the weights of the others.
         pool_weight: i32 = "1", AtOnce, native "1", database pool_weight, user pool_weight;
         /// Compare what can be asked of PostgreSQL with what it has: say it, refuse to start, or neither.
         preflight: Preflight = "warn", AtOnce, native "warn";
         /// Seconds a client should wait at most: under overload those who waited longer are refused; 0 is off.
         query_wait_target: Seconds = "0", AtOnce, native "0";
+        /// Which databases must work for /readyz to say so: one, all, or none at all.
+        ready_policy: ReadyPolicy = "any", AtOnce, native "any";
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
@@ -272,6 +278,8 @@ declare_keys! {
         startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
         /// Seconds for which a statement that left nothing in its session is trusted; 0 is not at all.
         state_trust: Seconds = "300", NewLeases, native "300";
+        /// What opens the status page and /status.json, beside the passwords of the console's users.
+        status_token: Secret = "", AtOnce, native "";
         /// Threads that serve connections.
         workers: i32 = "1", Restart, native "1";
     }

@@ -5,6 +5,7 @@
 //! gives what SHOW CONFIG prints, and reading that again gives the same value.
 
 mod choice;
+mod endpoint;
 mod host;
 mod host_limit;
 mod seconds;
@@ -15,8 +16,9 @@ use std::num::NonZeroU16;
 
 pub use choice::{
     AuthType, ErrorCodes, LeakAction, LeakQuery, LoadBalanceHosts, PoolMode, Preflight,
-    SessionState, SslMode, StartupParameters,
+    ReadyPolicy, SessionState, SslMode, StartupParameters,
 };
+pub use endpoint::{Endpoint, Endpoints};
 pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
 pub use seconds::Seconds;
@@ -91,6 +93,8 @@ pub enum Kind {
     Protocols,
     /// Addresses, names and socket directories divided by commas.
     Hosts,
+    /// Addresses with their ports and paths of Unix sockets, divided by commas.
+    Endpoints,
     /// A number of servers, or a part of what PostgreSQL has.
     HostLimit,
     /// A text that is never shown.
@@ -111,6 +115,9 @@ impl fmt::Display for Kind {
                 "secure, all, legacy, or a list of tlsv1.0, tlsv1.1, tlsv1.2 and tlsv1.3",
             ),
             Self::Hosts => f.write_str("host names, addresses or socket directories"),
+            Self::Endpoints => f.write_str(
+                "addresses with a port such as 127.0.0.1:9127, or paths of Unix sockets",
+            ),
             Self::HostLimit => f.write_str("a whole number, a percentage such as 80%, or auto"),
             Self::Secret => f.write_str("a secret text"),
         }
@@ -305,7 +312,7 @@ impl Value for AuthDatabase {
     }
 }
 
-/// A password. It never appears in logs: neither `Debug` nor `show` tells it.
+/// A password, or none at all. It never appears in logs: neither `Debug` nor `show` tells it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -330,7 +337,8 @@ impl Value for Secret {
     }
 
     fn show(&self) -> Option<String> {
-        Some("****".to_owned())
+        // That there is none is no secret.
+        Some(if self.0.is_empty() { "" } else { "****" }.to_owned())
     }
 
     fn write(&self) -> Option<String> {

@@ -164,6 +164,8 @@ shows! {
     Totals "totals";
     /// Every number that limits anything, and its use.
     Budget "budget";
+    /// How times of each database are spread, in microseconds: waits for a server, queries, transactions, holds.
+    StatsHist "stats_hist";
     /// Who uses how much: clients, servers, share of the time that servers are held.
     Consumers "consumers";
     /// Every application: the pools it seems to have, how much of them it needs, how long it waits.
@@ -180,6 +182,10 @@ shows! {
     Pins "pins";
     /// The servers that did not close in time.
     Quarantine "quarantine";
+    /// How the pools of each database stood, second by second, for a quarter of an hour.
+    Samples "samples";
+    /// What the log has said lately, counted minute by minute.
+    Events "events";
 }
 
 impl Show {
@@ -191,11 +197,14 @@ impl Show {
                 | Self::Consumers
                 | Self::Apps
                 | Self::Holders
+                | Self::StatsHist
                 | Self::Leaks
                 | Self::Maintenance
                 | Self::Overrides
                 | Self::Pins
                 | Self::Quarantine
+                | Self::Samples
+                | Self::Events
         )
     }
 }

@@ -45,6 +45,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::StatsAverages => columns(&tables::STATS_AVERAGES),
         Show::Totals => columns(&tables::TOTALS),
         Show::Budget => columns(&tables::BUDGET),
+        Show::StatsHist => columns(&tables::STATS_HIST),
         Show::Consumers => columns(&tables::CONSUMERS),
         Show::Apps => columns(&tables::APPS),
         Show::Holders => columns(&tables::HOLDERS),
@@ -53,6 +54,8 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::Overrides => columns(&tables::OVERRIDES),
         Show::Pins => columns(&tables::PINS),
         Show::Quarantine => columns(&tables::QUARANTINE),
+        Show::Samples => columns(&tables::SAMPLES),
+        Show::Events => columns(&tables::EVENTS),
     }
 }
 
@@ -156,6 +159,14 @@ pub const ORDERS: &[CommandForm] = &[
         form: "RELEASE <id>",
         effect: "Counts a server of SHOW QUARANTINE no more.",
     },
+    CommandForm {
+        form: "DIAGNOSE <db> [USER <user>]",
+        effect: "Opens a connection to PostgreSQL as a pool would, and lists its steps with their times: how far it comes, and what PostgreSQL says then. It counts in every limit but `pool_size`.",
+    },
+    CommandForm {
+        form: "WHY <db>",
+        effect: "Says what clients of a database wait for, and whom servers wait for in PostgreSQL: which client, what it does, and its last statement.",
+    },
 ];
 
 #[cfg(test)]
@@ -184,6 +195,8 @@ mod tests {
             "set pool_size = 4 for database shop ttl '2h'",
             "resize shop = 4 ttl '2h'",
             "release 7",
+            "diagnose shop user ann",
+            "why shop",
         ];
         assert_eq!(ORDERS.len(), examples.len());
         for (order, example) in ORDERS.iter().zip(examples) {

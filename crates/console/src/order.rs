@@ -8,6 +8,8 @@
 //! SET key = value [FOR DATABASE name | FOR USER name] TTL time
 //! RESIZE database = servers TTL time                          (SET pool_size FOR DATABASE)
 //! RELEASE id
+//! DIAGNOSE database [USER name]
+//! WHY database
 //! ```
 //! What PgBouncer understands is PgBouncer's: these are tried on what it would call invalid.
 
@@ -67,6 +69,15 @@ pub enum Order {
     },
     /// Count a quarantined server no more.
     Release(u64),
+    /// Open a connection to where a database leads, and say how far that goes.
+    Diagnose {
+        /// Which database.
+        database: String,
+        /// As whom; without it, whoever has used it, or may.
+        user: Option<String>,
+    },
+    /// Say what the clients and servers of a database wait for.
+    Why(String),
 }
 
 /// What becomes of clients during maintenance.
@@ -108,6 +119,8 @@ impl Order {
             Self::Drain { .. } => "DRAIN",
             Self::Override { .. } => "SET",
             Self::Release(_) => "RELEASE",
+            Self::Diagnose { .. } => "DIAGNOSE",
+            Self::Why(_) => "WHY",
         }
     }
 }
@@ -131,7 +144,28 @@ pub(crate) fn parse(text: &str) -> Option<Result<Order, CommandError>> {
     if tokens.keyword("RESIZE") {
         return Some(resize(tokens));
     }
+    if tokens.keyword("DIAGNOSE") {
+        return Some(diagnose(tokens));
+    }
+    if tokens.keyword("WHY") {
+        return Some(why(tokens));
+    }
     tokens.keyword("RELEASE").then(|| release(tokens))
+}
+
+fn diagnose(mut tokens: Tokens) -> Result<Order, CommandError> {
+    let database = tokens.name("a database")?;
+    let user = tokens
+        .keyword("USER")
+        .then(|| tokens.name("a user"))
+        .transpose()?;
+    tokens.end()?;
+    Ok(Order::Diagnose { database, user })
+}
+
+fn why(mut tokens: Tokens) -> Result<Order, CommandError> {
+    let database = tokens.name("a database")?;
+    tokens.end().map(|()| Order::Why(database))
 }
 
 fn kill_clients(mut tokens: Tokens) -> Result<Order, CommandError> {
@@ -403,8 +437,32 @@ mod tests {
     }
 
     #[test]
+    fn questions_name_a_database() {
+        let diagnose = |user: Option<&str>| Order::Diagnose {
+            database: "shop".to_owned(),
+            user: user.map(str::to_owned),
+        };
+        assert_eq!(order("diagnose shop"), diagnose(None));
+        assert_eq!(order("DIAGNOSE \"shop\" USER ann;"), diagnose(Some("ann")));
+        assert_eq!(order("why shop"), Order::Why("shop".to_owned()));
+        assert_eq!(
+            error("diagnose"),
+            "syntax error at the end: a database is expected"
+        );
+        assert_eq!(
+            error("why shop now"),
+            "syntax error at \"now\": nothing more is expected"
+        );
+    }
+
+    #[test]
     fn orders_are_for_admins() {
-        for text in ["drain shop", "release 1", "maintenance off shop"] {
+        for text in [
+            "drain shop",
+            "release 1",
+            "maintenance off shop",
+            "why shop",
+        ] {
             let refused = Access::Stats.admit(crate::parse(text));
             assert_eq!(refused, Err(CommandError::AdminAccessNeeded), "{text}");
         }

@@ -128,13 +128,30 @@ impl Listener {
         permissions: UnixPermissions,
         options: &ListenOptions,
     ) -> Result<Self, ListenError> {
-        let name = UnixName::in_dir(dir, port);
+        Self::bind_name(&UnixName::in_dir(dir, port), port, permissions, options)
+    }
+
+    /// As [`Listener::bind_unix`], at any path.
+    pub fn bind_path(
+        path: &str,
+        permissions: UnixPermissions,
+        options: &ListenOptions,
+    ) -> Result<Self, ListenError> {
+        Self::bind_name(&UnixName::at(path), 0, permissions, options)
+    }
+
+    fn bind_name(
+        name: &UnixName,
+        port: u16,
+        permissions: UnixPermissions,
+        options: &ListenOptions,
+    ) -> Result<Self, ListenError> {
         let failed = |step| {
             let name = name.to_string();
             move |source| ListenError::Os { name, step, source }
         };
         if let Some(path) = name.file() {
-            make_room(&name, path, port)?;
+            make_room(name, path, port)?;
         }
         let address = SockAddr::unix(name.as_path()).map_err(failed("bind"))?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("socket"))?;

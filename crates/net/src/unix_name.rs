@@ -28,6 +28,11 @@ impl UnixName {
         }
     }
 
+    /// The socket at this path.
+    pub fn at(path: &str) -> Self {
+        Self(path.into())
+    }
+
     /// The name that an address of the kernel's has; empty for a socket that was never given one.
     pub(crate) fn of(address: &SockAddr) -> Self {
         if let Some(name) = address.as_abstract_namespace() {

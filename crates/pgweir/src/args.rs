@@ -1,7 +1,8 @@
 //! The command line: PgBouncer's options as getopt reads them, and commands of our own.
 //!
 //! Options may stand anywhere, short ones in one word, long ones cut as long as they are not
-//! ambiguous. `check`, `convert` and `help` are commands, and never the name of a file.
+//! ambiguous. `check`, `convert`, `help` and the operator's commands (see the crate `tool`) are
+//! commands, and never the name of a file.
 
 use std::ffi::OsString;
 
@@ -14,6 +15,8 @@ pub(crate) enum Request {
     Check(String),
     /// `convert CONFIG`: write an ini as TOML.
     Convert(String),
+    /// One of the operator's commands, with its arguments.
+    Tool(Vec<OsString>),
     /// `--version`
     Version,
     /// `--help` and `help`; carries the text.
@@ -64,7 +67,13 @@ const OPTIONS: [(&str, char); 7] = [
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
     let mut run = Run::default();
     let mut words = Vec::new();
-    let mut arguments = arguments.into_iter().map(|argument| {
+    let mut arguments = arguments.into_iter().peekable();
+    if let Some(first) = arguments.peek().and_then(|first| first.to_str())
+        && pgweir_tool::is_command(first)
+    {
+        return Ok(Request::Tool(arguments.collect()));
+    }
+    let mut arguments = arguments.map(|argument| {
         argument
             .into_string()
             .map_err(|bad| format!("argument is not UTF-8: {}", bad.display()))
@@ -191,6 +200,9 @@ fn understand(run: Run, words: &[String]) -> Result<Request, String> {
     }
     match words[..] {
         ["help"] => Ok(Request::Help(HELP)),
+        ["help", command] if pgweir_tool::is_command(command) => {
+            Ok(Request::Tool(vec![command.into(), "--help".into()]))
+        }
         ["help", command] => match help_of(Some(&command.to_owned())) {
             Some(text) => Ok(Request::Help(text)),
             None => Err(unknown(command)),
@@ -223,8 +235,10 @@ fn unknown(command: &str) -> String {
     }
 }
 
+/// The command that a word may have been meant to be.
 fn nearest(word: &str) -> Option<&'static str> {
-    pgweir_config::nearest(word, COMMANDS.iter().map(|(name, _)| *name))
+    let own = COMMANDS.iter().map(|(name, _)| *name);
+    pgweir_config::nearest(word, own.chain(pgweir_tool::COMMANDS.iter().copied()))
 }
 
 #[cfg(test)]
@@ -350,6 +364,24 @@ mod tests {
         ] {
             assert_eq!(parsed(words), Ok(Request::Help(HELP)), "{words:?}");
         }
+    }
+
+    #[test]
+    fn the_first_word_may_be_an_operators_command() {
+        let words = ["leaks", "--json", "-p", "7"];
+        let request = Request::Tool(words.iter().map(OsString::from).collect());
+        assert_eq!(parsed(&words), Ok(request));
+        let help = Request::Tool(vec!["kill".into(), "--help".into()]);
+        assert_eq!(parsed(&["help", "kill"]), Ok(help));
+        for name in pgweir_tool::COMMANDS {
+            assert!(HELP.contains(&format!("  pgweir {name} ")), "{name}");
+        }
+        // A file may be called like one.
+        let run = Run {
+            config: "./leaks".into(),
+            ..Run::default()
+        };
+        assert_eq!(parsed(&["./leaks"]), Ok(Request::Run(run)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pgweir_net::{Stream, connect};
 use pgweir_session::Phase;
+use pgweir_stats::Tally;
 use pgweir_wire::{CancelKey, frontend};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::error::Elapsed;
@@ -24,6 +25,8 @@ use crate::{admin, pools};
 
 /// How long one cancel connection may take; PostgreSQL answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const SENT: &str = "successfully sent cancel request";
 
 /// A client asks to cancel the query of the client with this key. Gives what became of it, for the
 /// log; whoever asked is told nothing, as by PostgreSQL.
@@ -72,6 +75,12 @@ pub(crate) async fn cancel(shared: &Arc<Shared>, client: &Client) -> &'static st
     }
     tracing::debug!(peer = %client, "canceling the query on server {:#x}", server.id);
     let reason = pass_on(shared, &server).await;
+    if reason == SENT {
+        server.home.totals.add(&mut Tally {
+            cancel_count: 1,
+            ..Tally::default()
+        });
+    }
     let actions = shared.pools().end_cancel(slot, Instant::now());
     pools::perform(shared, actions);
     reason
@@ -99,7 +108,7 @@ async fn pass_on(shared: &Arc<Shared>, server: &ServerInfo) -> &'static str {
         Err(late) => Err(late),
     };
     match outcome(server, delivery) {
-        true => "successfully sent cancel request",
+        true => SENT,
         false => "failed to send cancel request",
     }
 }

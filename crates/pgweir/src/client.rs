@@ -145,8 +145,9 @@ pub(crate) struct State {
     pub(crate) request: u32,
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
-    /// The start of a query that was canceled because of `query_timeout`, and when that was done.
-    pub(crate) cut_short: Option<(Instant, Instant)>,
+    /// The start of the query that was canceled last because of `query_timeout`: milliseconds after
+    /// the client connected.
+    pub(crate) cut_short: Option<u32>,
     pub(crate) application_name: Arc<str>,
     /// Why a server stays with it between its transactions.
     pub(crate) pin: Option<Pin>,

@@ -5,6 +5,7 @@
 //! backend no longer counts. If it does not come in time the slot is quarantined: still counted,
 //! and freed when the end comes after all, or when an operator releases it.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,14 +13,16 @@ use std::time::Instant;
 use bytes::BytesMut;
 use pgweir_net::Stream;
 use pgweir_pool::SlotId;
+use pgweir_stats::Tally;
 use pgweir_wire::frontend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::series::OTHER;
 use crate::server::{Server, ServerInfo};
 use crate::shared::Shared;
-use crate::{cancel, pools};
+use crate::{cancel, events, pools};
 
 /// Whether the server may be working on something.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,14 +35,21 @@ pub(crate) enum Busy {
     Gone,
 }
 
-/// Closes a server that whoever held it has marked as closing.
+/// Closes a server that whoever held it has marked as closing. A reason that is put together for the
+/// occasion is for the log alone.
 pub(crate) fn spawn(
     shared: &Arc<Shared>,
     slot: SlotId,
     server: Box<Server>,
-    reason: &str,
+    reason: impl Into<Cow<'static, str>>,
     busy: Busy,
 ) {
+    let reason = reason.into();
+    let counted = match &reason {
+        Cow::Borrowed(reason) => reason,
+        Cow::Owned(_) => OTHER,
+    };
+    events::disconnect(shared, &server.info.home, counted);
     if shared.config().global.log_disconnections {
         let age = server.info.connected_at.elapsed().as_secs();
         tracing::info!(peer = %server.info, "closing because: {reason} (age={age}s)");
@@ -52,7 +62,7 @@ pub(crate) fn give_up(
     shared: &Arc<Shared>,
     slot: SlotId,
     server: Box<Server>,
-    reason: &str,
+    reason: impl Into<Cow<'static, str>>,
     busy: Busy,
 ) {
     shared.pools().closing(slot, Instant::now());
@@ -196,7 +206,12 @@ pub(crate) fn write_off(shared: &Arc<Shared>, client: &Client) {
 
 /// The connection is gone: its slot comes back.
 pub(crate) fn free(shared: &Arc<Shared>, slot: SlotId) {
-    shared.servers.remove(&slot.serial());
+    if let Some((_, info)) = shared.servers.remove(&slot.serial()) {
+        info.home.totals.add(&mut Tally {
+            server_close_count: 1,
+            ..Tally::default()
+        });
+    }
     let actions = shared.pools().closed(slot, Instant::now());
     pools::perform(shared, actions);
     shared.ended.notify_waiters();

@@ -4,7 +4,8 @@
 //! FATAL 08P01 and its text is PgBouncer's; in that of PostgreSQL severity and SQLSTATE say what
 //! drivers need to know: whether to retry, and whether the connection is still good.
 
-mod detail;
+mod cause;
+pub(crate) mod detail;
 
 use std::borrow::Cow;
 use std::sync::Arc;

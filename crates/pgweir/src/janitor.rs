@@ -13,7 +13,9 @@ use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
-use crate::{cancel, consumers, leaks, maintenance, overrides, pins, pools, survey};
+use crate::{
+    cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples, survey,
+};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
@@ -42,6 +44,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             leaks::look(&shared, now);
             consumers::look(&shared, now);
         }
+        samples::look(&shared, now);
+        health::look(&shared, now);
         forget_autodbs(&shared, now);
         maintenance::expire(&shared, now);
         overrides::expire(&shared, now);
@@ -85,7 +89,7 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             None => {}
             Some(Expiry::Query)
                 if config.global.error_codes == ErrorCodes::Postgres
-                    && cut_short(shared, &client, now) => {}
+                    && cut_short(shared, &client, deadlines.query, now) => {}
             Some(expiry) => {
                 client.end(Farewell::Expired(expiry));
                 continue;
@@ -110,14 +114,23 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
 
 /// `query_timeout`, in the dialect that has a way to go on: the query is canceled, PostgreSQL says so,
 /// and the client keeps its connection. `false` if that has been tried and did not help.
-fn cut_short(shared: &Arc<Shared>, client: &Arc<Client>, now: Instant) -> bool {
+fn cut_short(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    limit: Option<Duration>,
+    now: Instant,
+) -> bool {
     let mut state = client.state();
+    let begun = state.clocks.query_start.unwrap_or(now);
+    // Enough to tell one query of a client from another.
+    let query = leaks::millis(client.connected_at, begun) as u32;
     match state.cut_short {
-        Some((query, at)) if Some(query) == state.clocks.query_start => {
-            now.saturating_duration_since(at) < CANCEL_PATIENCE
+        Some(cut) if cut == query => {
+            let lasts = now.saturating_duration_since(begun);
+            lasts < limit.unwrap_or_default() + CANCEL_PATIENCE
         }
         _ => {
-            state.cut_short = state.clocks.query_start.map(|query| (query, now));
+            state.cut_short = Some(query);
             drop(state);
             let (shared, client) = (Arc::clone(shared), Arc::clone(client));
             tokio::spawn(async move {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgweir_config::{LeakAction, LeakQuery, PoolMode};
+use pgweir_config::{Config, LeakAction, LeakQuery, PoolMode};
 use pgweir_pool::leak::{End, Holder, Leaks, Stage, Suspect};
 use pgweir_pool::{PoolId, SlotId};
 use pgweir_session::{Phase, normalized};
@@ -123,11 +123,8 @@ fn facts(
         client.inquire();
         return None;
     };
-    let show = |sql: &[u8]| match shared.config().global.leak_query {
-        LeakQuery::Normalized => normalized(sql),
-        LeakQuery::Raw => String::from_utf8_lossy(sql).into_owned(),
-        LeakQuery::Off => String::new(),
-    };
+    let config = shared.config();
+    let show = |sql: &[u8]| shown(&config, sql);
     Some(Facts {
         client: Arc::clone(client),
         app: Arc::clone(&state.application_name),
@@ -137,6 +134,15 @@ fn facts(
         last: show(&spoken.last),
         kind,
     })
+}
+
+/// A statement as `leak_query` lets it be shown.
+pub(crate) fn shown(config: &Config, sql: &[u8]) -> String {
+    match config.global.leak_query {
+        LeakQuery::Normalized => normalized(sql),
+        LeakQuery::Raw => String::from_utf8_lossy(sql).into_owned(),
+        LeakQuery::Off => String::new(),
+    }
 }
 
 /// Since when a holder has its server, as far as that is known: since its transaction began.

@@ -19,14 +19,18 @@ use pgweir_config::Settings;
 use pgweir_console::UnixTime;
 use pgweir_net::os_text;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+use crate::journal::{Event, Journal};
 
 /// Where lines go, and which ones.
 #[derive(Debug)]
 pub(crate) struct Log {
     verbose: AtomicU8,
     sinks: Mutex<Sinks>,
+    /// What was said lately.
+    events: Journal,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +49,7 @@ impl Log {
                 quiet,
                 ..Sinks::default()
             }),
+            events: Journal::default(),
         }));
         let subscriber = tracing_subscriber::registry().with(Lines(log));
         // Only a second call could fail, and there is none.
@@ -80,6 +85,11 @@ impl Log {
         sinks.file = file;
         sinks.syslog = syslog;
         Ok(())
+    }
+
+    /// What was said lately, counted.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.all()
     }
 
     fn shows(&self, level: Level) -> bool {
@@ -249,10 +259,14 @@ impl<S: Subscriber> Layer<S> for Lines {
         metadata.target().starts_with("pgweir") && self.0.shows(*metadata.level())
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let mut text = Text::default();
         event.record(&mut text);
         let rank = Rank::of(*event.metadata().level(), text.fatal);
+        let now = SystemTime::now();
+        self.0
+            .events
+            .note(rank.word(), &text.peer, &text.message, now);
         self.0.write(&Line::new(rank, &text));
     }
 }

@@ -14,12 +14,18 @@ mod check;
 mod client;
 mod close;
 mod consumers;
+mod control;
 mod conversation;
 mod convert;
 mod credentials;
+mod diagnose;
 mod drain;
+mod events;
 mod farewell;
+mod health;
+mod http;
 mod janitor;
+mod journal;
 mod ldap;
 mod leaks;
 mod limits;
@@ -41,6 +47,8 @@ mod quarantine;
 mod relay;
 mod reload;
 mod reset;
+mod samples;
+mod series;
 mod serve;
 mod server;
 mod shared;
@@ -51,6 +59,7 @@ mod survey;
 mod system;
 mod takeover;
 mod tls;
+mod why;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -85,6 +94,7 @@ fn main() -> ExitCode {
         Ok(Request::Help(text)) => say(text),
         Ok(Request::Check(file)) => check::run(&file),
         Ok(Request::Convert(file)) => convert::run(&file),
+        Ok(Request::Tool(arguments)) => pgweir_tool::run(arguments),
         Ok(Request::Run(options)) => run(&options),
         Err(text) => {
             let name = name.display();
@@ -237,15 +247,18 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let pidfile = config.global.pidfile.clone();
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
+    let mut pages = Vec::new();
     let (listeners, _pidfile) = match old {
         None => {
             let pidfile = system::write_pidfile(&pidfile)?;
             preflight::at_start(&shared).await?;
             let listeners = open_listeners(&shared, sockets)?;
+            pages = http::open(&shared.config(), shared.tcp_options())?;
             (listeners, pidfile)
         }
         Some(old) => {
             let listeners = take_over(&shared, old).await?;
+            tokio::spawn(http::take_over(Arc::clone(&shared)));
             (listeners, system::wait_for_pidfile(&pidfile).await?)
         }
     };
@@ -253,6 +266,7 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
     let listening: Vec<_> = listeners
         .into_iter()
         .map(|l| spawn_listener(&shared, l))
+        .chain(pages.into_iter().map(|l| http::start(&shared, l)))
         .collect();
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     let signals = tokio::spawn(signals::run(Arc::clone(&shared)));

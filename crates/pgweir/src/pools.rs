@@ -189,7 +189,7 @@ pub(crate) async fn greet(
 }
 
 /// Waits for mail. If the wait is dropped, the place in the queue is given up.
-async fn wait(
+pub(crate) async fn wait(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
     home: &PoolHome,

@@ -5,6 +5,7 @@
 //! to the pool. Closing it (and logging in again) is the second choice: that is how login storms
 //! start.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ pub(crate) fn after_client(
         // Our books and the server disagree, or a message was cut: nobody may get it again.
         Farewell::Violation(violation) if !violation.is_clients() => {
             let reason = violation.to_string();
-            close::give_up(shared, slot, server, &reason, Busy::Yes);
+            close::give_up(shared, slot, server, reason, Busy::Yes);
         }
         Farewell::DatabaseChanged | Farewell::DatabaseRemoved => {
             close::give_up(
@@ -110,12 +111,12 @@ async fn run(
 ) {
     let patience = shared.config().global.cancel_drain_timeout.duration();
     let cleaning = clean(&shared, slot, &mut server, after, reset_query.as_deref());
-    let problem = match timeout(patience, cleaning).await {
+    let problem: Cow<'static, str> = match timeout(patience, cleaning).await {
         Ok(Ok(())) => return pools::checkin(&shared, slot, server, Instant::now()),
-        Ok(Err(problem)) => problem,
-        Err(_) => "client disconnected with queries in progress".to_owned(),
+        Ok(Err(problem)) => problem.into(),
+        Err(_) => "client disconnected with queries in progress".into(),
     };
-    close::give_up(&shared, slot, server, &problem, Busy::Yes);
+    close::give_up(&shared, slot, server, problem, Busy::Yes);
 }
 
 async fn clean(

@@ -23,7 +23,7 @@ use crate::login::{Entrance, Entry, Login};
 use crate::relay::{self, Session, Stop};
 use crate::shared::{Hold, Route, Shared, Shutdown};
 use crate::takeover::hold;
-use crate::{admin, cancel, close, limits};
+use crate::{admin, cancel, close, events, limits};
 
 /// How long a client that is being sent away may take to read why.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
@@ -61,6 +61,7 @@ pub(crate) async fn turn_away(
     stream: Stream,
     farewell: Farewell,
 ) {
+    events::client_error(&shared, &client, &farewell);
     log_end(&shared, &client, &farewell.reason());
     forget(&shared, &client);
     tell(&shared, &client, stream, &farewell).await;
@@ -218,6 +219,7 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
     if !matches!(farewell, Farewell::ClientGone) {
         log_end(&shared, &client, &farewell.reason());
     }
+    events::client_error(&shared, &client, &farewell);
     forget(&shared, &client);
     if let Some(talk) = login.talk {
         tell(&shared, &client, talk.stream, &farewell).await;
@@ -320,6 +322,7 @@ fn start_idle(client: &Client) {
 
 async fn leave(session: Session, farewell: Farewell) {
     let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
+    events::client_error(&shared, &client, &farewell);
     log_end(&shared, &client, &farewell.reason());
     let mut remains = session.into_remains(&farewell);
     forget(&shared, &client);
@@ -394,12 +397,6 @@ mod tests {
     /// An idle client is its task and its record: what grows them costs every one of thousands.
     #[test]
     fn an_idle_client_is_small() {
-        eprintln!(
-            "SIZES {} {} {}",
-            size_of_future(serve),
-            size_of::<Session>(),
-            size_of::<Client>()
-        );
         assert!(size_of_future(serve) <= 512, "{}", size_of_future(serve));
         assert!(size_of::<Client>() <= 512, "{}", size_of::<Client>());
     }

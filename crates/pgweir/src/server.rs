@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use pgweir_net::tls::TlsInfo;
 use pgweir_net::{Address, Buffered, Target};
 use pgweir_session::{Relay, Values};
-use pgweir_stats::Tally;
+use pgweir_stats::{Latencies, Tally};
 use pgweir_wire::CancelKey;
 
-use crate::shared::{PoolHome, Rules, Welcome};
+use crate::events;
+use crate::shared::{PoolHome, Rules, Shared, Welcome};
 
 /// A server that is logged in. It moves by value: into a client's task, and back to the pool.
 #[derive(Debug)]
@@ -21,6 +22,23 @@ pub(crate) struct Server {
     pub(crate) relay: Relay,
     pub(crate) info: Arc<ServerInfo>,
     pub(crate) work: Work,
+}
+
+impl Server {
+    /// Gives the pool what has been counted.
+    #[inline]
+    pub(crate) fn settle(&mut self, shared: &Shared, home: &PoolHome) {
+        let counted = self.relay.take_tally();
+        let tally = &mut self.work.tally;
+        tally.client_parse_count += counted.client_parses;
+        tally.server_parse_count += counted.server_parses;
+        tally.bind_count += counted.binds;
+        tally.error_count += counted.errors;
+        home.totals.add(tally);
+        if counted.errors > 0 {
+            events::server_errors(shared, home, self.relay.take_error_classes());
+        }
+    }
 }
 
 /// What a server does for the client that has it. It stands here, and not with the client, because
@@ -35,6 +53,10 @@ pub(crate) struct Work {
     pub(crate) is_own: bool,
     pub(crate) query_start: Option<Instant>,
     pub(crate) transaction_start: Option<Instant>,
+    /// When the lease began, unless that is told otherwise.
+    pub(crate) leased_at: Option<Instant>,
+    /// How long the client had waited for the lease, until that is told.
+    pub(crate) wait_us: Option<u64>,
 }
 
 /// What a server has to do before it serves.
@@ -64,6 +86,8 @@ impl Work {
             is_own: false,
             query_start: None,
             transaction_start: None,
+            leased_at: None,
+            wait_us: None,
         }
     }
 
@@ -79,9 +103,13 @@ impl Work {
         self.query_start = Some(asked);
         self.transaction_start = Some(now);
         self.tally.server_assignment_count += 1;
-        if now > asked {
-            self.tally.wait_time_us += micros(now - asked);
-        }
+        self.leased_at = Some(now);
+        let waited = match now > asked {
+            true => micros(now - asked),
+            false => 0,
+        };
+        self.tally.wait_time_us += waited;
+        self.wait_us = Some(waited);
         if matches!(self.stage, Stage::Serve) {
             self.count_first_query();
         }
@@ -102,19 +130,69 @@ impl Work {
         }
     }
 
-    /// A query has ended at `now`, and the transaction as well if the server is `idle`.
-    pub(crate) fn end_query(&mut self, idle: bool, now: Instant) {
+    /// A query has ended at `now`, and the transaction as well if the server is `idle`; the lease too
+    /// if the server `leaves`.
+    pub(crate) fn end_query(
+        &mut self,
+        idle: bool,
+        leaves: bool,
+        now: Instant,
+        latencies: &Latencies,
+    ) {
+        let since = |start: Instant| micros(now.saturating_duration_since(start));
         let query_start = self.query_start.take();
-        let mut took = 0;
-        if let Some(start) = query_start {
-            took = micros(now.saturating_duration_since(start));
-            self.tally.query_time_us += took;
+        let transaction_start = match idle {
+            true => self.transaction_start.take(),
+            false => None,
+        };
+        let query_us = query_start.map(since);
+        self.tally.query_time_us += query_us.unwrap_or(0);
+        let transaction_us = match query_start == transaction_start {
+            true => query_us,
+            false => transaction_start.map(since),
+        };
+        self.tally.xact_time_us += transaction_us.unwrap_or(0);
+        if leaves {
+            self.leased_at = None;
         }
-        if idle && let Some(start) = self.transaction_start.take() {
-            if query_start != Some(start) {
-                took = micros(now.saturating_duration_since(start));
+        match (query_us, self.wait_us) {
+            (Some(took), Some(0)) if leaves && query_start == transaction_start => {
+                self.wait_us = None;
+                latencies.alone.record(took);
             }
-            self.tally.xact_time_us += took;
+            _ => self.record(query_us, transaction_us, leaves, latencies),
+        }
+    }
+
+    /// What is not the usual case: a query, perhaps with the end of a transaction, perhaps the first
+    /// of a lease.
+    fn record(
+        &mut self,
+        query_us: Option<u64>,
+        transaction_us: Option<u64>,
+        leaves: bool,
+        latencies: &Latencies,
+    ) {
+        if let Some(us) = query_us {
+            latencies.query(us);
+        }
+        match transaction_us {
+            Some(us) if leaves => latencies.transaction(us),
+            Some(us) => latencies.session_transaction(us),
+            None => {}
+        }
+        if let Some(us) = self.wait_us.take() {
+            latencies.wait(us);
+        }
+    }
+
+    /// A lease has ended otherwise than with a transaction.
+    pub(crate) fn end_lease(&mut self, now: Instant, latencies: &Latencies) {
+        if let Some(start) = self.leased_at.take() {
+            latencies.session(micros(now.saturating_duration_since(start)));
+        }
+        if let Some(us) = self.wait_us.take() {
+            latencies.wait(us);
         }
     }
 }
@@ -141,6 +219,8 @@ pub(crate) struct ServerInfo {
     pub(crate) local: OnceLock<Address>,
     /// Once encrypted, if at all.
     pub(crate) tls: OnceLock<TlsInfo>,
+    /// When the certificate expires that it has shown, in seconds since 1970.
+    pub(crate) certificate_expiry: OnceLock<i64>,
     /// Once logged in.
     pub(crate) cancel_key: OnceLock<CancelKey>,
     /// What it said of itself, once logged in.

@@ -14,19 +14,25 @@ use pgweir_config::{Config, Database, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
-use pgweir_stats::{History, Totals};
+use pgweir_stats::{History, Latencies, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::{AuthFiles, DerivedKeys};
+use crate::events::Events;
+use crate::health::Watch;
+use crate::http::Http;
 use crate::log::Log;
 use crate::maintenance::Maintenance;
+use crate::open::diary::Diary;
 use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::pins::Pins;
 use crate::quarantine::Quarantine;
+use crate::samples::Samples;
+use crate::series::{Names, Series};
 use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
@@ -55,6 +61,10 @@ pub(crate) struct Shared {
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
     pub(crate) held: Held,
     pub(crate) cancel_lane: Semaphore,
+    /// Who may ask PostgreSQL something on a connection of the pooler's own.
+    pub(crate) control_lane: Semaphore,
+    /// Steps of the openings that somebody wants to read about, by the id of the client they are for.
+    pub(crate) diaries: Mutex<HashMap<u64, Diary>>,
     pub(crate) census: Mutex<Census>,
     /// What PostgreSQL says of its own limits.
     pub(crate) facts: Mutex<Facts>,
@@ -62,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) leaks: Mutex<leaks::All>,
     /// Who uses how much.
     pub(crate) consumers: Mutex<consumers::All>,
+    /// How the pools stood lately.
+    pub(crate) samples: Mutex<Samples>,
     pub(crate) preflight_said: Mutex<preflight::Said>,
     pub(crate) ldap_lane: Semaphore,
     pub(crate) pam: Pam,
@@ -71,6 +83,12 @@ pub(crate) struct Shared {
     pub(crate) started_at: Instant,
     pub(crate) started_on: SystemTime,
     pub(crate) history: Mutex<History<Arc<str>>>,
+    pub(crate) http: Http,
+    pub(crate) health: Watch,
+    /// What is counted by name.
+    pub(crate) events: Mutex<Events>,
+    /// Names in the metrics.
+    pub(crate) names: Mutex<Names>,
     /// Counters of the console's own pool.
     pub(crate) console_totals: Totals,
     /// Databases that were made from the `*` entry.
@@ -174,6 +192,9 @@ pub(crate) struct PoolHome {
     pub(crate) id: PoolId,
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
+    pub(crate) latencies: Latencies,
+    /// What it is called in the metrics.
+    pub(crate) series: Series,
     pub(crate) rules: RwLock<Arc<Rules>>,
     /// What a server of this pool says of itself at login.
     pub(crate) welcome: Mutex<Option<Arc<Welcome>>>,
@@ -185,6 +206,8 @@ pub(crate) struct PoolHome {
     pub(crate) memory: Mutex<Memory>,
     /// Servers that stay with a client between its transactions.
     pub(crate) pins: Mutex<Pins>,
+    /// The last attempt to open a server that failed, and when it did.
+    pub(crate) last_failure: Mutex<Option<(Instant, Diary)>>,
 }
 
 impl PoolHome {
@@ -347,10 +370,13 @@ impl Shared {
             listeners: Mutex::new(Vec::new()),
             held: Held::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
+            control_lane: Semaphore::new(1),
+            diaries: Mutex::default(),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
             leaks: Mutex::default(),
             consumers: Mutex::default(),
+            samples: Mutex::default(),
             preflight_said: Mutex::default(),
             ldap_lane: Semaphore::new(ldap::LOGINS_MAX),
             pam: Pam::default(),
@@ -359,6 +385,10 @@ impl Shared {
             started_at: now,
             started_on: SystemTime::now(),
             history: Mutex::new(History::new(now)),
+            http: Http::new(now),
+            health: Watch::default(),
+            events: Mutex::default(),
+            names: Mutex::default(),
             console_totals: Totals::default(),
             autodbs: Mutex::new(BTreeMap::new()),
             operator: Operator::default(),
@@ -491,12 +521,15 @@ impl Shared {
             id,
             name: name.clone(),
             totals: Totals::default(),
+            latencies: Latencies::default(),
+            series: lock(&self.names).give(name, config),
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
             pins: Mutex::default(),
+            last_failure: Mutex::new(None),
         });
         homes.insert(name.clone(), Arc::clone(&home));
         Some(home)
@@ -528,7 +561,9 @@ impl Shared {
             .iter()
             .find(|(_, home)| home.id == id)
             .map(|(name, _)| name.clone())?;
-        homes.remove(&name)
+        let home = homes.remove(&name)?;
+        lock(&self.names).take_back(&home.series);
+        Some(home)
     }
 
     /// Puts a configuration in force: limits and rules of everything that exists.

@@ -1,9 +1,10 @@
 //! Fills the console's tables. What a table looks like stands in the `console` crate.
 
-mod budget;
+pub(crate) mod budget;
 mod consumers;
 mod leaks;
 mod orders;
+mod recent;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -13,14 +14,15 @@ use std::time::{Duration, Instant};
 
 use pgweir_config::{CONSOLE_DATABASE, Config, LoadBalanceHosts, UserOverrides};
 use pgweir_console::tables::{
-    self, ConfigRow, DatabaseRow, DnsHostRow, DnsZoneRow, ListCounts, MemRow, PauseState, PoolRow,
-    Replication, SocketBuffers, SocketRow, SocketState, StatsRow, UserRow,
+    self, ConfigRow, DatabaseRow, DnsHostRow, DnsZoneRow, LatencyRow, ListCounts, MemRow,
+    PauseState, PoolRow, Replication, SocketBuffers, SocketRow, SocketState, StatsRow, UserRow,
 };
 use pgweir_console::{Show, Table, UnixTime};
 use pgweir_net::{CachedName, ZoneRow};
 use pgweir_pool::view::SlotView;
 use pgweir_pool::{Scope, SlotId, SlotState};
 use pgweir_session::Phase;
+use pgweir_stats::LatencyView;
 
 use crate::client::{Client, ReplicationKind};
 use crate::server::ServerInfo;
@@ -44,6 +46,8 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Overrides => tables::OVERRIDES.write_reply(&orders::overrides(shared), out),
         Show::Pins => tables::PINS.write_reply(&leaks::pins(shared), out),
         Show::Quarantine => tables::QUARANTINE.write_reply(&orders::quarantine(shared), out),
+        Show::Samples => tables::SAMPLES.write_reply(&recent::samples(shared), out),
+        Show::Events => tables::EVENTS.write_reply(&recent::events(shared), out),
         Show::Pools => tables::POOLS.write_reply(&pools(shared), out),
         Show::Clients => tables::CLIENTS.write_reply(&clients(shared), out),
         Show::Servers => tables::SERVERS.write_reply(&servers(shared), out),
@@ -68,6 +72,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Stats => write_stats(shared, &tables::STATS, out),
         Show::StatsTotals => write_stats(shared, &tables::STATS_TOTALS, out),
         Show::StatsAverages => write_stats(shared, &tables::STATS_AVERAGES, out),
+        Show::StatsHist => tables::STATS_HIST.write_reply(&latencies(shared), out),
         Show::Totals => {
             let totals = janitor::database_totals(shared)
                 .iter()
@@ -103,7 +108,7 @@ fn limit(limit: Option<u32>) -> u32 {
     limit.unwrap_or(0)
 }
 
-fn databases(shared: &Shared) -> Vec<DatabaseRow> {
+pub(crate) fn databases(shared: &Shared) -> Vec<DatabaseRow> {
     let config = shared.config();
     let mut names: BTreeSet<Arc<str>> = config
         .databases
@@ -259,7 +264,7 @@ fn peers(shared: &Shared) -> Vec<tables::PeerRow> {
         .collect()
 }
 
-fn pools(shared: &Shared) -> Vec<PoolRow> {
+pub(crate) fn pools(shared: &Shared) -> Vec<PoolRow> {
     let homes = shared.homes();
     let now = Instant::now();
     let views = shared.pools().view();
@@ -501,7 +506,7 @@ fn unix_time(shared: &Shared, at: Instant) -> UnixTime {
     UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn lists(shared: &Shared) -> ListCounts {
+pub(crate) fn lists(shared: &Shared) -> ListCounts {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let (mut login, mut used) = (0, 0);
     for client in &shared.clients {
@@ -592,6 +597,17 @@ fn dns_zones(shared: &Shared) -> Vec<DnsZoneRow> {
         count: zone.names,
     };
     shared.resolver.zones().into_iter().map(row).collect()
+}
+
+fn latencies(shared: &Shared) -> Vec<LatencyRow> {
+    let mut views: BTreeMap<Arc<str>, LatencyView> = BTreeMap::new();
+    for (name, home) in shared.homes() {
+        let view = views.entry(name.database).or_default();
+        view.add(&home.latencies, &home.totals.snapshot());
+    }
+    let rows = views.iter();
+    rows.flat_map(|(database, view)| LatencyRow::of(database, view))
+        .collect()
 }
 
 fn stats(shared: &Shared) -> Vec<StatsRow> {

@@ -49,6 +49,11 @@ pub(crate) struct HostFacts {
 }
 
 impl HostFacts {
+    /// How long ago it was asked.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.asked_at)
+    }
+
     /// Connections that ordinary users may have.
     pub(crate) fn ordinary(&self) -> u32 {
         self.max_connections.saturating_sub(self.reserved)

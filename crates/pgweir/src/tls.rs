@@ -16,6 +16,19 @@ pub(crate) struct Tls {
     /// Whether a client on TCP must use it.
     pub(crate) clients_must: bool,
     connector: Connector,
+    files: Vec<CertificateFile>,
+}
+
+/// A file with certificates, and when the first of them expires.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct CertificateFile {
+    /// Towards whom it is used: `client` or `server`.
+    pub(crate) side: &'static str,
+    /// What it is for: `own` or `authority`.
+    pub(crate) certificate: &'static str,
+    pub(crate) path: String,
+    /// In seconds since 1970.
+    pub(crate) expiry: i64,
 }
 
 impl Tls {
@@ -57,7 +70,13 @@ impl Tls {
             acceptor,
             clients_must,
             connector,
+            files: files(settings),
         })
+    }
+
+    /// The files with certificates that are in force.
+    pub(crate) fn files(&self) -> &[CertificateFile] {
+        &self.files
     }
 
     /// Whether servers on TCP are asked for TLS.
@@ -85,6 +104,30 @@ impl Tls {
             .connect(stream, host.unwrap_or("localhost"))
             .await
     }
+}
+
+/// What was read a moment ago by those who use it.
+fn files(settings: &Settings) -> Vec<CertificateFile> {
+    let (clients, servers) = (settings.client_tls_sslmode, settings.server_tls_sslmode);
+    let file = |mode, side, certificate, path: &str| {
+        let is_used = mode != SslMode::Disable && !path.is_empty();
+        let expiry = is_used.then(|| Pem::read(path).ok()?.expiry()).flatten()?;
+        Some(CertificateFile {
+            side,
+            certificate,
+            path: path.to_owned(),
+            expiry,
+        })
+    };
+    [
+        file(clients, "client", "own", &settings.client_tls_cert_file),
+        file(clients, "client", "authority", &settings.client_tls_ca_file),
+        file(servers, "server", "own", &settings.server_tls_cert_file),
+        file(servers, "server", "authority", &settings.server_tls_ca_file),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn acceptor(settings: &Settings) -> Result<Acceptor, TlsError> {

@@ -1,10 +1,14 @@
-//! Servers for one client alone: replication connections, which cannot be shared or reused.
+//! Servers for one client alone: replication connections, which cannot be shared or reused, and those
+//! on which the pooler itself asks something (control).
 //!
-//! They take slots and permits like any other server. At a limit of its own pool such a client
-//! makes room by closing an idle server of the pool.
+//! They take slots and permits like any other server. At a limit of its own pool a replication client
+//! makes room by closing an idle server of the pool. Control is beyond `pool_size`, which is for
+//! clients: what holds all servers of a pool must be found out while they are held. It is within every
+//! other limit, and nobody makes room for it.
 
 use std::time::Instant;
 
+use crate::budget::Scope;
 use crate::gate::Gate;
 use crate::pool::{Room, Ticket, Waiting};
 use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
@@ -44,6 +48,38 @@ impl<S, W: Clone> Pools<S, W> {
         self.pool_mut(id).dedicated.insert(ticket, waiting);
         self.demand_dedicated(id, now, actions);
         ticket
+    }
+
+    /// The pooler itself wants a server. An [`Action::Serve`] or [`Action::Refuse`] will follow.
+    ///
+    /// # Errors
+    /// The limit that is full; nothing if all is held still at this moment.
+    pub fn open_control(
+        &mut self,
+        id: PoolId,
+        waiter: W,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) -> Result<Ticket, Option<Scope>> {
+        if self.get(id).is_none_or(|pool| pool.gate == Gate::Held) {
+            return Err(None);
+        }
+        self.take_permits(id)?;
+        let ticket = self.next_ticket();
+        let id_of_slot = self.new_slot(id, now);
+        if let Some(slot) = self.slots.get_mut(id_of_slot) {
+            slot.dedication = Dedication::To(ticket, waiter.clone());
+            slot.is_control = true;
+        }
+        let pool = self.pool_mut(id);
+        pool.dedicated_opening += 1;
+        pool.control += 1;
+        actions.push(Action::Open {
+            pool: id,
+            slot: id_of_slot,
+            dedicated_to: Some(waiter),
+        });
+        Ok(ticket)
     }
 
     /// Opens servers for clients that want one of their own, as far as the limits allow.

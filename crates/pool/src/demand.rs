@@ -56,19 +56,23 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
     pub(crate) failure: Option<Failure>,
+    /// Since when no attempt has worked.
+    pub(crate) failing_since: Option<Instant>,
     pub(crate) last_attempt: Option<Instant>,
     /// Attempts that have failed since one worked.
     failures: u32,
 }
 
 impl Retry {
-    pub(crate) fn note(&mut self, failure: Failure) {
+    pub(crate) fn note(&mut self, failure: Failure, now: Instant) {
         self.failure = Some(failure);
+        self.failing_since.get_or_insert(now);
         self.failures = self.failures.saturating_add(1);
     }
 
     pub(crate) fn forget(&mut self) {
         self.failure = None;
+        self.failing_since = None;
         self.failures = 0;
     }
 
@@ -108,6 +112,20 @@ impl<S, W: Clone> Pools<S, W> {
         pool.gate == Gate::Open
             && opening < waiting.min(parallel)
             && !self.must_wait_to_retry(id, now)
+    }
+
+    /// Tries whether a pool that has no server can have one again, although nobody asks: those who
+    /// would ask may have been sent elsewhere because it has none.
+    pub fn probe(&mut self, id: PoolId, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        let due = self.get(id).is_some()
+            && self.failing(id).is_some()
+            && self.pool(id).counts.of(SlotState::Opening) == 0
+            && !self.must_wait_to_retry(id, now);
+        if due {
+            self.open(id, Evict::Never, now, &mut actions);
+        }
+        actions
     }
 
     /// Whether the last attempt failed so recently that the next one has to wait.
@@ -179,7 +197,7 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     /// Takes one unit of everything that a new server of the pool counts in.
-    fn take_permits(&mut self, id: PoolId) -> Result<(), Scope> {
+    pub(crate) fn take_permits(&mut self, id: PoolId) -> Result<(), Scope> {
         let PoolScopes { servers, login } = self.pool(id).scopes.clone();
         if let Some(full) = self.budget.binding(login.as_slice()) {
             return Err(full.clone());

@@ -151,6 +151,11 @@ impl<F: Clone> Leaks<F> {
         all
     }
 
+    /// How many there have been.
+    pub fn count(&self) -> u64 {
+        self.last_id
+    }
+
     /// How many are open.
     pub fn open_count(&self) -> usize {
         self.open.len()

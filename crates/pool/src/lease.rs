@@ -170,7 +170,7 @@ impl<S, W: Clone> Pools<S, W> {
             .limits
             .size
             .map_or(u32::MAX, |size| size + pool.limits.reserve);
-        let over = pool.counts.connected() > size
+        let over = pool.counts.connected().saturating_sub(pool.control) > size
             || pool
                 .scopes
                 .servers

@@ -120,7 +120,8 @@ impl<S, W: Clone> Pools<S, W> {
             .limits
             .size
             .map_or(u32::MAX, |size| size + pool.limits.reserve);
-        let over_size = pool.counts.connected().saturating_sub(size);
+        let for_clients = pool.counts.connected().saturating_sub(pool.control);
+        let over_size = for_clients.saturating_sub(size);
         let over_shared = pool.scopes.servers.iter().filter_map(|scope| {
             let limit = self.budget.gauge(scope).limit?;
             let open: u32 = self

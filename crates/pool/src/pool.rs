@@ -117,6 +117,8 @@ pub(crate) struct Pool<S, W> {
     pub(crate) dedicated: BTreeMap<Ticket, Waiting<W>>,
     /// Servers that are being opened for one of them.
     pub(crate) dedicated_opening: u32,
+    /// Slots that the pooler itself uses.
+    pub(crate) control: u32,
     /// Whether a server has logged in since the pool was made or reconnected.
     pub(crate) greeted: bool,
     pub(crate) counts: StateCounts,
@@ -149,6 +151,7 @@ impl<S, W> Pool<S, W> {
             greeting: BTreeMap::new(),
             dedicated: BTreeMap::new(),
             dedicated_opening: 0,
+            control: 0,
             greeted: false,
             counts: StateCounts::default(),
             retry: Retry::default(),
@@ -177,7 +180,7 @@ impl<S, W> Pool<S, W> {
         let Some(size) = self.limits.size else {
             return Room::Free;
         };
-        let total = self.counts.total();
+        let total = self.total_for_clients();
         if total < size || (!self.greeted && total == 0) {
             Room::Free
         } else if self.ceiling(now).is_some_and(|ceiling| total < ceiling) {
@@ -185,6 +188,11 @@ impl<S, W> Pool<S, W> {
         } else {
             Room::None
         }
+    }
+
+    /// Slots that count in the size of the pool.
+    pub(crate) fn total_for_clients(&self) -> u32 {
+        self.counts.total().saturating_sub(self.control)
     }
 
     /// How many servers the pool may hold now: its size, and the reserve once somebody has waited

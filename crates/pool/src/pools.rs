@@ -410,7 +410,7 @@ impl<S, W: Clone> Pools<S, W> {
             let refusal = Refusal::Login(failure.clone());
             self.refuse_waiting(id, &refusal, |_| true, &mut actions);
         }
-        self.pool_mut(id).retry.note(failure);
+        self.pool_mut(id).retry.note(failure, now);
         self.free(slot, now, &mut actions);
         if self.get(id).is_some() {
             self.refuse_while_down(id, now, &mut actions);
@@ -450,6 +450,7 @@ impl<S, W: Clone> Pools<S, W> {
         let pool = self.pool_mut(ended.pool);
         pool.count_service(now);
         pool.counts.remove(ended.state);
+        pool.control -= u32::from(ended.is_control);
         self.budget.give_back(&ended.scopes);
         self.budget.give_back(ended.host.as_slice());
         let needy = ended.evicted_for.filter(|&id| self.get(id).is_some());

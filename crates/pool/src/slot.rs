@@ -80,6 +80,8 @@ pub(crate) struct Slot<S, W> {
     pub(crate) obsolete: bool,
     /// To be closed when it is given back: nobody knows what it has been through.
     pub(crate) single_use: bool,
+    /// The pooler itself uses it: it is beyond the size of its pool.
+    pub(crate) is_control: bool,
     /// The pool that waits for the permit of this slot, if it was evicted for one.
     pub(crate) evicted_for: Option<PoolId>,
     pub(crate) parked: Option<S>,
@@ -134,6 +136,7 @@ impl<S, W> Slots<S, W> {
             cancels: 0,
             obsolete: false,
             single_use: false,
+            is_control: false,
             evicted_for: None,
             parked: None,
             dedication: Dedication::Nobody,

@@ -99,9 +99,9 @@ impl<S, W: Clone> Pools<S, W> {
             return Bound::Failing(failure.clone());
         }
         if let Some(limit) = pool.ceiling(now)
-            && pool.counts.total() >= limit
+            && pool.total_for_clients() >= limit
         {
-            let used = pool.counts.total();
+            let used = pool.total_for_clients();
             return Bound::PoolSize { used, limit };
         }
         // A login that is under way will serve somebody before any limit is asked again.

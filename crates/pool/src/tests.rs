@@ -665,6 +665,37 @@ fn a_refused_dedicated_login_concerns_its_client_only() {
     assert!(world.leased.contains_key(&other));
 }
 
+#[test]
+fn control_is_beyond_the_size_of_its_pool_and_within_every_other_limit() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    world.limit_database("p", 2);
+    let client = world.ask(pool);
+    world.settle();
+    let mut actions = Actions::default();
+    let ticket = world.pools.open_control(pool, 90, world.now, &mut actions);
+    world
+        .tickets
+        .insert(90, (pool, ticket.expect("there is room")));
+    world.owners.insert(90);
+    world.carry_out(actions);
+    let full = world
+        .pools
+        .open_control(pool, 91, world.now, &mut Actions::default());
+    assert_eq!(full, Err(Some(Scope::DatabaseServers("p".into()))));
+    world.settle();
+    // The client's server is not in its way.
+    world.give_back(client);
+    assert!(world.closing.is_empty());
+    assert_eq!(world.pools.view()[0].idle, 1);
+    world.give_back(90);
+    world.settle();
+    let view = &world.pools.view()[0];
+    assert_eq!((view.idle, view.total()), (1, 1));
+    let more = [world.ask(pool), world.ask(pool)];
+    assert_eq!(world.leased.len(), 1, "{more:?}");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     AskForOwn(u8),

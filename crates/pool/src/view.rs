@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::demand::Failure;
 use crate::gate::Gate;
 use crate::pool::PoolName;
 use crate::pools::{PoolId, Pools};
@@ -34,9 +35,18 @@ pub struct PoolView {
     pub closing: u32,
     /// Slots in [`SlotState::Quarantined`].
     pub quarantined: u32,
+    /// Of all these, those that the pooler itself uses, beyond the size of the pool.
+    pub control: u32,
+    /// Why there is no server and none can be had, and since when that is so.
+    pub failing: Option<(Failure, Instant)>,
 }
 
 impl PoolView {
+    /// Servers that have logged in and are not being closed.
+    pub fn connected(&self) -> u32 {
+        self.idle + self.leased + self.resetting + self.being_canceled
+    }
+
     /// Every connection that PostgreSQL may still count.
     pub fn total(&self) -> u32 {
         self.opening
@@ -82,6 +92,8 @@ impl<S, W: Clone> Pools<S, W> {
                 being_canceled: pool.counts.of(SlotState::BeingCanceled),
                 closing: pool.counts.of(SlotState::Closing),
                 quarantined: pool.counts.of(SlotState::Quarantined),
+                control: pool.control,
+                failing: self.failing(id).zip(pool.retry.failing_since),
             })
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));

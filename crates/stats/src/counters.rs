@@ -6,10 +6,14 @@
 //!
 //! A new counter is one row in `counters!` below. Rows that are not PgBouncer's are `Native`: they
 //! show up in the metrics, never in `SHOW STATS`, whose columns monitors read by position.
+//! Every row is a family of the metrics, by pool.
 
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::metrics::{Metric, POOL};
+use crate::prometheus::Kind;
 
 /// What a counter's number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +46,33 @@ pub struct Counter {
     pub unit: Unit,
     /// Whether PgBouncer has it.
     pub origin: Origin,
+    /// The family that it is in the metrics, times in seconds.
+    pub metric: Metric,
+    /// What follows `pgbouncer_stats_totals_` in the exporter's name for it, where it has one.
+    pub exporter: Option<&'static str>,
     /// Reads this counter from a snapshot.
     pub value: fn(&Snapshot) -> u64,
 }
 
-/// Declares every counter. A row is `name: unit, origin, average, "help";` where `average` says how
-/// PgBouncer averages it over a period: `per_second`, or `per(counter)` for a time that is divided
-/// by how often another counter rose.
+/// Declares every counter. A row is `name: unit, origin, average, "metric" [as "exporter's"], "help";`
+/// where `average` says how PgBouncer averages it over a period: `per_second`, or `per(counter)` for
+/// a time that is divided by how often another counter rose.
 macro_rules! counters {
-    ($($name:ident: $unit:ident, $origin:ident, $average:ident $(($divisor:ident))?, $help:literal;)+) => {
+    ($($name:ident: $unit:ident, $origin:ident, $average:ident $(($divisor:ident))?,
+        $metric:literal $(as $exporter:literal)?, $help:literal;)+) => {
         /// Every counter, in the order of `SHOW STATS`, the native ones last.
         pub const COUNTERS: &[Counter] = &[$(Counter {
             name: stringify!($name),
             help: $help,
             unit: Unit::$unit,
             origin: Origin::$origin,
+            metric: Metric {
+                name: concat!("pgweir_", $metric),
+                kind: Kind::Counter,
+                labels: POOL,
+                help: $help,
+            },
+            exporter: counters!(@exporter $($exporter)?),
             value: |snapshot| snapshot.$name,
         }),+];
 
@@ -119,50 +135,52 @@ macro_rules! counters {
             }
         }
     };
+    (@exporter) => { None };
+    (@exporter $name:literal) => { Some($name) };
     (@per_second $risen:expr, $elapsed_us:expr) => { per_second($risen, $elapsed_us) };
     (@per $risen:expr, $elapsed_us:expr, $divisor:expr) => { $risen.checked_div($divisor).unwrap_or(0) };
 }
 
 counters! {
-    server_assignment_count: Count, PgBouncer, per_second,
+    server_assignment_count: Count, PgBouncer, per_second, "server_assignments_total" as "server_assignments_total",
         "Times a server connection was given to a client.";
-    xact_count: Count, PgBouncer, per_second,
+    xact_count: Count, PgBouncer, per_second, "xacts_total" as "sql_transactions_pooled_total",
         "Transactions pooled.";
-    query_count: Count, PgBouncer, per_second,
+    query_count: Count, PgBouncer, per_second, "queries_total" as "queries_pooled_total",
         "Queries pooled.";
-    bytes_received: Bytes, PgBouncer, per_second,
+    bytes_received: Bytes, PgBouncer, per_second, "received_bytes_total" as "received_bytes_total",
         "Bytes received from clients.";
-    bytes_sent: Bytes, PgBouncer, per_second,
+    bytes_sent: Bytes, PgBouncer, per_second, "sent_bytes_total" as "sent_bytes_total",
         "Bytes sent to clients.";
-    xact_time_us: Microseconds, PgBouncer, per(xact_count),
+    xact_time_us: Microseconds, PgBouncer, per(xact_count), "xact_time_seconds_total" as "server_in_transaction_seconds_total",
         "Time servers spent in transactions, idle in transaction included.";
-    query_time_us: Microseconds, PgBouncer, per(query_count),
+    query_time_us: Microseconds, PgBouncer, per(query_count), "query_time_seconds_total" as "queries_duration_seconds_total",
         "Time servers spent executing queries.";
-    wait_time_us: Microseconds, PgBouncer, per(server_assignment_count),
+    wait_time_us: Microseconds, PgBouncer, per(server_assignment_count), "wait_time_seconds_total" as "client_wait_seconds_total",
         "Time clients spent waiting for a server.";
-    client_parse_count: Count, PgBouncer, per_second,
+    client_parse_count: Count, PgBouncer, per_second, "client_parses_total" as "client_parses_total",
         "Prepared statements created by clients.";
-    server_parse_count: Count, PgBouncer, per_second,
+    server_parse_count: Count, PgBouncer, per_second, "server_parses_total" as "server_parses_total",
         "Prepared statements created on servers.";
-    bind_count: Count, PgBouncer, per_second,
+    bind_count: Count, PgBouncer, per_second, "binds_total" as "binds_total",
         "Prepared statements readied for execution by clients.";
-    client_login_count: Count, PgBouncer, per_second,
+    client_login_count: Count, PgBouncer, per_second, "client_logins_total",
         "Client logins that succeeded.";
-    cancel_count: Count, Native, per_second,
+    cancel_count: Count, Native, per_second, "cancels_total",
         "Cancel requests passed on to servers.";
-    error_count: Count, Native, per_second,
+    error_count: Count, Native, per_second, "server_error_responses_total",
         "Error responses sent by servers.";
-    refusal_count: Count, Native, per_second,
-        "Clients turned away by a limit.";
-    state_look_count: Count, Native, per_second,
+    refusal_count: Count, Native, per_second, "refusals_total",
+        "Clients turned away by a limit, or because no server could be had.";
+    state_look_count: Count, Native, per_second, "state_looks_total",
         "Times a server was asked what a client has left in its session.";
-    state_loss_count: Count, Native, per_second,
+    state_loss_count: Count, Native, per_second, "state_losses_total",
         "Times a client has lost what it had left in a session.";
-    pin_count: Count, Native, per_second,
+    pin_count: Count, Native, per_second, "pins_total",
         "Times a server has stayed with a client for what that had left in its session.";
-    server_open_count: Count, Native, per_second,
+    server_open_count: Count, Native, per_second, "server_opens_total",
         "Server connections opened.";
-    server_close_count: Count, Native, per_second,
+    server_close_count: Count, Native, per_second, "server_closes_total",
         "Server connections closed.";
 }
 

@@ -35,6 +35,18 @@ impl LatencyHistogram {
         self.sum_us = self.sum_us.saturating_add(latency_us);
     }
 
+    /// Counts one latency so many times, but for the sum; see [`Self::add_sum`].
+    pub fn record_many(&mut self, latency_us: u64, times: u64) {
+        if times > 0 {
+            self.histogram.saturating_record_n(latency_us, times);
+        }
+    }
+
+    /// Adds to the sum what is known of it otherwise.
+    pub fn add_sum(&mut self, sum_us: u64) {
+        self.sum_us = self.sum_us.saturating_add(sum_us);
+    }
+
     /// Adds all that `other` has counted.
     pub fn merge(&mut self, other: &Self) {
         self.histogram

@@ -2,8 +2,9 @@
 //!
 //! A counter is one row of the table in [`counters`]; the plain [`Tally`] a task fills, the atomic
 //! [`Totals`] it is added to, the [`Snapshot`] a reader takes, PgBouncer's averages, `SHOW STATS`
-//! and the metrics page all follow from that row. [`LatencyHistogram`] holds distributions,
-//! [`prometheus`] writes text.
+//! and the metrics page all follow from that row. [`Latencies`] records distributions,
+//! [`LatencyHistogram`] reads them. [`metrics`] declares what else is on the metrics page, and
+//! [`prometheus`] writes its text.
 //!
 //! Nothing here knows a socket or a clock: time comes in as an argument.
 
@@ -13,9 +14,14 @@
 pub mod counters;
 mod histogram;
 mod history;
+mod latency;
+mod ledger;
+pub mod metrics;
 pub mod prometheus;
 pub mod usage;
 
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
 pub use histogram::LatencyHistogram;
 pub use history::{History, LogLine};
+pub use latency::{Distribution, Latencies, LatencyView};
+pub use ledger::Ledger;

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use crate::LatencyHistogram;
+use crate::metrics::Metric;
 
 /// The value of the HTTP header `Content-Type` of such a page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -41,7 +42,8 @@ pub struct Page {
 /// One family of a page, open for its samples.
 #[derive(Debug)]
 pub struct Family<'p> {
-    name: &'static str,
+    name: &'p str,
+    labels: &'p [&'p str],
     text: &'p mut String,
 }
 
@@ -51,8 +53,19 @@ impl Page {
         Self::default()
     }
 
-    /// Starts the family `name`. A name may appear once on a page.
-    pub fn family(&mut self, name: &'static str, help: &str, kind: Kind) -> Family<'_> {
+    /// Starts a family. It may appear once on a page.
+    pub fn family(&mut self, metric: &Metric) -> Family<'_> {
+        self.named(metric.name, metric.labels, metric.help, metric.kind)
+    }
+
+    /// Starts a family whose name is put together elsewhere.
+    pub fn named<'p>(
+        &'p mut self,
+        name: &'p str,
+        labels: &'p [&'p str],
+        help: &str,
+        kind: Kind,
+    ) -> Family<'p> {
         debug_assert!(is_name(name), "{name:?} is not a metric name");
         let kind = match kind {
             Kind::Counter => "counter",
@@ -66,6 +79,7 @@ impl Page {
         push(&mut self.text, format_args!("\n# TYPE {name} {kind}\n"));
         Family {
             name,
+            labels,
             text: &mut self.text,
         }
     }
@@ -77,8 +91,9 @@ impl Page {
 }
 
 impl Family<'_> {
-    /// Writes one sample. Label names are ours, label values may be any text.
-    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Value>) -> &mut Self {
+    /// Writes one sample. The values of the labels may be any text; they stand in the order of the
+    /// family's labels.
+    pub fn sample(&mut self, labels: &[&str], value: impl Into<Value>) -> &mut Self {
         self.line("", labels, None, value.into());
         self
     }
@@ -86,7 +101,7 @@ impl Family<'_> {
     /// Writes a histogram in seconds with the given upper bounds in microseconds, ascending.
     pub fn histogram(
         &mut self,
-        labels: &[(&str, &str)],
+        labels: &[&str],
         histogram: &LatencyHistogram,
         bounds_us: &[u64],
     ) -> &mut Self {
@@ -107,11 +122,12 @@ impl Family<'_> {
         self
     }
 
-    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<Value>, value: Value) {
+    fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<Value>, value: Value) {
+        debug_assert_eq!(labels.len(), self.labels.len(), "labels of {}", self.name);
         self.text.push_str(self.name);
         self.text.push_str(suffix);
         let mut separator = '{';
-        for (name, label) in labels {
+        for (name, label) in self.labels.iter().zip(labels) {
             debug_assert!(is_name(name), "{name:?} is not a label name");
             self.text.push(separator);
             self.text.push_str(name);
@@ -223,19 +239,21 @@ mod tests {
     #[test]
     fn a_family_is_help_type_and_samples() {
         let mut page = Page::new();
-        page.family(
+        page.named(
             "pgbouncer_up",
+            &[],
             "Whether the last scrape worked.",
             Kind::Gauge,
         )
         .sample(&[], 1u64);
-        page.family(
-            "pgbouncer_pools_server_idle_connections",
-            "Idle servers.",
-            Kind::Gauge,
-        )
-        .sample(&[("database", "p0"), ("user", "bob")], 3usize)
-        .sample(&[("database", "p1"), ("user", "bob")], 0usize);
+        page.family(&Metric {
+            name: "pgbouncer_pools_server_idle_connections",
+            kind: Kind::Gauge,
+            labels: &["database", "user"],
+            help: "Idle servers.",
+        })
+        .sample(&["p0", "bob"], 3usize)
+        .sample(&["p1", "bob"], 0usize);
         assert_eq!(
             page.into_text(),
             "# HELP pgbouncer_up Whether the last scrape worked.\n\
@@ -251,8 +269,9 @@ mod tests {
     #[test]
     fn label_values_are_escaped() {
         let mut page = Page::new();
-        page.family("x", "a \"quoted\" \\ help\nline", Kind::Counter)
-            .sample(&[("application_name", "a\"b\\c\nd")], 1u64);
+        let labels = &["application_name"];
+        page.named("x", labels, "a \"quoted\" \\ help\nline", Kind::Counter)
+            .sample(&["a\"b\\c\nd"], 1u64);
         assert_eq!(
             page.into_text(),
             "# HELP x a \"quoted\" \\\\ help\\nline\n# TYPE x counter\n\
@@ -263,7 +282,7 @@ mod tests {
     #[test]
     fn floats_have_prometheus_spelling() {
         let mut page = Page::new();
-        page.family("x", "", Kind::Gauge)
+        page.named("x", &[], "", Kind::Gauge)
             .sample(&[], 0.25)
             .sample(&[], f64::INFINITY)
             .sample(&[], f64::NEG_INFINITY)
@@ -281,8 +300,8 @@ mod tests {
             .iter()
             .for_each(|&us| latencies.record(us));
         let mut page = Page::new();
-        page.family("wait_seconds", "Waits.", Kind::Histogram)
-            .histogram(&[("database", "p0")], &latencies, &[1_000, 1_000_000]);
+        page.named("wait_seconds", &["database"], "Waits.", Kind::Histogram)
+            .histogram(&["p0"], &latencies, &[1_000, 1_000_000]);
         let text = page.into_text();
         let samples: Vec<_> = text.lines().skip(2).collect();
         assert_eq!(
@@ -301,7 +320,7 @@ mod tests {
         #[test]
         fn any_label_stays_on_its_line(label in any::<String>(), help in any::<String>()) {
             let mut page = Page::new();
-            page.family("x", &help, Kind::Gauge).sample(&[("l", &label)], 1u64);
+            page.named("x", &["l"], &help, Kind::Gauge).sample(&[&label], 1u64);
             prop_assert_eq!(page.into_text().matches('\n').count(), 3);
         }
     }

@@ -20,6 +20,7 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
             | Kind::Choice(_)
             | Kind::Protocols
             | Kind::Hosts
+            | Kind::Endpoints
             | Kind::HostLimit
             | Kind::Secret => Some(text.to_string()),
         },
@@ -30,7 +31,12 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
         }
         DeValue::Float(float) if kind == Kind::Seconds => Some(float.as_str().to_owned()),
         DeValue::Boolean(yes) if kind == Kind::Boolean => yes.show(),
-        DeValue::Array(array) if matches!(kind, Kind::List | Kind::Hosts | Kind::Protocols) => {
+        DeValue::Array(array)
+            if matches!(
+                kind,
+                Kind::List | Kind::Hosts | Kind::Protocols | Kind::Endpoints
+            ) =>
+        {
             let words: Option<Vec<&str>> =
                 array.iter().map(|word| word.get_ref().as_str()).collect();
             words.map(|words| words.join(","))
@@ -49,7 +55,7 @@ pub(super) fn as_toml(kind: Kind) -> String {
     match kind {
         Kind::Boolean => "true or false".to_owned(),
         Kind::Seconds => "a number of seconds or a text like \"500ms\", \"5s\", \"10m\"".to_owned(),
-        Kind::List | Kind::Hosts => "a text or an array of texts".to_owned(),
+        Kind::List | Kind::Hosts | Kind::Endpoints => "a text or an array of texts".to_owned(),
         Kind::Text | Kind::Secret => "a text in quotes".to_owned(),
         Kind::HostLimit => "a whole number, or \"auto\", or a text like \"80%\"".to_owned(),
         Kind::Integer | Kind::FileMode | Kind::Choice(_) | Kind::Protocols => kind.to_string(),

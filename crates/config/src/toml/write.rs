@@ -107,15 +107,22 @@ fn value_of(kind: Kind, text: &str) -> String {
             Ok(list) => array(list.iter()),
             Err(_) => quoted(text),
         },
+        Kind::Endpoints if text.contains([',', ' ', '\t']) => {
+            let words = text.split([',', ' ', '\t']);
+            array(words.filter(|word| !word.is_empty()))
+        }
         Kind::Hosts => match Hosts::parse(text) {
             Ok(hosts) if hosts.list().len() > 1 => {
                 array(hosts.list().iter().map(|host| host.as_str()))
             }
             Ok(_) | Err(_) => quoted(text),
         },
-        Kind::HostLimit | Kind::Text | Kind::Secret | Kind::Choice(_) | Kind::Protocols => {
-            quoted(text)
-        }
+        Kind::Endpoints
+        | Kind::HostLimit
+        | Kind::Text
+        | Kind::Secret
+        | Kind::Choice(_)
+        | Kind::Protocols => quoted(text),
     }
 }
 
@@ -311,6 +318,9 @@ logfile =
             Kind::Integer => "[1-9][0-9]{0,3}".boxed(),
             Kind::Seconds => "[0-9]{1,6}(\\.[0-9]{1,8})?|[1-9]e[1-9]".boxed(),
             Kind::FileMode => "0[0-7]{3}".boxed(),
+            Kind::Endpoints => {
+                "(/[a-z]{1,4}|[a-z]{1,3}:[1-9]{1,3})(,\\[::1\\]:[1-9]{1,2}){0,2}".boxed()
+            }
             Kind::HostLimit => "auto|[1-9]0?%|[1-9]{1,3}".boxed(),
             Kind::Choice(words) => proptest::sample::select(in_this_build(words))
                 .prop_map(str::to_ascii_uppercase)

@@ -105,6 +105,16 @@ choices! {
         Enforce = "enforce",
     }
 
+    /// When a pooler calls itself ready, as far as its databases count.
+    pub enum ReadyPolicy {
+        /// When one of them works, or there is none.
+        Any = "any",
+        /// When all of them work.
+        All = "all",
+        /// Whatever they do.
+        Process = "process",
+    }
+
     /// How clients prove who they are.
     pub enum AuthType {
         /// Not at all, and the user name does not matter.

@@ -91,6 +91,16 @@ fn logins_can_be_left_out() {
 }
 
 #[test]
+fn stats_hist() {
+    assert_columns(
+        &STATS_HIST,
+        "stats_hist",
+        "database text, time text, count numeric, avg_us numeric, p50_us numeric, \
+         p90_us numeric, p95_us numeric, p99_us numeric, p999_us numeric, max_us numeric",
+    );
+}
+
+#[test]
 fn totals() {
     assert_columns(&TOTALS, "totals", "name text, value numeric");
 }

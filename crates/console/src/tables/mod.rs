@@ -7,10 +7,13 @@ mod budget;
 mod consumers;
 mod databases;
 mod internals;
+mod latencies;
 mod leaks;
 mod orders;
 mod pins;
 mod pools;
+mod questions;
+mod recent;
 mod sockets;
 mod stats;
 
@@ -21,6 +24,7 @@ pub use internals::{
     CONFIG, ConfigRow, DNS_HOSTS, DNS_ZONES, DnsHostRow, DnsZoneRow, LISTS, ListCounts, ListRow,
     MEM, MEM_CACHES, MemRow, PauseState, STATE, StateRow, VERSION_TABLE,
 };
+pub use latencies::{LatencyRow, STATS_HIST};
 pub use leaks::{HOLDERS, HolderRow, LEAKS, LeakRow};
 pub use orders::{
     ClientToEnd, ENDED, MAINTENANCE, MaintenanceRow, OVERRIDES, OverrideRow, QUARANTINE,
@@ -28,6 +32,8 @@ pub use orders::{
 };
 pub use pins::{PINS, PinRow};
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
+pub use questions::{DIAGNOSIS, DiagnosisRow, WHY, WhyRow};
+pub use recent::{EVENTS, EventRow, SAMPLES, SampleRow};
 pub use sockets::{
     ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, HANDOVER, Replication, SERVERS, SOCKETS,
     SocketBuffers, SocketRow, SocketState, shown_id,

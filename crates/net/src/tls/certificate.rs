@@ -33,6 +33,11 @@ impl<'a> PeerCertificate<'a> {
         common_name(parse(self.0)?.subject())
     }
 
+    /// When it expires, in seconds since 1970.
+    pub fn expiry(&self) -> Option<i64> {
+        expiry(self.0)
+    }
+
     /// Whether the certificate is that of a user: by its common name, or by a name among the
     /// alternative ones, where new authorities put it. Stars stand for nobody.
     pub fn names_user(&self, user: &str) -> bool {
@@ -62,6 +67,11 @@ pub(crate) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
         Ok(([], certificate)) => Some(certificate),
         Ok(_) | Err(_) => None,
     }
+}
+
+/// When a certificate expires, in seconds since 1970.
+pub(crate) fn expiry(der: &[u8]) -> Option<i64> {
+    Some(parse(der)?.validity().not_after.timestamp())
 }
 
 /// The first common name of a subject. OpenSSL and PostgreSQL look at the first one too.

@@ -47,6 +47,15 @@ impl Pem {
         &self.name
     }
 
+    /// When the first of the file's certificates to expire does so, in seconds since 1970.
+    pub fn expiry(&self) -> Option<i64> {
+        let certificates = self.certificates().ok()?;
+        let expiries = certificates
+            .iter()
+            .filter_map(|der| certificate::expiry(der));
+        expiries.min()
+    }
+
     /// All certificates in the file; at least one.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let certificates = CertificateDer::pem_slice_iter(&self.bytes)

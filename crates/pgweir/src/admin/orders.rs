@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::drain::{self, Drained};
 use crate::farewell::Farewell;
 use crate::shared::{Shared, lock};
-use crate::{maintenance, overrides, quarantine};
+use crate::{diagnose, maintenance, overrides, quarantine, why};
 
 /// Carries an order out.
 pub(super) async fn run(
@@ -73,6 +73,18 @@ pub(super) async fn run(
             let notice = overrides::set(shared, change, *ttl, who(client))
                 .map_err(|error| CommandError::Impossible(error.to_string()))?;
             return Ok(Outcome::Done(notice));
+        }
+        Order::Diagnose { database, user } => {
+            tracing::info!(peer = %client, "DIAGNOSE '{database}' command issued");
+            let rows = diagnose::rows(shared, database, user.as_deref()).await?;
+            tables::DIAGNOSIS.write_reply(&rows, out);
+            return Ok(Outcome::Answered);
+        }
+        Order::Why(database) => {
+            tracing::info!(peer = %client, "WHY '{database}' command issued");
+            let rows = why::rows(shared, database).await?;
+            tables::WHY.write_reply(&rows, out);
+            return Ok(Outcome::Answered);
         }
         Order::Release(id) => {
             if !quarantine::release(shared, *id, &who(client)).await {

@@ -117,7 +117,7 @@ fn crowd_text(crowd: Crowd) -> String {
 }
 
 /// How a pool stands, in a sentence.
-fn standing_text(shared: &Shared, standing: &Standing) -> String {
+pub(crate) fn standing_text(shared: &Shared, standing: &Standing) -> String {
     let name = &standing.pool;
     let pool = format!("{}/{}", name.database, name.user);
     let bound = match &standing.bound {

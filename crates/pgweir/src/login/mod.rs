@@ -13,13 +13,14 @@ use pgweir_config::CONSOLE_DATABASE;
 use pgweir_console::Access;
 use pgweir_net::Stream;
 use pgweir_net::tls::Hello;
-use pgweir_pool::Scope;
+use pgweir_pool::{Refusal, Scope};
 use pgweir_session::{ClientSide, Values};
 use pgweir_wire::{CancelKey, FirstPacket, FrameError, ProtocolVersion, StartupMessage};
 
 use crate::client::{Client, Lease};
 use crate::conversation::{Conversation, Interrupted};
 use crate::farewell::Farewell;
+use crate::health;
 use crate::shared::{Route, Shared};
 
 /// Connections beyond `max_client_conn` that may still set up TLS.
@@ -80,6 +81,9 @@ impl Login<'_> {
         let is_console = wish.database == CONSOLE_DATABASE
             || (wish.database == "pgweir" && self.shared.config().database("pgweir").is_none());
         self.admit_connection(is_console)?;
+        if !is_console && let Some(failure) = health::refusal(self.shared, &wish.database) {
+            return Err(Farewell::Refused(Refusal::Failing(failure)));
+        }
         let wish = self.negotiate(wish, &startup).await?;
         if is_console {
             return self.enter_console(wish).await;

@@ -7,7 +7,8 @@ use pgweir_wire::read::Truncated;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, Reader, SizeLimits, frontend};
 
-use super::{Opening, Trouble, connect_failure};
+use super::connect_failure;
+use super::opening::{Opening, Trouble};
 use crate::shared::Welcome;
 
 /// Parameters that have been set in this session, not by its startup message.

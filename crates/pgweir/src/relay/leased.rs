@@ -78,6 +78,7 @@ impl Session {
             work.is_own = true;
             (work.query_start, work.transaction_start) = (None, None);
             (work.tally.query_count, work.tally.xact_count) = (0, 0);
+            work.wait_us = None;
         }
         let mut state = self.client.state();
         state.clocks.query_start = None;
@@ -306,14 +307,11 @@ impl Session {
         };
         let now = Instant::now();
         let idle = held.server.relay.status() == TransactionStatus::Idle;
-        let parsed = held.server.relay.take_tally();
-        let tally = &mut held.server.work.tally;
-        tally.client_parse_count += parsed.client_parses;
-        tally.server_parse_count += parsed.server_parses;
-        tally.bind_count += parsed.binds;
-        held.server.work.end_query(idle, now);
-        self.route.home.totals.add(&mut held.server.work.tally);
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
+        let home = &self.route.home;
+        let latencies = &home.latencies;
+        held.server.work.end_query(idle, release, now, latencies);
+        held.server.settle(&self.shared, home);
         let looks = release && self.looks(now);
         let Place::Leased(held) = &mut self.place else {
             return;
@@ -389,7 +387,7 @@ impl Session {
 
     /// Gives a server up that has not served the client yet. What the client sent is still there:
     /// it asks again.
-    fn replace_server(&mut self, reason: &str, busy: Busy) {
+    fn replace_server(&mut self, reason: &'static str, busy: Busy) {
         let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
             return;
         };

@@ -22,6 +22,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_config::ErrorCodes;
@@ -221,7 +222,10 @@ impl Session {
             }
             Place::Leased(mut held) => {
                 can_be_told = held.server.relay.is_between_replies();
-                route.home.totals.add(&mut held.server.work.tally);
+                held.server
+                    .work
+                    .end_lease(Instant::now(), &route.home.latencies);
+                held.server.settle(&shared, &route.home);
                 reset::after_client(&shared, held.slot, held.server, farewell);
             }
         }

@@ -14,7 +14,7 @@ use super::leased::Held;
 use super::{Desk, Place, Session};
 use crate::client::EndSilence;
 use crate::farewell::{Answer, Farewell};
-use crate::reset;
+use crate::{events, reset};
 
 /// What a client knows of the end of its transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,12 +58,15 @@ impl Session {
             return;
         };
         tracing::warn!(peer = %self.client, "transaction rolled back: idle for longer than leak_after");
-        self.route.home.totals.add(&mut server.work.tally);
+        events::client_error(&self.shared, &self.client, &Farewell::Leaked);
+        let (home, now) = (&self.route.home, Instant::now());
+        server.work.end_lease(now, &home.latencies);
+        server.settle(&self.shared, home);
         self.unpin();
         let mut state = self.client.state();
         state.request = state.request.wrapping_add(1);
         state.clocks.phase = Phase::Idle;
-        state.clocks.since = Instant::now();
+        state.clocks.since = now;
         state.clocks.query_start = None;
         state.clocks.transaction_start = None;
         state.link = None;

@@ -14,7 +14,7 @@ use super::taken::Taken;
 use super::{Desk, Place, Session, error_codes};
 use crate::client::{Lease, Mail};
 use crate::farewell::{Answer, Farewell};
-use crate::{pins, pools};
+use crate::{events, pins, pools};
 
 /// Bytes that a waiting client may send ahead before it is no longer read.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
@@ -202,6 +202,7 @@ impl Session {
         match farewell.explained(codes, &self.shared, &self.client, party) {
             Some(answer) if farewell.spares_connection(codes) => {
                 tracing::warn!(peer = %self.client, "pooler error: {}", answer.text);
+                events::client_error(&self.shared, &self.client, &farewell);
                 self.skip_batch(&Answer {
                     severity: Severity::Error,
                     ..answer

@@ -13,7 +13,7 @@ use crate::shared::{Shared, lock};
 use crate::survey::HostFacts;
 
 /// From what limits everything to what limits one pool.
-pub(super) fn rows(shared: &Shared) -> Vec<BudgetRow> {
+pub(crate) fn rows(shared: &Shared) -> Vec<BudgetRow> {
     let bounds = Bounds::now(shared);
     let mut rows = of_system();
     rows.extend(of_postgres(shared));
@@ -54,9 +54,14 @@ impl Bounds {
     }
 }
 
-fn of_system() -> Vec<BudgetRow> {
+/// Open files, and how many there may be.
+pub(crate) fn files() -> (u64, Option<u64>) {
     let files = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    let file_limit = getrlimit(Resource::Nofile).current;
+    (files as u64, getrlimit(Resource::Nofile).current)
+}
+
+fn of_system() -> Vec<BudgetRow> {
+    let (files, file_limit) = files();
     let row = |name, used, limit| BudgetRow {
         name,
         used,
@@ -64,7 +69,7 @@ fn of_system() -> Vec<BudgetRow> {
         source: "system",
         ..BudgetRow::default()
     };
-    let mut rows = vec![row("open files", files as u64, file_limit)];
+    let mut rows = vec![row("open files", files, file_limit)];
     if let Some(bytes) = memory() {
         rows.push(row(
             "memory (KiB)",
@@ -75,13 +80,14 @@ fn of_system() -> Vec<BudgetRow> {
     rows
 }
 
-/// KiB of memory that the process has.
-fn memory() -> Option<u64> {
+/// Bytes of memory that the process has.
+pub(crate) fn memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// Bytes that the process's group may have: in a container its limit, elsewhere mostly none.
@@ -170,7 +176,7 @@ fn of_pools(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
         BudgetRow {
             name: "pool_size",
             subject: Some(format!("{}/{}", view.name.database, view.name.user)),
-            used: view.total().into(),
+            used: view.total().saturating_sub(view.control).into(),
             limit: size.map(u64::from),
             waiting: bounds.pools.get(&view.name).copied().unwrap_or(0),
             binding: bounds.pools.contains_key(&view.name),

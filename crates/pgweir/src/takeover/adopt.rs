@@ -306,6 +306,7 @@ impl Adopted {
             connected_at: opened,
             local: local.map_or_else(OnceLock::new, OnceLock::from),
             tls: OnceLock::new(),
+            certificate_expiry: OnceLock::new(),
             cancel_key: CancelKey::parse(key).map_or_else(OnceLock::new, OnceLock::from),
             welcome: OnceLock::new(),
             prepared: AtomicUsize::new(0),

@@ -2,12 +2,15 @@
 
 use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
-use pgweir_wire::{ErrorFields, HEADER_LEN, Header, TransactionStatus};
+use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState, TransactionStatus};
 
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
 use crate::params::Values;
 use crate::pipeline::{AfterError, Awaited, CopyIn, Reply};
+
+/// Classes of errors that are kept between two times that they are taken.
+const ERROR_CLASSES_MAX: usize = 64;
 
 /// Whether a message shows which of the client's messages the server has read.
 fn dispels_doubt(tag: u8) -> bool {
@@ -203,12 +206,22 @@ impl Relay {
         }
         self.has_said_goodbye |= fields.is_fatal();
         self.residue.note_undone();
+        self.count_error(&fields);
         let after = self.pipeline.failed();
         self.stream = match after {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,
         };
         Ok(Some(Reply::Forward))
+    }
+
+    fn count_error(&mut self, fields: &ErrorFields<'_>) {
+        self.tally.errors += 1;
+        if self.error_classes.len() < ERROR_CLASSES_MAX
+            && let Some(SqlState([first, second, ..])) = fields.sqlstate()
+        {
+            self.error_classes.push([first, second]);
+        }
     }
 
     /// A value that PostgreSQL does not take is its client's affair: all commands of the query have

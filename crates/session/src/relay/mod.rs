@@ -74,6 +74,8 @@ pub struct Tally {
     pub server_parses: u64,
     /// Bind messages of named statements.
     pub binds: u64,
+    /// Errors that servers have answered with; see [`Relay::take_error_classes`].
+    pub errors: u64,
 }
 
 /// The relay of one server connection.
@@ -111,6 +113,8 @@ pub struct Relay {
     own_rows: Vec<Row>,
     /// The answer to the last look.
     facts: Option<Box<Facts>>,
+    /// Classes of errors since they were last taken.
+    error_classes: Vec<[u8; 2]>,
 }
 
 impl Relay {
@@ -140,6 +144,7 @@ impl Relay {
             waits_for_forgetting: false,
             own_rows: Vec::new(),
             facts: None,
+            error_classes: Vec::new(),
         }
     }
 
@@ -266,6 +271,13 @@ impl Relay {
     #[inline]
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// Takes the classes, which are the first two characters of a SQLSTATE, of the errors that were
+    /// counted: of some of them, if a batch had very many.
+    #[cold]
+    pub fn take_error_classes(&mut self) -> Vec<[u8; 2]> {
+        std::mem::take(&mut self.error_classes)
     }
 
     /// Whether the server's parameters are the client's already.

@@ -103,6 +103,7 @@ impl Relay {
             waits_for_forgetting: false,
             own_rows: Vec::new(),
             facts: None,
+            error_classes: Vec::new(),
         })
     }
 }

@@ -1,0 +1,373 @@
+//! One attempt to log in: TLS, the login, the welcome.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use pgweir_auth::{
+    Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerStep,
+};
+use pgweir_net::{Buffered, Stream, connect};
+use pgweir_pool::{Failure, FailureKind};
+use pgweir_session::{Relay, Values};
+use pgweir_wire::backend::{Authentication, read_parameter_status};
+use pgweir_wire::tag::backend as tag;
+use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState, frontend};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::connect_failure;
+use super::diary::Diary;
+use super::secret;
+use crate::client::Client;
+use crate::conversation::{Conversation, Interrupted};
+use crate::server::{Server, ServerInfo, Work};
+use crate::shared::{Rules, Shared, Welcome, lock};
+use crate::{credentials, survey};
+
+/// One attempt under way. The conversation is kept here so that it can be ended properly.
+pub(super) struct Opening<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) info: &'a Arc<ServerInfo>,
+    pub(super) rules: &'a Arc<Rules>,
+    pub(super) talk: Option<Conversation>,
+    /// The replication client that the server is for.
+    pub(super) dedicated_to: Option<Arc<Client>>,
+    pub(super) diary: &'a mut Diary,
+}
+
+/// A failure, and what the log says of it.
+pub(super) struct Trouble {
+    pub(super) log: String,
+    pub(super) failure: Failure,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self {
+            log: failure.message.to_string(),
+            failure,
+        }
+    }
+}
+
+fn login_failure(log: &str, message: String) -> Trouble {
+    let failure = Failure {
+        message: message.into(),
+        sqlstate: None,
+        kind: FailureKind::Login,
+    };
+    Trouble {
+        log: log.to_owned(),
+        failure,
+    }
+}
+
+impl Opening<'_> {
+    pub(super) async fn run(&mut self) -> Result<Box<Server>, Trouble> {
+        self.diary.begin("tcp");
+        let stream = connect(&self.info.target, &self.shared.tcp_options())
+            .await
+            .map_err(|error| {
+                tracing::debug!(peer = %self.info, "{error}");
+                self.diary.failed(error.to_string());
+                connect_failure("connect failed")
+            })?;
+        self.diary.done(self.info.target.to_string());
+        let _ = self.info.fd.set(stream.as_fd().as_raw_fd());
+        let local = stream.local_address(self.info.address.port());
+        if let Ok(local) = local {
+            let _ = self.info.local.set(local);
+            if self.shared.config().global.log_connections {
+                tracing::info!(peer = %self.info, "new connection to server (from {local})");
+            }
+        }
+        let stream = self.encrypt(stream).await?;
+        self.talk = Some(Conversation::new(stream));
+        self.diary.begin("auth");
+        self.log_in().await?;
+        let mut welcome = self.read_welcome().await?;
+        self.diary.done(format!("as {}", self.info.home.name.user));
+        let defaults = self.run_connect_query(&mut welcome).await?;
+        let talk = self
+            .talk
+            .take()
+            .expect("the conversation has gone on until here");
+        let mut line = Buffered::new(talk.stream);
+        line.put_back_bytes(&talk.unread);
+        let mut relay = Relay::new(welcome.tracked.clone());
+        relay.set_defaults(defaults);
+        let welcome = Arc::new(welcome);
+        let _ = self.info.welcome.set(Arc::clone(&welcome));
+        if self.dedicated_to.is_none() {
+            *lock(&self.info.home.welcome) = Some(welcome);
+        }
+        let work = Work::none(Arc::clone(self.rules));
+        let mut server = Box::new(Server {
+            line,
+            relay,
+            info: Arc::clone(self.info),
+            work,
+        });
+        if self.dedicated_to.is_none() && survey::is_needed(self.shared, self.rules) {
+            // Without an answer the limit is not known yet, as before.
+            let asked = survey::ask(self.shared, &mut server).await;
+            tracing::debug!(peer = %self.info, "asked for PostgreSQL's limits: {asked:?}");
+        }
+        Ok(server)
+    }
+
+    async fn encrypt(&mut self, mut stream: Stream) -> Result<Stream, Trouble> {
+        let tls = self.shared.tls();
+        if stream.is_unix() || !tls.requests_server_tls() {
+            let why = match stream.is_unix() {
+                true => "a Unix socket needs none",
+                false => "server_tls_sslmode = disable",
+            };
+            self.diary.skip("tls", why);
+            return Ok(stream);
+        }
+        self.diary.begin("tls");
+        let lost = |_| Trouble::from(connect_failure("connect failed"));
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        stream.write_all(&request).await.map_err(lost)?;
+        match stream.read_u8().await.map_err(lost)? {
+            b'S' => {}
+            b'N' if tls.requires_server_tls() => {
+                self.talk = Some(Conversation::new(stream));
+                return Err(connect_failure("server refused SSL").into());
+            }
+            b'N' => {
+                self.diary.done("PostgreSQL has none, and none is needed");
+                return Ok(stream);
+            }
+            _ => return Err(connect_failure("weird SSL answer from server").into()),
+        }
+        match tls.encrypt(stream, self.info.host.as_deref()).await {
+            Ok(stream) => {
+                let certificate = stream.peer_certificate();
+                if let Some(expiry) = certificate.and_then(|shown| shown.expiry()) {
+                    let _ = self.info.certificate_expiry.set(expiry);
+                }
+                if let Some(info) = stream.tls_info() {
+                    let _ = self.info.tls.set(info);
+                    tracing::info!(peer = %self.info, "SSL established: {info}");
+                }
+                let info = self.info.tls.get().map(ToString::to_string);
+                self.diary.done(info.unwrap_or_default());
+                Ok(stream)
+            }
+            Err(error) => {
+                tracing::warn!(peer = %self.info, "TLS handshake with server failed: {error}");
+                self.diary.failed(error.to_string());
+                Err(connect_failure("TLS handshake failed").into())
+            }
+        }
+    }
+
+    /// Sends the startup packet and proves who we are.
+    async fn log_in(&mut self) -> Result<(), Trouble> {
+        let startup = self.startup_message();
+        self.send(&startup).await?;
+        let mut exchange = Some(ServerAuthentication::new(self.server_login()?));
+        loop {
+            let (tag, body) = self.message().await?;
+            if tag == tag::NEGOTIATE_PROTOCOL_VERSION {
+                continue;
+            }
+            if tag != tag::AUTHENTICATION {
+                return Err(connect_failure("unknown pkt from server").into());
+            }
+            let current = exchange.take().expect("put back at the end of every round");
+            let request = Authentication::parse(&body)
+                .map_err(|_| Trouble::from(connect_failure("bad packet")))?;
+            let challenge = match request {
+                Authentication::Ok => {
+                    return current
+                        .authenticated()
+                        .map_err(|error| refused(&error.to_string()));
+                }
+                Authentication::CleartextPassword => Challenge::CleartextPassword,
+                Authentication::Md5Password { salt } => Challenge::Md5Password { salt },
+                Authentication::Sasl(names) => {
+                    Challenge::Sasl(names.into_iter().filter_map(Mechanism::from_name).collect())
+                }
+                Authentication::SaslContinue(data) => Challenge::SaslContinue(data.to_vec()),
+                Authentication::SaslFinal(data) => Challenge::SaslFinal(data.to_vec()),
+                Authentication::Unsupported(code) => {
+                    return Err(refused(&format!("unsupported authentication type {code}")));
+                }
+            };
+            exchange = Some(self.respond(current, challenge).await?);
+        }
+    }
+
+    async fn respond(
+        &mut self,
+        exchange: ServerAuthentication,
+        challenge: Challenge,
+    ) -> Result<ServerAuthentication, Trouble> {
+        let mut step = exchange.respond(challenge);
+        loop {
+            step = match step {
+                ServerStep::Send(payload, next) => {
+                    let mut out = BytesMut::new();
+                    frontend::password(&mut out, payload.expose());
+                    self.send(&out).await?;
+                    return Ok(next);
+                }
+                ServerStep::Derive(job, waiting) => {
+                    let keys = credentials::derive(self.shared, job).await;
+                    waiting.resume(&keys)
+                }
+                ServerStep::Verified(next) => return Ok(next),
+                ServerStep::Fail(failure) => return Err(refused(&failure.to_string())),
+            };
+        }
+    }
+
+    fn server_login(&self) -> Result<ServerLogin, Trouble> {
+        let home = &self.info.home;
+        let stream = self.talk.as_ref().map(|talk| &talk.stream);
+        let binding = stream.and_then(Stream::server_end_point_binding);
+        Ok(ServerLogin {
+            user: home.name.user.to_string(),
+            secret: secret::find(self.shared, home, self.rules).secret,
+            channel_binding: binding.map_or(ChannelBinding::Unavailable, ChannelBinding::Available),
+            nonce: credentials::nonce(),
+        })
+    }
+
+    /// What a replication client wants, if the server is for one.
+    fn replication(&self) -> Option<&crate::client::Replication> {
+        let client = self.dedicated_to.as_ref()?;
+        client.replication.get().map(|replication| &**replication)
+    }
+
+    fn startup_message(&self) -> BytesMut {
+        let keys = &self.rules.database.keys;
+        let mut parameters = vec![
+            ("user", &*self.info.home.name.user),
+            ("database", self.rules.database.dbname()),
+        ];
+        let of_entry = [
+            ("client_encoding", &keys.client_encoding),
+            ("datestyle", &keys.datestyle),
+            ("timezone", &keys.timezone),
+            ("application_name", &keys.application_name),
+        ];
+        parameters.extend(
+            of_entry
+                .into_iter()
+                .filter_map(|(name, value)| value.as_ref().map(|value| (name, value.as_str()))),
+        );
+        if let Some(replication) = self.replication() {
+            parameters.push(("replication", replication.kind.word()));
+            let wanted = replication.parameters.iter();
+            parameters.extend(wanted.map(|(name, value)| (name.as_str(), value.as_str())));
+        }
+        let mut out = BytesMut::new();
+        frontend::startup(&mut out, ProtocolVersion::V3_0, parameters);
+        out
+    }
+
+    /// Reads what the server says of itself, up to its first ReadyForQuery.
+    async fn read_welcome(&mut self) -> Result<Welcome, Trouble> {
+        let mut welcome = Welcome {
+            untracked: Vec::new(),
+            tracked: Values::default(),
+        };
+        loop {
+            let (tag, body) = self.message().await?;
+            match tag {
+                tag::PARAMETER_STATUS => self.note_parameter(&body, &mut welcome)?,
+                tag::BACKEND_KEY_DATA => {
+                    if let Some(key) = CancelKey::parse(&body) {
+                        let _ = self.info.cancel_key.set(key);
+                    }
+                }
+                tag::READY_FOR_QUERY => return Ok(welcome),
+                tag::NOTICE_RESPONSE => {}
+                _ => return Err(connect_failure("unknown pkt from server").into()),
+            }
+        }
+    }
+
+    /// A parameter that the server reports.
+    pub(super) fn note_parameter(&self, body: &[u8], welcome: &mut Welcome) -> Result<(), Trouble> {
+        let Ok((name, value)) = read_parameter_status(body) else {
+            return Err(connect_failure("broken ParameterStatus packet").into());
+        };
+        let text = (std::str::from_utf8(name), std::str::from_utf8(value));
+        if let (Ok(name), Ok(value)) = text
+            && let Some(index) = self.shared.tracked.index(name)
+        {
+            welcome.tracked.set(index, value);
+            return Ok(());
+        }
+        match welcome
+            .untracked
+            .iter_mut()
+            .find(|(known, _)| known == name)
+        {
+            Some((_, known)) => *known = value.to_vec(),
+            None => welcome.untracked.push((name.to_vec(), value.to_vec())),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        let talk = self.talk.as_mut().expect("connected");
+        talk.send(bytes)
+            .await
+            .map_err(|_| connect_failure("connect failed").into())
+    }
+
+    /// The next message; an ErrorResponse is the end of the attempt.
+    pub(super) async fn message(&mut self) -> Result<(u8, bytes::Bytes), Trouble> {
+        let talk = self.talk.as_mut().expect("connected");
+        match talk.message(SizeLimits::SERVER_LOGIN).await {
+            Ok((tag::ERROR_RESPONSE, body)) => Err(self.server_error(&body)),
+            Ok(message) => Ok(message),
+            Err(Interrupted::Gone) => Err(connect_failure("server conn crashed?").into()),
+            Err(Interrupted::Frame(_) | Interrupted::Startup(_)) => {
+                Err(connect_failure("bad packet").into())
+            }
+        }
+    }
+
+    pub(super) fn server_error(&self, body: &[u8]) -> Trouble {
+        let fields = ErrorFields::parse(body);
+        let severity = String::from_utf8_lossy(fields.severity);
+        let message = String::from_utf8_lossy(fields.message);
+        if self.replication().is_some() {
+            // A missing right to replicate says nothing about other logins, and its client is told
+            // no more than that.
+            tracing::warn!(peer = %self.info, "S: login failed: {severity} {message}");
+            return login_failure("login failed", "login failed".to_owned());
+        }
+        tracing::warn!("server login failed: {severity} {message}");
+        let sqlstate = fields.sqlstate();
+        // "The database system is starting up" passes: nobody is refused for it.
+        let kind = match sqlstate {
+            Some(SqlState::CANNOT_CONNECT_NOW) => FailureKind::Connect,
+            // Others have taken what there is: it passes, too, and clients wait as for any server.
+            Some(SqlState::TOO_MANY_CONNECTIONS) => FailureKind::Busy,
+            Some(_) | None => FailureKind::Login,
+        };
+        Failure {
+            message: message.as_ref().into(),
+            sqlstate: sqlstate.map(|s| s.0),
+            kind,
+        }
+        .into()
+    }
+}
+
+/// We cannot answer what the server asks: every client of the pool would fail alike.
+fn refused(reason: &str) -> Trouble {
+    login_failure(
+        "failed to answer authreq",
+        format!("server login failed: {reason}"),
+    )
+}

@@ -1,0 +1,134 @@
+//! Under which names pools and databases appear in the metrics, and how many names there may be.
+//!
+//! Whoever can log in can make pools, where databases come from the `*` entry or users from
+//! `auth_query`. So only so many have names of their own, and the rest is counted together. A pool
+//! keeps its name for life: a counter must not fall.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pgweir_config::Config;
+use pgweir_pool::PoolName;
+
+/// Databases without an entry of their own that have a name.
+const DATABASES_MAX: usize = 100;
+
+/// Pools that have a name.
+const POOLS_MAX: usize = 250;
+
+/// What the rest is called.
+pub(crate) const OTHER: &str = "other";
+
+/// The labels of a pool.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Series {
+    pub(crate) database: Arc<str>,
+    pub(crate) user: Arc<str>,
+}
+
+impl Series {
+    /// Whether the pool shares its labels with others.
+    pub(crate) fn is_shared(&self) -> bool {
+        &*self.user == OTHER
+    }
+}
+
+/// The names that have been given.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// How many pools each database has that have a name.
+    databases: BTreeMap<Arc<str>, usize>,
+    pools: usize,
+}
+
+impl Names {
+    /// The labels of a new pool.
+    pub(crate) fn give(&mut self, pool: &PoolName, config: &Config) -> Series {
+        let is_configured = config.databases.contains_key(&*pool.database);
+        let has_room = is_configured
+            || self.databases.contains_key(&pool.database)
+            || self.databases.len() < DATABASES_MAX;
+        if !has_room {
+            let other: Arc<str> = OTHER.into();
+            return Series {
+                database: Arc::clone(&other),
+                user: other,
+            };
+        }
+        let of_database = self
+            .databases
+            .entry(Arc::clone(&pool.database))
+            .or_default();
+        let user = match self.pools < POOLS_MAX {
+            true => {
+                *of_database += 1;
+                self.pools += 1;
+                Arc::clone(&pool.user)
+            }
+            false => OTHER.into(),
+        };
+        Series {
+            database: Arc::clone(&pool.database),
+            user,
+        }
+    }
+
+    /// A pool is gone.
+    pub(crate) fn take_back(&mut self, series: &Series) {
+        if series.is_shared() {
+            return;
+        }
+        self.pools = self.pools.saturating_sub(1);
+        if let Some(pools) = self.databases.get_mut(&series.database) {
+            *pools = pools.saturating_sub(1);
+            if *pools == 0 {
+                self.databases.remove(&series.database);
+            }
+        }
+    }
+
+    /// The label of a database for which there may be no pool.
+    pub(crate) fn of_database(&self, name: &str, config: &Config) -> Arc<str> {
+        match self.databases.get_key_value(name) {
+            Some((known, _)) => Arc::clone(known),
+            None if config.databases.contains_key(name) => name.into(),
+            None => OTHER.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(database: &str, user: &str) -> PoolName {
+        PoolName {
+            database: database.into(),
+            user: user.into(),
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_is_other_and_names_come_back() {
+        let config = Config::new("x.ini");
+        let mut names = Names::default();
+        let given: Vec<Series> = (0..DATABASES_MAX)
+            .map(|number| names.give(&pool(&format!("d{number}"), "u"), &config))
+            .collect();
+        assert!(given.iter().all(|series| !series.is_shared()));
+        let late = names.give(&pool("late", "u"), &config);
+        assert_eq!((&*late.database, &*late.user), (OTHER, OTHER));
+        for number in DATABASES_MAX..POOLS_MAX {
+            names.give(&pool("d0", &format!("u{number}")), &config);
+        }
+        let crowded = names.give(&pool("d0", "late"), &config);
+        assert_eq!((&*crowded.database, &*crowded.user), ("d0", OTHER));
+        names.take_back(&late);
+        names.take_back(&crowded);
+        names.take_back(&given[1]);
+        let next = names.give(&pool("late", "u"), &config);
+        assert_eq!((&*next.database, &*next.user), ("late", "u"));
+        assert_eq!(&*names.of_database("d1", &config), OTHER);
+        assert_eq!(&*names.of_database("d2", &config), "d2");
+    }
+}

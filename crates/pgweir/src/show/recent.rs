@@ -1,0 +1,51 @@
+//! SHOW SAMPLES and SHOW EVENTS.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use pgweir_console::UnixTime;
+use pgweir_console::tables::{EventRow, SampleRow};
+
+use super::unix_time;
+use crate::journal::Event;
+use crate::shared::{Shared, lock};
+
+/// Second by second, the oldest first.
+pub(super) fn samples(shared: &Shared) -> Vec<SampleRow> {
+    let now = Instant::now();
+    let samples = lock(&shared.samples);
+    let rows = samples.all().map(|(at, sample)| SampleRow {
+        time: unix_time(shared, at),
+        age: now.saturating_duration_since(at),
+        database: sample.database.clone(),
+        clients: sample.clients,
+        waiting: sample.waiting,
+        oldest_wait: sample.oldest_wait,
+        busy: sample.busy,
+        idle: sample.idle,
+        opening: sample.opening,
+        closing: sample.closing,
+        silent: sample.silent,
+        queries: sample.queries,
+        transactions: sample.transactions,
+        query_us: sample.query_us,
+        failure: sample.failure.clone(),
+    });
+    rows.collect()
+}
+
+/// What was logged, the oldest first.
+pub(super) fn events(shared: &Shared) -> Vec<EventRow> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    let at = |seconds| UnixTime(i64::try_from(seconds).unwrap_or(i64::MAX));
+    let row = |event: Event| EventRow {
+        first: at(event.first),
+        last: at(event.last),
+        age: now.saturating_sub(event.last),
+        count: event.count,
+        level: event.level,
+        peer: event.peer,
+        text: event.text,
+    };
+    shared.log.events().into_iter().map(row).collect()
+}

@@ -1,0 +1,169 @@
+//! Who is at the end of the chains in which backends wait for each other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Every backend that waits for a lock, and every one that others wait for. Whether somebody waits is
+/// asked of `pg_locks`, because what other roles wait for is hidden in `pg_stat_activity`; and only for
+/// those who wait `pg_blocking_pids` is called, which stops all locking for a moment.
+pub(super) const QUESTION: &str = "WITH w AS (SELECT pid, pg_catalog.pg_blocking_pids(pid) AS by \
+    FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS d), \
+    p AS (SELECT pid FROM w UNION SELECT unnest(by) FROM w) \
+    SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('pid', p.pid, 'by', w.by, \
+    'user', a.usename, 'app', a.application_name, 'addr', pg_catalog.host(a.client_addr), 'state', a.state, \
+    'age_ms', (extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start)) * 1000)::bigint, \
+    'query', pg_catalog.left(a.query, 240))), '[]') \
+    FROM p LEFT JOIN w USING (pid) LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)";
+
+/// One backend, as PostgreSQL describes it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Backend {
+    pub(super) pid: i32,
+    /// For whom it waits; 0 is a prepared transaction.
+    pub(super) blocked_by: Vec<i32>,
+    pub(super) user: String,
+    pub(super) app: String,
+    pub(super) address: String,
+    pub(super) state: String,
+    /// How long ago its transaction began.
+    pub(super) age: Duration,
+    pub(super) query: String,
+}
+
+/// A backend that waits for nobody, and for whom others do.
+#[derive(Debug)]
+pub(super) struct Blocker<'a> {
+    pub(super) pid: i32,
+    /// How many wait for it, directly or through others.
+    pub(super) waiting: u64,
+    /// What PostgreSQL says of it; nothing of a prepared transaction.
+    pub(super) backend: Option<&'a Backend>,
+}
+
+/// Reads the answer to [`QUESTION`].
+pub(super) fn read(row: &[Option<Vec<u8>>]) -> Result<Vec<Backend>, String> {
+    let cell = row.first().and_then(Option::as_deref).unwrap_or_default();
+    let answer: Value = serde_json::from_slice(cell).map_err(|error| error.to_string())?;
+    let backends = answer
+        .as_array()
+        .ok_or("an answer of another form was expected")?;
+    Ok(backends.iter().map(backend).collect())
+}
+
+fn backend(value: &Value) -> Backend {
+    let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let pid = |value: &Value| value.as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let by = value["by"].as_array().map_or(&[][..], Vec::as_slice);
+    Backend {
+        pid: pid(&value["pid"]).unwrap_or(0),
+        blocked_by: by.iter().filter_map(pid).collect(),
+        user: word("user"),
+        app: word("app"),
+        address: word("addr"),
+        state: word("state"),
+        age: Duration::from_millis(value["age_ms"].as_u64().unwrap_or(0)),
+        query: word("query"),
+    }
+}
+
+/// Those for whom most wait come first. Whoever waits in a ring, which PostgreSQL ends by itself, is
+/// nobody's blocker.
+pub(super) fn find(backends: &[Backend]) -> Vec<Blocker<'_>> {
+    let by_pid: HashMap<i32, &Backend> = backends.iter().map(|b| (b.pid, b)).collect();
+    let mut waiting: BTreeMap<i32, BTreeSet<i32>> = BTreeMap::new();
+    for backend in backends.iter().filter(|b| !b.blocked_by.is_empty()) {
+        for root in roots(backend, &by_pid) {
+            waiting.entry(root).or_default().insert(backend.pid);
+        }
+    }
+    let mut blockers: Vec<_> = waiting
+        .into_iter()
+        .map(|(pid, who)| Blocker {
+            pid,
+            waiting: who.len() as u64,
+            backend: by_pid.get(&pid).copied(),
+        })
+        .collect();
+    blockers.sort_by_key(|blocker| (std::cmp::Reverse(blocker.waiting), blocker.pid));
+    blockers
+}
+
+/// The ends of the chains that begin with a backend.
+fn roots(backend: &Backend, by_pid: &HashMap<i32, &Backend>) -> BTreeSet<i32> {
+    let mut roots = BTreeSet::new();
+    let mut seen = BTreeSet::from([backend.pid]);
+    let mut next: Vec<i32> = backend.blocked_by.clone();
+    while let Some(pid) = next.pop() {
+        if !seen.insert(pid) {
+            continue;
+        }
+        match by_pid.get(&pid).filter(|b| !b.blocked_by.is_empty()) {
+            Some(also_waits) => next.extend(&also_waits.blocked_by),
+            None => {
+                roots.insert(pid);
+            }
+        }
+    }
+    roots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(pid: i32, blocked_by: &[i32]) -> Backend {
+        Backend {
+            pid,
+            blocked_by: blocked_by.to_vec(),
+            ..Backend::default()
+        }
+    }
+
+    fn found(backends: &[Backend]) -> Vec<(i32, u64)> {
+        let blockers = find(backends);
+        blockers.iter().map(|b| (b.pid, b.waiting)).collect()
+    }
+
+    #[test]
+    fn chains_lead_to_their_ends() {
+        let chain = [
+            waits(1, &[]),
+            waits(2, &[1]),
+            waits(3, &[2]),
+            waits(4, &[3, 2]),
+        ];
+        assert_eq!(found(&chain), [(1, 3)]);
+        let two = [
+            waits(1, &[9, 8]),
+            waits(2, &[9]),
+            waits(9, &[]),
+            waits(8, &[]),
+        ];
+        assert_eq!(found(&two), [(9, 2), (8, 1)]);
+    }
+
+    #[test]
+    fn a_ring_has_no_end_and_ends_the_search() {
+        assert_eq!(found(&[waits(1, &[2]), waits(2, &[1])]), []);
+        assert_eq!(found(&[waits(1, &[2, 7]), waits(2, &[1])]), [(7, 2)]);
+    }
+
+    #[test]
+    fn a_prepared_transaction_has_no_process() {
+        let backends = [waits(5, &[0])];
+        assert_eq!(found(&backends), [(0, 1)]);
+        assert!(find(&backends)[0].backend.is_none());
+    }
+
+    #[test]
+    fn an_answer_is_read() {
+        let json = r#"[{"pid":7,"by":[4,4],"user":"u","app":null,"addr":"10.0.0.1","state":"active","age_ms":1500,
+                       "query":"select 1"},{"pid":4,"by":null}]"#;
+        let backends = read(&[Some(json.as_bytes().to_vec())]).expect("an answer");
+        assert_eq!(backends[0].age, Duration::from_millis(1500));
+        assert_eq!(found(&backends), [(4, 1)]);
+        assert!(read(&[None]).is_err());
+    }
+}

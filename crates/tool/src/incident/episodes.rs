@@ -1,0 +1,390 @@
+//! From one sample per second to what happened when, and from that to what it probably was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::incident::clock;
+use crate::table::{Row, Table};
+use crate::{print, time};
+
+/// A wait that is shorter is how a pool works.
+const WAIT_MIN_MS: u64 = 1_000;
+
+/// Seconds of calm within one episode: attempts to reach PostgreSQL become rare when it stays away.
+const CALM_MAX: u64 = 20;
+
+/// What was the matter.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Matter {
+    /// Servers could not be opened.
+    Failing,
+    /// Clients waited for a second or longer.
+    Waiting,
+}
+
+/// Seconds that belong together.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Episode {
+    pub(super) database: String,
+    pub(super) matter: Matter,
+    from: String,
+    to: String,
+    /// From the first to the last of its seconds.
+    seconds: u64,
+    /// Ago, of its last second.
+    age: u64,
+    waiting: u64,
+    wait_ms: u64,
+    busy: u64,
+    /// Sums over its seconds.
+    busy_sum: u64,
+    silent_sum: u64,
+    query_us_max: u64,
+    queries_max: u64,
+    /// Mean time and number per second of queries in the calm before it.
+    calm_query_us: u64,
+    calm_queries: u64,
+    failure: Option<String>,
+}
+
+/// What happened, in the order of its beginning.
+pub(super) fn find(samples: &Table) -> Vec<Episode> {
+    let mut by_database: BTreeMap<&str, Vec<Row<'_>>> = BTreeMap::new();
+    for row in samples.rows() {
+        by_database
+            .entry(row.text("database"))
+            .or_default()
+            .push(row);
+    }
+    let mut episodes = Vec::new();
+    for (database, rows) in by_database {
+        episodes.extend(of_database(database, &rows));
+    }
+    episodes.sort_by(|a, b| a.from.cmp(&b.from));
+    episodes
+}
+
+fn matter(row: Row<'_>) -> Option<Matter> {
+    if row.get("failure").is_some() {
+        return Some(Matter::Failing);
+    }
+    (row.count("oldest_wait_ms") >= WAIT_MIN_MS).then_some(Matter::Waiting)
+}
+
+fn of_database(database: &str, rows: &[Row<'_>]) -> Vec<Episode> {
+    let mut episodes: Vec<Episode> = Vec::new();
+    let mut calm = Calm::default();
+    for row in rows {
+        let Some(matter) = matter(*row) else {
+            calm.note(*row);
+            continue;
+        };
+        let age = row.count("age");
+        let goes_on = |episode: &&mut Episode| {
+            let is_near = episode.age.saturating_sub(age) <= CALM_MAX;
+            // Clients that wait while PostgreSQL is away are one and the same matter.
+            let is_same = episode.matter == matter || episode.matter == Matter::Failing;
+            is_near && is_same
+        };
+        match episodes.last_mut().filter(goes_on) {
+            Some(episode) => episode.add(*row),
+            None => {
+                let mut episode = Episode::begin(database, matter, *row, &calm);
+                episode.add(*row);
+                episodes.push(episode);
+            }
+        }
+    }
+    episodes
+}
+
+/// Seconds in which nothing was the matter.
+#[derive(Debug, Default)]
+struct Calm {
+    seconds: u64,
+    queries: u64,
+    spent_us: u64,
+}
+
+impl Calm {
+    fn note(&mut self, row: Row<'_>) {
+        self.seconds += 1;
+        self.queries += row.count("queries");
+        self.spent_us += row.count("queries") * row.count("query_us");
+    }
+}
+
+impl Episode {
+    fn begin(database: &str, matter: Matter, row: Row<'_>, calm: &Calm) -> Self {
+        Self {
+            database: database.to_owned(),
+            matter,
+            from: row.text("time").to_owned(),
+            to: String::new(),
+            seconds: 0,
+            age: row.count("age"),
+            waiting: 0,
+            wait_ms: 0,
+            busy: 0,
+            busy_sum: 0,
+            silent_sum: 0,
+            query_us_max: 0,
+            queries_max: 0,
+            calm_query_us: calm.spent_us.checked_div(calm.queries).unwrap_or(0),
+            calm_queries: calm.queries.checked_div(calm.seconds).unwrap_or(0),
+            failure: None,
+        }
+    }
+
+    fn add(&mut self, row: Row<'_>) {
+        self.to = row.text("time").to_owned();
+        self.seconds += self.age.saturating_sub(row.count("age"));
+        self.age = row.count("age");
+        self.waiting = self.waiting.max(row.count("waiting"));
+        self.wait_ms = self.wait_ms.max(row.count("oldest_wait_ms"));
+        self.busy = self.busy.max(row.count("busy"));
+        self.busy_sum += row.count("busy");
+        self.silent_sum += row.count("silent");
+        self.query_us_max = self.query_us_max.max(row.count("query_us"));
+        self.queries_max = self.queries_max.max(row.count("queries"));
+        if let Some(failure) = row.get("failure") {
+            self.failure = Some(failure.to_owned());
+        }
+    }
+
+    pub(super) fn as_json(&self) -> Value {
+        json!({
+            "database": self.database,
+            "matter": match self.matter { Matter::Failing => "failing", Matter::Waiting => "waiting" },
+            "from": self.from,
+            "to": self.to,
+            "goes_on": self.goes_on(),
+            "clients_waiting_max": self.waiting,
+            "wait_ms_max": self.wait_ms,
+            "servers_busy_max": self.busy,
+            "silent_percent": self.silent_percent(),
+            "query_us_max": self.query_us_max,
+            "failure": self.failure,
+        })
+    }
+
+    /// Whether it has not ended.
+    fn goes_on(&self) -> bool {
+        self.age <= 2
+    }
+
+    /// Which part of the servers in use was held in silence.
+    fn silent_percent(&self) -> u64 {
+        (self.silent_sum * 100)
+            .checked_div(self.busy_sum)
+            .unwrap_or(0)
+            .min(100)
+    }
+}
+
+impl fmt::Display for Episode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let until = if self.goes_on() {
+            "now"
+        } else {
+            clock(&self.to)
+        };
+        write!(f, "{} to {until}  {}: ", clock(&self.from), self.database)?;
+        match (&self.failure, self.matter) {
+            (Some(failure), Matter::Failing) => {
+                write!(f, "servers could not be opened ({failure})")?
+            }
+            _ => write!(f, "clients waited")?,
+        }
+        if self.waiting > 0 {
+            let waiting = print::counted(self.waiting, "client");
+            let wait = time::millis(self.wait_ms);
+            write!(f, "; up to {waiting} in the queue, the first for {wait}")?;
+        }
+        if self.busy > 0 {
+            let busy = print::counted(self.busy, "server");
+            write!(
+                f,
+                "; {busy} in use, {} % of them held in silence",
+                self.silent_percent()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Something that would explain episodes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Suspicion {
+    name: &'static str,
+    pub(super) title: String,
+    pub(super) evidence: Vec<String>,
+    /// Seconds that it explains.
+    seconds: u64,
+}
+
+impl Suspicion {
+    pub(super) fn as_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "title": self.title,
+            "evidence": self.evidence,
+            "seconds": self.seconds,
+        })
+    }
+}
+
+/// What would explain them, what explains most seconds first.
+pub(super) fn suspicions(episodes: &[Episode]) -> Vec<Suspicion> {
+    let mut all: Vec<Suspicion> = Vec::new();
+    for episode in episodes {
+        let (name, title, evidence) = suspect(episode);
+        let seconds = episode.seconds + 1;
+        match all.iter_mut().find(|known| known.name == name) {
+            Some(known) => {
+                known.seconds += seconds;
+                if known.evidence.len() < 5 {
+                    known.evidence.push(evidence);
+                }
+            }
+            None => all.push(Suspicion {
+                name,
+                title,
+                evidence: vec![evidence],
+                seconds,
+            }),
+        }
+    }
+    all.sort_by_key(|suspicion| std::cmp::Reverse(suspicion.seconds));
+    all
+}
+
+fn suspect(episode: &Episode) -> (&'static str, String, String) {
+    let place = format!("{} at {}", episode.database, clock(&episode.from));
+    if let Some(failure) = &episode.failure {
+        let title = "PostgreSQL could not be reached, or did not let the pooler in".to_owned();
+        return ("failing", title, format!("{place}: {failure}"));
+    }
+    if episode.silent_percent() >= 50 {
+        let title = "clients held servers in an open transaction and said nothing".to_owned();
+        let percent = episode.silent_percent();
+        let text =
+            format!("{place}: {percent} % of the servers in use (pgweir leaks --all names them)");
+        return ("silent", title, text);
+    }
+    let is_slow = episode.calm_query_us > 0 && episode.query_us_max >= 3 * episode.calm_query_us;
+    if is_slow || (episode.calm_query_us == 0 && episode.query_us_max > 1_000_000) {
+        let title = "queries took much longer than before, which kept servers busy".to_owned();
+        let micros = |us| time::words(Duration::from_micros(us));
+        let text = format!(
+            "{place}: {} instead of {} for a query",
+            micros(episode.query_us_max),
+            micros(episode.calm_query_us)
+        );
+        return ("slow", title, text);
+    }
+    if episode.calm_queries > 0 && episode.queries_max >= 2 * episode.calm_queries {
+        let title = "more was asked than before".to_owned();
+        let (most, calm) = (episode.queries_max, episode.calm_queries);
+        return (
+            "burst",
+            title,
+            format!("{place}: {most} queries per second instead of {calm}"),
+        );
+    }
+    let title =
+        "servers were held all the time, by statements that did not end or for locks".to_owned();
+    let text = format!(
+        "{place}: {} in use (pgweir why, while it lasts)",
+        print::counted(episode.busy, "server")
+    );
+    ("held", title, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Second by second: time of day from the age, then what is given.
+    fn samples(seconds: &[&str]) -> Table {
+        let columns =
+            "time age database waiting oldest_wait_ms busy silent queries query_us failure\n";
+        let rows: Vec<String> = seconds
+            .iter()
+            .enumerate()
+            .map(|(second, rest)| {
+                let age = 100 - second;
+                format!("2026-01-01~10:00:{second:02}~UTC {age} shop {rest}")
+            })
+            .collect();
+        crate::testing::table(&format!("{columns}{}", rows.join("\n")))
+    }
+
+    const CALM: &str = "0 0 1 0 100 500 -";
+
+    fn names(seconds: &[&str]) -> Vec<&'static str> {
+        let episodes = find(&samples(seconds));
+        suspicions(&episodes)
+            .iter()
+            .map(|suspicion| suspicion.name)
+            .collect()
+    }
+
+    #[test]
+    fn calm_seconds_are_no_episode() {
+        assert_eq!(find(&samples(&[CALM; 20])), []);
+        assert_eq!(find(&samples(&["3 900 3 0 100 500 -"; 5])), []);
+    }
+
+    #[test]
+    fn seconds_that_belong_together_are_one_episode() {
+        let waiting = "4 2500 3 0 100 500 -";
+        let mut seconds = vec![CALM; 5];
+        seconds.extend([waiting, waiting, CALM, waiting]);
+        seconds.extend([CALM; 30]);
+        seconds.push(waiting);
+        let episodes = find(&samples(&seconds));
+        assert_eq!(episodes.len(), 2);
+        let text = episodes[0].to_string();
+        assert!(
+            text.starts_with("10:00:05 to 10:00:08  shop: clients waited; up to 4 clients"),
+            "{text}"
+        );
+        assert_eq!(episodes[0].seconds, 3);
+    }
+
+    #[test]
+    fn a_failure_explains_the_waits_after_it() {
+        let failing = "0 0 0 0 0 0 tcp:~Connection~refused";
+        let waiting = "4 2500 0 0 0 0 -";
+        let seconds = [CALM, failing, waiting, waiting, failing, waiting];
+        let episodes = find(&samples(&seconds));
+        assert_eq!(episodes.len(), 1);
+        let text = episodes[0].to_string();
+        assert!(
+            text.contains("could not be opened (tcp: Connection refused); up to 4"),
+            "{text}"
+        );
+        assert_eq!(names(&seconds), ["failing"]);
+    }
+
+    #[test]
+    fn the_cause_is_what_differs_from_the_calm() {
+        assert_eq!(names(&[CALM, CALM, "4 2500 3 3 5 500 -"]), ["silent"]);
+        assert_eq!(names(&[CALM, CALM, "4 2500 3 0 5 90000 -"]), ["slow"]);
+        assert_eq!(names(&[CALM, CALM, "4 2500 3 0 900 600 -"]), ["burst"]);
+        assert_eq!(names(&[CALM, CALM, "4 2500 3 0 0 0 -"]), ["held"]);
+    }
+
+    #[test]
+    fn what_explains_most_comes_first() {
+        let silent = "4 2500 3 3 5 500 -";
+        let mut seconds = vec![CALM, "4 2500 3 0 5 90000 -"];
+        seconds.extend([CALM; 25]);
+        seconds.extend([silent; 10]);
+        assert_eq!(names(&seconds), ["silent", "slow"]);
+    }
+}

@@ -1,0 +1,390 @@
+//! The promise: whatever is wrong between a client and PostgreSQL, `pgweir doctor` names it first, by name, and says what
+//! to do; `pgweir why` says whom everybody waits for.
+
+use std::{thread, time::Duration};
+
+use pgweir_tests::{
+    Batch, Cluster, ClusterOptions, Ini, Pooler, Program, RawClient, Run, Stop, Tenant, Tls,
+    console, eventually, finish_within, start,
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+
+/// Longer than everything that a command waits for by itself.
+const COMMAND_MAX: Duration = Duration::from_secs(40);
+
+/// Runs a command against a pooler, as an administrator who knows its configuration.
+fn tool(pooler: &Pooler, arguments: &[&str]) -> Run {
+    let program = Program::new();
+    let mut command = program.command();
+    let (word, rest) = arguments.split_at(1);
+    command
+        .args(word)
+        .arg("--config")
+        .arg(pooler.ini_path())
+        .args(rest);
+    finish_within(&mut command, COMMAND_MAX)
+}
+
+/// Runs a command that has to find something.
+#[track_caller]
+fn finds(pooler: &Pooler, arguments: &[&str], parts: &[&str]) -> String {
+    let run = tool(pooler, arguments);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for part in parts {
+        assert!(run.stdout.contains(part), "{part} is not in {}", run.stdout);
+    }
+    run.stdout
+}
+
+fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
+    let name = &tenant.name;
+    let parameters = [
+        ("user", name.as_str()),
+        ("database", name),
+        ("application_name", application),
+    ];
+    RawClient::login_with(pooler.port, &parameters)
+}
+
+fn asks(mut client: RawClient, sql: &str) -> RawClient {
+    client.send(&Batch::new().query(sql));
+    client
+}
+
+/// Waits until so many clients wait for a server.
+fn until_waiting(pooler: &Pooler, tenant: &Tenant, count: i64) {
+    let waiting = || {
+        let table = console(pooler).table("show pools");
+        let row = table
+            .find("database", &tenant.name)
+            .map(|row| row.number("cl_waiting"));
+        row.unwrap_or_default()
+    };
+    eventually(Duration::from_secs(5), waiting, |waiting| *waiting == count);
+}
+
+#[test]
+fn nothing_is_wrong_where_all_is_well() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    tenant.client(&pooler).query("select 1");
+    let run = tool(
+        &pooler,
+        &["doctor", &tenant.name, "--verify", "--for", "2s"],
+    );
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for part in [
+        "auth",
+        "PostgreSQL has",
+        "nothing is wrong",
+        "verified for 2.0 s",
+    ] {
+        assert!(run.stdout.contains(part), "{part} is not in {}", run.stdout);
+    }
+    assert_eq!(tool(&pooler, &["why", &tenant.name]).code, Some(0));
+    assert_eq!(tool(&pooler, &["doctor", "--json"]).code, Some(0));
+    // What was opened for the question is closed again, and the books balance.
+    eventually(
+        Duration::from_secs(5),
+        || tenant.backends(),
+        |count| *count <= 1,
+    );
+    assert!(!pooler.log().contains("the books do not balance"));
+}
+
+#[test]
+fn an_application_that_leaks_transactions_is_named() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(
+        tenant
+            .ini()
+            .set("default_pool_size", 2)
+            .set("leak_after", 600),
+    );
+    let mut leaking: Vec<_> = (0..2)
+        .map(|_| named(&tenant, &pooler, "checkout"))
+        .collect();
+    for client in &mut leaking {
+        assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    }
+    let _waiter = asks(named(&tenant, &pooler, "web"), "select 1");
+    until_waiting(&pooler, &tenant, 1);
+    thread::sleep(Duration::from_millis(1_200));
+    finds(
+        &pooler,
+        &["doctor", &tenant.name],
+        &[
+            "1. an application leaks transactions: checkout",
+            "2 servers held in silence",
+            "its last statement: begin",
+        ],
+    );
+    let text = finds(
+        &pooler,
+        &["why", &tenant.name],
+        &["pool_size of", "app=checkout"],
+    );
+    assert!(
+        text.contains("idle in transaction, last statement: begin"),
+        "{text}"
+    );
+    finds(
+        &pooler,
+        &["doctor", &tenant.name, "--verify", "--for", "1s"],
+        &["NOT WELL", "clients waited in"],
+    );
+}
+
+#[test]
+fn a_storm_of_slow_queries_is_named() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    let ask = |_| asks(named(&tenant, &pooler, "report"), "select pg_sleep(30)");
+    let _slow: Vec<_> = (0..2).map(ask).collect();
+    let _waiter = asks(named(&tenant, &pooler, "web"), "select 1");
+    until_waiting(&pooler, &tenant, 1);
+    thread::sleep(Duration::from_millis(1_200));
+    finds(
+        &pooler,
+        &["doctor", &tenant.name],
+        &[
+            "1. a storm of slow queries",
+            "2 for report",
+            "select pg_sleep(?)",
+        ],
+    );
+}
+
+#[test]
+fn a_lock_pile_up_is_led_back_to_the_client_behind_the_pooler() {
+    let Some(tenant) = Tenant::new() else { return };
+    tenant.direct().rows("create table stock (id int)");
+    let pooler = tenant.pooler(4);
+    let mut blocker = named(&tenant, &pooler, "nightly");
+    assert_eq!(blocker.query("begin"), "C(BEGIN) Z(T)");
+    blocker.query("lock table stock in access exclusive mode");
+    let ask = |_| asks(named(&tenant, &pooler, "web"), "select * from stock");
+    let mut blocked: Vec<_> = (0..3).map(ask).collect();
+    let _waiter = asks(named(&tenant, &pooler, "web"), "select 1");
+    until_waiting(&pooler, &tenant, 1);
+    let text = finds(
+        &pooler,
+        &["why", &tenant.name],
+        &[
+            "3 servers wait for pid ",
+            "by app=nightly at 127.0.0.1:",
+            "idle in transaction",
+        ],
+    );
+    assert!(
+        text.contains("last statement: lock table stock in access exclusive mode"),
+        "{text}"
+    );
+    let text = finds(
+        &pooler,
+        &["doctor", &tenant.name],
+        &["1. a lock pile-up: 3 servers wait", "pgweir kill --client "],
+    );
+    // The advice is good.
+    let client = text
+        .split("--client ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let run = tool(&pooler, &["kill", "--client", client.expect("a number")]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for client in &mut blocked {
+        client.until_ready();
+    }
+}
+
+#[test]
+fn a_blocker_past_the_pooler_is_named_as_such() {
+    let Some(tenant) = Tenant::new() else { return };
+    tenant.direct().rows("create table stock (id int)");
+    let pooler = tenant.pooler(2);
+    let port = tenant.postgres.port();
+    let name = tenant.name.as_str();
+    let mut psql = RawClient::login_with(
+        port,
+        &[
+            ("user", name),
+            ("database", name),
+            ("application_name", "by hand"),
+        ],
+    );
+    psql.query("begin");
+    psql.query("lock table stock in access exclusive mode");
+    let ask = |_| asks(named(&tenant, &pooler, "web"), "select * from stock");
+    let _blocked: Vec<_> = (0..2).map(ask).collect();
+    let answer = || tool(&pooler, &["why", name]).stdout;
+    let text = eventually(Duration::from_secs(5), answer, |text| {
+        text.contains("2 servers wait")
+    });
+    assert!(
+        text.contains("which is not behind this pooler: by hand at 127.0.0.1"),
+        "{text}"
+    );
+}
+
+/// A PostgreSQL of the test's own.
+fn cluster(options: ClusterOptions) -> Option<Cluster> {
+    let cluster = Cluster::start_or_skip(options)?;
+    cluster.psql("postgres", "create role app login password 'first secret'");
+    cluster.psql("postgres", "create database app owner app");
+    Some(cluster)
+}
+
+fn in_front_of(cluster: &Cluster) -> Ini {
+    let server = format!("host=127.0.0.1 port={} dbname=app user=app", cluster.port());
+    Ini::in_front_of(cluster)
+        .database("app", &server)
+        .set("server_login_retry", 1)
+        .set("pool_mode", "transaction")
+}
+
+#[test]
+fn a_postgres_that_is_down_is_named() {
+    let Some(mut postgres) = cluster(ClusterOptions::default()) else {
+        return;
+    };
+    let pooler = start(in_front_of(&postgres));
+    RawClient::login(pooler.port, "app", "postgres").query("select 1");
+    postgres.stop(Stop::Fast).expect("it stops");
+    finds(
+        &pooler,
+        &["doctor", "app"],
+        &[
+            "1. PostgreSQL is down",
+            "tcp",
+            "Connection refused",
+            "start PostgreSQL",
+        ],
+    );
+    let run = tool(&pooler, &["why", "app"]);
+    assert!(
+        run.stdout.contains("PostgreSQL could not be asked"),
+        "{run:?}"
+    );
+    postgres.start_again().expect("it starts");
+    let again = || tool(&pooler, &["doctor", "app"]).code;
+    eventually(Duration::from_secs(20), again, |code| *code == Some(0));
+}
+
+#[test]
+fn sessions_that_eat_postgres_are_named() {
+    let options = ClusterOptions {
+        max_connections: 12,
+        ..ClusterOptions::default()
+    };
+    let Some(postgres) = cluster(options) else {
+        return;
+    };
+    let pooler = start(in_front_of(&postgres));
+    let mut client = RawClient::login(pooler.port, "app", "postgres");
+    client.query("select 1");
+    let parameters = [
+        ("user", "app"),
+        ("database", "app"),
+        ("application_name", "cron"),
+    ];
+    let mut strangers = Vec::new();
+    while let Ok(stranger) = RawClient::try_login(postgres.port(), &parameters) {
+        strangers.push(stranger);
+    }
+    assert!(strangers.len() > 5);
+    finds(
+        &pooler,
+        &["doctor", "app"],
+        &[
+            "1. PostgreSQL's connections are taken by sessions that do not come through this pooler",
+            "of application cron",
+        ],
+    );
+}
+
+#[test]
+fn a_password_that_was_changed_on_one_side_is_named_and_not_shown() {
+    let options = ClusterOptions {
+        hba: vec!["host app app 127.0.0.1/32 scram-sha-256".to_owned()],
+        ..ClusterOptions::default()
+    };
+    let Some(postgres) = cluster(options) else {
+        return;
+    };
+    let users = "\"postgres\" \"\"\n\"app\" \"first secret\"\n";
+    let pooler = start(in_front_of(&postgres).file("userlist.txt", users));
+    let run = tool(&pooler, &["doctor", "app", "--auth", "app"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(
+        run.stdout.contains("with a password from the auth_file"),
+        "{run:?}"
+    );
+    postgres.psql("postgres", "alter role app password 'second secret'");
+    let text = finds(
+        &pooler,
+        &["doctor", "app", "--auth", "app"],
+        &[
+            "1. PostgreSQL refuses the pooler's password",
+            "(28P01)",
+            "then RELOAD",
+        ],
+    );
+    assert!(!text.contains("secret\""), "{text}");
+    assert!(
+        !text.contains("first secret") && !text.contains("second secret"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_named() {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).expect("a certificate");
+    let issuer = Issuer::new(params, key);
+    let own = KeyPair::generate().expect("a key");
+    let mut expired = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    expired.not_before = date_time_ymd(2020, 1, 1);
+    expired.not_after = date_time_ymd(2021, 1, 1);
+    let expired = expired.signed_by(&own, &issuer).expect("a certificate");
+    let options = ClusterOptions {
+        tls: Some(Tls {
+            cert: expired.pem(),
+            key: own.serialize_pem(),
+            ca: None,
+        }),
+        ..ClusterOptions::default()
+    };
+    let Some(postgres) = cluster(options) else {
+        return;
+    };
+    let ini = in_front_of(&postgres)
+        .set("server_tls_sslmode", "verify-ca")
+        .set("server_tls_ca_file", "{dir}/ca.crt")
+        .file("ca.crt", &authority.pem());
+    let pooler = start(ini);
+    finds(
+        &pooler,
+        &["doctor", "app"],
+        &[
+            "1. PostgreSQL's certificate has expired",
+            "tls",
+            "renew the server's certificate",
+        ],
+    );
+}
+
+#[test]
+fn an_order_of_an_operator_is_the_first_cause() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    tenant.client(&pooler).query("select 1");
+    console(&pooler).query(&format!("maintenance on {} ttl 1h", tenant.name));
+    let advice = format!("pgweir maintenance off {}", tenant.name);
+    finds(
+        &pooler,
+        &["doctor", &tenant.name],
+        &["1. ", "is under maintenance", &advice],
+    );
+}
