@@ -66,6 +66,7 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
     let rules = Rules {
         max_prepared: max_prepared.map(usize::from),
         refuses_queries: false,
+        private: false,
         max_message: 1 << 20,
         tracked: &tracked,
         statements: &table,

@@ -289,7 +289,7 @@ fn after_a_reset_a_client_has_again_what_it_requested() {
 }
 
 #[test]
-fn a_change_holds_in_its_transaction_and_in_its_session() {
+fn a_change_stays_with_its_client() {
     let Some(scene) = Scene::new(1) else { return };
     let mut client = scene.requesting(&[("work_mem", "2MB")]);
     let mut other = scene.requesting(&[("work_mem", "5MB")]);
@@ -300,6 +300,12 @@ fn a_change_holds_in_its_transaction_and_in_its_session() {
     assert_eq!(plain.value("show work_mem"), "4MB");
     client.rows("begin; set work_mem = '3MB'; commit");
     assert_eq!(other.value("show work_mem"), "5MB");
+    assert_eq!(client.value("show work_mem"), "3MB");
+    client.rows("begin; set work_mem = '6MB'; rollback");
+    assert_eq!(other.value("show work_mem"), "5MB");
+    assert_eq!(client.value("show work_mem"), "3MB");
+    client.rows("reset work_mem");
+    assert_eq!(plain.value("show work_mem"), "4MB");
     assert_eq!(client.value("show work_mem"), "2MB");
 
     let Some(scene) = Scene::with(1, "session") else {

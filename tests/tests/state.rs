@@ -373,9 +373,10 @@ fn statement_mode_refuses_transactions() {
 #[test]
 fn a_server_that_speaks_up_while_idle_is_not_lent_with_old_news() {
     let Some(tenant) = Tenant::new() else { return };
-    let pooler = tenant.pooler(1);
+    let ini = tenant.ini().set("session_state", "pgbouncer");
+    let pooler = start(ini.set("default_pool_size", 1));
     let mut listener = tenant.client(&pooler);
-    // LISTEN in transaction mode stays on the server; what then arrives there is nobody's.
+    // LISTEN stays on the server like that; what then arrives there is nobody's.
     listener.rows("listen news");
     tenant.direct().rows("notify news, 'gossip'");
     std::thread::sleep(Duration::from_millis(100));

@@ -11,6 +11,7 @@ use bytes::{BufMut as _, BytesMut};
 use pgweir_pool::{
     Action, Actions, Checkout, Gate, PoolId, PoolLimits, PoolName, PoolScopes, Pools, Scope, SlotId,
 };
+use pgweir_session::residue::{Memory, Verdict, scan};
 use pgweir_session::{ClientSide, Gather, Relay, Rules, StatementTable, Tracked, Values};
 use pgweir_wire::Header;
 
@@ -89,11 +90,19 @@ struct Pair {
     to_server: Gather,
     to_client: Gather,
     fakes: BytesMut,
+    memory: Memory,
+    now: Instant,
 }
 
 impl Pair {
     fn new() -> Self {
+        let now = Instant::now();
+        let mut memory = Memory::default();
+        memory.kept = Duration::from_secs(3600);
+        memory.learn(scan(SELECT).print, Verdict::Clean, now);
         Self {
+            memory,
+            now,
             relay: Relay::new(Values::default()),
             side: ClientSide::default(),
             tracked: Tracked::new([]),
@@ -110,10 +119,11 @@ impl Pair {
             max_prepared: Some(200),
             max_message: i32::MAX as u32,
             refuses_queries: false,
+            private: true,
             tracked: &self.tracked,
             statements: &self.statements,
         };
-        self.relay.begin_lease();
+        self.relay.begin_lease(1);
         black_box(self.relay.fits(&mut self.side));
         self.to_server.clear();
         self.fakes.clear();
@@ -133,6 +143,10 @@ impl Pair {
         assert!(
             asked.is_ok() && told.is_ok() && self.relay.may_release(),
             "the exchange is complete"
+        );
+        assert!(
+            self.relay.question(&self.memory, self.now).is_none(),
+            "the statement is known to leave nothing"
         );
     }
 }

@@ -11,8 +11,8 @@ use crate::declare::{
 };
 use crate::value::{
     AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts, LeakAction,
-    LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, ReadyPolicy, Seconds, Secret, SslMode,
-    StartupParameters, TlsProtocols, Value,
+    LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, ReadyPolicy, Seconds, Secret,
+    SessionState, SslMode, StartupParameters, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -246,6 +246,8 @@ declare_keys! {
         max_host_logins: i32 = "16", AtOnce, native "16";
         /// Clients that log in over TCP at the same time; 0 is no limit.
         max_logins: i32 = "0", AtOnce, native "0";
+        /// Servers of one pool that stay with a client for its session state, whoever waits; never all of them.
+        max_pinned: i32 = "10", NewLeases, native "10", database max_pinned;
         /// Clients that wait for a server in one pool; 0 is no limit.
         max_pool_waiting: i32 = "0", AtOnce, native "0", database max_pool_waiting, user max_pool_waiting;
         /// Clients that wait for a server in all pools; 0 is no limit.
@@ -266,12 +268,16 @@ declare_keys! {
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
         server_down_timeout: Seconds = "0", AtOnce, native "5";
+        /// Whether parameters, role, locks, temporary tables and so on of one client reach others.
+        session_state: SessionState = "private", NewLeases, native "private", database session_state, user session_state;
         /// Count logins in SHOW STATS and its like, which PgBouncer does only since after 1.25.2.
         show_login_counts: bool = "1", AtOnce, native "1";
         /// Seconds in which SIGTERM ends clients between transactions, then the rest; 0 waits until they leave.
         shutdown_drain_timeout: Seconds = "0", AtOnce, native "60";
         /// What becomes of startup parameters that are neither tracked nor ignored.
         startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
+        /// Seconds for which a statement that left nothing in its session is trusted; 0 is not at all.
+        state_trust: Seconds = "300", NewLeases, native "300";
         /// What opens the status page and /status.json, beside the passwords of the console's users.
         status_token: Secret = "", AtOnce, native "";
         /// Threads that serve connections.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Peer, User};
 use crate::keys::{DatabaseOverrides, UserOverrides};
-use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds};
+use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds, SessionState};
 
 /// The limits and modes of one (database, user). A limit that is `None` is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,10 @@ pub struct PoolSettings {
     pub leak_after: Option<Duration>,
     /// What becomes of it then.
     pub leak_action: LeakAction,
+    /// What becomes of what a client leaves in a server's session.
+    pub session_state: SessionState,
+    /// Servers of the pool that may stay with a client for it.
+    pub max_pinned: u32,
     /// The user that runs auth_query.
     pub auth_user: Option<String>,
     /// The query for secrets.
@@ -182,6 +186,15 @@ impl Config {
                 .leak_action
                 .or(database.leak_action)
                 .unwrap_or(global.leak_action),
+            session_state: login_user
+                .session_state
+                .or(database.session_state)
+                .unwrap_or(global.session_state),
+            max_pinned: {
+                let set = set(database.max_pinned).unwrap_or(global.max_pinned);
+                let others = pool_size.map_or(u32::MAX, |size| size.saturating_sub(1));
+                count(set).min(others)
+            },
             auth_user: database
                 .auth_user
                 .clone()

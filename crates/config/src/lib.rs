@@ -51,7 +51,7 @@ pub use suggest::nearest;
 pub use value::{
     AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit, Hosts,
     Invalid, Kind, LeakAction, LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, ReadyPolicy,
-    Seconds, Secret, SslMode, StartupParameters, TlsProtocols, TlsVersion, Value,
+    Seconds, Secret, SessionState, SslMode, StartupParameters, TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

@@ -16,7 +16,7 @@ use std::num::NonZeroU16;
 
 pub use choice::{
     AuthType, ErrorCodes, LeakAction, LeakQuery, LoadBalanceHosts, PoolMode, Preflight,
-    ReadyPolicy, SslMode, StartupParameters,
+    ReadyPolicy, SessionState, SslMode, StartupParameters,
 };
 pub use endpoint::{Endpoint, Endpoints};
 pub use host::{Host, Hosts};

@@ -178,6 +178,8 @@ shows! {
     Maintenance "maintenance";
     /// The keys that are changed for a while.
     Overrides "overrides";
+    /// The clients with which a server stays, and why.
+    Pins "pins";
     /// The servers that did not close in time.
     Quarantine "quarantine";
     /// How the pools of each database stood, second by second, for a quarter of an hour.
@@ -199,6 +201,7 @@ impl Show {
                 | Self::Leaks
                 | Self::Maintenance
                 | Self::Overrides
+                | Self::Pins
                 | Self::Quarantine
                 | Self::Samples
                 | Self::Events

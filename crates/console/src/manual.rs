@@ -52,6 +52,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::Leaks => columns(&tables::LEAKS),
         Show::Maintenance => columns(&tables::MAINTENANCE),
         Show::Overrides => columns(&tables::OVERRIDES),
+        Show::Pins => columns(&tables::PINS),
         Show::Quarantine => columns(&tables::QUARANTINE),
         Show::Samples => columns(&tables::SAMPLES),
         Show::Events => columns(&tables::EVENTS),

@@ -18,6 +18,7 @@ use pgweir_wire::CancelKey;
 
 use crate::farewell::Farewell;
 use crate::leaks::SpokenWords;
+use crate::pins::Pin;
 use crate::server::Server;
 use crate::shared::Route;
 use crate::takeover::hold::HoldAt;
@@ -61,6 +62,8 @@ struct Mailbox {
     end: Option<Box<Farewell>>,
     /// It is to end as soon as it is between two transactions.
     ends_at_rest: bool,
+    /// The server that stays with it is needed elsewhere as soon as it is between two transactions.
+    lets_go: bool,
     /// Nobody waits for the next mail any more: who brings it takes it back.
     returns_next: bool,
     /// Orders are for one request: one that comes too late must not hit the next.
@@ -80,6 +83,7 @@ impl Mailbox {
         self.mail.is_none()
             && self.end.is_none()
             && !self.ends_at_rest
+            && !self.lets_go
             && self.notice.is_none()
             && self.canceled.is_none()
             && !self.inquired
@@ -145,6 +149,8 @@ pub(crate) struct State {
     /// the client connected.
     pub(crate) cut_short: Option<u32>,
     pub(crate) application_name: Arc<str>,
+    /// Why a server stays with it between its transactions.
+    pub(crate) pin: Option<Pin>,
 }
 
 impl State {
@@ -223,6 +229,7 @@ impl Client {
                 wait_notified: false,
                 cut_short: None,
                 application_name: "".into(),
+                pin: None,
             }),
             has_mail: AtomicBool::new(false),
             mailbox: Mutex::new(Mailbox::default()),
@@ -287,6 +294,25 @@ impl Client {
     /// Whether it has been told so.
     pub(crate) fn ends_at_rest(&self) -> bool {
         self.mailbox().ends_at_rest
+    }
+
+    /// Tells the task to give up the server that stays with it, as soon as it is between two
+    /// transactions.
+    pub(crate) fn let_go(&self) {
+        let mut mailbox = self.mailbox();
+        if !std::mem::replace(&mut mailbox.lets_go, true) {
+            self.ring(mailbox);
+        }
+    }
+
+    /// Whether it has been told so.
+    pub(crate) fn lets_go(&self) -> bool {
+        self.mailbox().lets_go
+    }
+
+    /// It has done so, or nothing stays with it.
+    pub(crate) fn has_let_go(&self) {
+        self.take(|mailbox| mailbox.lets_go = false);
     }
 
     /// Tells the task what is to be done about its client's silence.

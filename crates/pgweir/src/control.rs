@@ -125,6 +125,7 @@ pub(crate) async fn row(
     let rules = Rules {
         max_prepared: None,
         refuses_queries: false,
+        private: false,
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,

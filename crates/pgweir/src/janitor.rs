@@ -13,7 +13,9 @@ use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
-use crate::{cancel, consumers, health, leaks, maintenance, overrides, pools, samples, survey};
+use crate::{
+    cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples, survey,
+};
 
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
@@ -37,6 +39,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             zones.tick(&shared, now);
             names::leave_old_addresses(&shared);
             keep_pools(&shared, now);
+            pins::look_after(&shared);
             survey::refresh(&shared, now);
             leaks::look(&shared, now);
             consumers::look(&shared, now);

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::Server;
-use crate::shared::Shared;
+use crate::shared::{Shared, lock};
 use crate::{ask, cancel, pools};
 
 /// When a cancel is sent again: one that comes before the backend has begun is lost.
@@ -76,12 +76,22 @@ pub(crate) fn spawn(shared: &Arc<Shared>, slot: SlotId, server: Box<Server>, aft
     let global = &shared.config().global;
     let reset_due = !global.server_reset_query.is_empty()
         && (global.server_reset_query_always || mode == PoolMode::Session);
-    if server.relay.may_release() && !server.line.has_unsent() && !reset_due {
+    let is_clean = !server.work.is_private() || !has_residue(&server);
+    if server.relay.may_release() && !server.line.has_unsent() && !reset_due && is_clean {
         return pools::checkin(shared, slot, server, Instant::now());
     }
     shared.pools().resetting(slot, Instant::now());
     let reset_query = reset_due.then(|| global.server_reset_query.clone());
     tokio::spawn(run(Arc::clone(shared), slot, server, after, reset_query));
+}
+
+/// Whether the session may hold what its last client has left there.
+pub(crate) fn has_residue(server: &Server) -> bool {
+    if server.relay.residue().is_settled() {
+        return false;
+    }
+    let memory = lock(&server.info.home.memory);
+    server.relay.residue().may_be_there(&memory, Instant::now())
 }
 
 fn pool_mode(server: &Server) -> PoolMode {
@@ -120,6 +130,7 @@ async fn clean(
         max_prepared: Some(usize::MAX),
         max_message: i32::MAX as u32,
         refuses_queries: false,
+        private: false,
         tracked: &shared.tracked,
         statements: &shared.statements,
     };
@@ -144,10 +155,29 @@ async fn clean(
     if let Some(sql) = reset_query {
         ask::run(server, sql, &rules).await?;
     }
+    if reset_query.is_none() && server.work.is_private() && has_residue(server) {
+        take_back(server, &rules).await?;
+    }
     match server.relay.may_release() {
         true => Ok(()),
         false => Err("server is still in a transaction".to_owned()),
     }
+}
+
+/// Takes back what the last client has left in the session: what is known to be there, or all there
+/// can be.
+async fn take_back(server: &mut Server, rules: &Rules<'_>) -> Result<(), String> {
+    match server.relay.cleaning() {
+        Some(sql) => {
+            ask::run(server, &sql, rules).await?;
+            server.relay.settle_undone(Instant::now());
+        }
+        None => {
+            ask::run(server, "DISCARD ALL", rules).await?;
+            server.relay.settle_discarded(Instant::now());
+        }
+    }
+    Ok(())
 }
 
 /// Cuts short what the server still works on, and throws the answers away.

@@ -68,6 +68,10 @@ pub(crate) enum Stage {
     Fit(Values),
     /// Take them over again in the middle of a session, because the client has reset them.
     Refit,
+    /// Forget what others have drawn from sequences.
+    Forget,
+    /// Say what its session holds, when a transaction has ended.
+    Look,
     /// Serve.
     Serve,
 }
@@ -85,6 +89,12 @@ impl Work {
             leased_at: None,
             wait_us: None,
         }
+    }
+
+    /// Whether what the client leaves in the session is to be kept from others.
+    #[inline]
+    pub(crate) fn is_private(&self) -> bool {
+        self.rules.keeps_private && !self.is_own
     }
 
     /// A lease begins at `now`, for something that was asked at `asked`.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
-use pgweir_config::{Config, Database, PoolMode, PoolSettings};
+use pgweir_config::{Config, Database, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
-use pgweir_session::{Deadlines, Latest, StatementTable, Tracked, Values};
+use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Latencies, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
@@ -29,6 +29,7 @@ use crate::maintenance::Maintenance;
 use crate::open::diary::Diary;
 use crate::overrides::Overrides;
 use crate::pam::Pam;
+use crate::pins::Pins;
 use crate::quarantine::Quarantine;
 use crate::samples::Samples;
 use crate::series::{Names, Series};
@@ -201,6 +202,10 @@ pub(crate) struct PoolHome {
     pub(crate) secret: Mutex<Option<ServerSecret>>,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
+    /// What statements leave in a session.
+    pub(crate) memory: Mutex<Memory>,
+    /// Servers that stay with a client between its transactions.
+    pub(crate) pins: Mutex<Pins>,
     /// The last attempt to open a server that failed, and when it did.
     pub(crate) last_failure: Mutex<Option<(Instant, Diary)>>,
 }
@@ -261,6 +266,10 @@ pub(crate) struct Rules {
     pub(crate) refuses_queries: bool,
     /// Whether `server_reset_query` is due after every transaction.
     pub(crate) resets_always: bool,
+    /// `session_state`, where neither the pool mode nor `server_reset_query_always` sees to it.
+    pub(crate) keeps_private: bool,
+    /// `state_trust`
+    pub(crate) state_trust: Duration,
 }
 
 impl Rules {
@@ -279,7 +288,13 @@ impl Rules {
             .ok()
             .filter(|&max| max > 0 && settings.pool_mode != PoolMode::Session);
         let global = &config.global;
+        let resets_always =
+            global.server_reset_query_always && !global.server_reset_query.is_empty();
         Some(Self {
+            keeps_private: settings.session_state == SessionState::Private
+                && settings.pool_mode != PoolMode::Session
+                && !resets_always,
+            state_trust: global.state_trust.duration(),
             config: Arc::clone(config),
             database,
             settings,
@@ -287,8 +302,7 @@ impl Rules {
             max_prepared,
             max_message: global.max_packet_size.saturating_sub(1),
             refuses_queries: global.disable_pqexec,
-            resets_always: global.server_reset_query_always
-                && !global.server_reset_query.is_empty(),
+            resets_always,
         })
     }
 
@@ -513,6 +527,8 @@ impl Shared {
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
             turn: AtomicUsize::new(0),
+            memory: Mutex::default(),
+            pins: Mutex::default(),
             last_failure: Mutex::new(None),
         });
         homes.insert(name.clone(), Arc::clone(&home));

@@ -44,6 +44,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Leaks => tables::LEAKS.write_reply(&leaks::leaks(shared), out),
         Show::Maintenance => tables::MAINTENANCE.write_reply(&orders::maintenance(shared), out),
         Show::Overrides => tables::OVERRIDES.write_reply(&orders::overrides(shared), out),
+        Show::Pins => tables::PINS.write_reply(&leaks::pins(shared), out),
         Show::Quarantine => tables::QUARANTINE.write_reply(&orders::quarantine(shared), out),
         Show::Samples => tables::SAMPLES.write_reply(&recent::samples(shared), out),
         Show::Events => tables::EVENTS.write_reply(&recent::events(shared), out),

@@ -133,6 +133,7 @@ pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(),
     let rules = Rules {
         max_prepared: None,
         refuses_queries: false,
+        private: false,
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,

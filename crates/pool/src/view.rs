@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::demand::Failure;
+use crate::gate::Gate;
 use crate::pool::PoolName;
 use crate::pools::{PoolId, Pools};
 use crate::slot::{Slot, SlotId, SlotState};
@@ -97,6 +98,22 @@ impl<S, W: Clone> Pools<S, W> {
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
+    }
+
+    /// How many clients wait in a pool for a server.
+    pub fn waiting(&self, id: PoolId) -> usize {
+        self.get(id).map_or(0, |pool| pool.waiting.len())
+    }
+
+    /// Whether a pool waits for a permit that others hold.
+    pub fn is_anybody_starving(&self) -> bool {
+        !self.starving.is_empty()
+    }
+
+    /// Whether a pool gives servers out, or will again without an order.
+    pub fn lends(&self, id: PoolId) -> bool {
+        self.get(id)
+            .is_some_and(|pool| matches!(pool.gate, Gate::Open | Gate::Held))
     }
 
     /// All slots.

@@ -11,6 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::prepared::{ClientStatements, Statement};
 use crate::relay::ClientSide;
@@ -106,6 +107,9 @@ impl Values {
 pub struct ClientState {
     values: ValuesState,
     statements: Vec<(Bytes, u64)>,
+    /// What the startup message requested, if that is not what is requested now.
+    #[serde(default)]
+    startup: Option<ParametersState>,
 }
 
 impl ClientState {
@@ -114,6 +118,7 @@ impl ClientState {
         Self {
             values,
             statements: Vec::new(),
+            startup: None,
         }
     }
 }
@@ -127,6 +132,7 @@ impl ClientSide {
             statements: named
                 .map(|(name, statement)| (Bytes(name.to_vec()), statement.id.0))
                 .collect(),
+            startup: self.startup.as_ref().map(|startup| startup.state()),
         }
     }
 
@@ -143,9 +149,12 @@ impl ClientSide {
         for (name, id) in state.statements {
             statements.insert(name.0.into(), catalogue.find(id)?);
         }
+        let startup = state.startup.as_ref();
         Ok(Self {
             statements,
             values: Values::restore(&state.values, tracked),
+            startup: startup.map(|startup| Box::new(Parameters::restore(startup))),
+            masks: startup.is_some(),
         })
     }
 }

@@ -4,6 +4,7 @@
 //! into a message only where a pooler must. [`Pipeline`] knows which replies the server still owes.
 //! [`prepared`] maps the names of prepared statements, [`changes`] knows how that is changing, [`params`] keeps
 //! session parameters with their client, also those that it requested ([`parameters`]), [`deadline`] is the home of every time limit on a client.
+//! [`residue`] knows what a client may have left in a session.
 //! [`handover`] tells another process what a client and a server are to each other.
 //!
 //! The crate does no I/O, reads no clock and keeps nothing static: bytes and times come in as
@@ -22,6 +23,7 @@ pub mod pipeline;
 pub mod prepared;
 mod queue;
 pub mod relay;
+pub mod residue;
 pub mod spoken;
 pub mod taken;
 
@@ -33,6 +35,7 @@ pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use relay::{
-    Abandon, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Tally, Violation,
+    Abandon, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Settled, Tally, Violation,
 };
+pub use residue::{Kinds, Memory, Residue};
 pub use spoken::{Spoken, normalized};

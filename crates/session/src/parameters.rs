@@ -50,6 +50,26 @@ impl Parameters {
         self.position(name).is_ok()
     }
 
+    /// Forgets a parameter.
+    pub(crate) fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.position(name) {
+            self.entries.remove(at);
+        }
+    }
+
+    /// From here on this value may be another.
+    pub(crate) fn doubt_one(&mut self, name: &str) {
+        self.set(name, "");
+        if let Ok(at) = self.position(name) {
+            self.entries[at].1 = None;
+        }
+    }
+
+    /// All names, also of values in doubt.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|(name, _)| &**name)
+    }
+
     /// From here on the values may be others.
     pub(crate) fn doubt(&mut self) {
         for (_, value) in &mut self.entries {

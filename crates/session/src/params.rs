@@ -98,6 +98,13 @@ impl Values {
         requested.set(name, value);
     }
 
+    /// Other requests are in force from here on.
+    pub(crate) fn set_requested(&mut self, requested: Parameters) {
+        if *self.requested() != requested {
+            Arc::make_mut(&mut self.shared).requested = requested;
+        }
+    }
+
     /// Takes over the requests that another process has told.
     pub(crate) fn restore_requested(&mut self, state: &ParametersState) {
         if !state.is_empty() {
@@ -189,7 +196,13 @@ impl Values {
         let (wanted, there) = (self.requested(), server.requested());
         let mut sql = String::new();
         let mut undoing = 0;
-        for name in there.beyond(wanted) {
+        // Rights first: they may be needed to take back the rest.
+        let rights = RIGHTS
+            .into_iter()
+            .rev()
+            .filter(|name| there.contains(name) && !wanted.contains(name));
+        let others = there.beyond(wanted).filter(|name| !RIGHTS.contains(name));
+        for name in rights.chain(others) {
             match defaults.get(name) {
                 Some(value) => set_config(&mut sql, [(name, value)]),
                 None => {
@@ -209,8 +222,24 @@ impl Values {
             }
             let _ = write!(sql, "SET {name}={};", literal(wanted));
         }
-        set_config(&mut sql, wanted.differing(there));
-        (!sql.is_empty()).then_some(Fitting { sql, undoing })
+        // Rights last: with them the rest may not be allowed any more. To set the first is to lose the second.
+        let differs = RIGHTS.iter().any(|name| {
+            wanted.get(name) != there.get(name) || wanted.contains(name) != there.contains(name)
+        });
+        let rights = RIGHTS
+            .into_iter()
+            .filter_map(|name| Some((name, wanted.get(name).filter(|_| differs)?)));
+        let others = wanted
+            .differing(there)
+            .filter(|(name, _)| !RIGHTS.contains(name));
+        let settings: Vec<_> = others.chain(rights).collect();
+        set_config(&mut sql, settings.iter().copied());
+        let names = settings.into_iter().map(|(name, _)| name.into()).collect();
+        (!sql.is_empty()).then_some(Fitting {
+            sql,
+            undoing,
+            names,
+        })
     }
 }
 
@@ -222,7 +251,13 @@ pub struct Fitting {
     /// How many of them, the first, only take back what others had requested. If one of those fails,
     /// the client is not to blame.
     pub undoing: usize,
+    /// The parameters whose values, as the server spells them, are the last row of the reply.
+    pub names: Vec<Box<str>>,
 }
+
+/// With whose rights a session works. They are no [requests](crate::parameters::may_be_requested) of
+/// a startup message; a client may have set them.
+pub(crate) const RIGHTS: [&str; 2] = ["session_authorization", "role"];
 
 /// Sets parameters with the very texts that a startup message has. SET would take a list (`a, b` of
 /// search_path) for one word.

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use foldhash::fast::RandomState;
 use lru::LruCache;
 
+use crate::residue::{Scan, scan};
+
 /// The identity of a statement, for the life of the process.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct StatementId(pub u64);
@@ -24,6 +26,8 @@ pub struct Statement {
     pub server_name: Box<str>,
     /// The body of Parse behind the name: query text and parameter types.
     pub definition: Arc<[u8]>,
+    /// What its text says of what it leaves in a session.
+    pub scan: Scan,
 }
 
 impl fmt::Debug for Statement {
@@ -99,6 +103,7 @@ impl Inner {
         let statement = Arc::new(Statement {
             id,
             server_name: format!("PGBOUNCER_{}", id.0).into(),
+            scan: scan(&definition),
             definition: Arc::clone(&definition),
         });
         self.by_definition

@@ -172,6 +172,12 @@ counters! {
         "Error responses sent by servers.";
     refusal_count: Count, Native, per_second, "refusals_total",
         "Clients turned away by a limit, or because no server could be had.";
+    state_look_count: Count, Native, per_second, "state_looks_total",
+        "Times a server was asked what a client has left in its session.";
+    state_loss_count: Count, Native, per_second, "state_losses_total",
+        "Times a client has lost what it had left in a session.";
+    pin_count: Count, Native, per_second, "pins_total",
+        "Times a server has stayed with a client for what that had left in its session.";
     server_open_count: Count, Native, per_second, "server_opens_total",
         "Server connections opened.";
     server_close_count: Count, Native, per_second, "server_closes_total",

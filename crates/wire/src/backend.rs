@@ -106,10 +106,10 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Appends the message: NoticeResponse for [`Severity::Notice`], else ErrorResponse.
+    /// Appends the message: NoticeResponse for warnings and notices, else ErrorResponse.
     pub fn write(&self, out: &mut BytesMut) {
         let tag = match self.severity {
-            Severity::Notice => tag::NOTICE_RESPONSE,
+            Severity::Warning | Severity::Notice => tag::NOTICE_RESPONSE,
             Severity::Error | Severity::Fatal => tag::ERROR_RESPONSE,
         };
         frame(out, tag, |out| {

@@ -11,6 +11,7 @@ pub struct SqlState(pub [u8; 5]);
 #[allow(missing_docs, reason = "the names are the manual's condition names")]
 impl SqlState {
     pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
+    pub const WARNING: Self = Self(*b"01000");
     pub const CONNECTION_FAILURE: Self = Self(*b"08006");
     pub const TRANSACTION_RESOLUTION_UNKNOWN: Self = Self(*b"08007");
     pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
@@ -55,6 +56,8 @@ pub enum Severity {
     Error,
     /// The connection ends.
     Fatal,
+    /// Nothing failed, but something is not as the client may think.
+    Warning,
     /// Nothing failed.
     Notice,
 }
@@ -65,6 +68,7 @@ impl Severity {
         match self {
             Self::Error => "ERROR",
             Self::Fatal => "FATAL",
+            Self::Warning => "WARNING",
             Self::Notice => "NOTICE",
         }
     }

@@ -169,6 +169,14 @@ choices! {
         Postgres = "postgres",
     }
 
+    /// What becomes of what a client leaves in a server's session.
+    pub enum SessionState {
+        /// No other client has it.
+        Private = "private",
+        /// Whoever has the server next has it.
+        Pgbouncer = "pgbouncer",
+    }
+
     /// What becomes of startup parameters that are neither tracked nor ignored.
     pub enum StartupParameters {
         /// The client is not let in.
@@ -227,5 +235,6 @@ mod tests {
         LoadBalanceHosts::ALL.iter().for_each(assert_round_trip);
         ErrorCodes::ALL.iter().for_each(assert_round_trip);
         StartupParameters::ALL.iter().for_each(assert_round_trip);
+        SessionState::ALL.iter().for_each(assert_round_trip);
     }
 }

@@ -10,6 +10,7 @@ mod internals;
 mod latencies;
 mod leaks;
 mod orders;
+mod pins;
 mod pools;
 mod questions;
 mod recent;
@@ -29,6 +30,7 @@ pub use orders::{
     ClientToEnd, ENDED, MAINTENANCE, MaintenanceRow, OVERRIDES, OverrideRow, QUARANTINE,
     QuarantineRow,
 };
+pub use pins::{PINS, PinRow};
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
 pub use questions::{DIAGNOSIS, DiagnosisRow, WHY, WhyRow};
 pub use recent::{EVENTS, EventRow, SAMPLES, SampleRow};

@@ -12,8 +12,8 @@ use super::opening::{Opening, Trouble};
 use crate::shared::Welcome;
 
 /// Parameters that have been set in this session, not by its startup message.
-const SET_IN_SESSION: &str =
-    "SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session'";
+const SET_IN_SESSION: &str = "SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
+     WHERE source = 'session'";
 
 impl Opening<'_> {
     /// Runs `connect_query`, whose errors are logged and do not matter. What it has set is what the
@@ -27,7 +27,8 @@ impl Opening<'_> {
             return Ok(defaults);
         };
         self.query(&sql, welcome).await?;
-        if self.shared.config().global.startup_parameters == StartupParameters::Apply {
+        let global = &self.shared.config().global;
+        if self.rules.keeps_private || global.startup_parameters == StartupParameters::Apply {
             for row in self.query(SET_IN_SESSION, welcome).await? {
                 if let Ok((name, setting)) = two_columns(&row) {
                     defaults.set(&name, &setting);

@@ -11,12 +11,13 @@ use pgweir_session::{Phase, Violation};
 use pgweir_stats::Totals;
 use pgweir_wire::TransactionStatus;
 
+use super::apart::needs_care;
 use super::preparing::refit;
 use super::{Desk, Place, Session};
 use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
-use crate::server::{Server, Stage};
+use crate::server::{Server, Stage, Work};
 use crate::shared::{Rules, Shared};
 use crate::{pools, reset};
 
@@ -40,8 +41,9 @@ impl Session {
             stale,
         } = lease;
         self.route.refresh(&mut server.work.rules);
-        server.relay.begin_lease();
-        let stage = if stale || !server.relay.fits(&mut self.side) {
+        server.relay.begin_lease(self.client.id);
+        let forget = self.must_forget_drawn(&server);
+        let stage = if stale || forget || !server.relay.fits(&mut self.side) {
             self.prepare(&mut server, stale)
         } else {
             Stage::Serve
@@ -51,7 +53,9 @@ impl Session {
             // While the server is being prepared the client still waits for it: a cancel must not
             // hit a query that is not the client's.
             state.clocks.phase = match stage {
-                Stage::Check | Stage::Fit(_) | Stage::Refit => Phase::Waiting,
+                Stage::Check | Stage::Forget | Stage::Fit(_) | Stage::Refit | Stage::Look => {
+                    Phase::Waiting
+                }
                 Stage::Serve => Phase::Active,
             };
             state.clocks.since = now;
@@ -172,7 +176,7 @@ impl Session {
         fakes.clear();
         let bytes = input.bytes(scratch);
         held.server.work.tally.bytes_received += bytes.len() as u64;
-        let session_rules = session_rules(&self.shared, &held.server.work.rules);
+        let session_rules = session_rules(&self.shared, &held.server.work);
         let relay = &mut held.server.relay;
         let verdict = relay.from_client(bytes, &mut self.side, &session_rules, to_server, fakes);
         let out = to_server.bytes(bytes);
@@ -206,6 +210,10 @@ impl Session {
                 .map_err(|_| Farewell::ClientGone)?;
         }
         self.line.keep(input, scratch, verdict.consumed);
+        if held.server.relay.waits_for_forgetting() {
+            self.forget_drawn();
+            return Ok(());
+        }
         if verdict.terminate {
             return Err(Farewell::ClientClosed);
         }
@@ -231,7 +239,7 @@ impl Session {
         } = desk;
         to_client.clear();
         let bytes = input.bytes(scratch);
-        let session_rules = session_rules(&self.shared, &held.server.work.rules);
+        let session_rules = session_rules(&self.shared, &held.server.work);
         let relay = &mut held.server.relay;
         let consumed = match relay.from_server(bytes, &mut self.side, &session_rules, to_client) {
             Ok(consumed) => consumed,
@@ -240,6 +248,14 @@ impl Session {
             {
                 tracing::info!(peer = %held.server.info, "server_check_query: {message}");
                 self.replace_server("test query failed", Busy::No);
+                return Ok(Heard::Released);
+            }
+            // The client has had its answers.
+            Err(Violation::OwnQueryFailed(message))
+                if matches!(held.server.work.stage, Stage::Look) =>
+            {
+                tracing::info!(peer = %held.server.info, "session state not known: {message}");
+                self.replace_server("session state not known", Busy::No);
                 return Ok(Heard::Released);
             }
             Err(violation @ Violation::UndoFailed(_)) => {
@@ -255,8 +271,8 @@ impl Session {
         let sent = match held.server.work.stage {
             // A server that is still being prepared has nothing to say to the client.
             Stage::Check | Stage::Fit(_) => Ok(()),
-            Stage::Refit | Stage::Serve if out.is_empty() => Ok(()),
-            Stage::Refit | Stage::Serve => self.line.send(cx, out),
+            _ if out.is_empty() => Ok(()),
+            Stage::Forget | Stage::Refit | Stage::Look | Stage::Serve => self.line.send(cx, out),
         };
         // Even if the client is gone: the server is read on from here when it is cleaned up.
         held.server.line.keep(input, scratch, consumed);
@@ -296,11 +312,15 @@ impl Session {
         let latencies = &home.latencies;
         held.server.work.end_query(idle, release, now, latencies);
         held.server.settle(&self.shared, home);
-        if release {
+        let looks = release && self.looks(now);
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        if release && !looks && held.server.relay.residue().bound().is_empty() {
             self.release(now);
             return;
         }
-        if idle && held.server.relay.was_reset() {
+        if idle && !looks && held.server.relay.was_reset() {
             held.server.work.stage = refit(
                 &self.client,
                 &mut self.side,
@@ -340,7 +360,7 @@ impl Session {
             state.clocks.transaction_start = None;
             state.link = None;
         }
-        if held.server.work.rules.resets_always || held.server.relay.is_in_doubt() {
+        if needs_care(&held) {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);
         } else {
             pools::checkin(&self.shared, held.slot, held.server, now);
@@ -371,6 +391,7 @@ impl Session {
         let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
             return;
         };
+        self.unpin();
         self.client.state().link = None;
         close::give_up(&self.shared, held.slot, held.server, reason, busy);
         self.line.offer_held();
@@ -424,11 +445,13 @@ fn may_leave(rules: &Rules) -> bool {
     }
 }
 
-fn session_rules<'a>(shared: &'a Shared, rules: &Rules) -> pgweir_session::Rules<'a> {
+fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_session::Rules<'a> {
+    let rules = &work.rules;
     pgweir_session::Rules {
         max_prepared: rules.max_prepared,
         max_message: rules.max_message,
         refuses_queries: rules.refuses_queries,
+        private: work.is_private(),
         tracked: &shared.tracked,
         statements: &shared.statements,
     }

@@ -11,6 +11,7 @@
 //! 3. A server leaves through `release`, `server_lost` or [`Session::into_remains`], never by `Drop`.
 //! 4. A session that is put down (`holding`) is nowhere else: nobody reads or writes its sockets.
 
+mod apart;
 mod holding;
 mod leased;
 mod preparing;
@@ -37,7 +38,7 @@ use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
 use crate::relay::taken::Taken;
 use crate::shared::{Route, Shared};
-use crate::{consumers, pools, reset};
+use crate::{consumers, pins, pools, reset};
 
 /// What a thread needs to move bytes; shared by all its clients.
 struct Desk {
@@ -180,6 +181,9 @@ impl Session {
         if let Some(farewell) = self.order_to_end() {
             return Some(Stop::Ended(farewell));
         }
+        if self.client.lets_go() {
+            self.let_go();
+        }
         self.may_be_held().then_some(Stop::Held)
     }
 
@@ -207,6 +211,7 @@ impl Session {
             place,
             ..
         } = self;
+        pins::unpin(&route.home, &client);
         client.state().link = None;
         let mut can_be_told = true;
         match place {

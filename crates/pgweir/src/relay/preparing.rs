@@ -10,10 +10,15 @@ use super::{Place, Session};
 use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::server::{Server, Stage};
-use crate::shared::Rules;
+use crate::shared::{Rules, lock};
 
 /// Brings a server to its client's parameters, if it has others.
-fn fit(client: &Client, side: &mut ClientSide, tracked: &Tracked, server: &mut Server) -> Stage {
+pub(super) fn fit(
+    client: &Client,
+    side: &mut ClientSide,
+    tracked: &Tracked,
+    server: &mut Server,
+) -> Stage {
     let mut out = BytesMut::new();
     if !server.relay.fit(side, tracked, &mut out) {
         return Stage::Serve;
@@ -41,6 +46,9 @@ impl Session {
     /// Queues what a server has to do before it can serve.
     #[cold]
     pub(super) fn prepare(&mut self, server: &mut Server, stale: bool) -> Stage {
+        if !stale && self.must_forget_drawn(server) {
+            return forget(server);
+        }
         if !stale {
             return fit(&self.client, &mut self.side, &self.shared.tracked, server);
         }
@@ -58,24 +66,67 @@ impl Session {
         if !held.server.relay.is_quiet() {
             return Ok(());
         }
-        if let Some(refused) = held.server.relay.take_refused() {
-            return Err(Farewell::ParameterRefused(refused));
+        if !matches!(held.server.work.stage, Stage::Look)
+            && let Some(refused) = held.server.relay.take_refused()
+        {
+            return match self.side.go_back() {
+                true => {
+                    self.lose_parameters(&refused.message);
+                    Ok(())
+                }
+                false => Err(Farewell::ParameterRefused(refused)),
+            };
         }
         match std::mem::replace(&mut held.server.work.stage, Stage::Serve) {
-            Stage::Check => {
+            Stage::Check if held.server.relay.has_drawn_of_others() => {
+                held.server.work.stage = forget(&mut held.server);
+            }
+            Stage::Check | Stage::Forget => {
                 let tracked = &self.shared.tracked;
-                let stage = fit(&self.client, &mut self.side, tracked, &mut held.server);
-                held.server.work.stage = stage;
+                let server = &mut held.server;
+                server.work.stage = fit(&self.client, &mut self.side, tracked, server);
             }
             Stage::Fit(before) => self.log_canonical(&before),
             // What the client may have canceled meanwhile has not begun.
             Stage::Refit => {
                 let _ = self.client.take_wait_orders();
+                if held.server.work.query_start.is_some() {
+                    self.client.state().clocks.phase = Phase::Active;
+                    return Ok(());
+                }
+            }
+            Stage::Look => {
+                self.looked(Instant::now());
+                return Ok(());
             }
             Stage::Serve => {}
         }
         self.begin_service();
         Ok(())
+    }
+
+    /// Whether the server knows what another client has drawn from a sequence, in a pool in which that
+    /// is asked for.
+    #[inline]
+    pub(super) fn must_forget_drawn(&self, server: &Server) -> bool {
+        server.relay.has_drawn_of_others()
+            && server.work.is_private()
+            && lock(&self.route.home.memory).reads_drawn()
+    }
+
+    /// The client asks for what was drawn last, and the server would tell it what another client has
+    /// drawn.
+    #[cold]
+    pub(super) fn forget_drawn(&mut self) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        lock(&self.route.home.memory).note_reads_drawn();
+        // Perhaps within a transaction, and its query has been counted.
+        let _ = forget(&mut held.server);
+        held.server.work.stage = Stage::Refit;
+        self.client.state().clocks.phase = Phase::Waiting;
+        self.line.offer_held();
     }
 
     /// The server is ready for what the client asked, unless the client has canceled it.
@@ -112,6 +163,14 @@ impl Session {
             }
         }
     }
+}
+
+/// Makes a server forget which numbers were drawn from sequences.
+fn forget(server: &mut Server) -> Stage {
+    let mut out = BytesMut::new();
+    server.relay.forget_drawn(&mut out);
+    server.line.queue(&out);
+    Stage::Forget
 }
 
 /// The query that a server answers if it is still there.

@@ -62,6 +62,7 @@ impl Session {
         let (home, now) = (&self.route.home, Instant::now());
         server.work.end_lease(now, &home.latencies);
         server.settle(&self.shared, home);
+        self.unpin();
         let mut state = self.client.state();
         state.request = state.request.wrapping_add(1);
         state.clocks.phase = Phase::Idle;

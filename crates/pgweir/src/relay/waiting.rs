@@ -14,7 +14,7 @@ use super::taken::Taken;
 use super::{Desk, Place, Session, error_codes};
 use crate::client::{Lease, Mail};
 use crate::farewell::{Answer, Farewell};
-use crate::{events, pools};
+use crate::{events, pins, pools};
 
 /// Bytes that a waiting client may send ahead before it is no longer read.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
@@ -88,6 +88,7 @@ impl Session {
                     drop(state);
                     self.line.put_back(input, &desk.scratch);
                     self.place = Place::Waiting(ticket);
+                    pins::call_back(&self.route.home);
                     return Ok(());
                 }
             };

@@ -1,8 +1,8 @@
-//! SHOW HOLDERS and SHOW LEAKS.
+//! SHOW HOLDERS, SHOW PINS and SHOW LEAKS.
 
 use std::time::Instant;
 
-use pgweir_console::tables::{HolderRow, LeakRow, shown_id};
+use pgweir_console::tables::{HolderRow, LeakRow, PinRow, shown_id};
 use pgweir_pool::leak::{Stage, Suspect};
 
 use crate::client::{Client, State};
@@ -44,6 +44,36 @@ fn holder(client: &Client, state: &State, process_id: i32, word: &'static str) -
         held_ms: 0,
         silent_ms: 0,
     }
+}
+
+/// With whom a server stays, the longest first.
+pub(super) fn pins(shared: &Shared) -> Vec<PinRow> {
+    let now = Instant::now();
+    let mut rows: Vec<_> = shared
+        .clients
+        .iter()
+        .filter_map(|client| {
+            let state = client.state().clone();
+            let pin = state.pin?;
+            let server = shared.server(state.link?)?;
+            let who = holder(&client, &state, server.process_id(), "idle");
+            Some(PinRow {
+                client_id: who.client_id,
+                database: who.database,
+                user: who.user,
+                application_name: who.application_name,
+                address: who.address,
+                server_pid: who.server_pid,
+                reason: pin.kinds.to_string(),
+                pinned_ms: millis(pin.since, now),
+                stays: if pin.is_firm { "firm" } else { "loose" },
+                pinned: u32::try_from(lock(&server.home.pins).len()).unwrap_or(u32::MAX),
+                max_pinned: server.home.rules().settings.max_pinned,
+            })
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.pinned_ms));
+    rows
 }
 
 /// Open suspicions and those that ended lately.

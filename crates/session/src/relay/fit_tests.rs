@@ -188,6 +188,7 @@ impl Scene {
         let rules = Rules {
             max_prepared: None,
             refuses_queries: false,
+            private: false,
             max_message: 1 << 20,
             tracked: &self.tracked,
             statements: &self.table,
@@ -206,6 +207,7 @@ impl Scene {
         let rules = Rules {
             max_prepared: None,
             refuses_queries: false,
+            private: false,
             max_message: 1 << 20,
             tracked: &self.tracked,
             statements: &self.table,
@@ -363,6 +365,7 @@ fn a_server_that_keeps_what_others_requested_is_not_lent() {
     let rules = Rules {
         max_prepared: None,
         refuses_queries: false,
+        private: false,
         max_message: 1 << 20,
         tracked: &scene.tracked,
         statements: &scene.table,

@@ -13,6 +13,7 @@ use crate::changes::{Change, Presence};
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
+use crate::residue::Kinds;
 
 /// What became of the client's bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,13 +111,19 @@ impl Relay {
         }
         let awaited = match header.tag {
             tag::QUERY if rules.refuses_queries => return Err(Violation::SimpleQuery),
-            tag::QUERY if rules.max_prepared.is_some() => return Ok(self.query(header, frame)),
-            tag::QUERY => {
-                self.spoken.note(there(header, frame));
-                Awaited::Query
-            }
+            tag::QUERY => return Ok(self.query(header, frame, rules)),
             tag::EXECUTE => Awaited::Execute,
-            tag::FUNCTION_CALL => Awaited::FunctionCall,
+            tag::FUNCTION_CALL => {
+                let there = there(header, frame);
+                let Some(&oid) = there.first_chunk::<4>() else {
+                    if header.body_len < 4 {
+                        return Err(Violation::ClientMalformed(header.tag));
+                    }
+                    return Ok(Act::More);
+                };
+                self.residue.note_call(u32::from_be_bytes(oid));
+                Awaited::FunctionCall
+            }
             tag::SYNC => {
                 if self.stream == ClientStream::CopyIn {
                     self.pipeline.push_sync_into_copy();
@@ -137,11 +144,8 @@ impl Relay {
                     }
                     .act(header, frame),
                     None => {
-                        if header.tag == tag::PARSE {
-                            let mut reader = Reader::new(there(header, frame));
-                            // Without its name's end the text has not come either.
-                            let _ = reader.string();
-                            self.spoken.note(reader.rest());
+                        if header.tag == tag::PARSE && !self.unmapped_parse(header, frame, rules) {
+                            return Ok(Act::More);
                         }
                         self.pipeline.push(extended(header.tag), Reply::Forward);
                         Ok(Act::Pass)
@@ -164,11 +168,40 @@ impl Relay {
         Ok(Act::Pass)
     }
 
-    /// A query while names are mapped: its first word is looked at, because drivers send
-    /// DISCARD ALL and their next batch in one go.
-    #[inline]
-    fn query(&mut self, header: Header, frame: &[u8]) -> Act {
+    /// A Parse while names are forwarded as they are. `false`: wait.
+    fn unmapped_parse(&mut self, header: Header, frame: &[u8], rules: &Rules<'_>) -> bool {
         let there = there(header, frame);
+        if Self::awaits_text(rules, header, there) {
+            return false;
+        }
+        let mut reader = Reader::new(there);
+        // Without its name's end the text has not come either.
+        let name = reader.string();
+        let is_whole = there.len() == header.body_len;
+        if !self.note_text(reader.rest(), is_whole, rules) {
+            return false;
+        }
+        self.spoken.note(reader.rest());
+        if rules.private && name.is_ok_and(|name| !name.is_empty()) {
+            self.residue.suspect(Kinds::PREPARED);
+        }
+        true
+    }
+
+    /// A query. While names are mapped its first word is looked at, because drivers send DISCARD ALL
+    /// and their next batch in one go.
+    #[inline]
+    fn query(&mut self, header: Header, frame: &[u8], rules: &Rules<'_>) -> Act {
+        let there = there(header, frame);
+        let is_whole = there.len() == header.body_len;
+        if Self::awaits_text(rules, header, there) || !self.note_text(there, is_whole, rules) {
+            return Act::More;
+        }
+        if rules.max_prepared.is_none() {
+            self.spoken.note(there);
+            self.pipeline.push(Awaited::Query, Reply::Forward);
+            return Act::Pass;
+        }
         let text = there.trim_ascii_start();
         let undecided = matches!(text.first(), None | Some(b'D' | b'd'));
         if undecided && there.len() < header.body_len.min(FIRST_WORD_LEN) {
@@ -267,13 +300,20 @@ impl Named<'_> {
         let mut reader = Reader::new(body);
         let name = reader.string()?;
         let definition = reader.rest();
-        self.relay.spoken.note(definition);
         if name.is_empty() {
+            if !self.relay.note_text(definition, true, self.rules) {
+                return Ok(Act::More);
+            }
+            self.relay.spoken.note(definition);
             self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
             return Ok(Act::Pass);
         }
-        self.relay.tally.client_parses += 1;
         let statement = self.rules.statements.intern(definition);
+        if !self.relay.note_statement(&statement.scan, self.rules) {
+            return Ok(Act::More);
+        }
+        self.relay.spoken.note(definition);
+        self.relay.tally.client_parses += 1;
         let sent = self.send_if_lacking(&statement);
         let reply = if sent { Reply::Forward } else { Reply::Fake };
         let change = Change::Named {
@@ -306,6 +346,9 @@ impl Named<'_> {
             let name = String::from_utf8_lossy(name).into_owned();
             return Err(Violation::StatementMissing(name));
         };
+        if !self.relay.note_statement(&statement.scan, self.rules) {
+            return Ok(Act::More);
+        }
         self.relay.tally.binds += 1;
         self.relay.spoken.note(&statement.definition);
         self.teach(&statement);

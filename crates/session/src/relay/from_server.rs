@@ -88,8 +88,13 @@ impl Relay {
             self.pipeline.dispel_doubt();
         }
         let answered = match header.tag {
-            tag::DATA_ROW
-            | tag::COPY_DATA
+            tag::DATA_ROW => {
+                return match self.own_or_forward() {
+                    Reply::Skip => self.own_row(header, frame),
+                    reply => Ok(Some(reply)),
+                };
+            }
+            tag::COPY_DATA
             | tag::COPY_DONE
             | tag::COPY_OUT_RESPONSE
             | tag::COPY_BOTH_RESPONSE
@@ -176,13 +181,17 @@ impl Relay {
     #[cold]
     fn own_query_ended(&mut self, client: &mut ClientSide) {
         match std::mem::replace(&mut self.asked, Asked::Other) {
-            Asked::Fit { wanted, .. } if self.refused.is_none() => {
+            Asked::Fit { wanted, names, .. } if self.refused.is_none() => {
                 self.values.adopt_requested(&wanted);
+                let mut values = std::mem::take(&mut self.values);
+                self.spell(&names, &mut values);
+                self.values = values;
                 // The server may spell a value in its own way ("ISO, MDY" for "ISO"): from here on the
                 // client has the server's spelling, so that the same server is not set again.
                 client.values = self.values.clone();
             }
-            Asked::Fit { .. } | Asked::Other => {}
+            Asked::Look(probe) if self.refused.is_none() => self.looked(&probe),
+            Asked::Fit { .. } | Asked::Look(_) | Asked::Other => {}
         }
     }
 
@@ -196,6 +205,7 @@ impl Relay {
             return self.own_query_failed(&fields).map(Some);
         }
         self.has_said_goodbye |= fields.is_fatal();
+        self.residue.note_undone();
         self.count_error(&fields);
         let after = self.pipeline.failed();
         self.stream = match after {
@@ -220,23 +230,38 @@ impl Relay {
     fn own_query_failed(&mut self, fields: &ErrorFields<'_>) -> Result<Reply, Violation> {
         let message = || String::from_utf8_lossy(fields.message).into_owned();
         match self.asked {
-            Asked::Fit { undoing: 0, .. } if !fields.is_fatal() => {
+            Asked::Fit { undoing: 0, .. } | Asked::Look(_) if !fields.is_fatal() => {
                 self.pipeline.failed();
                 self.refused = Some(Box::new(fields.into()));
                 Ok(Reply::Skip)
             }
             Asked::Fit { undoing: 1.., .. } => Err(Violation::UndoFailed(message())),
-            Asked::Fit { .. } | Asked::Other => Err(Violation::OwnQueryFailed(message())),
+            Asked::Fit { .. } | Asked::Look(_) | Asked::Other => {
+                Err(Violation::OwnQueryFailed(message()))
+            }
         }
     }
 
     #[inline]
     fn command_complete(&mut self, body: &[u8], client: &mut ClientSide, rules: &Rules<'_>) {
-        if let Asked::Fit { undoing, .. } = &mut self.asked {
-            *undoing = undoing.saturating_sub(1);
-            return;
+        match &mut self.asked {
+            Asked::Fit { undoing, .. } => {
+                *undoing = undoing.saturating_sub(1);
+                return;
+            }
+            Asked::Look(_) => return,
+            Asked::Other => {}
+        }
+        if body == b"ROLLBACK\0" {
+            self.residue.note_undone();
         }
         match body {
+            // It is known what was set, or it will be asked.
+            b"SET\0" if rules.private => self.residue.was_set(),
+            b"RESET\0" if rules.private => {
+                self.residue.was_set();
+                self.note_reset(client);
+            }
             b"DEALLOCATE ALL\0" => self.forget_statements(client, rules),
             b"DISCARD ALL\0" => {
                 self.forget_statements(client, rules);

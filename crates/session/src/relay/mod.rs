@@ -6,6 +6,7 @@
 //! [`Relay::from_client`] and [`Relay::from_server`] each hold the one `match` on tags of their
 //! direction. A `Relay` belongs to its server: between leases it is quiet.
 
+mod apart;
 mod from_client;
 mod from_server;
 mod state;
@@ -19,6 +20,7 @@ use pgweir_wire::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use apart::Settled;
 pub use from_client::FromClient;
 pub use state::RelayState;
 
@@ -28,6 +30,8 @@ use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
 use crate::prepared::{ClientStatements, ServerStatements, StatementTable};
+use crate::residue::probe::Row;
+use crate::residue::{Facts, Probe, Residue};
 use crate::spoken::Spoken;
 
 /// What a client keeps between leases.
@@ -37,6 +41,11 @@ pub struct ClientSide {
     pub statements: ClientStatements,
     /// Its tracked parameters, and those that it requested.
     pub values: Values,
+    /// What it requested in its startup message, if it requests something else by now.
+    pub startup: Option<Box<Parameters>>,
+    /// Whether it has something that no text has named, so that a statement which leaves the same
+    /// again would seem to leave nothing.
+    pub masks: bool,
 }
 
 /// What holds for a lease: read from the configuration when it begins.
@@ -48,6 +57,8 @@ pub struct Rules<'a> {
     pub max_message: u32,
     /// `disable_pqexec`: a client must not send simple queries.
     pub refuses_queries: bool,
+    /// Whether what a client leaves in a session is kept from the others (`session_state`).
+    pub private: bool,
     /// Which parameters stay with their client.
     pub tracked: &'a Tracked,
     /// All statements that are known.
@@ -91,6 +102,17 @@ pub struct Relay {
     /// Whether the server was told to answer what an abandoned batch has asked so far.
     is_flushed: bool,
     tally: Tally,
+    /// What the session holds beyond its books, and what it may hold.
+    residue: Residue,
+    /// Who has the server.
+    client: u64,
+    /// Who has drawn from sequences what the session still knows.
+    drawn_by: Option<u64>,
+    waits_for_forgetting: bool,
+    /// Rows of the reply to a query of the pooler's own.
+    own_rows: Vec<Row>,
+    /// The answer to the last look.
+    facts: Option<Box<Facts>>,
     /// Classes of errors since they were last taken.
     error_classes: Vec<[u8; 2]>,
 }
@@ -116,6 +138,12 @@ impl Relay {
             spoken: Spoken::default(),
             is_flushed: false,
             tally: Tally::default(),
+            residue: Residue::default(),
+            client: 0,
+            drawn_by: None,
+            waits_for_forgetting: false,
+            own_rows: Vec::new(),
+            facts: None,
             error_classes: Vec::new(),
         }
     }
@@ -215,12 +243,6 @@ impl Relay {
         &self.values
     }
 
-    /// Another client has the server.
-    #[inline]
-    pub fn begin_lease(&mut self) {
-        self.spoken.begin();
-    }
-
     /// What the client that has the server has asked.
     pub fn spoken(&self) -> &Spoken {
         &self.spoken
@@ -284,6 +306,7 @@ impl Relay {
                 self.ask(&fitting.sql, out);
                 self.asked = Asked::Fit {
                     undoing: fitting.undoing,
+                    names: fitting.names,
                     wanted: wanted.clone(),
                 };
                 true
@@ -304,6 +327,7 @@ impl Relay {
         );
         self.asked = Asked::Other;
         self.refused = None;
+        self.own_rows.clear();
         self.pipeline.push(Awaited::Query, Reply::Skip);
         frontend::query(out, sql);
     }
@@ -422,7 +446,11 @@ enum Asked {
         wanted: Values,
         /// Commands to come that only take back what others had requested.
         undoing: usize,
+        /// Whose values the server will spell.
+        names: Vec<Box<str>>,
     },
+    /// To learn what its session holds.
+    Look(Box<Probe>),
     /// Something that is none of the client's business.
     Other,
 }

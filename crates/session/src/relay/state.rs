@@ -9,6 +9,7 @@ use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Pipeline, PipelineState};
 use crate::prepared::ServerStatements;
+use crate::residue::Residue;
 use crate::spoken::Spoken;
 
 /// All of a [`Relay`] but its counts.
@@ -28,6 +29,9 @@ pub struct RelayState {
     was_reset: bool,
     has_said_goodbye: bool,
     is_flushed: bool,
+    /// Whether it is known that the session holds nothing beyond the books.
+    #[serde(default)]
+    settled: bool,
     /// The first and the last statement.
     spoken: (Bytes, Bytes),
 }
@@ -49,6 +53,7 @@ impl Relay {
             was_reset: self.was_reset,
             has_said_goodbye: self.has_said_goodbye,
             is_flushed: self.is_flushed,
+            settled: self.residue.is_settled(),
             spoken: self.spoken.state(),
         }
     }
@@ -69,6 +74,10 @@ impl Relay {
         let status = u8::try_from(state.status)
             .ok()
             .and_then(TransactionStatus::from_byte);
+        let mut residue = Residue::default();
+        if !state.settled {
+            residue.note_unreadable();
+        }
         Ok(Self {
             pipeline: Pipeline::restore(state.pipeline, catalogue)?,
             client_rest: state.client_rest,
@@ -87,6 +96,13 @@ impl Relay {
             is_flushed: state.is_flushed,
             spoken: Spoken::restore(state.spoken),
             tally: Tally::default(),
+            // What its session may hold is looked for at the next chance.
+            residue,
+            client: 0,
+            drawn_by: Some(super::apart::SEVERAL),
+            waits_for_forgetting: false,
+            own_rows: Vec::new(),
+            facts: None,
             error_classes: Vec::new(),
         })
     }

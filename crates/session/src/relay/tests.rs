@@ -41,6 +41,7 @@ impl Story {
             max_prepared: self.max_prepared,
             max_message: i32::MAX as u32,
             refuses_queries: self.refuses_queries,
+            private: false,
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -91,6 +92,7 @@ impl Story {
             max_prepared: self.max_prepared,
             max_message: i32::MAX as u32,
             refuses_queries: self.refuses_queries,
+            private: false,
             tracked: &self.tracked,
             statements: &self.table,
         };

@@ -379,6 +379,7 @@ impl Pooler {
             max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
             max_message: i32::MAX as u32,
             refuses_queries: false,
+            private: false,
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -428,6 +429,7 @@ impl Pooler {
             max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
             max_message: i32::MAX as u32,
             refuses_queries: false,
+            private: false,
             tracked: &self.tracked,
             statements: &self.table,
         };

@@ -233,6 +233,7 @@ impl Pooler {
                 max_prepared: Some(usize::MAX),
                 max_message: i32::MAX as u32,
                 refuses_queries: false,
+                private: false,
                 tracked: &self.tracked,
                 statements: &self.table,
             };

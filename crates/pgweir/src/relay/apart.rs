@@ -1,0 +1,221 @@
+//! What a client has left in its server's session when a transaction has ended: looked for where that
+//! is not known, and either the server is free of it, or it stays with the client for a while.
+//!
+//! Off the hot path: a transaction of statements that are known to leave nothing costs a look at the
+//! pool's memory.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgweir_session::residue::Probe;
+use pgweir_session::{Kinds, Phase, Settled};
+use pgweir_wire::{Severity, SqlState};
+
+use super::leased::Held;
+use super::preparing::{fit, refit};
+use super::{Place, Session};
+use crate::farewell::Answer;
+use crate::pins::{self, Pin};
+use crate::reset;
+use crate::server::Stage;
+use crate::shared::lock;
+
+/// Why a client loses what binds a server to it.
+const NEEDED: &str =
+    "Another client needs the server; max_pinned servers of a pool are spared that.";
+
+impl Session {
+    /// A transaction has ended: whether the server has to be asked what it has left. Then the client
+    /// keeps it until the answer is there.
+    #[inline]
+    pub(super) fn looks(&mut self, now: Instant) -> bool {
+        let Place::Leased(held) = &mut self.place else {
+            return false;
+        };
+        if !held.server.work.is_private() {
+            return false;
+        }
+        let home = &self.route.home;
+        let mut memory = lock(&home.memory);
+        memory.kept = held.server.work.rules.state_trust;
+        if held.server.relay.residue().reads_drawn() {
+            memory.note_reads_drawn();
+        }
+        let Some(question) = held.server.relay.question(&memory, now) else {
+            return false;
+        };
+        drop(memory);
+        self.ask(question);
+        true
+    }
+
+    /// The server has said what its session holds.
+    pub(super) fn looked(&mut self, now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        // What the client may have canceled meanwhile has not begun.
+        let _ = self.client.take_wait_orders();
+        let refused = held.server.relay.take_refused();
+        let settled = {
+            let mut memory = lock(&self.route.home.memory);
+            let tracked = &self.shared.tracked;
+            let relay = &mut held.server.relay;
+            relay.settle(&mut self.side, tracked, &mut memory, now)
+        };
+        match settled {
+            Settled::Bound(kinds) if kinds.is_empty() => {
+                self.unpin();
+                self.release(now);
+            }
+            Settled::Bound(kinds) => match self.pin(kinds, now) {
+                true => self.stay(now),
+                false => {
+                    self.unpin();
+                    self.lose(&kinds.to_string(), NEEDED, now);
+                }
+            },
+            Settled::Unknown => {
+                if let Some(refused) = refused {
+                    tracing::warn!(peer = %self.client, "session state not known: {}", refused.message);
+                }
+                self.unpin();
+                self.lose("all of it", "The server did not say what it is.", now);
+            }
+        }
+    }
+
+    /// Keeps the server for the client, unless somebody else needs it.
+    fn pin(&mut self, kinds: Kinds, now: Instant) -> bool {
+        let Place::Leased(held) = &mut self.place else {
+            return false;
+        };
+        if self.client.lets_go() {
+            return false;
+        }
+        if let Some(pin) = &mut self.client.state().pin {
+            pin.kinds = kinds;
+            return true;
+        }
+        held.server.work.tally.pin_count += 1;
+        let max = held.server.work.rules.settings.max_pinned;
+        let pin = Pin {
+            kinds,
+            since: now,
+            is_firm: false,
+        };
+        pins::pin(&self.shared, &self.route.home, &self.client, pin, max)
+    }
+
+    /// The server is free to leave the client again.
+    pub(super) fn unpin(&self) {
+        pins::unpin(&self.route.home, &self.client);
+    }
+
+    /// Somebody else needs the server that stays with the client: what it holds is looked for once
+    /// more, then it goes.
+    pub(super) fn let_go(&mut self) {
+        let is_pinned = self.client.state().pin.is_some();
+        match &mut self.place {
+            Place::Leased(held) if is_pinned => {
+                if held.is_at_rest() {
+                    let now = Instant::now();
+                    let question = held
+                        .server
+                        .relay
+                        .whole_question(&lock(&self.route.home.memory), now);
+                    self.ask(question);
+                    self.client.state().clocks.phase = Phase::Waiting;
+                }
+            }
+            Place::Leased(_)
+            | Place::Idle
+            | Place::Waiting(_)
+            | Place::Skipping(..)
+            | Place::Taken(_) => {
+                self.client.has_let_go();
+            }
+        }
+    }
+
+    fn ask(&mut self, question: Probe) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        let mut out = BytesMut::new();
+        let login = &self.route.home.name.user;
+        held.server.relay.look(question, login, &mut out);
+        held.server.line.queue(&out);
+        held.server.work.stage = Stage::Look;
+        held.server.work.tally.state_look_count += 1;
+    }
+
+    /// The server stays with the client between two transactions.
+    fn stay(&mut self, now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        held.server.work.stage = match held.server.relay.fits(&mut self.side) {
+            true => Stage::Serve,
+            false => {
+                let tracked = &self.shared.tracked;
+                refit(&self.client, &mut self.side, tracked, &mut held.server)
+            }
+        };
+        let mut state = self.client.state();
+        state.clocks.phase = match held.serves() {
+            true => Phase::Active,
+            false => Phase::Waiting,
+        };
+        state.clocks.since = now;
+    }
+
+    /// The server does not take what the client had set elsewhere, and is fitted without it.
+    #[cold]
+    pub(super) fn lose_parameters(&mut self, reason: &str) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        held.server.work.tally.state_loss_count += 1;
+        let tracked = &self.shared.tracked;
+        held.server.work.stage = fit(&self.client, &mut self.side, tracked, &mut held.server);
+        tracing::info!(peer = %self.client, "parameters set in a session are lost: {reason}");
+        let text = "parameters that were set in the session are lost".to_owned();
+        self.warn(text, reason.to_owned());
+    }
+
+    fn warn(&mut self, text: String, detail: String) {
+        let mut out = BytesMut::new();
+        Answer {
+            severity: Severity::Warning,
+            code: SqlState::WARNING,
+            text: text.into(),
+            detail: Some(detail),
+            hint: None,
+        }
+        .write(&mut out);
+        self.line.queue(&out);
+    }
+
+    /// The server goes back to its pool without what the client has left there, and the client is
+    /// told.
+    fn lose(&mut self, what: &str, why: &str, now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        held.server.work.tally.state_loss_count += 1;
+        tracing::info!(peer = %self.client, "session state is taken back: {what}");
+        let text = format!("session state ends with the transaction: {what}");
+        self.warn(text, why.to_owned());
+        self.client.has_let_go();
+        self.release(now);
+    }
+}
+
+/// What becomes of a server that is given back: it may need care first.
+pub(super) fn needs_care(held: &Held) -> bool {
+    let relay = &held.server.relay;
+    held.server.work.rules.resets_always
+        || relay.is_in_doubt()
+        || (held.server.work.is_private() && reset::has_residue(&held.server))
+}

@@ -1,0 +1,120 @@
+//! SET, RESET and `set_config()`: which parameters a text sets.
+
+use super::Kinds;
+use super::scan::{Named, Scanner};
+use super::tokens::Token;
+use super::words::{is, setting};
+
+impl Scanner<'_> {
+    /// `set_config('name', value, is_local)`
+    pub(super) fn set_config(&mut self) {
+        self.scan.sets = true;
+        let mut ahead = self.tokens.clone();
+        let name = match (ahead.next(), ahead.next(), ahead.next()) {
+            (Some(Token::Symbol(b'(')), Some(Token::Literal(name)), Some(Token::Symbol(b','))) => {
+                setting(name)
+            }
+            _ => None,
+        };
+        let is_local = match (ahead.next(), ahead.next(), ahead.next(), ahead.next()) {
+            (
+                Some(Token::Literal(_) | Token::Number),
+                Some(Token::Symbol(b',')),
+                Some(Token::Word(local)),
+                Some(Token::Symbol(b')')),
+            ) => is(local, b"true"),
+            _ => false,
+        };
+        if !is_local {
+            self.sets(name, false);
+        }
+    }
+
+    /// What stands behind SET.
+    pub(super) fn set(&mut self) {
+        self.scan.sets = true;
+        let Some(Token::Word(mut word)) = self.tokens.peek() else {
+            return self.name(false);
+        };
+        if is(word, b"local") || is(word, b"transaction") || is(word, b"constraints") {
+            return self.skip();
+        }
+        if is(word, b"session") {
+            self.tokens.next();
+            match self.tokens.peek() {
+                Some(Token::Word(next)) if is(next, b"authorization") => {
+                    return self.leaves(Kinds::ROLE);
+                }
+                Some(Token::Word(next)) if is(next, b"characteristics") => {
+                    return self.leaves(Kinds::SETTINGS);
+                }
+                Some(Token::Word(next)) => word = next,
+                _ => {}
+            }
+        }
+        match word {
+            word if is(word, b"role") => self.leaves(Kinds::ROLE),
+            word if is(word, b"time") => self.known("timezone"),
+            word if is(word, b"names") => self.known("client_encoding"),
+            word if is(word, b"schema") => self.known("search_path"),
+            word if is(word, b"xml") => self.known("xmloption"),
+            // A seed is not kept, and cannot be taken back.
+            word if is(word, b"seed") => self.skip(),
+            _ => self.name(false),
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.scan.sets = true;
+        match self.tokens.peek() {
+            Some(Token::Word(word)) if is(word, b"session") || is(word, b"role") => {
+                self.leaves(Kinds::ROLE);
+            }
+            Some(Token::Word(word)) if is(word, b"transaction") => self.skip(),
+            // Who resets everything begins anew.
+            Some(Token::Word(word)) if is(word, b"all") || is(word, b"time") => {
+                self.leaves(Kinds::SETTINGS);
+            }
+            _ => self.name(true),
+        }
+    }
+
+    fn known(&mut self, name: &str) {
+        self.scan.named.push(Named {
+            name: name.into(),
+            is_reset: false,
+        });
+        self.skip();
+    }
+
+    /// The name of a parameter, and the rest of the statement.
+    fn name(&mut self, is_reset: bool) {
+        let mut name = Vec::new();
+        loop {
+            match self.tokens.next() {
+                Some(Token::Word(part) | Token::Quoted(part)) => name.extend_from_slice(part),
+                _ => {
+                    name.clear();
+                    break;
+                }
+            }
+            if self.tokens.peek() != Some(Token::Symbol(b'.')) {
+                break;
+            }
+            self.tokens.next();
+            name.push(b'.');
+        }
+        self.sets(setting(&name), is_reset);
+        self.skip();
+    }
+
+    fn sets(&mut self, name: Option<Box<str>>, is_reset: bool) {
+        match name {
+            Some(name) if matches!(&*name, "role" | "session_authorization") => {
+                self.scan.suspects.add(Kinds::ROLE);
+            }
+            Some(name) => self.scan.named.push(Named { name, is_reset }),
+            None => self.scan.unreadable = true,
+        }
+    }
+}
