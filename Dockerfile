@@ -25,5 +25,6 @@ USER 998:996
 EXPOSE 6432
 # PgBouncer's SIGINT: let the transactions that run finish, then end.
 STOPSIGNAL SIGINT
+# Or --from-env /run/pgbouncer/pgbouncer.ini, with the variables of other images (docs/migrating-from-pgbouncer.md).
 ENTRYPOINT ["/usr/bin/pgweir"]
 CMD ["/etc/pgbouncer/pgbouncer.ini"]

@@ -18,6 +18,7 @@ pub use pgweir_harness::*;
 pub mod dns;
 pub mod http;
 mod program;
+pub mod promql;
 pub mod raw;
 mod tls_wire;
 

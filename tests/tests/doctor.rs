@@ -198,6 +198,32 @@ fn a_lock_pile_up_is_led_back_to_the_client_behind_the_pooler() {
 }
 
 #[test]
+fn a_question_for_which_a_limit_leaves_no_room_is_answered_honestly() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = tenant.ini().set("max_db_connections", 2);
+    let pooler = start(ini.set("leak_after", 600));
+    let mut leaking: Vec<_> = (0..2)
+        .map(|_| named(&tenant, &pooler, "checkout"))
+        .collect();
+    for client in &mut leaking {
+        assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    }
+    let _waiter = asks(named(&tenant, &pooler, "web"), "select 1");
+    until_waiting(&pooler, &tenant, 1);
+    thread::sleep(Duration::from_millis(1_200));
+    let watch = tenant.watch();
+    let room = format!("max_db_connections of {} is 2, 2 in use", tenant.name);
+    finds(
+        &pooler,
+        &["why", &tenant.name],
+        &["PostgreSQL could not be asked", &room, "app=checkout"],
+    );
+    let first = "1. an application leaks transactions: checkout";
+    finds(&pooler, &["doctor", &tenant.name], &[first, &room]);
+    assert_eq!(watch.end().most, 2);
+}
+
+#[test]
 fn a_blocker_past_the_pooler_is_named_as_such() {
     let Some(tenant) = Tenant::new() else { return };
     tenant.direct().rows("create table stock (id int)");

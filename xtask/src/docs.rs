@@ -1,6 +1,8 @@
-//! `cargo xtask docs`: the reference manual and the list of metrics, written from the declarations that the program itself goes by.
+//! `cargo xtask docs`: the reference manual and the list of metrics, written from the declarations that the program itself
+//! goes by; and Prometheus' rules for Kubernetes, from the rules.
 
 mod metrics;
+mod rules;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,9 +17,13 @@ use crate::step::Failure;
 /// A page, and what writes it.
 type Page = (&'static str, fn() -> String);
 
-const PAGES: [Page; 2] = [
+const PAGES: [Page; 3] = [
     ("docs/reference.md", manual),
     ("docs/metrics.md", metrics::page),
+    (
+        "deploy/kubernetes/monitoring/prometheusrule.yaml",
+        rules::page,
+    ),
 ];
 
 /// Writes the pages.

@@ -41,7 +41,7 @@ usage: cargo xtask COMMAND
     --against FILE       set another measurement beside this one
   counts [--write]     instructions on the hot path (valgrind), compared with docs/counts.md
   docs                 write docs/reference.md and docs/metrics.md from the declarations of keys, tables,
-                       commands, counters and metrics
+                       commands, counters and metrics, and the rules for Kubernetes from those of Prometheus
   check                formatting, lints, documentation; what a change must pass beside the tests
   fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
   help                 this text

@@ -38,7 +38,12 @@ pub(crate) struct Run {
     pub(crate) verbose: u8,
     /// `-u`: the system user to become.
     pub(crate) user: Option<String>,
+    /// `--from-env`: write the configuration from the environment, if there is none.
+    pub(crate) from_env: bool,
 }
+
+/// Stands for a short option where there is none: no argument can have it.
+const NO_SHORT: char = '\0';
 
 /// The commands with their help.
 const COMMANDS: [(&str, &str); 3] = [
@@ -50,7 +55,7 @@ const COMMANDS: [(&str, &str); 3] = [
 const HELP: &str = include_str!("help/pgweir.txt");
 
 /// Long options and the short ones that mean the same.
-const OPTIONS: [(&str, char); 7] = [
+const OPTIONS: [(&str, char); 8] = [
     ("quiet", 'q'),
     ("verbose", 'v'),
     ("help", 'h'),
@@ -58,6 +63,7 @@ const OPTIONS: [(&str, char); 7] = [
     ("version", 'V'),
     ("reboot", 'R'),
     ("user", 'u'),
+    ("from-env", NO_SHORT),
 ];
 
 /// Reads the arguments behind the program's name.
@@ -184,6 +190,7 @@ fn apply(run: &mut Run, short: char, value: Option<String>, words: &[String]) ->
         'd' => run.daemon = true,
         'R' => run.reboot = true,
         'u' => run.user = value,
+        NO_SHORT => run.from_env = true,
         'V' => return Some(Request::Version),
         _ => return Some(Request::Help(help_of(words.first()).unwrap_or(HELP))),
     }
@@ -267,6 +274,21 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_may_be_asked_by_a_long_option_only() {
+        let run = Run {
+            config: "a.ini".into(),
+            from_env: true,
+            ..Run::default()
+        };
+        assert_eq!(
+            parsed(&["--from-env", "a.ini"]),
+            Ok(Request::Run(run.clone()))
+        );
+        assert_eq!(parsed(&["--from", "a.ini"]), Ok(Request::Run(run)));
+        assert!(parsed(&["-f", "a.ini"]).is_err());
+    }
+
+    #[test]
     fn flags_are_short_in_one_word_or_long_and_cut() {
         let run = Run {
             config: "a.ini".into(),
@@ -275,6 +297,7 @@ mod tests {
             reboot: true,
             verbose: 2,
             user: Some("pg".into()),
+            from_env: false,
         };
         let ways: [&[&str]; 5] = [
             &["-dqRvv", "-u", "pg", "a.ini"],

@@ -22,6 +22,7 @@ mod diagnose;
 mod drain;
 mod events;
 mod farewell;
+mod from_env;
 mod health;
 mod http;
 mod janitor;
@@ -130,6 +131,11 @@ struct Start {
 /// Everything that can fail before the first client. What failed has been logged. `None`: the
 /// program goes on in another process.
 fn prepare(options: &Run, log: &'static Log) -> Result<Option<Start>, ()> {
+    if options.from_env
+        && let Err(text) = from_env::write(&options.config)
+    {
+        return fatal(&text);
+    }
     let mut config = reload::first(&options.config, log)?;
     let global = &mut config.global;
     if options.verbose > 0 {

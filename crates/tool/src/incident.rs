@@ -22,12 +22,14 @@ use crate::{doctor, leaks, print, time, why};
 const EVENTS_SHOWN: usize = 15;
 
 /// Tables of the console that a bundle has.
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 20] = [
     "SAMPLES",
     "EVENTS",
     "POOLS",
     "HOLDERS",
     "LEAKS",
+    "CONSUMERS",
+    "APPS",
     "BUDGET",
     "DATABASES",
     "USERS",

@@ -163,7 +163,7 @@ fn silent_holders_are_a_leak_of_their_application() {
     // Without anybody who waits, only those whom the pooler suspects count.
     let calm = Evidence {
         pools: well().pools,
-        ..evidence.clone()
+        ..evidence
     };
     assert_eq!(names(&calm), Vec::<&str>::new());
     let suspected = Evidence {
@@ -173,6 +173,19 @@ fn silent_holders_are_a_leak_of_their_application() {
         ..calm
     };
     assert_eq!(first(&suspected).name, "leak");
+}
+
+#[test]
+fn an_examination_that_finds_no_room_does_not_hide_a_leak() {
+    let holders = table(&format!(
+        "{HOLDERS}7 shop bob checkout 10.0.0.1:5 70 idle~in~transaction 9000 9000"
+    ));
+    let evidence = Evidence {
+        holders,
+        diagnosis: table("step outcome us detail\npermit failed - no~connection~is~left"),
+        ..crowd()
+    };
+    assert_eq!(names(&evidence), ["leak", "own_limit"]);
 }
 
 #[test]
