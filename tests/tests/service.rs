@@ -147,6 +147,16 @@ fn a_daemon_serves_when_its_command_returns() {
     assert_eq!(pid(), "");
     drop(owner);
 
+    // Init scripts throw away what it prints.
+    program.write("bad.ini", &format!("{ini}no_such_key = 1\n"));
+    let run = program.run(&["-q", "-d", "bad.ini"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let log = fs::read_to_string(program.path("log")).unwrap_or_default();
+    assert!(
+        log.contains("no_such_key") && log.contains("FATAL cannot load config file"),
+        "{log}"
+    );
+
     let run = program.run(&["-q", "-d", "pgbouncer.ini"]);
     assert_eq!((run.code, run.all()), (Some(0), String::new()));
     let first = Ender(pid().trim().to_owned());

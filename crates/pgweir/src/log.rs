@@ -87,6 +87,15 @@ impl Log {
         Ok(())
     }
 
+    /// As [`Self::open`], for a process that is not going to serve: whatever starts it may throw away what it prints.
+    /// Root opens nothing, because the file would be root's.
+    pub(crate) fn open_for_a_refusal(&self, settings: &Settings) {
+        if !rustix::process::getuid().is_root() {
+            // It is said on standard error in any case.
+            let _ = self.open(settings);
+        }
+    }
+
     /// What was said lately, counted.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.all()

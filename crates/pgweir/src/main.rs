@@ -137,7 +137,7 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Option<Start>, ()> {
     {
         return fatal(&text);
     }
-    let mut config = reload::first(&options.config)?;
+    let mut config = reload::first(&options.config, log)?;
     let global = &mut config.global;
     if options.verbose > 0 {
         global.verbose = i32::from(options.verbose);
@@ -160,6 +160,7 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Option<Start>, ()> {
         _ => None,
     };
     if let Err(text) = look_around(options, &config, find_old(&config).is_some()) {
+        log.open_for_a_refusal(&config.global);
         return fatal(&text);
     }
     if options.daemon {

@@ -9,6 +9,7 @@ use pgweir_console::Notice;
 
 use crate::farewell::Farewell;
 use crate::janitor;
+use crate::log::Log;
 use crate::shared::{Shared, lock};
 use crate::tls::Tls;
 use crate::{pools, preflight};
@@ -17,7 +18,7 @@ use crate::{pools, preflight};
 ///
 /// # Errors
 /// It cannot be loaded; the log says why.
-pub(crate) fn first(file: &str) -> Result<Config, ()> {
+pub(crate) fn first(file: &str, log: &Log) -> Result<Config, ()> {
     let mut config = Config::new(file);
     let outcome = config.load(Phase::Start, &mut read);
     match outcome {
@@ -26,6 +27,8 @@ pub(crate) fn first(file: &str) -> Result<Config, ()> {
             Ok(config)
         }
         Err(error) => {
+            // What stands before an error counts.
+            log.open_for_a_refusal(&config.global);
             error.problems.iter().for_each(log_problem);
             tracing::error!(fatal = true, "cannot load config file");
             Err(())
