@@ -20,12 +20,14 @@ pub mod http;
 mod program;
 pub mod promql;
 pub mod raw;
+mod strait;
 mod tls_wire;
 
 pub use dns::NameServer;
 pub use http::Http;
 pub use program::{Ender, Program, Run, Running, finish, finish_within};
 pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
+pub use strait::Strait;
 pub use tls_wire::{Begin, TlsWire};
 
 /// The PostgreSQL that all tests of one program share, or nothing after saying why the test is skipped. Its guard

@@ -2,6 +2,8 @@
 //! and a login that fails takes nothing with it.
 
 use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
     process::Command,
     time::{Duration, Instant},
 };
@@ -1034,4 +1036,31 @@ fn own_name(pooler: &Pooler) -> String {
     }
     let output = command.output().expect("id exists");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn a_mounted_secret_that_is_replaced_is_read_again_by_itself() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let pooler = start(ini_with_secret(&tenant, "old").set("auth_type", "plain"));
+    assert_eq!(psql(&pooler, name, "old").as_deref(), Ok("1"));
+
+    // As Kubernetes does it: another folder, and a link that is renamed over the old one.
+    let dir = pooler.ini_path().parent().expect("a folder");
+    let (next, link) = (dir.join("next.txt"), dir.join("link"));
+    fs::write(&next, format!("\"{name}\" \"new\"\n")).expect("written");
+    fs::set_permissions(&next, fs::Permissions::from_mode(0o644)).expect("readable");
+    symlink(&next, &link).expect("a link");
+    fs::rename(&link, dir.join("userlist.txt")).expect("renamed");
+    let answer = eventually(
+        Duration::from_secs(5),
+        || psql(&pooler, name, "new"),
+        |answer| answer.as_deref() == Ok("1"),
+    );
+    assert_eq!(answer.as_deref(), Ok("1"));
+    assert_refused(
+        &psql(&pooler, name, "old"),
+        "password authentication failed",
+        "the old one",
+    );
 }

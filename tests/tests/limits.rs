@@ -7,8 +7,8 @@ use std::{
 };
 
 use pgweir_tests::{
-    Batch, Ini, Pooler, RawClient, Signal, Tenant, Watch, cancel, console, eventually, send_signal,
-    start, story,
+    Batch, Ini, Pooler, RawClient, Signal, Strait, Tenant, Watch, cancel, console, eventually,
+    send_signal, start, story,
 };
 
 /// Every cap there is, in every test of this file.
@@ -489,6 +489,63 @@ fn a_stopped_postgresql_is_not_flooded_when_it_goes_on() {
     }
     scene.serves_again();
     scene.ends_in_order();
+}
+
+#[test]
+fn where_packets_are_dropped_nothing_is_opened_beside_what_is_lost() {
+    let Some(tenant) = Tenant::new() else { return };
+    let strait = Strait::to(tenant.postgres.port());
+    let (name, port) = (&tenant.name, strait.port);
+    let target = format!("host=127.0.0.1 port={port} dbname={name}");
+    // So short that everything is given up while nothing passes.
+    let ini = capped(tenant.ini())
+        .database(name, &target)
+        .set("cancel_drain_timeout", 1)
+        .set("server_close_timeout", 1)
+        .set("server_connect_timeout", 1)
+        .set("query_wait_notify", 0);
+    let pooler = start(ini);
+    let watch = tenant.watch();
+    for _ in 0..2 {
+        let crowd = || -> Vec<RawClient> { (0..CLIENTS).map(|_| tenant.client(&pooler)).collect() };
+        let mut clients = crowd();
+        for client in &mut clients {
+            client.send(&Batch::new().query("select pg_sleep(20)"));
+        }
+        let running = format!(
+            "select count(*) from pg_stat_activity where usename = '{name}' and state = 'active'"
+        );
+        let mut root = tenant.root();
+        eventually(
+            Duration::from_secs(10),
+            || root.value(&running),
+            |count| count == "5",
+        );
+        strait.block(true);
+        drop(clients);
+        let mut others = crowd();
+        for client in &mut others {
+            client.send(&Batch::new().query("select 1"));
+        }
+        // What does not close is kept in the books.
+        let mut console = console(&pooler);
+        eventually(
+            Duration::from_secs(20),
+            || console.table("show quarantine").rows.len(),
+            |lost| *lost > 0,
+        );
+        strait.block(false);
+        for client in &mut others {
+            assert_eq!(story(&client.until_ready()), "T D(1) C(SELECT 1) Z(I)");
+        }
+    }
+    let seen = watch.end();
+    assert!(
+        seen.most <= CAP && seen.count >= 5,
+        "{seen:?}\n{}",
+        pooler.log()
+    );
+    assert!(!pooler.log().contains("the books do not balance"));
 }
 
 const PID: &str = "select pg_backend_pid()";
