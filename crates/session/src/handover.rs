@@ -73,7 +73,7 @@ pub struct ValuesState {
     pub requested: ParametersState,
 }
 
-/// [`Parameters`](crate::Parameters) by name; `None` is in doubt.
+/// [`Parameters`] by name; `None` is in doubt.
 pub type ParametersState = Vec<(String, Option<String>)>;
 
 impl Values {

@@ -1,6 +1,6 @@
 //! What a client leaves in a server's session, and how that is found out.
 //!
-//! A query is known to the pooler by its text and by what the server says of it. [`scan`] reads the
+//! A query is known to the pooler by its text and by what the server says of it. [`mod@scan`] reads the
 //! text: some statements cannot leave anything, some say what they leave, and of the others (all that
 //! can call a function, a trigger or a rule) nobody can know but the server. The server is asked
 //! ([`probe`]), and the answer is remembered for a while ([`memory`]), so that a statement that is run
