@@ -66,9 +66,8 @@ struct Mailbox {
     lets_go: bool,
     /// Nobody waits for the next mail any more: who brings it takes it back.
     returns_next: bool,
-    /// Orders are for one request: one that comes too late must not hit the next.
-    notice: Option<u32>,
-    canceled: Option<u32>,
+    /// Orders for somebody who waits.
+    wait: Option<WaitOrders>,
     /// Somebody wants to know what the client has asked of its server.
     inquired: bool,
     /// It holds a server in silence: what is to be done about it.
@@ -78,14 +77,36 @@ struct Mailbox {
     hold: Option<HoldAt>,
 }
 
+/// What a client that waits is to do. It is for one request: an order that comes too late must not
+/// hit the next one.
+#[derive(Clone, Copy, Debug, Default)]
+struct WaitOrders {
+    request: u32,
+    /// To tell its client that it waits.
+    notice: bool,
+    /// To stop waiting.
+    canceled: bool,
+}
+
 impl Mailbox {
+    /// The orders for a request, which replace those for an earlier one.
+    fn wait_orders(&mut self, request: u32) -> &mut WaitOrders {
+        let orders = self.wait.get_or_insert_default();
+        if orders.request != request {
+            *orders = WaitOrders {
+                request,
+                ..WaitOrders::default()
+            };
+        }
+        orders
+    }
+
     fn is_empty_but_for_hold(&self) -> bool {
         self.mail.is_none()
             && self.end.is_none()
             && !self.ends_at_rest
             && !self.lets_go
-            && self.notice.is_none()
-            && self.canceled.is_none()
+            && self.wait.is_none()
             && !self.inquired
             && self.silence.is_none()
     }
@@ -150,7 +171,7 @@ pub(crate) struct State {
     pub(crate) cut_short: Option<u32>,
     pub(crate) application_name: Arc<str>,
     /// Why a server stays with it between its transactions.
-    pub(crate) pin: Option<Pin>,
+    pub(crate) pin: Option<Box<Pin>>,
 }
 
 impl State {
@@ -330,14 +351,14 @@ impl Client {
     /// Tells the waiting task that its query is not wanted any more.
     pub(crate) fn cancel_wait(&self, request: u32) {
         let mut mailbox = self.mailbox();
-        mailbox.canceled = Some(request);
+        mailbox.wait_orders(request).canceled = true;
         self.ring(mailbox);
     }
 
     /// Tells the waiting task to tell its client that it waits.
     pub(crate) fn notify_wait(&self, request: u32) {
         let mut mailbox = self.mailbox();
-        mailbox.notice = Some(request);
+        mailbox.wait_orders(request).notice = true;
         self.ring(mailbox);
     }
 
@@ -457,12 +478,11 @@ impl Client {
     /// Whether the present request was canceled, and whether the client should be told that it waits.
     pub(crate) fn take_wait_orders(&self) -> (bool, bool) {
         let request = self.state().request;
-        self.take(|mailbox| {
-            (
-                mailbox.canceled.take() == Some(request),
-                mailbox.notice.take() == Some(request),
-            )
-        })
+        let orders = self.take(|mailbox| mailbox.wait.take());
+        match orders.filter(|orders| orders.request == request) {
+            Some(orders) => (orders.canceled, orders.notice),
+            None => (false, false),
+        }
     }
 
     fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {

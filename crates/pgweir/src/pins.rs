@@ -47,7 +47,7 @@ pub(crate) fn pin(
         }
         is_firm
     };
-    client.state().pin = Some(Pin { is_firm, ..pin });
+    client.state().pin = Some(Box::new(Pin { is_firm, ..pin }));
     // Who began to wait before the pin was entered has not seen it.
     if !is_firm && shared.pools().waiting(home.id) > 0 {
         unpin(home, client);
@@ -103,7 +103,7 @@ pub(crate) fn look_after(shared: &Shared) {
 fn call_home(shared: &Shared, home: &PoolHome, all: bool) {
     for client in &shared.clients {
         let state = client.state();
-        let (Some(_), Some(slot)) = (state.pin, state.link) else {
+        let (Some(_), Some(slot)) = (&state.pin, state.link) else {
             continue;
         };
         drop(state);

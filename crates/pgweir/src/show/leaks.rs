@@ -54,7 +54,7 @@ pub(super) fn pins(shared: &Shared) -> Vec<PinRow> {
         .iter()
         .filter_map(|client| {
             let state = client.state().clone();
-            let pin = state.pin?;
+            let pin = state.pin.as_deref().copied()?;
             let server = shared.server(state.link?)?;
             let who = holder(&client, &state, server.process_id(), "idle");
             Some(PinRow {
