@@ -4,6 +4,7 @@
 //! FATAL 08P01 and its text is PgBouncer's; in that of PostgreSQL severity and SQLSTATE say what
 //! drivers need to know: whether to retry, and whether the connection is still good.
 
+pub(crate) mod asides;
 mod cause;
 pub(crate) mod detail;
 

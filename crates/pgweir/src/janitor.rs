@@ -20,10 +20,6 @@ use crate::{
 /// PgBouncer's: three times per second.
 const PERIOD: Duration = Duration::from_micros(333_333);
 
-/// How long a query that was canceled may go on before its client is ended: one that reads a COPY
-/// from a silent client does not notice.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(3);
-
 /// Runs for as long as the process does.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(PERIOD);
@@ -89,7 +85,7 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             None => {}
             Some(Expiry::Query)
                 if config.global.error_codes == ErrorCodes::Postgres
-                    && cut_short(shared, &client, deadlines.query, now) => {}
+                    && cut_short(shared, &client, &deadlines, now) => {}
             Some(expiry) => {
                 client.end(Farewell::Expired(expiry));
                 continue;
@@ -117,7 +113,7 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
 fn cut_short(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
-    limit: Option<Duration>,
+    deadlines: &Deadlines,
     now: Instant,
 ) -> bool {
     let mut state = client.state();
@@ -125,10 +121,7 @@ fn cut_short(
     // Enough to tell one query of a client from another.
     let query = leaks::millis(client.connected_at, begun) as u32;
     match state.cut_short {
-        Some(cut) if cut == query => {
-            let lasts = now.saturating_duration_since(begun);
-            lasts < limit.unwrap_or_default() + CANCEL_PATIENCE
-        }
+        Some(cut) if cut == query => !deadlines.ignores_cancel(begun, now),
         _ => {
             state.cut_short = Some(query);
             drop(state);

@@ -78,7 +78,17 @@ pub enum Expiry {
     IdleTransaction,
 }
 
+/// How long a query that was canceled because of `query_timeout` may go on before its client is
+/// ended: one that reads a COPY from a silent client does not notice.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(3);
+
 impl Deadlines {
+    /// Whether a query that has been canceled because of its limit has gone on for too long after it.
+    pub fn ignores_cancel(&self, query_start: Instant, now: Instant) -> bool {
+        let lasts = now.saturating_duration_since(query_start);
+        lasts >= self.query.unwrap_or_default() + CANCEL_PATIENCE
+    }
+
     /// The limit that has passed at `now`, if any.
     pub fn expired(&self, clocks: &Clocks, now: Instant) -> Option<Expiry> {
         let over = |start: Instant, limit: Option<Duration>| {
@@ -153,6 +163,17 @@ mod tests {
         assert_eq!(expired(Phase::Idle, limits, SECOND), None);
         assert_eq!(expired(Phase::Idle, limits, 2 * SECOND), Some(Expiry::Idle));
         assert_eq!(expired(Phase::Active, limits, 2 * SECOND), None);
+    }
+
+    #[test]
+    fn a_canceled_query_has_a_little_more_time() {
+        let limits = Deadlines {
+            query: Some(SECOND),
+            ..Deadlines::default()
+        };
+        let start = Instant::now();
+        assert!(!limits.ignores_cancel(start, start + 2 * SECOND));
+        assert!(limits.ignores_cancel(start, start + SECOND + CANCEL_PATIENCE));
     }
 
     #[test]

@@ -9,12 +9,11 @@ use std::time::Instant;
 use bytes::BytesMut;
 use pgweir_session::residue::Probe;
 use pgweir_session::{Kinds, Phase, Settled};
-use pgweir_wire::{Severity, SqlState};
 
 use super::leased::Held;
 use super::preparing::{fit, refit};
 use super::{Place, Session};
-use crate::farewell::Answer;
+use crate::farewell::asides;
 use crate::pins::{self, Pin};
 use crate::reset;
 use crate::server::Stage;
@@ -180,21 +179,7 @@ impl Session {
         let tracked = &self.shared.tracked;
         held.server.work.stage = fit(&self.client, &mut self.side, tracked, &mut held.server);
         tracing::info!(peer = %self.client, "parameters set in a session are lost: {reason}");
-        let text = "parameters that were set in the session are lost".to_owned();
-        self.warn(text, reason.to_owned());
-    }
-
-    fn warn(&mut self, text: String, detail: String) {
-        let mut out = BytesMut::new();
-        Answer {
-            severity: Severity::Warning,
-            code: SqlState::WARNING,
-            text: text.into(),
-            detail: Some(detail),
-            hint: None,
-        }
-        .write(&mut out);
-        self.line.queue(&out);
+        self.tell(&asides::parameters_lost(reason));
     }
 
     /// The server goes back to its pool without what the client has left there, and the client is
@@ -205,8 +190,7 @@ impl Session {
         };
         held.server.work.tally.state_loss_count += 1;
         tracing::info!(peer = %self.client, "session state is taken back: {what}");
-        let text = format!("session state ends with the transaction: {what}");
-        self.warn(text, why.to_owned());
+        self.tell(&asides::state_taken_back(what, why));
         self.client.has_let_go();
         self.release(now);
     }

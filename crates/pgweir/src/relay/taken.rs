@@ -8,12 +8,12 @@ use std::time::Instant;
 use pgweir_net::Input;
 use pgweir_session::taken::{Next, next};
 use pgweir_session::{Phase, Violation};
-use pgweir_wire::{Severity, SqlState, TransactionStatus};
+use pgweir_wire::TransactionStatus;
 
 use super::leased::Held;
 use super::{Desk, Place, Session};
 use crate::client::EndSilence;
-use crate::farewell::{Answer, Farewell};
+use crate::farewell::{Farewell, asides};
 use crate::{events, reset};
 
 /// What a client knows of the end of its transaction.
@@ -42,10 +42,7 @@ impl Session {
             return;
         }
         match how {
-            EndSilence::Notice => self.send_notice(
-                "this transaction has been idle for longer than leak_after",
-                Some("Others may be waiting for its server: COMMIT or ROLLBACK."),
-            ),
+            EndSilence::Notice => self.tell(&asides::silent_too_long()),
             EndSilence::Rollback => self.take_transaction(),
         }
     }
@@ -101,39 +98,17 @@ impl Session {
             }
             (Next::Commit, Taken::Untold) => {
                 self.line.put_back(input, &desk.scratch);
-                self.skip_batch_in(TransactionStatus::Idle, &rolled_back());
+                self.skip_batch_in(TransactionStatus::Idle, &asides::rolled_back());
             }
             (Next::Other, _) => {
                 self.line.put_back(input, &desk.scratch);
                 let answer = match taken {
-                    Taken::Untold => rolled_back(),
-                    Taken::Told => still_failed(),
+                    Taken::Untold => asides::rolled_back(),
+                    Taken::Told => asides::still_failed(),
                 };
                 self.skip_batch_in(TransactionStatus::Failed, &answer);
             }
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-fn rolled_back() -> Answer {
-    Answer {
-        severity: Severity::Error,
-        code: SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-        text: "the transaction was rolled back because it was idle (leak_action)".into(),
-        detail: Some("Nothing of this request has been run.".into()),
-        hint: Some("Retry the transaction as a whole, and do nothing slow in it.".into()),
-    }
-}
-
-/// PostgreSQL's own words.
-fn still_failed() -> Answer {
-    Answer {
-        severity: Severity::Error,
-        code: SqlState::IN_FAILED_SQL_TRANSACTION,
-        text: "current transaction is aborted, commands ignored until end of transaction block"
-            .into(),
-        detail: None,
-        hint: None,
     }
 }

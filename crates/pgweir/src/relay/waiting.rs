@@ -8,12 +8,12 @@ use bytes::BytesMut;
 use pgweir_net::Input;
 use pgweir_pool::{Actions, Checkout, Ticket};
 use pgweir_session::{Phase, SkipBatch, Skipped, Violation, Wish, wish};
-use pgweir_wire::{FrameError, Severity, SqlState, TransactionStatus, backend};
+use pgweir_wire::{FrameError, Severity, TransactionStatus, backend};
 
 use super::taken::Taken;
 use super::{Desk, Place, Session, error_codes};
 use crate::client::{Lease, Mail};
-use crate::farewell::{Answer, Farewell};
+use crate::farewell::{Answer, Farewell, asides};
 use crate::{events, pins, pools};
 
 /// Bytes that a waiting client may send ahead before it is no longer read.
@@ -161,13 +161,7 @@ impl Session {
     }
 
     pub(super) fn answer_canceled(&mut self) {
-        self.skip_batch(&Answer {
-            severity: Severity::Error,
-            code: SqlState::QUERY_CANCELED,
-            text: "canceling statement due to user request".into(),
-            detail: Some("It was waiting for a server and has not been run.".into()),
-            hint: None,
-        });
+        self.skip_batch(&asides::canceled_while_waiting());
     }
 
     /// An order to end has come. A client that only waits may keep its connection.
@@ -269,23 +263,13 @@ impl Session {
 
     /// `query_wait_notify`
     fn tell_waiting(&mut self) {
-        self.send_notice(
-            "No server connection available in postgres backend, client being queued",
-            None,
-        );
+        self.tell(&asides::queued());
     }
 
     /// Tells the client something that no reply belongs to.
-    pub(super) fn send_notice(&mut self, text: &'static str, hint: Option<&str>) {
+    pub(super) fn tell(&mut self, aside: &Answer) {
         let mut out = BytesMut::new();
-        Answer {
-            severity: Severity::Notice,
-            code: SqlState::SUCCESSFUL_COMPLETION,
-            text: text.into(),
-            detail: None,
-            hint: hint.map(str::to_owned),
-        }
-        .write(&mut out);
+        aside.write(&mut out);
         self.line.queue(&out);
     }
 }

@@ -1,0 +1,76 @@
+//! What a client is told whose connection goes on, beyond refusals: the same in both dialects.
+
+use std::borrow::Cow;
+
+use pgweir_wire::{Severity, SqlState};
+
+use super::Answer;
+
+fn answer(severity: Severity, code: SqlState, text: impl Into<Cow<'static, str>>) -> Answer {
+    Answer {
+        severity,
+        code,
+        text: text.into(),
+        detail: None,
+        hint: None,
+    }
+}
+
+/// `query_wait_notify`, in PgBouncer's words.
+pub(crate) fn queued() -> Answer {
+    let text = "No server connection available in postgres backend, client being queued";
+    answer(Severity::Notice, SqlState::SUCCESSFUL_COMPLETION, text)
+}
+
+/// A cancel has reached a query that waits, in PostgreSQL's words.
+pub(crate) fn canceled_while_waiting() -> Answer {
+    let text = "canceling statement due to user request";
+    Answer {
+        detail: Some("It was waiting for a server and has not been run.".to_owned()),
+        ..answer(Severity::Error, SqlState::QUERY_CANCELED, text)
+    }
+}
+
+/// `leak_action = notice`
+pub(crate) fn silent_too_long() -> Answer {
+    let text = "this transaction has been idle for longer than leak_after";
+    Answer {
+        hint: Some("Others may be waiting for its server: COMMIT or ROLLBACK.".to_owned()),
+        ..answer(Severity::Notice, SqlState::SUCCESSFUL_COMPLETION, text)
+    }
+}
+
+/// `leak_action = rollback`, when the client goes on.
+pub(crate) fn rolled_back() -> Answer {
+    let code = SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT;
+    let text = "the transaction was rolled back because it was idle (leak_action)";
+    Answer {
+        detail: Some("Nothing of this request has been run.".to_owned()),
+        hint: Some("Retry the transaction as a whole, and do nothing slow in it.".to_owned()),
+        ..answer(Severity::Error, code, text)
+    }
+}
+
+/// The same, when it goes on and on; in PostgreSQL's words.
+pub(crate) fn still_failed() -> Answer {
+    let text = "current transaction is aborted, commands ignored until end of transaction block";
+    answer(Severity::Error, SqlState::IN_FAILED_SQL_TRANSACTION, text)
+}
+
+/// What the client had set is not there any more.
+pub(crate) fn parameters_lost(reason: &str) -> Answer {
+    let text = "parameters that were set in the session are lost";
+    Answer {
+        detail: Some(reason.to_owned()),
+        ..answer(Severity::Warning, SqlState::WARNING, text)
+    }
+}
+
+/// What bound a server to the client has been taken back.
+pub(crate) fn state_taken_back(what: impl std::fmt::Display, why: &str) -> Answer {
+    let text = format!("session state ends with the transaction: {what}");
+    Answer {
+        detail: Some(why.to_owned()),
+        ..answer(Severity::Warning, SqlState::WARNING, text)
+    }
+}
