@@ -394,18 +394,23 @@ fn databases_of_one_user_share_the_limit_of_the_user() {
     assert!(seen.most <= 3, "{seen:?}");
 }
 
-#[test]
-fn users_of_one_database_share_the_limit_of_the_database() {
-    let Some(tenant) = Tenant::new() else { return };
+/// Five users of one database that may have four servers.
+fn five_users_on_four_servers(tenant: &Tenant) -> (Vec<String>, Pooler) {
     let users: Vec<String> = (0..5).map(|n| format!("{}_{n}", tenant.name)).collect();
-    let mut root = tenant.root();
     let mut userlist = "\"postgres\" \"\"\n".to_owned();
     for user in &users {
-        root.rows(&format!("create role {user} login"));
+        tenant.root().rows(&format!("create role {user} login"));
         userlist += &format!("\"{user}\" \"\"\n");
     }
     let ini = tenant.ini().set("max_db_connections", 4);
-    let pooler = start(ini.file("userlist.txt", &userlist));
+    (users, start(ini.file("userlist.txt", &userlist)))
+}
+
+#[test]
+fn users_of_one_database_share_the_limit_of_the_database() {
+    let Some(tenant) = Tenant::new() else { return };
+    let (users, pooler) = five_users_on_four_servers(&tenant);
+    let mut root = tenant.root();
 
     let workers: Vec<_> = users
         .iter()
@@ -438,15 +443,8 @@ fn users_of_one_database_share_the_limit_of_the_database() {
 #[test]
 fn a_shared_limit_is_used_up_to_the_end() {
     let Some(tenant) = Tenant::new() else { return };
-    let users: Vec<String> = (0..5).map(|n| format!("{}_{n}", tenant.name)).collect();
+    let (users, pooler) = five_users_on_four_servers(&tenant);
     let mut root = tenant.root();
-    let mut userlist = "\"postgres\" \"\"\n".to_owned();
-    for user in &users {
-        root.rows(&format!("create role {user} login"));
-        userlist += &format!("\"{user}\" \"\"\n");
-    }
-    let ini = tenant.ini().set("max_db_connections", 4);
-    let pooler = start(ini.file("userlist.txt", &userlist));
     let count = format!(
         "select count(*) from pg_stat_activity where datname = '{}' and usename <> 'postgres'",
         tenant.name
