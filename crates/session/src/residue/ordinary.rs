@@ -179,7 +179,9 @@ pub(super) fn scan(text: &[u8]) -> Option<Scan> {
                 if !text.get(at).is_some_and(u8::is_ascii_digit) {
                     return None;
                 }
-                while text.get(at).is_some_and(u8::is_ascii_digit) {
+                while let Some(&byte) = text.get(at)
+                    && matches!(CLASSES[usize::from(byte)], Class::Letter | Class::Digit)
+                {
                     at += 1;
                 }
                 if text.get(at) == Some(&b'$') {
@@ -270,6 +272,15 @@ mod tests {
             "END; select 1",
         ] {
             assert!(scan(sql.as_bytes()).is_some(), "{sql}");
+        }
+    }
+
+    /// Numbers and parameters reach as far in the one half as in the other.
+    #[test]
+    fn letters_behind_digits_belong_to_them() {
+        for sql in ["select $1select", "select 1select", "select 'a'$1f(1)"] {
+            let fast = scan(sql.as_bytes()).expect("ordinary");
+            assert_eq!(fast, scan_slowly(sql.as_bytes()), "{sql}");
         }
     }
 
