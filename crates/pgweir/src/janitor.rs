@@ -14,7 +14,8 @@ use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{
-    cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples, survey,
+    backends, cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples,
+    survey,
 };
 
 /// PgBouncer's: three times per second.
@@ -38,6 +39,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             keep_pools(&shared, now);
             pins::look_after(&shared);
             survey::refresh(&shared, now);
+            backends::refresh(&shared, now);
             let populations = consumers::look(&shared, now);
             leaks::look(&shared, &mut watch, &populations, now);
         }

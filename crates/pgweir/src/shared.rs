@@ -18,6 +18,7 @@ use pgweir_stats::{History, Latencies, Norms, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::backends::Backends;
 use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::{AuthFiles, DerivedKeys};
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) census: Mutex<Census>,
     /// What PostgreSQL says of its own limits.
     pub(crate) facts: Mutex<Facts>,
+    /// Whose PostgreSQL's connections are.
+    pub(crate) backends: Mutex<Backends>,
     /// Who is suspected of a leak.
     pub(crate) leaks: Mutex<leaks::All>,
     /// Who uses how much.
@@ -376,6 +379,7 @@ impl Shared {
             diaries: Mutex::default(),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
+            backends: Mutex::default(),
             leaks: Mutex::default(),
             consumers: Mutex::default(),
             samples: Mutex::default(),

@@ -109,6 +109,8 @@ metrics! {
         "PostgreSQL's max_connections.";
     PG_HEADROOM: Gauge, "pgweir_pg_headroom", HOST,
         "Connections that PostgreSQL had to spare for ordinary users when it was asked.";
+    PG_BACKENDS: Gauge, "pgweir_pg_backends", &["host", "whose"],
+        "PostgreSQL's connections when the books were compared with it: own, ghost, orphan, unclaimed, foreign. SHOW BACKENDS names them.";
     PG_ASKED: Gauge, "pgweir_pg_asked_seconds", HOST,
         "How long ago PostgreSQL was asked.";
     LEAK_SUSPECTS: Gauge, "pgweir_leak_suspects", &["stage"],
