@@ -15,8 +15,8 @@ const LEN_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Familiar {
     texts: Vec<Text>,
-    /// Where the next text is looked for first: a transaction repeats its statements in their order.
-    next: usize,
+    /// The text that came last.
+    last: usize,
     oldest: usize,
 }
 
@@ -26,6 +26,8 @@ struct Text {
     print: u64,
     draws: bool,
     calls: u128,
+    /// What followed it last time: a transaction repeats its statements in their order.
+    followed_by: usize,
 }
 
 impl Familiar {
@@ -37,23 +39,26 @@ impl Familiar {
 
     #[inline]
     fn recall(&mut self, text: &[u8]) -> Option<Scan> {
-        let order = (self.next..self.texts.len()).chain(0..self.next);
-        for index in order {
-            let known = &self.texts[index];
-            if differ_in_numbers_only(&known.text, text) {
-                self.next = match index + 1 {
-                    end if end == self.texts.len() => 0,
-                    next => next,
-                };
-                return Some(Scan {
-                    print: known.print,
-                    draws: known.draws,
-                    calls: known.calls,
-                    ..Scan::default()
-                });
-            }
-        }
-        None
+        let like = |known: &Text| differ_in_numbers_only(&known.text, text);
+        let expected = self.texts.get(self.last)?.followed_by;
+        let index = match like(&self.texts[expected]) {
+            true => expected,
+            false => self.texts.iter().position(like)?,
+        };
+        self.follow(index);
+        let known = &self.texts[index];
+        Some(Scan {
+            print: known.print,
+            draws: known.draws,
+            calls: known.calls,
+            ..Scan::default()
+        })
+    }
+
+    #[inline]
+    fn follow(&mut self, index: usize) {
+        self.texts[self.last].followed_by = index;
+        self.last = index;
     }
 
     fn learn(&mut self, text: &[u8]) -> Scan {
@@ -71,6 +76,7 @@ impl Familiar {
         place.text.clear();
         place.text.extend_from_slice(text);
         (place.print, place.draws, place.calls) = (scan.print, scan.draws, scan.calls);
+        self.follow(self.oldest);
         self.oldest = (self.oldest + 1) % TEXTS_MAX;
         scan
     }
@@ -86,32 +92,49 @@ fn differ_in_numbers_only(known: &[u8], text: &[u8]) -> bool {
         if same == known.len() && same == text.len() {
             return true;
         }
-        let begun = digits(known[..same].iter().rev());
-        let (old, new) = (digits(known[same..].iter()), digits(text[same..].iter()));
+        let (old, new) = (digits(&known[same..]), digits(&text[same..]));
+        if old + new == 0 {
+            return false;
+        }
+        let begun = known[..same]
+            .iter()
+            .rev()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         let both_have_digits = begun > 0 || (old > 0 && new > 0);
-        let same_place = old > 0 || new > 0;
-        let is_number =
-            |before: &u8| !(before.is_ascii_alphabetic() || matches!(before, b'_' | 0x80..));
-        let before = same.checked_sub(begun + 1).map(|at| &known[at]);
-        if !(both_have_digits && same_place && before.is_some_and(is_number)) {
+        let before = same.checked_sub(begun + 1).map(|at| known[at]);
+        if !both_have_digits || before.is_none_or(is_word) {
             return false;
         }
         (known, text) = (&known[same + old..], &text[same + new..]);
     }
 }
 
-fn digits<'a>(bytes: impl Iterator<Item = &'a u8>) -> usize {
-    bytes.take_while(|byte| byte.is_ascii_digit()).count()
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || matches!(byte, b'_' | 0x80..)
+}
+
+#[inline]
+fn digits(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count()
 }
 
 /// How many bytes at the beginning are the same.
 #[inline]
 fn common_prefix(one: &[u8], other: &[u8]) -> usize {
     let (ones, others) = (one.as_chunks::<8>().0, other.as_chunks::<8>().0);
-    let chunks = ones.iter().zip(others);
-    let whole = 8 * chunks.take_while(|(one, other)| one == other).count();
-    let bytes = one[whole..].iter().zip(&other[whole..]);
-    whole + bytes.take_while(|(one, other)| one == other).count()
+    for (index, (one, other)) in ones.iter().zip(others).enumerate() {
+        let differ = u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other);
+        if differ != 0 {
+            return 8 * index + (differ.trailing_zeros() / 8) as usize;
+        }
+    }
+    let at = 8 * ones.len().min(others.len());
+    let rest = one[at..].iter().zip(&other[at..]);
+    at + rest.take_while(|(one, other)| one == other).count()
 }
 
 #[cfg(test)]
