@@ -21,6 +21,7 @@ pub mod growth;
 mod inherit;
 pub mod leak;
 mod lease;
+mod line;
 mod maintain;
 mod pool;
 mod pools;
