@@ -77,7 +77,7 @@ struct Mailbox {
     /// Somebody wants to know what the client has asked of its server.
     inquired: bool,
     /// It is a leak suspect: what is to be done about it.
-    remedy: Option<Remedy>,
+    remedy: Option<Box<Remedy>>,
     spoken: Option<Box<SpokenWords>>,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
@@ -345,13 +345,13 @@ impl Client {
     /// Tells the task what is to be done about its client, which is a leak suspect.
     pub(crate) fn remedy(&self, how: Remedy) {
         let mut mailbox = self.mailbox();
-        mailbox.remedy = Some(how);
+        mailbox.remedy = Some(Box::new(how));
         self.ring(mailbox);
     }
 
     /// What is to be done about the client as a leak suspect, if anything.
     pub(crate) fn take_remedy(&self) -> Option<Remedy> {
-        self.take(|mailbox| mailbox.remedy.take())
+        self.take(|mailbox| mailbox.remedy.take()).map(|how| *how)
     }
 
     /// Tells the waiting task that its query is not wanted any more.
