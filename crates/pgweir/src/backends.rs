@@ -99,7 +99,8 @@ pub(crate) fn refresh(shared: &Arc<Shared>, now: Instant) {
     };
     let mut backends = lock(&shared.backends);
     let age = |at: Instant| now.saturating_duration_since(at);
-    let is_due = backends.asked_at.is_none_or(|at| age(at) >= period);
+    // At the start there is nothing yet that could disagree.
+    let is_due = age(backends.asked_at.unwrap_or(shared.started_at)) >= period;
     if backends.is_asking || !is_due {
         return;
     }

@@ -76,11 +76,19 @@ struct Mailbox {
     wait: Option<WaitOrders>,
     /// Somebody wants to know what the client has asked of its server.
     inquired: bool,
-    /// It is a leak suspect: what is to be done about it.
-    remedy: Option<Box<Remedy>>,
-    spoken: Option<Box<SpokenWords>>,
+    /// It may be a leak suspect. Kept apart, because that is rare.
+    suspect: Option<Box<SuspectMail>>,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
+}
+
+/// Between a client's task and whoever suspects it of a leak.
+#[derive(Debug, Default)]
+struct SuspectMail {
+    /// What is to be done about it.
+    remedy: Option<Remedy>,
+    /// What the task has been asked.
+    spoken: Option<Box<SpokenWords>>,
 }
 
 /// What a client that waits is to do. It is for one request: an order that comes too late must not
@@ -114,7 +122,10 @@ impl Mailbox {
             && !self.lets_go
             && self.wait.is_none()
             && !self.inquired
-            && self.remedy.is_none()
+            && self
+                .suspect
+                .as_ref()
+                .is_none_or(|mail| mail.remedy.is_none())
     }
 }
 
@@ -345,13 +356,13 @@ impl Client {
     /// Tells the task what is to be done about its client, which is a leak suspect.
     pub(crate) fn remedy(&self, how: Remedy) {
         let mut mailbox = self.mailbox();
-        mailbox.remedy = Some(Box::new(how));
+        mailbox.suspect.get_or_insert_default().remedy = Some(how);
         self.ring(mailbox);
     }
 
     /// What is to be done about the client as a leak suspect, if anything.
     pub(crate) fn take_remedy(&self) -> Option<Remedy> {
-        self.take(|mailbox| mailbox.remedy.take()).map(|how| *how)
+        self.take(|mailbox| mailbox.suspect.as_mut()?.remedy.take())
     }
 
     /// Tells the waiting task that its query is not wanted any more.
@@ -456,12 +467,17 @@ impl Client {
 
     /// The answer.
     pub(crate) fn answer_inquiry(&self, spoken: SpokenWords) {
-        self.mailbox().spoken = Some(Box::new(spoken));
+        let mut mailbox = self.mailbox();
+        mailbox.suspect.get_or_insert_default().spoken = Some(Box::new(spoken));
     }
 
     /// The answer, once it is there.
     pub(crate) fn take_spoken(&self) -> Option<Box<SpokenWords>> {
-        self.mailbox().spoken.take()
+        let mut mailbox = self.mailbox();
+        let mut mail = mailbox.suspect.take()?;
+        let spoken = mail.spoken.take();
+        mailbox.suspect = mail.remedy.is_some().then_some(mail);
+        spoken
     }
 
     /// Whether there may be something in the mailbox. Cheap enough to ask at every turn.
