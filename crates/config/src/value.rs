@@ -277,6 +277,12 @@ impl List {
         self.iter().any(|listed| listed == word)
     }
 
+    /// Whether `name` stands in the list: a word, or all that stands between two commas, because names may have blanks.
+    pub fn names(&self, name: &str) -> bool {
+        let mut between_commas = self.0.split(',').map(str::trim);
+        !name.is_empty() && (self.contains(name) || between_commas.any(|listed| listed == name))
+    }
+
     /// Whether no word stands in the list.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
@@ -433,6 +439,11 @@ mod tests {
 
     #[test]
     fn lists_keep_their_text_and_divide_at_commas_and_blanks() {
+        let list = List::parse("a b, PostgreSQL JDBC Driver,c").expect("a list");
+        for name in ["a", "b", "PostgreSQL JDBC Driver", "c"] {
+            assert!(list.names(name), "{name}");
+        }
+        assert!(!list.names("") && !list.names("d"));
         let list = List::parse(" search_path, intervalstyle").expect("a list");
         assert_eq!(
             list.iter().collect::<Vec<_>>(),
