@@ -268,9 +268,9 @@ declare_keys! {
         query_wait_target: Seconds = "0", AtOnce, native "0";
         /// Which databases must work for /readyz to say so: one, all, or none at all.
         ready_policy: ReadyPolicy = "any", AtOnce, native "any";
-        /// Ask PostgreSQL for its backends on a connection of the pooler's own where no server is idle; one at a time, counted.
+        /// Open a connection, which counts, to ask PostgreSQL for its backends where no server is idle.
         reconcile_control: bool = "0", AtOnce, native "0";
-        /// Seconds between two times that PostgreSQL is asked whose its connections are, on an idle server; 0 is never.
+        /// Seconds after which PostgreSQL is asked again whose its connections are, on an idle server; 0 is never.
         reconcile_period: Seconds = "60", AtOnce, native "60";
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
