@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ pub struct Strait {
     /// Where the pooler finds PostgreSQL.
     pub port: u16,
     blocked: Arc<AtomicBool>,
+    /// Connections with a smaller number are at a standstill for good.
+    open_from: Arc<AtomicU64>,
+    next: Arc<AtomicU64>,
 }
 
 impl Strait {
@@ -26,15 +29,23 @@ impl Strait {
         let here = listener.local_addr().expect("it is bound").port();
         let blocked = Arc::new(AtomicBool::new(false));
         let open = Arc::clone(&blocked);
+        let (open_from, next) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (from, numbers) = (Arc::clone(&open_from), Arc::clone(&next));
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
-                let blocked = Arc::clone(&open);
-                thread::spawn(move || join(near, port, &blocked));
+                let gate = Gate {
+                    blocked: Arc::clone(&open),
+                    open_from: Arc::clone(&from),
+                    number: numbers.fetch_add(1, Ordering::SeqCst),
+                };
+                thread::spawn(move || join(near, port, &gate));
             }
         });
         Self {
             port: here,
             blocked,
+            open_from,
+            next,
         }
     }
 
@@ -42,16 +53,35 @@ impl Strait {
     pub fn block(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::SeqCst);
     }
-}
 
-fn wait(blocked: &AtomicBool) {
-    while blocked.load(Ordering::SeqCst) {
-        thread::sleep(Duration::from_millis(5));
+    /// From now on nothing passes on the connections that there are, not even their end; new ones are none the worse.
+    pub fn cut_off(&self) {
+        let all = self.next.load(Ordering::SeqCst);
+        self.open_from.store(all, Ordering::SeqCst);
     }
 }
 
-fn join(near: TcpStream, port: u16, blocked: &AtomicBool) {
-    wait(blocked);
+/// Whether a connection may go on.
+struct Gate {
+    blocked: Arc<AtomicBool>,
+    open_from: Arc<AtomicU64>,
+    number: u64,
+}
+
+impl Gate {
+    fn wait(&self) {
+        let is_shut = || {
+            let is_cut_off = self.number < self.open_from.load(Ordering::SeqCst);
+            is_cut_off || self.blocked.load(Ordering::SeqCst)
+        };
+        while is_shut() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn join(near: TcpStream, port: u16, gate: &Gate) {
+    gate.wait();
     let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else {
         return;
     };
@@ -61,18 +91,18 @@ fn join(near: TcpStream, port: u16, blocked: &AtomicBool) {
         return;
     };
     thread::scope(|scope| {
-        scope.spawn(|| pass(a, b, blocked));
-        scope.spawn(|| pass(c, d, blocked));
+        scope.spawn(|| pass(a, b, gate));
+        scope.spawn(|| pass(c, d, gate));
     });
 }
 
 /// One direction, up to its end.
-fn pass(mut from: TcpStream, mut to: TcpStream, blocked: &AtomicBool) {
+fn pass(mut from: TcpStream, mut to: TcpStream, gate: &Gate) {
     let mut buffer = [0; 16 * 1024];
     loop {
-        wait(blocked);
+        gate.wait();
         let read = from.read(&mut buffer);
-        wait(blocked);
+        gate.wait();
         match read {
             Ok(0) | Err(_) => {
                 let _ = to.shutdown(Shutdown::Write);
