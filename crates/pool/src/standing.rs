@@ -110,8 +110,11 @@ impl<S, W: Clone> Pools<S, W> {
         }
         let login = pool.scopes.login.as_slice();
         let mut scopes = pool.scopes.servers.iter().chain(login);
-        match scopes.find(|scope| self.budget.gauge(scope).is_full()) {
-            Some(full) => Bound::Shared(full.clone(), self.budget.gauge(full)),
+        if let Some(full) = scopes.find(|scope| self.budget.gauge(scope).is_full()) {
+            return Bound::Shared(full.clone(), self.budget.gauge(full));
+        }
+        match &pool.retry.failure {
+            Some(failure) => Bound::Failing(failure.clone()),
             None => Bound::Login,
         }
     }
