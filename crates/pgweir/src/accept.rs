@@ -170,23 +170,32 @@ fn is_out_of_files(error: &io::Error) -> bool {
 }
 
 /// Tells one client that no file is left for it, in the place of the spare one. In PgBouncer's dialect
-/// it waits at the door, as it does there. Whether somebody was told.
+/// it waits at the door, as it does there. Whether somebody was taken from the door.
 async fn refuse(shared: &Arc<Shared>, listener: &Listener, spare: &mut Option<File>) -> bool {
     if shared.config().global.error_codes == ErrorCodes::Pgbouncer {
         return false;
     }
     drop(spare.take());
     let accepted = timeout(REFUSAL_PATIENCE, listener.accept()).await;
-    let refused = if let Ok(Ok((stream, address))) = accepted {
-        let client = Client::on(shared.next_id(), &stream, address, Instant::now());
-        let farewell = Farewell::OutOfFiles;
-        serve::turn_away(Arc::clone(shared), Arc::new(client), stream, farewell).await;
-        true
-    } else {
-        false
-    };
     *spare = self::spare();
-    refused
+    let Ok(Ok((stream, address))) = accepted else {
+        return false;
+    };
+    if spare.is_some() {
+        // Another file has come free meanwhile.
+        tokio::spawn(serve::serve(Arc::clone(shared), stream, address));
+        return true;
+    }
+    let client = Client::on(shared.next_id(), &stream, address, Instant::now());
+    serve::turn_away(
+        Arc::clone(shared),
+        Arc::new(client),
+        stream,
+        Farewell::OutOfFiles,
+    )
+    .await;
+    *spare = self::spare();
+    true
 }
 
 /// A socket that has been handed over, or may have been, lives on in another process: its file stays.
