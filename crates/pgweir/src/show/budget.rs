@@ -41,7 +41,7 @@ impl Bounds {
         let now = Instant::now();
         let pools = shared.pools();
         let mut bounds = Self {
-            scopes: HashMap::new(),
+            scopes: pools.held_back(),
             pools: HashMap::new(),
         };
         for view in pools.view().iter().filter(|view| view.idle == 0) {
