@@ -55,13 +55,16 @@ fn backends_that_stand_still_are_counted_until_they_are_gone() {
         for client in &mut others {
             client.send(&Batch::new().query("select 1"));
         }
+        // Long enough for everything to be given up.
+        thread::sleep(Duration::from_secs(3));
+        let now = scene.tenant.backends();
+        assert!(now <= CAP, "{now} connections");
         let mut console = console(&scene.pooler);
         eventually(
             Duration::from_secs(20),
             || console.table("show quarantine").rows.len(),
             |lost| *lost == CAP as usize,
         );
-        thread::sleep(Duration::from_millis(500));
         drop(stopped);
         for client in &mut others {
             assert_eq!(story(&client.until_ready()), "T D(1) C(SELECT 1) Z(I)");

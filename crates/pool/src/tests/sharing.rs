@@ -126,25 +126,34 @@ fn two_pools_that_alternate_do_not_log_in_all_the_time() {
 
 #[test]
 fn a_permit_that_comes_free_goes_to_who_has_had_least() {
-    let mut world = World::new();
-    world.limit_database("p", 2);
-    let [a, b, c] = ["a", "b", "c"].map(|user| world.pool("p", user, limits(20)));
-    world.ask(a);
-    let leaving = world.ask(c);
-    world.settle();
-    // One pool has a server and waits for another; the other one, which came later, has none.
-    let greedy = world.ask(a);
-    let poor = world.ask(b);
-    for _ in 0..10 {
-        world.now += SECOND / 3;
-        world.tick();
+    for greedy_first in [true, false] {
+        let mut world = World::new();
+        world.limit_database("p", 2);
+        let [a, b, c] = ["a", "b", "c"].map(|user| world.pool("p", user, limits(20)));
+        world.ask(a);
+        let leaving = world.ask(c);
+        world.settle();
+        // One pool has a server and waits for another; the other one has none.
+        let mut ask = [a, b];
+        if !greedy_first {
+            ask.reverse();
+        }
+        let mut asked = ask.map(|pool| world.ask(pool));
+        if !greedy_first {
+            asked.reverse();
+        }
+        let [greedy, poor] = asked;
+        for _ in 0..10 {
+            world.now += SECOND / 3;
+            world.tick();
+        }
+        let (slot, _) = world.leased.remove(&leaving).expect("it was served");
+        world.pools.closing(slot, world.now);
+        world.closing.push(slot);
+        world.settle();
+        assert!(world.leased.contains_key(&poor), "{greedy_first}");
+        assert!(!world.leased.contains_key(&greedy), "{greedy_first}");
     }
-    let (slot, _) = world.leased.remove(&leaving).expect("it was served");
-    world.pools.closing(slot, world.now);
-    world.closing.push(slot);
-    world.settle();
-    assert!(world.leased.contains_key(&poor));
-    assert!(!world.leased.contains_key(&greedy));
 }
 
 /// A crowd holds every server for long; one client of another pool wants one for a moment, now and then.
