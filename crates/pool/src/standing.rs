@@ -122,14 +122,13 @@ impl<S, W: Clone> Pools<S, W> {
             return Bound::PoolSize { used, limit };
         }
         // A login that is under way will serve somebody before any limit is asked again.
-        if pool.counts.of(SlotState::Opening) > pool.waiting.len() as u32 {
-            return Bound::Login;
-        }
+        let is_opening = pool.counts.of(SlotState::Opening) > pool.waiting.len() as u32;
         let login = pool.scopes.login.as_slice();
         let mut scopes = pool.scopes.servers.iter().chain(login);
-        if let Some(full) = scopes.find(|scope| self.budget.gauge(scope).is_full()) {
+        if !is_opening && let Some(full) = scopes.find(|scope| self.budget.gauge(scope).is_full()) {
             return Bound::Shared(full.clone(), self.budget.gauge(full));
         }
+        // After a failure nobody knows whether it will.
         match &pool.retry.failure {
             Some(failure) => Bound::Failing(failure.clone()),
             None => Bound::Login,
