@@ -150,6 +150,18 @@ fn a_permit_that_comes_free_goes_to_who_has_had_least() {
         let (slot, _) = world.leased.remove(&leaving).expect("it was served");
         world.pools.closing(slot, world.now);
         world.closing.push(slot);
+        world.finish_close();
+        // At once, and not after a login for the other one.
+        let opening = |id| {
+            let views = world.pools.view();
+            let view = views.into_iter().find(|view| view.id == id);
+            view.map(|view| view.opening)
+        };
+        assert_eq!(
+            (opening(a), opening(b)),
+            (Some(0), Some(1)),
+            "{greedy_first}"
+        );
         world.settle();
         assert!(world.leased.contains_key(&poor), "{greedy_first}");
         assert!(!world.leased.contains_key(&greedy), "{greedy_first}");
