@@ -4,6 +4,7 @@
 //! booleans are integers, times are seconds with an optional fraction, words ignore case. Showing
 //! gives what SHOW CONFIG prints, and reading that again gives the same value.
 
+mod app_actions;
 mod choice;
 mod endpoint;
 mod host;
@@ -14,6 +15,7 @@ mod tls;
 use std::fmt;
 use std::num::NonZeroU16;
 
+pub use app_actions::AppActions;
 pub use choice::{
     AuthType, ErrorCodes, LeakAction, LeakQuery, LoadBalanceHosts, PoolMode, Preflight,
     ReadyPolicy, SessionState, SslMode, StartupParameters,
@@ -85,6 +87,8 @@ pub enum Kind {
     Boolean,
     /// Seconds, possibly with a fraction.
     Seconds,
+    /// Applications, each with what becomes of it.
+    AppActions,
     /// Permission bits of a file.
     FileMode,
     /// One of these words, in any case.
@@ -109,6 +113,16 @@ impl fmt::Display for Kind {
             Self::Integer => f.write_str("a whole number"),
             Self::Boolean => f.write_str("1 or 0"),
             Self::Seconds => f.write_str("a number of seconds"),
+            Self::AppActions => {
+                f.write_str("application:action divided by commas; actions are ")?;
+                f.write_str(
+                    &LeakAction::ALL
+                        .iter()
+                        .map(|action| action.word())
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                )
+            }
             Self::FileMode => f.write_str("a file mode such as 0777"),
             Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
             Self::Protocols => f.write_str(

@@ -8,6 +8,7 @@ mod accept;
 mod admin;
 mod args;
 mod ask;
+mod backends;
 mod cancel;
 mod census;
 mod check;

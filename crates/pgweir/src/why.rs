@@ -16,7 +16,7 @@ use crate::farewell::detail;
 use crate::leaks::{self, Kind};
 use crate::shared::Shared;
 use crate::why::blockers::{Backend, Blocker};
-use crate::{control, show};
+use crate::{backends, control, show};
 
 /// How long a client's task may take to say what its client has asked.
 const TO_SAY: Duration = Duration::from_millis(300);
@@ -68,7 +68,11 @@ pub(crate) async fn rows(
     };
     holders.retain(of_interest);
     learn_statements(shared, &mut holders).await;
-    rows.extend(blockers.iter().map(|blocker| lock_row(blocker, &holders)));
+    rows.extend(
+        blockers
+            .iter()
+            .map(|blocker| lock_row(shared, blocker, &holders)),
+    );
     let unblamed = |holder: &&Holder| {
         let is_waiting = backends
             .iter()
@@ -254,7 +258,7 @@ fn described(holder: &Holder) -> WhyRow {
 }
 
 /// Who is waited for: one of our clients, or somebody else.
-fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
+fn lock_row(shared: &Shared, blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
     let waiting = match blocker.waiting {
         1 => "1 server waits".to_owned(),
         count => format!("{count} servers wait"),
@@ -298,6 +302,10 @@ fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
         ),
         None => ("", "", "", "", Duration::ZERO, ""),
     };
+    let past = match backends::was_ours(shared, pid, age) {
+        true => " any more, although it was a server of it (SHOW BACKENDS)",
+        false => "",
+    };
     let app_text = if app.is_empty() {
         "a nameless application"
     } else {
@@ -324,7 +332,7 @@ fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
         state: state.to_owned(),
         held_ms: Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         text: format!(
-            "{waiting} for pid {pid}, which is not behind this pooler: {app_text} at {place} (user {user}), \
+            "{waiting} for pid {pid}, which is not behind this pooler{past}: {app_text} at {place} (user {user}), \
              {state_text}, its transaction began {} before{}",
             words(age),
             last(&query)

@@ -17,6 +17,7 @@ mod history;
 mod latency;
 mod ledger;
 pub mod metrics;
+mod norms;
 pub mod prometheus;
 pub mod usage;
 
@@ -25,3 +26,4 @@ pub use histogram::LatencyHistogram;
 pub use history::{History, LogLine};
 pub use latency::{Distribution, Latencies, LatencyView};
 pub use ledger::Ledger;
+pub use norms::Norms;

@@ -51,6 +51,7 @@ impl Relay {
     pub fn begin_lease(&mut self, client: u64) {
         self.spoken.begin();
         self.residue.begin();
+        self.forget_cancel();
         self.client = client;
     }
 
@@ -308,7 +309,8 @@ impl Relay {
             self.residue.note_unreadable();
             return true;
         }
-        self.note(&crate::residue::scan(text), rules)
+        let scan = self.familiar.scan(text);
+        self.note(&scan, rules)
     }
 
     /// The same for a statement that has a name.
