@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-/// A port behind which PostgreSQL is.
+/// A port behind which PostgreSQL is. Lives as long as the process.
 #[derive(Debug)]
 pub struct Strait {
     /// Where the pooler finds PostgreSQL.
