@@ -8,6 +8,7 @@ mod choice;
 mod endpoint;
 mod host;
 mod host_limit;
+mod password_source;
 mod seconds;
 mod tls;
 
@@ -21,6 +22,7 @@ pub use choice::{
 pub use endpoint::{Endpoint, Endpoints};
 pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
+pub use password_source::PasswordSource;
 pub use seconds::Seconds;
 pub use tls::{TlsProtocols, TlsVersion};
 
@@ -99,6 +101,8 @@ pub enum Kind {
     HostLimit,
     /// A text that is never shown.
     Secret,
+    /// Where a password is read.
+    PasswordSource,
 }
 
 impl fmt::Display for Kind {
@@ -120,6 +124,7 @@ impl fmt::Display for Kind {
             ),
             Self::HostLimit => f.write_str("a whole number, a percentage such as 80%, or auto"),
             Self::Secret => f.write_str("a secret text"),
+            Self::PasswordSource => f.write_str("file:PATH, env:NAME or exec:COMMAND"),
         }
     }
 }

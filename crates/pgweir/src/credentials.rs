@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::{BufMut as _, BytesMut};
 use pgweir_auth::hba::{Hba, Method};
@@ -31,6 +32,18 @@ pub(crate) struct AuthFiles {
     pub(crate) hba: Hba,
     pub(crate) ident: IdentMaps,
     pub(crate) ldap: Ldap,
+    /// Which auth_file that was.
+    pub(crate) seen: Option<FileMark>,
+}
+
+/// What tells one version of a file from the next: a mounted Secret changes by a link.
+pub(crate) type FileMark = (SystemTime, u64);
+
+/// The mark of the auth_file as it is now.
+pub(crate) fn mark_of_auth_file(settings: &Settings) -> Option<FileMark> {
+    let path = settings.auth_file.as_deref()?;
+    let found = fs::metadata(path).ok()?;
+    Some((found.modified().ok()?, found.ino()))
 }
 
 impl AuthFiles {
@@ -53,6 +66,8 @@ impl AuthFiles {
         let mut problems = Vec::new();
         let named = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
         if let Some(path) = named(&settings.auth_file) {
+            // It may change while it is read: then it is read again.
+            files.seen = mark_of_auth_file(settings);
             match fs::read(&path) {
                 Ok(text) => {
                     let (users, problem) = UserList::parse(&text);
@@ -141,6 +156,28 @@ fn unreadable(what: &str, path: &str, error: &std::io::Error) -> (Severity, Stri
         Severity::Error,
         format!("could not open {what} {path}: {}", os_text(error)),
     )
+}
+
+/// Where the auth_file says something new of a user, that counts: what a client has proven before is
+/// forgotten, unless it still is the only thing that serves, and servers are tried again at once.
+pub(crate) fn forget_replaced(shared: &Shared, old: &AuthFiles, new: &AuthFiles) {
+    for home in shared.homes().into_values() {
+        let user = &home.name.user;
+        let of = |files: &'_ AuthFiles| {
+            let users = &files.users;
+            (users.secret(user).cloned(), users.second(user).cloned())
+        };
+        let (before, now) = (of(old), of(new));
+        if before == now {
+            continue;
+        }
+        let serves =
+            |secret: &Option<Secret>| matches!(secret, Some(Secret::Plain(_) | Secret::Md5(_)));
+        if serves(&now.0) || serves(&now.1) {
+            *lock(&home.secret) = None;
+        }
+        shared.pools().try_again(home.id);
+    }
 }
 
 /// Keys that were derived from passwords, so that nobody waits for the same hashing twice.

@@ -48,6 +48,7 @@ mod quarantine;
 mod relay;
 mod reload;
 mod reset;
+mod rotate;
 mod samples;
 mod series;
 mod serve;

@@ -27,6 +27,7 @@ use crate::http::Http;
 use crate::log::Log;
 use crate::maintenance::Maintenance;
 use crate::open::diary::Diary;
+use crate::open::source::Kept;
 use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::pins::Pins;
@@ -200,6 +201,10 @@ pub(crate) struct PoolHome {
     pub(crate) welcome: Mutex<Option<Arc<Welcome>>>,
     /// What the pool's user can log in with, as far as clients have taught us.
     pub(crate) secret: Mutex<Option<ServerSecret>>,
+    /// What PostgreSQL has taken the last time.
+    pub(crate) proven_secret: Mutex<Option<ServerSecret>>,
+    /// What the command of its `password_from` has written.
+    pub(crate) password_command: Kept,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
     /// What statements leave in a session.
@@ -526,6 +531,8 @@ impl Shared {
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
+            proven_secret: Mutex::new(None),
+            password_command: Kept::default(),
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
             pins: Mutex::default(),

@@ -128,6 +128,13 @@ impl<S, W: Clone> Pools<S, W> {
         actions
     }
 
+    /// Something has changed that may let servers log in: the next attempt need not wait.
+    pub fn try_again(&mut self, id: PoolId) {
+        if self.get(id).is_some() {
+            self.pool_mut(id).retry.last_attempt = None;
+        }
+    }
+
     /// Whether the last attempt failed so recently that the next one has to wait.
     pub(crate) fn must_wait_to_retry(&self, id: PoolId, now: Instant) -> bool {
         let pool = self.pool(id);

@@ -38,7 +38,7 @@ pub struct ServerLogin {
 }
 
 /// What we can log in with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerSecret {
     /// Serves every method. May be empty: the server then says what it thinks of that.
     Plain(Password),
@@ -138,6 +138,23 @@ pub enum ServerFailure {
     /// The server sent something that does not belong here.
     #[error("unexpected authentication request from server")]
     OutOfOrder,
+}
+
+impl ServerFailure {
+    /// Whether another secret might do.
+    pub fn is_about_secret(&self) -> bool {
+        match self {
+            Self::WrongPasswordType | Self::OtherSecret { .. } | Self::Signature => true,
+            Self::NoMechanism
+            | Self::ChannelBindingRequired
+            | Self::Iterations(_)
+            | Self::Malformed(_)
+            | Self::Nonce
+            | Self::Reported(_)
+            | Self::Unproven
+            | Self::OutOfOrder => false,
+        }
+    }
 }
 
 /// A login that waits for an Authentication message.

@@ -31,6 +31,15 @@ const MEANINGS: &[Meaning] = &[
         ],
     },
     Meaning {
+        step: "secret",
+        signs: &[],
+        name: "secret",
+        title: "the pooler cannot read its password where the configuration says that it is",
+        next: &[
+            "look at that file, variable or command (password_from) as the pooler's own system user; it is tried again by itself",
+        ],
+    },
+    Meaning {
         step: "tcp",
         signs: &["refused"],
         name: "postgres_down",
@@ -94,7 +103,7 @@ const MEANINGS: &[Meaning] = &[
         title: "PostgreSQL refuses the pooler's password: it was changed on one side only",
         next: &[
             "put the new password where the pooler has it from (see: tried), or back into PostgreSQL",
-            "then RELOAD: no restart is needed, and servers that are connected go on",
+            "then RELOAD, or pgweir rotate, which tries it as well: no restart is needed, and servers that are connected go on",
         ],
     },
     Meaning {
