@@ -1,7 +1,7 @@
 //! Fills the console's tables. What a table looks like stands in the `console` crate.
 
 pub(crate) mod budget;
-mod consumers;
+pub(crate) mod consumers;
 mod leaks;
 mod orders;
 mod recent;
