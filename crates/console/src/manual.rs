@@ -56,6 +56,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::Quarantine => columns(&tables::QUARANTINE),
         Show::Samples => columns(&tables::SAMPLES),
         Show::Events => columns(&tables::EVENTS),
+        Show::Statements => columns(&tables::STATEMENTS),
     }
 }
 

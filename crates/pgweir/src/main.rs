@@ -57,6 +57,7 @@ mod shared;
 mod show;
 mod shutdown;
 mod signals;
+mod slow;
 mod survey;
 mod system;
 mod takeover;

@@ -131,14 +131,14 @@ impl Work {
     }
 
     /// A query has ended at `now`, and the transaction as well if the server is `idle`; the lease too
-    /// if the server `leaves`.
+    /// if the server `leaves`. If it was slow, how long the server has had it, in microseconds.
     pub(crate) fn end_query(
         &mut self,
         idle: bool,
         leaves: bool,
         now: Instant,
         latencies: &Latencies,
-    ) {
+    ) -> Option<u64> {
         let since = |start: Instant| micros(now.saturating_duration_since(start));
         let query_start = self.query_start.take();
         let transaction_start = match idle {
@@ -152,6 +152,10 @@ impl Work {
             false => transaction_start.map(since),
         };
         self.tally.xact_time_us += transaction_us.unwrap_or(0);
+        let slow_us = self.rules.slow_us;
+        // It may have been asked for before there was a server.
+        let slow = query_us.filter(|&us| us >= slow_us);
+        let slow = slow.map(|us| self.leased_at.map_or(us, |leased| us.min(since(leased))));
         if leaves {
             self.leased_at = None;
         }
@@ -162,6 +166,7 @@ impl Work {
             }
             _ => self.record(query_us, transaction_us, leaves, latencies),
         }
+        slow.filter(|&us| us >= slow_us)
     }
 
     /// What is not the usual case: a query, perhaps with the end of a transaction, perhaps the first

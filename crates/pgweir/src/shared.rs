@@ -14,7 +14,7 @@ use pgweir_config::{Config, Database, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
-use pgweir_stats::{History, Latencies, Totals};
+use pgweir_stats::{History, Latencies, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
@@ -38,7 +38,7 @@ use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
-use crate::{consumers, ldap, leaks, limits, preflight};
+use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) health: Watch,
     /// What is counted by name.
     pub(crate) events: Mutex<Events>,
+    /// Statements that took long.
+    pub(crate) slow: Mutex<SlowStatements>,
     /// Names in the metrics.
     pub(crate) names: Mutex<Names>,
     /// Counters of the console's own pool.
@@ -275,6 +277,8 @@ pub(crate) struct Rules {
     pub(crate) keeps_private: bool,
     /// `state_trust`
     pub(crate) state_trust: Duration,
+    /// Microseconds from which on a statement is slow.
+    pub(crate) slow_us: u64,
 }
 
 impl Rules {
@@ -300,6 +304,7 @@ impl Rules {
                 && settings.pool_mode != PoolMode::Session
                 && !resets_always,
             state_trust: global.state_trust.duration(),
+            slow_us: slow::threshold_us(global),
             config: Arc::clone(config),
             database,
             settings,
@@ -393,6 +398,7 @@ impl Shared {
             http: Http::new(now),
             health: Watch::default(),
             events: Mutex::default(),
+            slow: Mutex::default(),
             names: Mutex::default(),
             console_totals: Totals::default(),
             autodbs: Mutex::new(BTreeMap::new()),

@@ -18,6 +18,7 @@ mod latency;
 mod ledger;
 pub mod metrics;
 pub mod prometheus;
+mod slow;
 pub mod usage;
 
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
@@ -25,3 +26,4 @@ pub use histogram::LatencyHistogram;
 pub use history::{History, LogLine};
 pub use latency::{Distribution, Latencies, LatencyView};
 pub use ledger::Ledger;
+pub use slow::{Slow, SlowName, SlowStatements};

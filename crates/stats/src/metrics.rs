@@ -117,6 +117,8 @@ metrics! {
         "Clients that were suspected of a leak.";
     CLIENT_ERRORS: Counter, "pgweir_client_errors_total", &["database", "sqlstate", "cause"],
         "Errors that the pooler itself told clients, with PostgreSQL's SQLSTATE whatever error_codes is.";
+    APPLICATION_ERRORS: Counter, "pgweir_application_errors_total", &["application_name", "cause"],
+        "The same by application and cause: the first hundred names, the rest is other.";
     SERVER_ERRORS: Counter, "pgweir_server_errors_total", &["database", "sqlstate_class"],
         "Errors that PostgreSQL told clients, by the first two characters of the SQLSTATE.";
     SERVER_LOGIN_FAILURES: Counter, "pgweir_server_login_failures_total", &["database", "sqlstate"],

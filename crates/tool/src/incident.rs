@@ -22,9 +22,10 @@ use crate::{doctor, leaks, print, time, why};
 const EVENTS_SHOWN: usize = 15;
 
 /// Tables of the console that a bundle has.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "SAMPLES",
     "EVENTS",
+    "STATEMENTS",
     "POOLS",
     "HOLDERS",
     "LEAKS",

@@ -19,7 +19,7 @@ use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::{Server, Stage, Work};
 use crate::shared::{Rules, Shared};
-use crate::{pools, reset};
+use crate::{pools, reset, slow};
 
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS_MAX: usize = 32;
@@ -63,6 +63,10 @@ impl Session {
             state.clocks.transaction_start = Some(now);
             state.requested_at = asked;
             state.link = Some(slot);
+        }
+        if self.shared.log.is_noisy() {
+            let waited = now.saturating_duration_since(asked).as_secs_f64() * 1_000.0;
+            tracing::trace!(peer = %self.client, "borrows {}, after {waited:.1} ms", server.info);
         }
         server.work.begin(stage, asked, now);
         self.place = Place::Leased(Held { slot, server });
@@ -310,7 +314,10 @@ impl Session {
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         let home = &self.route.home;
         let latencies = &home.latencies;
-        held.server.work.end_query(idle, release, now, latencies);
+        let slow = held.server.work.end_query(idle, release, now, latencies);
+        if let Some(took_us) = slow {
+            slow::note(&self.shared, &self.client, home, &held.server, took_us);
+        }
         held.server.settle(&self.shared, home);
         let looks = release && self.looks(now);
         let Place::Leased(held) = &mut self.place else {
@@ -359,6 +366,9 @@ impl Session {
             state.clocks.query_start = None;
             state.clocks.transaction_start = None;
             state.link = None;
+        }
+        if self.shared.log.is_noisy() {
+            tracing::trace!(peer = %self.client, "gives {} back", held.server.info);
         }
         if needs_care(&held) {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);

@@ -178,10 +178,10 @@ fn of_pools(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
             subject: Some(format!("{}/{}", view.name.database, view.name.user)),
             used: view.total().saturating_sub(view.control).into(),
             limit: size.map(u64::from),
+            peak: Some(view.peak.into()),
             waiting: bounds.pools.get(&view.name).copied().unwrap_or(0),
             binding: bounds.pools.contains_key(&view.name),
             source: "config",
-            ..BudgetRow::default()
         }
     });
     rows.collect()

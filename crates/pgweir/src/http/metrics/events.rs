@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgweir_stats::metrics::{
-    CLIENT_ERRORS, SERVER_DISCONNECTS, SERVER_ERRORS, SERVER_LOGIN_FAILURES, TLS_EXPIRY,
+    APPLICATION_ERRORS, CLIENT_ERRORS, SERVER_DISCONNECTS, SERVER_ERRORS, SERVER_LOGIN_FAILURES,
+    TLS_EXPIRY,
 };
 use pgweir_stats::prometheus::Page;
 
@@ -15,6 +16,10 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
     let mut family = page.family(&CLIENT_ERRORS);
     for ((database, code, cause), count) in events.client_errors.iter() {
         family.sample(&[database, &String::from_utf8_lossy(code), cause], count);
+    }
+    let mut family = page.family(&APPLICATION_ERRORS);
+    for ((application, cause), count) in events.application_errors.iter() {
+        family.sample(&[application, cause], count);
     }
     let mut family = page.family(&SERVER_ERRORS);
     for ((database, class), count) in events.server_errors.iter() {

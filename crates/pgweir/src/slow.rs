@@ -1,0 +1,45 @@
+//! Statements that took long: a line in the log, and a row of SHOW STATEMENTS.
+
+use std::sync::Arc;
+
+use pgweir_config::Settings;
+use pgweir_stats::SlowName;
+
+use crate::client::Client;
+use crate::leaks;
+use crate::server::Server;
+use crate::shared::{PoolHome, Shared, lock};
+
+/// `log_min_duration_statement` in microseconds; for none, more than any statement takes.
+pub(crate) fn threshold_us(settings: &Settings) -> u64 {
+    match u64::try_from(settings.log_min_duration_statement) {
+        Ok(ms) => ms * 1_000,
+        Err(_) => u64::MAX,
+    }
+}
+
+/// A client's statements have been at a server for that long; of several at once the last is named.
+#[cold]
+pub(crate) fn note(
+    shared: &Shared,
+    client: &Client,
+    home: &PoolHome,
+    server: &Server,
+    took_us: u64,
+) {
+    let application = Arc::clone(&client.state().application_name);
+    let spoken = server.relay.spoken();
+    let statement = leaks::shown(&shared.config(), spoken.last());
+    let pid = server.info.process_id();
+    let ms = took_us as f64 / 1_000.0;
+    tracing::info!(
+        peer = %client,
+        "slow statement: {ms:.1} ms, app={application} server_pid={pid}: {statement}"
+    );
+    let name = SlowName {
+        database: Arc::clone(&home.name.database),
+        user: Arc::clone(&home.name.user),
+        statement,
+    };
+    lock(&shared.slow).note(name, took_us, &application);
+}
