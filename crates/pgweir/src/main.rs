@@ -32,6 +32,7 @@ mod leaks;
 mod limits;
 mod log;
 mod login;
+mod logins;
 mod maintenance;
 mod names;
 mod notify;

@@ -56,6 +56,7 @@ async fn run(
     if let Err(failure) = &result {
         diary.failed(described(failure));
     }
+    shared.logins.note(&home, &diary);
     keep(&shared, &home, asked_by, diary);
     let actions = match result {
         Ok(server) => {

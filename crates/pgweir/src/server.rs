@@ -57,6 +57,8 @@ pub(crate) struct Work {
     pub(crate) leased_at: Option<Instant>,
     /// How long the client had waited for the lease, until that is told.
     pub(crate) wait_us: Option<u64>,
+    /// It has not answered any client yet.
+    pub(crate) is_new: bool,
 }
 
 /// What a server has to do before it serves.
@@ -88,6 +90,7 @@ impl Work {
             transaction_start: None,
             leased_at: None,
             wait_us: None,
+            is_new: false,
         }
     }
 
@@ -131,7 +134,8 @@ impl Work {
     }
 
     /// A query has ended at `now`, and the transaction as well if the server is `idle`; the lease too
-    /// if the server `leaves`. If it was slow, how long the server has had it, in microseconds.
+    /// if the server `leaves`. If it is to be noted apart, because the server is new or it may be slow, how
+    /// long the server has had it, in microseconds.
     pub(crate) fn end_query(
         &mut self,
         idle: bool,
@@ -152,10 +156,13 @@ impl Work {
             false => transaction_start.map(since),
         };
         self.tally.xact_time_us += transaction_us.unwrap_or(0);
-        let slow_us = self.rules.slow_us;
+        let noted_from = match self.is_new {
+            true => 0,
+            false => self.rules.slow_us,
+        };
         // It may have been asked for before there was a server.
-        let slow = query_us.filter(|&us| us >= slow_us);
-        let slow = slow.map(|us| self.leased_at.map_or(us, |leased| us.min(since(leased))));
+        let noted = query_us.filter(|&us| us >= noted_from);
+        let noted = noted.map(|us| self.leased_at.map_or(us, |leased| us.min(since(leased))));
         if leaves {
             self.leased_at = None;
         }
@@ -166,7 +173,7 @@ impl Work {
             }
             _ => self.record(query_us, transaction_us, leaves, latencies),
         }
-        slow.filter(|&us| us >= slow_us)
+        noted
     }
 
     /// What is not the usual case: a query, perhaps with the end of a transaction, perhaps the first

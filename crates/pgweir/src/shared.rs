@@ -25,6 +25,7 @@ use crate::events::Events;
 use crate::health::Watch;
 use crate::http::Http;
 use crate::log::Log;
+use crate::logins::Logins;
 use crate::maintenance::Maintenance;
 use crate::open::diary::Diary;
 use crate::open::source::Kept;
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) health: Watch,
     /// What is counted by name.
     pub(crate) events: Mutex<Events>,
+    /// How long logins to PostgreSQL take.
+    pub(crate) logins: Logins,
     /// Statements that took long.
     pub(crate) slow: Mutex<SlowStatements>,
     /// Names in the metrics.
@@ -398,6 +401,7 @@ impl Shared {
             http: Http::new(now),
             health: Watch::default(),
             events: Mutex::default(),
+            logins: Logins::default(),
             slow: Mutex::default(),
             names: Mutex::default(),
             console_totals: Totals::default(),

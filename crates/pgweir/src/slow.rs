@@ -1,4 +1,5 @@
-//! Statements that took long: a line in the log, and a row of SHOW STATEMENTS.
+//! Statements that took long: a line in the log, and a row of SHOW STATEMENTS. And the first one of a
+//! server, which is a part of what a login costs.
 
 use std::sync::Arc;
 
@@ -18,15 +19,25 @@ pub(crate) fn threshold_us(settings: &Settings) -> u64 {
     }
 }
 
-/// A client's statements have been at a server for that long; of several at once the last is named.
+/// A client's statements have been at a server for that long.
 #[cold]
-pub(crate) fn note(
+pub(crate) fn look_at(
     shared: &Shared,
     client: &Client,
     home: &PoolHome,
-    server: &Server,
+    server: &mut Server,
     took_us: u64,
 ) {
+    if std::mem::take(&mut server.work.is_new) {
+        shared.logins.note_first_query(home, took_us);
+    }
+    if took_us >= server.work.rules.slow_us {
+        note(shared, client, home, server, took_us);
+    }
+}
+
+/// Of several statements at once the last is named.
+fn note(shared: &Shared, client: &Client, home: &PoolHome, server: &Server, took_us: u64) {
     let application = Arc::clone(&client.state().application_name);
     let spoken = server.relay.spoken();
     let statement = leaks::shown(&shared.config(), spoken.last());

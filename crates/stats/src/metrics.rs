@@ -135,6 +135,8 @@ metrics! {
         "How long transactions took, from when they had a server.";
     HOLD: Histogram, "pgweir_server_hold_seconds", POOL,
         "How long clients held a server: a transaction, or a session.";
+    LOGIN: Histogram, "pgweir_server_login_seconds", &["database", "phase"],
+        "How long the phases of logins to PostgreSQL took that worked: dns, tcp, tls, auth; and first_query, the first of a new server.";
     UNNAMED_POOLS: Gauge, "pgweir_unnamed_pools", &[],
         "Pools that are in the label other, because there are too many of them.";
     SCRAPE: Gauge, "pgweir_last_scrape_seconds", &[],

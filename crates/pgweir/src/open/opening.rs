@@ -116,7 +116,8 @@ impl Opening<'_> {
         if self.dedicated_to.is_none() {
             *lock(&self.info.home.welcome) = Some(welcome);
         }
-        let work = Work::none(Arc::clone(self.rules));
+        let mut work = Work::none(Arc::clone(self.rules));
+        work.is_new = true;
         let mut server = Box::new(Server {
             line,
             relay,

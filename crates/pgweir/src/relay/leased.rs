@@ -314,9 +314,9 @@ impl Session {
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         let home = &self.route.home;
         let latencies = &home.latencies;
-        let slow = held.server.work.end_query(idle, release, now, latencies);
-        if let Some(took_us) = slow {
-            slow::note(&self.shared, &self.client, home, &held.server, took_us);
+        let noted = held.server.work.end_query(idle, release, now, latencies);
+        if let Some(took_us) = noted {
+            slow::look_at(&self.shared, &self.client, home, &mut held.server, took_us);
         }
         held.server.settle(&self.shared, home);
         let looks = release && self.looks(now);

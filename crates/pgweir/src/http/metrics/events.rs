@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pgweir_stats::LoginPhase;
 use pgweir_stats::metrics::{
-    APPLICATION_ERRORS, CLIENT_ERRORS, SERVER_DISCONNECTS, SERVER_ERRORS, SERVER_LOGIN_FAILURES,
-    TLS_EXPIRY,
+    APPLICATION_ERRORS, BOUNDS_US, CLIENT_ERRORS, LOGIN, SERVER_DISCONNECTS, SERVER_ERRORS,
+    SERVER_LOGIN_FAILURES, TLS_EXPIRY,
 };
 use pgweir_stats::prometheus::Page;
 
@@ -35,6 +36,19 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
         family.sample(&[database, reason], count);
     }
     certificates(shared, page);
+    logins(shared, page);
+}
+
+fn logins(shared: &Shared, page: &mut Page) {
+    let mut family = page.family(&LOGIN);
+    for (database, times) in shared.logins.all() {
+        for phase in LoginPhase::ALL {
+            let view = times.view(phase);
+            if view.count() > 0 {
+                family.histogram(&[&database, phase.word()], &view, BOUNDS_US);
+            }
+        }
+    }
 }
 
 fn certificates(shared: &Shared, page: &mut Page) {
