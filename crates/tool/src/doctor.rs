@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Common;
 use crate::console::Console;
+pub(crate) use crate::doctor::causes::way::explain;
 pub(crate) use crate::doctor::causes::{Cause, Evidence, find as causes_of, longest_wait};
 use crate::table::{Row, Table};
 use crate::trouble::{Trouble, Verdict};

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Common;
 use crate::console::Console;
-use crate::incident::episodes::{Episode, Suspicion};
+use crate::incident::episodes::{Context, Episode, Suspicion};
 use crate::table::{Row, Table};
 use crate::trouble::{Trouble, Verdict};
 use crate::{doctor, leaks, print, time, why};
@@ -168,7 +168,6 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
         .table("SAMPLES")
         .only(|row| is_recent(row) && of_database(row));
     let episodes = episodes::find(&samples);
-    let suspicions = episodes::suspicions(&episodes);
     // A line of the log names its database in the prefix of its client or server.
     let is_about = |row: Row<'_>| {
         let database = arguments.database.as_deref();
@@ -176,6 +175,11 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
         database.is_none_or(|database| peer.is_empty() || peer.contains(&format!(" {database}/")))
     };
     let leaks = record.table("LEAKS").only(of_database);
+    let context = Context {
+        budget: record.table("BUDGET").clone(),
+        leaks: leaks.clone(),
+    };
+    let suspicions = episodes::suspicions(&episodes, &context);
     let evidence = doctor::Evidence {
         database: arguments.database.clone().unwrap_or_default(),
         pools: record.table("POOLS").only(of_database),
@@ -199,6 +203,34 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
     }
 }
 
+/// A cause as it is told.
+struct Shown<'a> {
+    title: &'a str,
+    evidence: &'a [String],
+    next: &'a [String],
+    is_now: bool,
+}
+
+impl<'a> Shown<'a> {
+    fn of_now(cause: &'a doctor::Cause) -> Self {
+        Self {
+            title: &cause.title,
+            evidence: &cause.evidence,
+            next: &cause.next,
+            is_now: true,
+        }
+    }
+
+    fn of_past(suspicion: &'a Suspicion) -> Self {
+        Self {
+            title: &suspicion.title,
+            evidence: &suspicion.evidence,
+            next: &suspicion.next,
+            is_now: false,
+        }
+    }
+}
+
 impl Report {
     /// Whether something happened.
     fn found(&self) -> bool {
@@ -215,30 +247,53 @@ impl Report {
         for episode in &self.episodes {
             let _ = writeln!(text, "  {episode}");
         }
-        if !self.suspicions.is_empty() {
+        let causes = self.causes();
+        if !causes.is_empty() {
             text.push_str("\nlikeliest causes:\n");
         }
-        for (number, suspicion) in self.suspicions.iter().enumerate() {
-            let _ = writeln!(text, "  {}. {}", number + 1, suspicion.title);
-            for line in &suspicion.evidence {
+        for (number, cause) in causes.iter().enumerate() {
+            let now = if cause.is_now {
+                " (at this moment)"
+            } else {
+                ""
+            };
+            let _ = writeln!(text, "  {}. {}{now}", number + 1, cause.title);
+            for line in cause.evidence {
                 let _ = writeln!(text, "     - {line}");
             }
-        }
-        if !self.causes_now.is_empty() {
-            text.push_str("\nat this moment:\n");
-        }
-        for cause in &self.causes_now {
-            let _ = writeln!(text, "  {}", cause.title);
-            for line in &cause.evidence {
-                let _ = writeln!(text, "     - {line}");
-            }
-            for line in &cause.next {
+            for line in cause.next {
                 let _ = writeln!(text, "     next: {line}");
             }
         }
         self.add_leaks(&mut text);
         self.add_events(&mut text);
         text
+    }
+
+    /// What was seen in the samples and what is seen at this moment, the likeliest first: a PostgreSQL
+    /// that cannot be used explains the rest; what can be seen now is surer than what was.
+    fn causes(&self) -> Vec<Shown<'_>> {
+        let (failing, past): (Vec<_>, Vec<_>) = self
+            .suspicions
+            .iter()
+            .partition(|suspicion| suspicion.fails_now);
+        let is_seen = |suspicion: &&Suspicion| {
+            let mut seen = self.causes_now.iter();
+            seen.any(|cause| suspicion.is_seen_as(cause.name))
+        };
+        let goes_on = self.episodes.iter().any(Episode::goes_on);
+        let works = failing.is_empty();
+        // A crowd is what follows when PostgreSQL cannot be used.
+        let now = self.causes_now.iter();
+        let now = now.filter(|cause| works || cause.name != "crowded");
+        let now = now.map(Shown::of_now);
+        let past = past.into_iter().filter(|suspicion| !is_seen(suspicion));
+        let past = past.map(Shown::of_past);
+        let failing = failing.into_iter().map(Shown::of_past);
+        match goes_on {
+            true => failing.chain(now).chain(past).collect(),
+            false => failing.chain(past).chain(now).collect(),
+        }
     }
 
     fn add_leaks(&self, text: &mut String) {
@@ -278,6 +333,7 @@ impl Report {
         json!({
             "seconds": self.last.as_secs(),
             "episodes": self.episodes.iter().map(Episode::as_json).collect::<Vec<_>>(),
+            "first": self.causes().first().map(|cause| cause.title),
             "causes": self.suspicions.iter().map(Suspicion::as_json).collect::<Vec<_>>(),
             "now": self.causes_now.iter().map(doctor::Cause::as_json).collect::<Vec<_>>(),
             "why": print::as_json(&self.why),

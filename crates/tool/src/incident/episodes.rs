@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::incident::clock;
 use crate::table::{Row, Table};
-use crate::{print, time};
+use crate::{doctor, print, time};
 
 /// A wait that is shorter is how a pool works.
 const WAIT_MIN_MS: u64 = 1_000;
@@ -172,7 +172,7 @@ impl Episode {
     }
 
     /// Whether it has not ended.
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         self.age <= 2
     }
 
@@ -222,30 +222,59 @@ pub(super) struct Suspicion {
     name: &'static str,
     pub(super) title: String,
     pub(super) evidence: Vec<String>,
+    /// What to do.
+    pub(super) next: Vec<String>,
     /// Seconds that it explains.
     seconds: u64,
+    /// Whether PostgreSQL could not be used, now as well.
+    pub(super) fails_now: bool,
+}
+
+/// What else is known, beside the samples.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Context {
+    pub(super) budget: Table,
+    pub(super) leaks: Table,
 }
 
 impl Suspicion {
+    /// The cause of `pgweir doctor` that is the same, seen at this moment.
+    pub(super) fn is_seen_as(&self, cause: &str) -> bool {
+        match self.name {
+            "silent" => cause == "leak",
+            "slow" => matches!(cause, "slow" | "locks"),
+            "held" => matches!(cause, "slow" | "locks" | "leak"),
+            _ => false,
+        }
+    }
+
     pub(super) fn as_json(&self) -> Value {
         json!({
             "name": self.name,
             "title": self.title,
             "evidence": self.evidence,
+            "next": self.next,
             "seconds": self.seconds,
         })
     }
 }
 
 /// What would explain them, what explains most seconds first.
-pub(super) fn suspicions(episodes: &[Episode]) -> Vec<Suspicion> {
+pub(super) fn suspicions(episodes: &[Episode], context: &Context) -> Vec<Suspicion> {
     let mut all: Vec<Suspicion> = Vec::new();
     for episode in episodes {
-        let (name, title, evidence) = suspect(episode);
+        let Suspect {
+            name,
+            title,
+            evidence,
+            next,
+        } = suspect(episode, context);
         let seconds = episode.seconds + 1;
+        let fails_now = episode.goes_on() && episode.matter == Matter::Failing;
         match all.iter_mut().find(|known| known.name == name) {
             Some(known) => {
                 known.seconds += seconds;
+                known.fails_now |= fails_now;
                 if known.evidence.len() < 5 {
                     known.evidence.push(evidence);
                 }
@@ -254,7 +283,9 @@ pub(super) fn suspicions(episodes: &[Episode]) -> Vec<Suspicion> {
                 name,
                 title,
                 evidence: vec![evidence],
+                next,
                 seconds,
+                fails_now,
             }),
         }
     }
@@ -262,46 +293,85 @@ pub(super) fn suspicions(episodes: &[Episode]) -> Vec<Suspicion> {
     all
 }
 
-fn suspect(episode: &Episode) -> (&'static str, String, String) {
+/// What one episode looks like.
+struct Suspect {
+    name: &'static str,
+    title: String,
+    evidence: String,
+    next: Vec<String>,
+}
+
+impl Suspect {
+    fn new(name: &'static str, title: impl Into<String>, evidence: String) -> Self {
+        Self {
+            name,
+            title: title.into(),
+            evidence,
+            next: Vec::new(),
+        }
+    }
+}
+
+/// The application that is remembered for most leaks in this database.
+fn leaking_application(leaks: &Table, database: &str) -> Option<String> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in leaks.rows().filter(|row| row.text("database") == database) {
+        *counts.entry(row.text("application_name")).or_default() += 1;
+    }
+    let (app, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    Some(match app {
+        "" => "a nameless application".to_owned(),
+        app => app.to_owned(),
+    })
+}
+
+fn suspect(episode: &Episode, context: &Context) -> Suspect {
     let place = format!("{} at {}", episode.database, clock(&episode.from));
     if let Some(failure) = &episode.failure {
-        let title = "PostgreSQL could not be reached, or did not let the pooler in".to_owned();
-        return ("failing", title, format!("{place}: {failure}"));
+        let evidence = format!("{place}: {failure}");
+        let Some(explained) = doctor::explain(failure, &context.budget) else {
+            let title = "PostgreSQL could not be reached, or did not let the pooler in";
+            return Suspect::new("failing", title, evidence);
+        };
+        return Suspect {
+            next: explained.next.iter().map(|&line| line.to_owned()).collect(),
+            ..Suspect::new(explained.name, explained.title, evidence)
+        };
     }
     if episode.silent_percent() >= 50 {
-        let title = "clients held servers in an open transaction and said nothing".to_owned();
+        let title = match leaking_application(&context.leaks, &episode.database) {
+            Some(app) => {
+                format!("an application leaks transactions: {app} held servers and said nothing")
+            }
+            None => "clients held servers in an open transaction and said nothing".to_owned(),
+        };
         let percent = episode.silent_percent();
         let text =
             format!("{place}: {percent} % of the servers in use (pgweir leaks --all names them)");
-        return ("silent", title, text);
+        return Suspect::new("silent", title, text);
     }
     let is_slow = episode.calm_query_us > 0 && episode.query_us_max >= 3 * episode.calm_query_us;
     if is_slow || (episode.calm_query_us == 0 && episode.query_us_max > 1_000_000) {
-        let title = "queries took much longer than before, which kept servers busy".to_owned();
+        let title = "queries took much longer than before, which kept servers busy";
         let micros = |us| time::words(Duration::from_micros(us));
         let text = format!(
             "{place}: {} instead of {} for a query",
             micros(episode.query_us_max),
             micros(episode.calm_query_us)
         );
-        return ("slow", title, text);
+        return Suspect::new("slow", title, text);
     }
     if episode.calm_queries > 0 && episode.queries_max >= 2 * episode.calm_queries {
-        let title = "more was asked than before".to_owned();
         let (most, calm) = (episode.queries_max, episode.calm_queries);
-        return (
-            "burst",
-            title,
-            format!("{place}: {most} queries per second instead of {calm}"),
-        );
+        let text = format!("{place}: {most} queries per second instead of {calm}");
+        return Suspect::new("burst", "more was asked than before", text);
     }
-    let title =
-        "servers were held all the time, by statements that did not end or for locks".to_owned();
+    let title = "servers were held all the time, by statements that did not end or for locks";
     let text = format!(
         "{place}: {} in use (pgweir why, while it lasts)",
         print::counted(episode.busy, "server")
     );
-    ("held", title, text)
+    Suspect::new("held", title, text)
 }
 
 #[cfg(test)]
@@ -327,7 +397,7 @@ mod tests {
 
     fn names(seconds: &[&str]) -> Vec<&'static str> {
         let episodes = find(&samples(seconds));
-        suspicions(&episodes)
+        suspicions(&episodes, &Context::default())
             .iter()
             .map(|suspicion| suspicion.name)
             .collect()
@@ -368,7 +438,50 @@ mod tests {
             text.contains("could not be opened (tcp: Connection refused); up to 4"),
             "{text}"
         );
-        assert_eq!(names(&seconds), ["failing"]);
+        assert_eq!(names(&seconds), ["postgres_down"]);
+    }
+
+    #[test]
+    fn a_failure_is_called_by_its_name() {
+        for (failure, name) in [
+            ("tls:~certificate~has~expired", "certificate_expired"),
+            ("auth:~password~authentication~failed~(28P01)", "password"),
+            (
+                "auth:~sorry,~too~many~clients~already~(53300)",
+                "foreign_sessions",
+            ),
+            (
+                "auth:~too~many~connections~for~role~\"bob\"~(53300)",
+                "role_limit",
+            ),
+            ("secret:~no~password~can~be~read", "secret"),
+            ("?:~whatever", "failing"),
+        ] {
+            assert_eq!(names(&[CALM, &format!("1 0 0 0 0 0 {failure}")]), [name]);
+        }
+        let mut context = Context {
+            budget: crate::testing::table(
+                "name used limit\nmax_connections 99 100\npool_size 80 90",
+            ),
+            leaks: crate::testing::table("database application_name\nshop cron\nblog web"),
+        };
+        let full = "1 0 0 0 0 0 auth:~sorry,~too~many~clients~already~(53300)";
+        let episodes = find(&samples(&[CALM, full]));
+        let own = suspicions(&episodes, &context);
+        assert_eq!(own[0].name, "over_budget");
+        assert!(!own[0].next.is_empty());
+        let silent = find(&samples(&[CALM, "4 2500 3 3 5 500 -"]));
+        let named = suspicions(&silent, &context);
+        assert!(
+            named[0].title.contains("leaks transactions: cron held"),
+            "{named:?}"
+        );
+        context.leaks = Table::default();
+        assert!(
+            suspicions(&silent, &context)[0]
+                .title
+                .starts_with("clients held")
+        );
     }
 
     #[test]
