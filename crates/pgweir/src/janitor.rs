@@ -8,8 +8,8 @@ use pgweir_config::{Config, ErrorCodes};
 use pgweir_session::{Deadlines, Expiry, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
 
+use crate::auth_files::{self, AuthFiles};
 use crate::client::Client;
-use crate::credentials::{self, AuthFiles};
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
@@ -270,7 +270,7 @@ fn take_stats(shared: &Arc<Shared>, now: Instant) {
 
 /// Reads the files again if the auth_file has changed.
 pub(crate) fn follow_auth_file(shared: &Shared) {
-    if credentials::mark_of_auth_file(&shared.config().global) != shared.files().seen {
+    if auth_files::mark_of_auth_file(&shared.config().global) != shared.files().seen {
         reload_files(shared);
     }
 }
@@ -286,7 +286,7 @@ pub(crate) fn reload_files(shared: &Shared) {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         *current = Arc::clone(&new);
     }
-    credentials::forget_replaced(shared, &old, &new);
+    auth_files::forget_replaced(shared, &old, &new);
 }
 
 /// Counts a console that is used, as one transaction and one query. PgBouncer never sees the first

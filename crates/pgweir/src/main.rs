@@ -8,6 +8,7 @@ mod accept;
 mod admin;
 mod args;
 mod ask;
+mod auth_files;
 mod cancel;
 mod census;
 mod check;
@@ -75,7 +76,7 @@ use pgweir_config::Config;
 use pgweir_net::Listener;
 
 use crate::args::{Request, Run};
-use crate::credentials::AuthFiles;
+use crate::auth_files::AuthFiles;
 use crate::log::Log;
 use crate::shared::{Shared, Shutdown, lock};
 use crate::system::Background;

@@ -18,9 +18,10 @@ use pgweir_stats::{History, Latencies, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::auth_files::AuthFiles;
 use crate::census::Census;
 use crate::client::Client;
-use crate::credentials::{AuthFiles, DerivedKeys};
+use crate::credentials::DerivedKeys;
 use crate::events::Events;
 use crate::health::Watch;
 use crate::http::Http;

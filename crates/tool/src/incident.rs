@@ -3,6 +3,7 @@
 mod bundle;
 mod episodes;
 mod redact;
+mod suspicions;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::cli::Common;
 use crate::console::Console;
-use crate::incident::episodes::{Context, Episode, Suspicion};
+use crate::incident::episodes::Episode;
+use crate::incident::suspicions::{Context, Shown, Suspicion};
 use crate::table::{Row, Table};
 use crate::trouble::{Trouble, Verdict};
 use crate::{doctor, leaks, print, time, why};
@@ -179,7 +181,7 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
         budget: record.table("BUDGET").clone(),
         leaks: leaks.clone(),
     };
-    let suspicions = episodes::suspicions(&episodes, &context);
+    let suspicions = suspicions::find(&episodes, &context);
     let evidence = doctor::Evidence {
         database: arguments.database.clone().unwrap_or_default(),
         pools: record.table("POOLS").only(of_database),
@@ -200,34 +202,6 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
             .only(|row| is_recent(row) && is_about(row)),
         leaks,
         why: record.why.clone(),
-    }
-}
-
-/// A cause as it is told.
-struct Shown<'a> {
-    title: &'a str,
-    evidence: &'a [String],
-    next: &'a [String],
-    is_now: bool,
-}
-
-impl<'a> Shown<'a> {
-    fn of_now(cause: &'a doctor::Cause) -> Self {
-        Self {
-            title: &cause.title,
-            evidence: &cause.evidence,
-            next: &cause.next,
-            is_now: true,
-        }
-    }
-
-    fn of_past(suspicion: &'a Suspicion) -> Self {
-        Self {
-            title: &suspicion.title,
-            evidence: &suspicion.evidence,
-            next: &suspicion.next,
-            is_now: false,
-        }
     }
 }
 
@@ -270,30 +244,10 @@ impl Report {
         text
     }
 
-    /// What was seen in the samples and what is seen at this moment, the likeliest first: a PostgreSQL
-    /// that cannot be used explains the rest; what can be seen now is surer than what was.
+    /// The likeliest first.
     fn causes(&self) -> Vec<Shown<'_>> {
-        let (failing, past): (Vec<_>, Vec<_>) = self
-            .suspicions
-            .iter()
-            .partition(|suspicion| suspicion.fails_now);
-        let is_seen = |suspicion: &&Suspicion| {
-            let mut seen = self.causes_now.iter();
-            seen.any(|cause| suspicion.is_seen_as(cause.name))
-        };
         let goes_on = self.episodes.iter().any(Episode::goes_on);
-        let works = failing.is_empty();
-        // A crowd is what follows when PostgreSQL cannot be used.
-        let now = self.causes_now.iter();
-        let now = now.filter(|cause| works || cause.name != "crowded");
-        let now = now.map(Shown::of_now);
-        let past = past.into_iter().filter(|suspicion| !is_seen(suspicion));
-        let past = past.map(Shown::of_past);
-        let failing = failing.into_iter().map(Shown::of_past);
-        match goes_on {
-            true => failing.chain(now).chain(past).collect(),
-            false => failing.chain(past).chain(now).collect(),
-        }
+        suspicions::ranked(&self.suspicions, &self.causes_now, goes_on)
     }
 
     fn add_leaks(&self, text: &mut String) {

@@ -1,14 +1,13 @@
-//! From one sample per second to what happened when, and from that to what it probably was.
+//! From one sample per second to what happened when.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::incident::clock;
 use crate::table::{Row, Table};
-use crate::{doctor, print, time};
+use crate::{print, time};
 
 /// A wait that is shorter is how a pool works.
 const WAIT_MIN_MS: u64 = 1_000;
@@ -30,24 +29,24 @@ pub(super) enum Matter {
 pub(super) struct Episode {
     pub(super) database: String,
     pub(super) matter: Matter,
-    from: String,
+    pub(super) from: String,
     to: String,
     /// From the first to the last of its seconds.
-    seconds: u64,
+    pub(super) seconds: u64,
     /// Ago, of its last second.
     age: u64,
     waiting: u64,
     wait_ms: u64,
-    busy: u64,
+    pub(super) busy: u64,
     /// Sums over its seconds.
     busy_sum: u64,
     silent_sum: u64,
-    query_us_max: u64,
-    queries_max: u64,
+    pub(super) query_us_max: u64,
+    pub(super) queries_max: u64,
     /// Mean time and number per second of queries in the calm before it.
-    calm_query_us: u64,
-    calm_queries: u64,
-    failure: Option<String>,
+    pub(super) calm_query_us: u64,
+    pub(super) calm_queries: u64,
+    pub(super) failure: Option<String>,
 }
 
 /// What happened, in the order of its beginning.
@@ -177,7 +176,7 @@ impl Episode {
     }
 
     /// Which part of the servers in use was held in silence.
-    fn silent_percent(&self) -> u64 {
+    pub(super) fn silent_percent(&self) -> u64 {
         (self.silent_sum * 100)
             .checked_div(self.busy_sum)
             .unwrap_or(0)
@@ -216,167 +215,10 @@ impl fmt::Display for Episode {
     }
 }
 
-/// Something that would explain episodes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Suspicion {
-    name: &'static str,
-    pub(super) title: String,
-    pub(super) evidence: Vec<String>,
-    /// What to do.
-    pub(super) next: Vec<String>,
-    /// Seconds that it explains.
-    seconds: u64,
-    /// Whether PostgreSQL could not be used, now as well.
-    pub(super) fails_now: bool,
-}
-
-/// What else is known, beside the samples.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Context {
-    pub(super) budget: Table,
-    pub(super) leaks: Table,
-}
-
-impl Suspicion {
-    /// The cause of `pgweir doctor` that is the same, seen at this moment.
-    pub(super) fn is_seen_as(&self, cause: &str) -> bool {
-        match self.name {
-            "silent" => cause == "leak",
-            "slow" => matches!(cause, "slow" | "locks"),
-            "held" => matches!(cause, "slow" | "locks" | "leak"),
-            _ => false,
-        }
-    }
-
-    pub(super) fn as_json(&self) -> Value {
-        json!({
-            "name": self.name,
-            "title": self.title,
-            "evidence": self.evidence,
-            "next": self.next,
-            "seconds": self.seconds,
-        })
-    }
-}
-
-/// What would explain them, what explains most seconds first.
-pub(super) fn suspicions(episodes: &[Episode], context: &Context) -> Vec<Suspicion> {
-    let mut all: Vec<Suspicion> = Vec::new();
-    for episode in episodes {
-        let Suspect {
-            name,
-            title,
-            evidence,
-            next,
-        } = suspect(episode, context);
-        let seconds = episode.seconds + 1;
-        let fails_now = episode.goes_on() && episode.matter == Matter::Failing;
-        match all.iter_mut().find(|known| known.name == name) {
-            Some(known) => {
-                known.seconds += seconds;
-                known.fails_now |= fails_now;
-                if known.evidence.len() < 5 {
-                    known.evidence.push(evidence);
-                }
-            }
-            None => all.push(Suspicion {
-                name,
-                title,
-                evidence: vec![evidence],
-                next,
-                seconds,
-                fails_now,
-            }),
-        }
-    }
-    all.sort_by_key(|suspicion| std::cmp::Reverse(suspicion.seconds));
-    all
-}
-
-/// What one episode looks like.
-struct Suspect {
-    name: &'static str,
-    title: String,
-    evidence: String,
-    next: Vec<String>,
-}
-
-impl Suspect {
-    fn new(name: &'static str, title: impl Into<String>, evidence: String) -> Self {
-        Self {
-            name,
-            title: title.into(),
-            evidence,
-            next: Vec::new(),
-        }
-    }
-}
-
-/// The application that is remembered for most leaks in this database.
-fn leaking_application(leaks: &Table, database: &str) -> Option<String> {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for row in leaks.rows().filter(|row| row.text("database") == database) {
-        *counts.entry(row.text("application_name")).or_default() += 1;
-    }
-    let (app, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-    Some(match app {
-        "" => "a nameless application".to_owned(),
-        app => app.to_owned(),
-    })
-}
-
-fn suspect(episode: &Episode, context: &Context) -> Suspect {
-    let place = format!("{} at {}", episode.database, clock(&episode.from));
-    if let Some(failure) = &episode.failure {
-        let evidence = format!("{place}: {failure}");
-        let Some(explained) = doctor::explain(failure, &context.budget) else {
-            let title = "PostgreSQL could not be reached, or did not let the pooler in";
-            return Suspect::new("failing", title, evidence);
-        };
-        return Suspect {
-            next: explained.next.iter().map(|&line| line.to_owned()).collect(),
-            ..Suspect::new(explained.name, explained.title, evidence)
-        };
-    }
-    if episode.silent_percent() >= 50 {
-        let title = match leaking_application(&context.leaks, &episode.database) {
-            Some(app) => {
-                format!("an application leaks transactions: {app} held servers and said nothing")
-            }
-            None => "clients held servers in an open transaction and said nothing".to_owned(),
-        };
-        let percent = episode.silent_percent();
-        let text =
-            format!("{place}: {percent} % of the servers in use (pgweir leaks --all names them)");
-        return Suspect::new("silent", title, text);
-    }
-    let is_slow = episode.calm_query_us > 0 && episode.query_us_max >= 3 * episode.calm_query_us;
-    if is_slow || (episode.calm_query_us == 0 && episode.query_us_max > 1_000_000) {
-        let title = "queries took much longer than before, which kept servers busy";
-        let micros = |us| time::words(Duration::from_micros(us));
-        let text = format!(
-            "{place}: {} instead of {} for a query",
-            micros(episode.query_us_max),
-            micros(episode.calm_query_us)
-        );
-        return Suspect::new("slow", title, text);
-    }
-    if episode.calm_queries > 0 && episode.queries_max >= 2 * episode.calm_queries {
-        let (most, calm) = (episode.queries_max, episode.calm_queries);
-        let text = format!("{place}: {most} queries per second instead of {calm}");
-        return Suspect::new("burst", "more was asked than before", text);
-    }
-    let title = "servers were held all the time, by statements that did not end or for locks";
-    let text = format!(
-        "{place}: {} in use (pgweir why, while it lasts)",
-        print::counted(episode.busy, "server")
-    );
-    Suspect::new("held", title, text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incident::suspicions::{self, Context};
 
     /// Second by second: time of day from the age, then what is given.
     fn samples(seconds: &[&str]) -> Table {
@@ -397,7 +239,7 @@ mod tests {
 
     fn names(seconds: &[&str]) -> Vec<&'static str> {
         let episodes = find(&samples(seconds));
-        suspicions(&episodes, &Context::default())
+        suspicions::find(&episodes, &Context::default())
             .iter()
             .map(|suspicion| suspicion.name)
             .collect()
@@ -467,18 +309,18 @@ mod tests {
         };
         let full = "1 0 0 0 0 0 auth:~sorry,~too~many~clients~already~(53300)";
         let episodes = find(&samples(&[CALM, full]));
-        let own = suspicions(&episodes, &context);
+        let own = suspicions::find(&episodes, &context);
         assert_eq!(own[0].name, "over_budget");
         assert!(!own[0].next.is_empty());
         let silent = find(&samples(&[CALM, "4 2500 3 3 5 500 -"]));
-        let named = suspicions(&silent, &context);
+        let named = suspicions::find(&silent, &context);
         assert!(
             named[0].title.contains("leaks transactions: cron held"),
             "{named:?}"
         );
         context.leaks = Table::default();
         assert!(
-            suspicions(&silent, &context)[0]
+            suspicions::find(&silent, &context)[0]
                 .title
                 .starts_with("clients held")
         );
