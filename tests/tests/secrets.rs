@@ -286,6 +286,25 @@ fn after_a_reload_what_a_client_has_proven_is_not_tried_any_more() {
 }
 
 #[test]
+fn after_a_reload_what_was_refused_is_tried_again_at_once() {
+    let Some(tenant) = tenant_with_password("right") else {
+        return;
+    };
+    let with = |password: &str| entry(&tenant, &format!("password={password}"));
+    let pooler = start(with("wrong").set("server_login_retry", 3_600));
+    let parameters = [("user", "postgres"), ("database", tenant.name.as_str())];
+    let login = || RawClient::try_login(pooler.port, &parameters);
+    let refused = login().expect_err("PostgreSQL refuses it");
+    assert!(
+        refused.contains("password authentication failed"),
+        "{refused}"
+    );
+    let new = with("right").set("server_login_retry", 3_600);
+    pooler.reload(new).expect("it reloads");
+    assert_eq!(login().expect("it is let in").value("select 1"), "1");
+}
+
+#[test]
 fn a_rotation_is_verified_by_one_command() {
     let Some(tenant) = tenant_with_password("first") else {
         return;

@@ -230,7 +230,7 @@ declare_keys! {
         leak_exempt_apps: List = "", AtOnce, native "";
         /// How statements of leak suspects are shown: without their literals, as they are, or not.
         leak_query: LeakQuery = "normalized", AtOnce, native "normalized";
-        /// Milliseconds at a server from which on a statement is logged, and kept for SHOW STATEMENTS; 0 is all, -1 none.
+        /// Milliseconds from which on a statement is slow: logged, and in SHOW STATEMENTS; 0 is all, -1 none.
         log_min_duration_statement: i32 = "-1", AtOnce, native "-1";
         /// Clients of one address; Unix sockets do not count. 0 is no limit.
         max_address_client_connections: i32 = "0", NewLeases, native "0";

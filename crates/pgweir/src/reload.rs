@@ -86,6 +86,10 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
         tracing::error!("TLS configuration could not be reloaded, keeping old configuration");
     }
     janitor::reload_files(shared);
+    // What kept servers from being opened may be over.
+    for home in shared.homes().into_values() {
+        shared.pools().try_again(home.id);
+    }
     reopen_log(shared);
     preflight::look(shared);
     loaded.map(|_| ()).map_err(|_| ()).and(tls)

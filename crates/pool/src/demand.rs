@@ -129,10 +129,13 @@ impl<S, W: Clone> Pools<S, W> {
         actions
     }
 
-    /// Something has changed that may let servers log in: the next attempt need not wait.
+    /// Something has changed that may let servers log in: a login that was refused is forgotten, and
+    /// the next client that asks is not refused for it.
     pub fn try_again(&mut self, id: PoolId) {
-        if self.get(id).is_some() {
-            self.pool_mut(id).retry.last_attempt = None;
+        let Some(pool) = self.get(id) else { return };
+        let failure = pool.retry.failure.as_ref();
+        if failure.is_some_and(|failure| failure.kind == FailureKind::Login) {
+            self.pool_mut(id).retry = Retry::default();
         }
     }
 
