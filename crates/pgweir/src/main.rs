@@ -41,6 +41,7 @@ mod overrides;
 #[cfg_attr(not(feature = "pam"), path = "pam_not_built.rs")]
 mod pam;
 mod peers;
+mod pids;
 mod pins;
 mod pools;
 mod preflight;

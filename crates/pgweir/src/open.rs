@@ -10,7 +10,7 @@ mod opening;
 pub(crate) mod secret;
 
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -149,6 +149,7 @@ async fn attempt(
         certificate_expiry: OnceLock::new(),
         cancel_key: OnceLock::new(),
         welcome: OnceLock::new(),
+        served: AtomicI32::new(0),
         prepared: AtomicUsize::new(0),
     });
     shared.servers.insert(slot.serial(), Arc::clone(&info));

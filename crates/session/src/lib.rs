@@ -24,6 +24,7 @@ pub mod prepared;
 mod queue;
 pub mod relay;
 pub mod residue;
+pub mod spelling;
 pub mod spoken;
 pub mod taken;
 
@@ -35,7 +36,9 @@ pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use relay::{
-    Abandon, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Settled, Tally, Violation,
+    Abandon, Backends, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Settled, Tally,
+    Violation,
 };
 pub use residue::{Kinds, Memory, Residue};
+pub use spelling::spelled;
 pub use spoken::{Spoken, normalized};

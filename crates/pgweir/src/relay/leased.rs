@@ -1,5 +1,6 @@
 //! A client with a server: bytes in both directions, until the server is released.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -42,6 +43,7 @@ impl Session {
         } = lease;
         self.route.refresh(&mut server.work.rules);
         server.relay.begin_lease(self.client.id);
+        server.info.served.store(self.client.process_id(), Relaxed);
         let forget = self.must_forget_drawn(&server);
         let stage = if stale || forget || !server.relay.fits(&mut self.side) {
             self.prepare(&mut server, stale)
@@ -310,6 +312,9 @@ impl Session {
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         let home = &self.route.home;
         let latencies = &home.latencies;
+        if idle && held.server.relay.take_altered() {
+            self.shared.statements.note_altered();
+        }
         held.server.work.end_query(idle, release, now, latencies);
         held.server.settle(&self.shared, home);
         let looks = release && self.looks(now);
@@ -451,6 +456,8 @@ fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_session::Rules<'
         max_prepared: rules.max_prepared,
         max_message: rules.max_message,
         refuses_queries: rules.refuses_queries,
+        answers_as_postgres: rules.answers_as_postgres,
+        backends: Some(shared),
         private: work.is_private(),
         tracked: &shared.tracked,
         statements: &shared.statements,

@@ -51,6 +51,7 @@ impl Relay {
     pub fn begin_lease(&mut self, client: u64) {
         self.spoken.begin();
         self.residue.begin();
+        self.has_unnamed = false;
         self.client = client;
     }
 
@@ -58,6 +59,12 @@ impl Relay {
     #[inline]
     pub fn residue(&self) -> &crate::residue::Residue {
         &self.residue
+    }
+
+    /// Whether something may have changed what statements return, which is told once.
+    #[inline]
+    pub fn take_altered(&mut self) -> bool {
+        self.residue.take_altered()
     }
 
     /// Notes what a statement may leave. `false`: it asks for what another client has drawn from a

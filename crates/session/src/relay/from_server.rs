@@ -1,5 +1,6 @@
 //! From the server to the client.
 
+use bytes::{BufMut as _, BytesMut};
 use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState, TransactionStatus};
@@ -22,6 +23,15 @@ fn dispels_doubt(tag: u8) -> bool {
             | tag::NOTIFICATION_RESPONSE
             | tag::PARAMETER_STATUS
     )
+}
+
+/// Whether a statement failed because it was prepared before a definition was changed.
+fn is_outdated(fields: &ErrorFields<'_>) -> bool {
+    match fields.sqlstate() {
+        Some(SqlState::FEATURE_NOT_SUPPORTED) => fields.routine == b"RevalidateCachedQuery",
+        Some(SqlState::INTERNAL_ERROR) => fields.message.starts_with(b"cache lookup failed"),
+        _ => false,
+    }
 }
 
 impl Relay {
@@ -66,6 +76,9 @@ impl Relay {
                 continue;
             }
             to_client.pass(input, stretch..at);
+            if let Some(reworded) = self.reworded.take() {
+                to_client.inject(input).extend_from_slice(&reworded);
+            }
             self.server_rest = Rest::new(forward, header.frame_len());
             at = self.server_rest.proceed(input, at, to_client);
             stretch = at;
@@ -101,7 +114,7 @@ impl Relay {
             | tag::FUNCTION_CALL_RESPONSE
             | tag::NOTICE_RESPONSE
             | tag::PARAMETER_DESCRIPTION => return Ok(Some(self.own_or_forward())),
-            tag::NOTIFICATION_RESPONSE => return Ok(Some(Reply::Forward)),
+            tag::NOTIFICATION_RESPONSE => return Ok(self.notification(header, frame, rules)),
             tag::PARSE_COMPLETE => Awaited::Parse,
             tag::BIND_COMPLETE => Awaited::Bind,
             tag::CLOSE_COMPLETE => Awaited::Close,
@@ -146,7 +159,7 @@ impl Relay {
                 self.parameter_status(body, client, rules)?;
                 return Ok(Some(self.own_or_forward()));
             }
-            tag::ERROR_RESPONSE => return self.error(header, frame),
+            tag::ERROR_RESPONSE => return self.error(header, frame, client),
             _ => return Err(unexpected()),
         };
         let answered = self.pipeline.answered(answered).ok_or_else(unexpected)?;
@@ -154,6 +167,27 @@ impl Relay {
             self.change(change, client);
         }
         Ok(Some(answered.reply))
+    }
+
+    /// A notification comes from a server, and the client knows only clients.
+    #[cold]
+    fn notification(&mut self, header: Header, frame: &[u8], rules: &Rules<'_>) -> Option<Reply> {
+        let Some(backends) = rules.backends else {
+            return Some(Reply::Forward);
+        };
+        let frame = frame.get(..header.frame_len())?;
+        let Some((sender, rest)) = frame[HEADER_LEN..].split_first_chunk() else {
+            return Some(Reply::Forward);
+        };
+        let Some(shown) = backends.shown(i32::from_be_bytes(*sender)) else {
+            return Some(Reply::Forward);
+        };
+        let mut own = BytesMut::with_capacity(frame.len());
+        own.put_slice(&frame[..HEADER_LEN]);
+        own.put_i32(shown);
+        own.put_slice(rest);
+        self.reworded = Some(own);
+        Some(Reply::Skip)
     }
 
     #[inline]
@@ -196,7 +230,12 @@ impl Relay {
     }
 
     #[cold]
-    fn error(&mut self, header: Header, frame: &[u8]) -> Result<Option<Reply>, Violation> {
+    fn error(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        client: &ClientSide,
+    ) -> Result<Option<Reply>, Violation> {
         let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
             return Ok(None);
         };
@@ -206,13 +245,22 @@ impl Relay {
         }
         self.has_said_goodbye |= fields.is_fatal();
         self.residue.note_undone();
+        // A Parse that was skipped has left the server's as it was.
+        self.has_unnamed = false;
+        if is_outdated(&fields) {
+            self.residue.note_altered();
+        }
         self.count_error(&fields);
         let after = self.pipeline.failed();
         self.stream = match after {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,
         };
-        Ok(Some(Reply::Forward))
+        self.reworded = self.reworded(body, client);
+        Ok(Some(match self.reworded {
+            Some(_) => Reply::Skip,
+            None => Reply::Forward,
+        }))
     }
 
     fn count_error(&mut self, fields: &ErrorFields<'_>) {
@@ -262,6 +310,7 @@ impl Relay {
                 self.residue.was_set();
                 self.note_reset(client);
             }
+            b"DEALLOCATE\0" => self.note_deallocated(client),
             b"DEALLOCATE ALL\0" => self.forget_statements(client, rules),
             b"DISCARD ALL\0" => {
                 self.forget_statements(client, rules);

@@ -9,8 +9,11 @@
 mod apart;
 mod from_client;
 mod from_server;
+mod mention;
+mod named;
 mod state;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -29,7 +32,7 @@ use crate::gather::Gather;
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
-use crate::prepared::{ClientStatements, ServerStatements, StatementTable};
+use crate::prepared::{ClientStatements, ServerStatements, StatementId, StatementTable, Unnamed};
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Probe, Residue};
 use crate::spoken::Spoken;
@@ -39,6 +42,8 @@ use crate::spoken::Spoken;
 pub struct ClientSide {
     /// Its names for prepared statements.
     pub statements: ClientStatements,
+    /// Its statement without a name.
+    pub unnamed: Unnamed,
     /// Its tracked parameters, and those that it requested.
     pub values: Values,
     /// What it requested in its startup message, if it requests something else by now.
@@ -57,12 +62,29 @@ pub struct Rules<'a> {
     pub max_message: u32,
     /// `disable_pqexec`: a client must not send simple queries.
     pub refuses_queries: bool,
+    /// Whether a name that is taken, or stands for nothing, is answered as PostgreSQL answers it
+    /// (`error_codes = postgres`). Otherwise it ends the connection.
+    pub answers_as_postgres: bool,
     /// Whether what a client leaves in a session is kept from the others (`session_state`).
     pub private: bool,
     /// Which parameters stay with their client.
     pub tracked: &'a Tracked,
     /// All statements that are known.
     pub statements: &'a StatementTable,
+    /// Whose process ids stand for which, where clients are to see their own.
+    pub backends: Option<&'a dyn Backends>,
+}
+
+/// The process ids that clients know, and those of the servers.
+pub trait Backends: Sync {
+    /// What clients know as the id of whoever had a server last; `None` if it is no server of ours.
+    fn shown(&self, process_id: i32) -> Option<i32>;
+}
+
+impl fmt::Debug for dyn Backends + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Backends")
+    }
 }
 
 /// Counts since they were last taken.
@@ -87,6 +109,8 @@ pub struct Relay {
     stream: ClientStream,
     status: TransactionStatus,
     statements: ServerStatements,
+    /// Whether the unnamed statement, if the server has one, is the client's last, parsed in this lease.
+    has_unnamed: bool,
     values: Values,
     /// What its sessions have when nobody requests another value, where RESET does not lead there.
     defaults: Parameters,
@@ -115,6 +139,12 @@ pub struct Relay {
     facts: Option<Box<Facts>>,
     /// Classes of errors since they were last taken.
     error_classes: Vec<[u8; 2]>,
+    /// A name that the client has parsed last although it was taken.
+    taken_name: Option<Box<[u8]>>,
+    /// The name that a DEALLOCATE takes away when it is executed, and the statement.
+    deallocating: Option<Box<(Box<[u8]>, StatementId)>>,
+    /// A message for the client in the place of the server's.
+    reworded: Option<BytesMut>,
 }
 
 impl Relay {
@@ -128,6 +158,7 @@ impl Relay {
             stream: ClientStream::Normal,
             status: TransactionStatus::Idle,
             statements: ServerStatements::default(),
+            has_unnamed: false,
             values,
             defaults: Parameters::default(),
             login_values,
@@ -145,6 +176,9 @@ impl Relay {
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
+            taken_name: None,
+            deallocating: None,
+            reworded: None,
         }
     }
 
@@ -153,6 +187,7 @@ impl Relay {
     pub fn unknown(values: Values) -> Self {
         let mut relay = Self::new(values);
         relay.status = TransactionStatus::InTransaction;
+        relay.has_unnamed = true;
         relay.pipeline.push(Awaited::Unknown, Reply::Forward);
         relay
     }
@@ -328,6 +363,7 @@ impl Relay {
         self.asked = Asked::Other;
         self.refused = None;
         self.own_rows.clear();
+        self.has_unnamed = false;
         self.pipeline.push(Awaited::Query, Reply::Skip);
         frontend::query(out, sql);
     }
@@ -374,7 +410,13 @@ impl Relay {
     #[cold]
     fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
         while let Some(fake) = self.pipeline.pop_fake() {
-            out.extend_from_slice(fake_reply(fake.awaited));
+            match fake.awaited {
+                Awaited::Query => {
+                    backend::command_complete(out, "DEALLOCATE");
+                    backend::ready_for_query(out, self.status);
+                }
+                other => out.extend_from_slice(fake_reply(other)),
+            }
             if let Some(change) = fake.change {
                 self.change(change, client);
             }

@@ -36,6 +36,8 @@ pub struct Scan {
     pub draws: bool,
     /// It asks for the last number drawn.
     pub reads_drawn: bool,
+    /// It may change what other statements return: a definition is altered, dropped or replaced.
+    pub alters: bool,
     /// Functions that it calls and that are not known as PostgreSQL's, a bit for each name.
     pub calls: u128,
 }
@@ -47,7 +49,8 @@ impl Scan {
         self.suspects.is_empty()
             && self.named.is_empty()
             && self.calls == 0
-            && !(self.unreadable | self.sets | self.ends | self.draws | self.reads_drawn)
+            && !(self.unreadable | self.sets | self.ends | self.draws)
+            && !(self.reads_drawn | self.alters)
     }
 }
 
@@ -155,13 +158,11 @@ impl<'a> Scanner<'a> {
                 self.scan.sets = true;
                 self.leaves(Kinds::SETTINGS.and(Kinds::ROLE));
             }
-            b"prepare" => match self.tokens.peek() {
-                Some(Token::Word(next)) if is(next, b"transaction") => self.skip(),
-                _ => {
-                    self.scan.suspects.add(Kinds::PREPARED);
-                    self.rest(word, true);
-                }
-            },
+            b"prepare" if self.next_is(b"transaction") => self.skip(),
+            b"prepare" => {
+                self.scan.suspects.add(Kinds::PREPARED);
+                self.rest(word, true);
+            }
             // What stands behind the name is another client's affair tomorrow.
             b"execute" => {
                 self.scan.unreadable = true;
@@ -183,10 +184,16 @@ impl<'a> Scanner<'a> {
             }
             b"create" => {
                 self.verb = Verb::Create;
+                self.scan.alters |= self.next_is(b"or");
+                self.rest(word, true);
+            }
+            b"alter" => {
+                self.scan.alters = true;
                 self.rest(word, true);
             }
             b"drop" => {
                 self.scan.ends = true;
+                self.scan.alters = true;
                 self.rest(word, true);
             }
             b"insert" | b"update" | b"delete" | b"merge" | b"copy" | b"call" => {
@@ -195,6 +202,10 @@ impl<'a> Scanner<'a> {
             }
             _ => self.rest(word, true),
         }
+    }
+
+    fn next_is(&self, word: &[u8]) -> bool {
+        matches!(self.tokens.peek(), Some(Token::Word(next)) if is(next, word))
     }
 
     pub(super) fn leaves(&mut self, kinds: Kinds) {

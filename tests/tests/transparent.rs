@@ -1,0 +1,239 @@
+//! The promise: what a driver does with a connection of its own means the same when the next half of it runs on
+//! another server.
+
+use std::time::Duration;
+
+use pgweir_tests::{Batch, Pooler, RawClient, Tenant, start};
+
+/// A pool whose servers take turns: with it hardly two transactions in a row have the same server.
+fn turns(tenant: &Tenant) -> Pooler {
+    let ini = tenant.ini().set("server_round_robin", 1);
+    let ini = ini.set("default_pool_size", 3).set("min_pool_size", 3);
+    let ini = ini.set("startup_parameters", "apply");
+    start(ini.set("error_codes", "postgres"))
+}
+
+fn process_id(client: &RawClient) -> i32 {
+    client.key.as_ref().map_or(0, |key| key.process_id)
+}
+
+fn execute(name: &str, values: &[&str]) -> Batch {
+    Batch::new().bind("", name, values).execute("").sync()
+}
+
+#[test]
+fn an_unnamed_statement_outlives_its_sync() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    let mut other = tenant.client(&pooler);
+    for round in 0..6 {
+        let sql = format!("select 'round {round}, ' || $1");
+        let prepare = Batch::new().parse("", &sql).describe_statement("").sync();
+        assert!(client.ask(&prepare).starts_with("1 t"), "round {round}");
+        other.ask(&Batch::new().run("select 'of another client'").sync());
+        other.rows("select 'of the simple protocol'");
+        for value in ["one", "two"] {
+            let answer = client.ask(&execute("", &[value]));
+            assert!(
+                answer.contains(&format!("round {round}, {value}")),
+                "{answer}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nobody_runs_the_unnamed_statement_of_somebody_else() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut first = tenant.client(&pooler);
+    let mut second = tenant.client(&pooler);
+    first.ask(&Batch::new().parse("", "select 'secret'").sync());
+    let answer = second.ask(&execute("", &[]));
+    assert!(answer.contains("26000"), "{answer}");
+    let again = first.ask(&execute("", &[]));
+    assert!(again.contains("secret"), "{again}");
+}
+
+#[test]
+fn deallocate_takes_the_name_of_a_statement_of_the_protocol() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    for number in 0..4 {
+        let sql = format!("select 'number {number}'");
+        assert_eq!(
+            client.ask(&Batch::new().parse("s", &sql).sync()),
+            "1 Z(I)",
+            "the name is free"
+        );
+        let answer = client.ask(&execute("s", &[]));
+        assert!(answer.contains(&format!("number {number}")), "{answer}");
+        match number % 2 {
+            0 => assert_eq!(client.query("DEALLOCATE s"), "C(DEALLOCATE) Z(I)"),
+            _ => {
+                let answer = client.ask(&Batch::new().run("DEALLOCATE PREPARE \"s\"").sync());
+                assert!(answer.contains("C(DEALLOCATE)"), "{answer}");
+            }
+        }
+        let gone = client.query("DEALLOCATE s");
+        assert!(gone.contains("26000"), "{gone}");
+    }
+}
+
+#[test]
+fn deallocate_within_a_transaction_is_a_part_of_it() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    client.ask(&Batch::new().parse("s", "select 1").sync());
+    client.rows("begin");
+    assert_eq!(client.query("deallocate s"), "C(DEALLOCATE) Z(T)");
+    client.rows("commit");
+
+    client.ask(&Batch::new().parse("s", "select 1").sync());
+    client.rows("begin");
+    client.query("select 1/0");
+    let failed = client.query("deallocate s");
+    assert!(
+        failed.contains("25P02") && failed.contains("Z(E)"),
+        "{failed}"
+    );
+    client.rows("rollback");
+}
+
+#[test]
+fn a_wrong_name_costs_a_statement_not_the_connection() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    let answer = client.ask(&execute("nobody", &[]));
+    assert!(
+        answer.contains("26000") && answer.contains("\"nobody\""),
+        "{answer}"
+    );
+    client.ask(&Batch::new().parse("s", "select 'first'").sync());
+    let answer = client.ask(&Batch::new().parse("s", "select 'second'").sync());
+    assert!(
+        answer.contains("42P05") && answer.contains("\"s\" already exists"),
+        "{answer}"
+    );
+    let answer = client.ask(&execute("s", &["too many"]));
+    assert!(
+        answer.contains("08P01") && answer.contains("statement \"s\" requires 0"),
+        "{answer}"
+    );
+    assert!(client.ask(&execute("s", &[])).contains("first"));
+}
+
+#[test]
+fn a_statement_of_prepare_can_be_bound() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    client.rows("prepare s as select 'prepared by SQL'");
+    for _ in 0..3 {
+        let answer = client.ask(&execute("s", &[]));
+        assert!(answer.contains("prepared by SQL"), "{answer}");
+    }
+}
+
+#[test]
+fn who_parses_after_a_change_of_a_table_gets_its_new_columns() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    tenant.root().rows("create table changing (a int)");
+    tenant
+        .root()
+        .rows("grant all on changing to public; insert into changing values (1)");
+    tenant
+        .root()
+        .rows(&format!("alter table changing owner to {}", tenant.name));
+    let mut first = tenant.client(&pooler);
+    let sql = "select * from changing";
+    first.ask(&Batch::new().parse("s", sql).sync());
+    for _ in 0..3 {
+        assert!(first.ask(&execute("s", &[])).contains("D(1)"));
+    }
+
+    let mut second = tenant.client(&pooler);
+    second.rows("alter table changing add b text default 'new'");
+    for round in 0..3 {
+        let name = format!("s{round}");
+        assert_eq!(second.ask(&Batch::new().parse(&name, sql).sync()), "1 Z(I)");
+        for _ in 0..3 {
+            let answer = second.ask(&execute(&name, &[]));
+            assert!(answer.contains("new"), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn a_change_that_the_pooler_has_not_seen_costs_one_error() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut root = tenant.root();
+    root.rows("create table changing (a int); grant all on changing to public");
+    let mut client = tenant.client(&pooler);
+    let sql = "select * from changing";
+    client.ask(&Batch::new().parse("s", sql).sync());
+    client.ask(&execute("s", &[]));
+    root.rows("alter table changing add b int");
+    let answer = client.ask(&execute("s", &[]));
+    assert!(answer.contains("0A000"), "as without a pooler: {answer}");
+    let close = Batch::new().close_statement("s").parse("s", sql).sync();
+    assert_eq!(client.ask(&close), "3 1 Z(I)");
+    let answer = client.ask(&execute("s", &[]));
+    assert!(answer.contains("C(SELECT 0)"), "{answer}");
+}
+
+#[test]
+fn a_temporary_table_of_the_same_name_is_another_table() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    for (index, kind) in ["int", "text", "date", "int[]"].into_iter().enumerate() {
+        let mut client = tenant.client(&pooler);
+        client.rows(&format!("create temp table mine (a {kind})"));
+        let name = format!("s{index}");
+        client.ask(&Batch::new().parse(&name, "select * from mine").sync());
+        let answer = client.ask(&execute(&name, &[]));
+        assert!(answer.contains("C(SELECT 0)"), "{kind}: {answer}");
+    }
+}
+
+#[test]
+fn a_notification_names_the_process_that_its_sender_was_told() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut listener = tenant.client(&pooler);
+    let mut sender = tenant.client(&pooler);
+    listener.rows("listen news");
+
+    let own = process_id(&listener);
+    let answer = listener.query("notify news, 'of my own'");
+    assert!(
+        answer.contains(&format!("A({own},news,of my own)")),
+        "{answer}"
+    );
+
+    sender.rows("notify news, 'of another'");
+    let other = process_id(&sender);
+    let heard = listener.read().map(|message| message.to_string());
+    assert_eq!(heard.ok(), Some(format!("A({other},news,of another)")));
+    assert!(listener.is_silent_for(Duration::from_millis(50)));
+}
+
+#[test]
+fn a_greeting_spells_parameters_as_postgresql_does() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let parameters = [
+        ("user", &*tenant.name),
+        ("database", &*tenant.name),
+        ("client_encoding", "'utf-8'"),
+        ("DateStyle", "german"),
+    ];
+    let client = RawClient::login_with(pooler.port, &parameters);
+    assert_eq!(client.parameter("client_encoding"), Some("UTF8"));
+}
