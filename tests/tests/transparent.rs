@@ -237,3 +237,69 @@ fn a_greeting_spells_parameters_as_postgresql_does() {
     let client = RawClient::login_with(pooler.port, &parameters);
     assert_eq!(client.parameter("client_encoding"), Some("UTF8"));
 }
+
+#[test]
+fn a_client_is_terminated_by_the_process_id_that_it_was_told() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    for in_transaction in [true, false] {
+        let mut killer = tenant.client(&pooler);
+        let mut victim = tenant.client(&pooler);
+        if in_transaction {
+            victim.rows("begin");
+        }
+        let sql = format!("select pg_terminate_backend({})", process_id(&victim));
+        assert_eq!(killer.value(&sql), "t");
+        let (said, _) = victim.until_end();
+        assert_eq!(
+            said,
+            "E(FATAL 57P01 terminating connection due to administrator command)"
+        );
+        assert_eq!(killer.value("select 1"), "1");
+    }
+}
+
+#[test]
+fn process_ids_may_be_values_of_a_statement() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut killer = tenant.client(&pooler);
+    let sql = "select pg_terminate_backend($1::int)";
+    killer.ask(&Batch::new().parse("named", sql).sync());
+    for name in ["named", ""] {
+        let mut victim = tenant.client(&pooler);
+        let pid = process_id(&victim).to_string();
+        let batch = match name {
+            "" => Batch::new().parse("", sql),
+            _ => Batch::new(),
+        };
+        let batch = batch.bind("", name, &[&pid]).execute("").sync();
+        let answer = killer.ask(&batch);
+        assert!(answer.contains("D(t)"), "{answer}");
+        assert!(victim.until_end().0.contains("57P01"));
+    }
+}
+
+#[test]
+fn a_client_may_end_or_cancel_its_own_server() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    let pid = process_id(&client);
+    let answer = client.query(&format!("select pg_cancel_backend({pid})"));
+    assert!(answer.contains("57014"), "{answer}");
+    client.send(&Batch::new().query(&format!("select pg_terminate_backend({pid})")));
+    assert!(client.until_end().0.contains("57P01"));
+}
+
+#[test]
+fn an_id_of_nobody_is_postgresqls_affair() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    let answer = client.query("select pg_terminate_backend(2147483647)");
+    assert!(
+        answer.contains("not a PostgreSQL") && answer.contains("D(f)"),
+        "{answer}"
+    );
+}

@@ -72,6 +72,8 @@ struct Mailbox {
     inquired: bool,
     /// It holds a server in silence: what is to be done about it.
     silence: Option<EndSilence>,
+    /// What it has sent is to be looked at again.
+    reminded: bool,
     spoken: Option<Box<SpokenWords>>,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
@@ -109,6 +111,7 @@ impl Mailbox {
             && self.wait.is_none()
             && !self.inquired
             && self.silence.is_none()
+            && !self.reminded
     }
 }
 
@@ -441,6 +444,18 @@ impl Client {
         let mut mailbox = self.mailbox();
         mailbox.inquired = true;
         self.ring(mailbox);
+    }
+
+    /// Tells the task to look again at what its client has sent.
+    pub(crate) fn remind(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.reminded = true;
+        self.ring(mailbox);
+    }
+
+    /// Whether it has been told so.
+    pub(crate) fn take_reminder(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.reminded))
     }
 
     /// Whether somebody asks that.

@@ -157,7 +157,7 @@ impl ClientSide {
         let startup = state.startup.as_ref();
         let mut unnamed = Unnamed::default();
         if let Some(definition) = state.unnamed {
-            unnamed.set(&definition.0);
+            unnamed.set(&definition.0, true);
         }
         Ok(Self {
             statements,

@@ -23,6 +23,7 @@ pub mod pipeline;
 pub mod prepared;
 mod queue;
 pub mod relay;
+pub mod renumber;
 pub mod residue;
 pub mod spelling;
 pub mod spoken;
@@ -36,9 +37,10 @@ pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use relay::{
-    Abandon, Backends, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Settled, Tally,
-    Violation,
+    Abandon, Backends, ClientSide, FromClient, Refused, Relay, RelayState, Renumber, Rules,
+    Settled, Tally, Violation, Waits,
 };
+pub use renumber::renumbered;
 pub use residue::{Kinds, Memory, Residue};
 pub use spelling::spelled;
 pub use spoken::{Spoken, normalized};

@@ -198,6 +198,8 @@ pub struct Unnamed {
 #[derive(Debug)]
 struct Kept {
     definition: Vec<u8>,
+    /// Whether it may name a process that is to be sent a signal.
+    signals: bool,
 }
 
 /// Longer definitions are not kept, in bytes.
@@ -208,19 +210,23 @@ const UNNAMED_ROOM: usize = 4 * 1024;
 
 impl Unnamed {
     /// The client has parsed it: the body of Parse behind the name.
-    pub fn set(&mut self, definition: &[u8]) {
+    pub fn set(&mut self, definition: &[u8], signals: bool) {
         if definition.len() > UNNAMED_MAX {
             self.kept = None;
             return;
         }
         match &mut self.kept {
             Some(kept) if kept.definition.capacity() <= UNNAMED_ROOM => {
+                kept.signals = signals;
                 kept.definition.clear();
                 kept.definition.extend_from_slice(definition);
             }
             kept => {
                 let definition = definition.to_vec();
-                *kept = Some(Box::new(Kept { definition }));
+                *kept = Some(Box::new(Kept {
+                    definition,
+                    signals,
+                }));
             }
         }
     }
@@ -228,6 +234,12 @@ impl Unnamed {
     /// What it is, if there is one.
     pub fn get(&self) -> Option<&[u8]> {
         self.kept.as_ref().map(|kept| &*kept.definition)
+    }
+
+    /// Whether it may name a process that is to be sent a signal.
+    #[inline]
+    pub fn signals(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.signals)
     }
 
     /// There is none.

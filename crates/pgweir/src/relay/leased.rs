@@ -8,7 +8,7 @@ use pgweir_config::PoolMode;
 use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_net::{Buffered, Input};
 use pgweir_pool::SlotId;
-use pgweir_session::{Phase, Violation};
+use pgweir_session::{Phase, Violation, Waits};
 use pgweir_stats::Totals;
 use pgweir_wire::TransactionStatus;
 
@@ -212,8 +212,8 @@ impl Session {
                 .map_err(|_| Farewell::ClientGone)?;
         }
         self.line.keep(input, scratch, verdict.consumed);
-        if held.server.relay.waits_for_forgetting() {
-            self.forget_drawn();
+        if held.server.relay.waits() != Waits::Nothing {
+            self.end_wait_of_message();
             return Ok(());
         }
         if verdict.terminate {

@@ -175,6 +175,9 @@ impl Session {
         if self.client.take_inquiry() {
             self.answer_inquiry();
         }
+        if self.client.take_reminder() {
+            self.line.offer_held();
+        }
         if let Some(how) = self.client.take_silence() {
             self.end_silence(how);
         }

@@ -4,11 +4,12 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
-use pgweir_session::{ClientSide, Phase, Tracked, Values};
+use pgweir_session::{ClientSide, Phase, Renumber, Tracked, Values, Waits};
 
 use super::{Place, Session};
 use crate::client::Client;
 use crate::farewell::Farewell;
+use crate::pids::{self, Renumbered};
 use crate::server::{Server, Stage};
 use crate::shared::{Rules, lock};
 
@@ -114,10 +115,35 @@ impl Session {
             && lock(&self.route.home.memory).reads_drawn()
     }
 
+    /// Does what the client's next message waits for.
+    #[cold]
+    pub(super) fn end_wait_of_message(&mut self) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        match held.server.relay.waits() {
+            Waits::Nothing => {}
+            Waits::Forgetting => self.forget_drawn(),
+            Waits::ProcessIds => {
+                let own = held.server.info.process_id();
+                let relay = &mut held.server.relay;
+                let (unread, tries) = (self.line.unread(), relay.renumber_tries());
+                match pids::renumber(&self.shared, &self.client, own, unread, tries) {
+                    Renumbered::Done(bytes) => {
+                        relay.renumber(Renumber::Done);
+                        let _ = self.line.take_held();
+                        self.line.put_back_bytes(&bytes);
+                    }
+                    Renumbered::Incomplete => relay.renumber(Renumber::Incomplete),
+                    Renumbered::Later => relay.renumber(Renumber::Later),
+                }
+            }
+        }
+    }
+
     /// The client asks for what was drawn last, and the server would tell it what another client has
     /// drawn.
-    #[cold]
-    pub(super) fn forget_drawn(&mut self) {
+    fn forget_drawn(&mut self) {
         let Place::Leased(held) = &mut self.place else {
             return;
         };

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use pgweir_wire::read::Truncated;
 use pgweir_wire::{HEADER_LEN, Header, Reader};
 
-use super::{Asked, ClientSide, Relay, Rules, Violation};
+use super::{Asked, ClientSide, Relay, Renumber, Rules, Violation, Waits};
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};
 use crate::pipeline::Reply;
@@ -52,6 +52,7 @@ impl Relay {
         self.spoken.begin();
         self.residue.begin();
         self.has_unnamed = false;
+        self.signals = false;
         self.client = client;
     }
 
@@ -67,12 +68,10 @@ impl Relay {
         self.residue.take_altered()
     }
 
-    /// Notes what a statement may leave. `false`: it asks for what another client has drawn from a
-    /// sequence, so it must not run before that is [forgotten](Self::forget_drawn).
+    /// Notes what a statement may leave. `false`: it must not run before [`Self::waits`] is over.
     #[inline]
     pub(super) fn note(&mut self, scan: &Scan, rules: &Rules<'_>) -> bool {
-        if scan.reads_drawn && self.must_forget_drawn() {
-            self.waits_for_forgetting = true;
+        if (scan.reads_drawn | scan.signals) && self.must_wait(scan, rules) {
             return false;
         }
         let values = &self.values;
@@ -81,6 +80,43 @@ impl Relay {
             index.is_some_and(|index| values.get(index).is_some())
         });
         true
+    }
+
+    /// Whether a statement asks for what another client has drawn from a sequence, or may name the
+    /// process of a client.
+    #[cold]
+    fn must_wait(&mut self, scan: &Scan, rules: &Rules<'_>) -> bool {
+        if scan.reads_drawn && self.must_forget_drawn() {
+            self.waits = Waits::Forgetting;
+            return true;
+        }
+        self.signals |= scan.signals;
+        scan.signals && self.must_renumber(rules)
+    }
+
+    /// Whether the message that may name the process of a client is the client's own.
+    #[cold]
+    pub(super) fn must_renumber(&mut self, rules: &Rules<'_>) -> bool {
+        if rules.backends.is_none() || std::mem::take(&mut self.has_process_ids) {
+            return false;
+        }
+        self.waits = Waits::ProcessIds;
+        true
+    }
+
+    /// What has become of the process ids in the client's next message.
+    pub fn renumber(&mut self, outcome: Renumber) {
+        self.waits = Waits::Nothing;
+        self.has_process_ids = outcome == Renumber::Done;
+        self.renumber_tries = match outcome {
+            Renumber::Later => self.renumber_tries.saturating_add(1),
+            Renumber::Done | Renumber::Incomplete => 0,
+        };
+    }
+
+    /// How often it has been too early for them.
+    pub fn renumber_tries(&self) -> u8 {
+        self.renumber_tries
     }
 
     /// Whether the client would be told what another one has drawn, and nothing hinders the server
@@ -98,15 +134,15 @@ impl Relay {
         self.drawn_by.is_some_and(|client| client != self.client)
     }
 
-    /// Whether the client's next message waits for [`Self::forget_drawn`].
+    /// What the client's next message waits for.
     #[inline]
-    pub fn waits_for_forgetting(&self) -> bool {
-        self.waits_for_forgetting
+    pub fn waits(&self) -> Waits {
+        self.waits
     }
 
     /// Appends the command that makes the session forget which numbers were drawn from sequences.
     pub fn forget_drawn(&mut self, out: &mut BytesMut) {
-        self.waits_for_forgetting = false;
+        self.waits = Waits::Nothing;
         self.drawn_by = None;
         self.ask("DISCARD SEQUENCES", out);
     }

@@ -132,7 +132,12 @@ pub struct Relay {
     client: u64,
     /// Who has drawn from sequences what the session still knows.
     drawn_by: Option<u64>,
-    waits_for_forgetting: bool,
+    waits: Waits,
+    /// Whether the next message with process ids has the servers' in it.
+    has_process_ids: bool,
+    renumber_tries: u8,
+    /// Whether the text that was noted last may name a process.
+    signals: bool,
     /// Rows of the reply to a query of the pooler's own.
     own_rows: Vec<Row>,
     /// The answer to the last look.
@@ -172,7 +177,10 @@ impl Relay {
             residue: Residue::default(),
             client: 0,
             drawn_by: None,
-            waits_for_forgetting: false,
+            waits: Waits::Nothing,
+            has_process_ids: false,
+            renumber_tries: 0,
+            signals: false,
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
@@ -469,6 +477,30 @@ fn fake_reply(awaited: Awaited) -> &'static [u8] {
         Awaited::Close => &backend::CLOSE_COMPLETE,
         other => unreachable!("{other:?} is never answered by the pooler"),
     }
+}
+
+/// What has to be done before the client's next message can be dealt with.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Waits {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The server has to [forget](Relay::forget_drawn) what others have drawn from sequences.
+    Forgetting,
+    /// The process ids of clients in it have to be replaced by the servers', see
+    /// [`renumbered`](crate::renumbered).
+    ProcessIds,
+}
+
+/// What has become of the process ids in a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Renumber {
+    /// They are servers' now.
+    Done,
+    /// More of the message has to come first.
+    Incomplete,
+    /// It is too early.
+    Later,
 }
 
 /// What to do with a server whose client is gone.

@@ -92,7 +92,8 @@ impl Named<'_> {
                 return Ok(Act::More);
             }
             self.relay.spoken.note(definition);
-            self.client.unnamed.set(definition);
+            let signals = std::mem::take(&mut self.relay.signals);
+            self.client.unnamed.set(definition, signals);
             self.relay.has_unnamed = true;
             if mention::may_be(definition)
                 && let Some(renamed) = self.deallocating(definition)
@@ -147,7 +148,9 @@ impl Named<'_> {
             return Ok(Act::More);
         };
         if name.is_empty() {
-            if !self.relay.has_unnamed && !self.teach_unnamed() {
+            if !self.relay.has_unnamed && !self.teach_unnamed()
+                || self.client.unnamed.signals() && self.relay.must_renumber(self.rules)
+            {
                 return Ok(Act::More);
             }
             self.relay.pipeline.push(Awaited::Bind, Reply::Forward);

@@ -3,7 +3,7 @@
 use pgweir_wire::TransactionStatus;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, ClientStream, Relay, Rest, Tally};
+use super::{Asked, ClientStream, Relay, Rest, Tally, Waits};
 use crate::handover::{Bytes, Catalogue, ParametersState, UnknownStatement, ValuesState};
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
@@ -116,7 +116,10 @@ impl Relay {
             residue,
             client: 0,
             drawn_by: Some(super::apart::SEVERAL),
-            waits_for_forgetting: false,
+            waits: Waits::Nothing,
+            has_process_ids: false,
+            renumber_tries: 0,
+            signals: false,
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),

@@ -38,6 +38,8 @@ pub struct Scan {
     pub reads_drawn: bool,
     /// It may change what other statements return: a definition is altered, dropped or replaced.
     pub alters: bool,
+    /// It may name a process that is to be sent a signal.
+    pub signals: bool,
     /// Functions that it calls and that are not known as PostgreSQL's, a bit for each name.
     pub calls: u128,
 }
@@ -50,7 +52,7 @@ impl Scan {
             && self.named.is_empty()
             && self.calls == 0
             && !(self.unreadable | self.sets | self.ends | self.draws)
-            && !(self.reads_drawn | self.alters)
+            && !(self.reads_drawn | self.alters | self.signals)
     }
 }
 
@@ -314,6 +316,7 @@ impl<'a> Scanner<'a> {
         if starts(word, b"pg_temp") {
             self.scan.suspects.add(Kinds::TEMPORARY);
         }
+        self.scan.signals |= is(word, b"pg_terminate_backend") || is(word, b"pg_cancel_backend");
         if !starts(word, b"pg_advisory_") && !starts(word, b"pg_try_advisory_") {
             return;
         }
