@@ -303,3 +303,45 @@ fn an_id_of_nobody_is_postgresqls_affair() {
         "{answer}"
     );
 }
+
+#[test]
+fn the_list_of_prepared_statements_is_that_of_the_client() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    let mut other = tenant.client(&pooler);
+    client.ask(&Batch::new().parse("it's", "select 'mine'").sync());
+    other.ask(&Batch::new().parse("s", "select 'of another'").sync());
+    let sql = "select name, statement, from_sql from pg_prepared_statements where name <> ''";
+    for _ in 0..4 {
+        assert_eq!(client.rows(sql), ["it's,select 'mine',f"]);
+        let answer = other.ask(&Batch::new().run(sql).sync());
+        assert!(
+            answer.contains("D(s,select 'of another',f) C(SELECT 1)"),
+            "{answer}"
+        );
+    }
+    client.rows("prepare p as select 1");
+    let sql = "select p.name from pg_catalog.pg_prepared_statements p order by p.name";
+    assert_eq!(client.rows(sql), ["it's", "p"]);
+    assert_eq!(client.query("deallocate \"it's\""), "C(DEALLOCATE) Z(I)");
+    assert_eq!(client.rows(sql), ["p"]);
+}
+
+#[test]
+fn what_a_rolled_back_transaction_has_created_is_another_thing_next_time() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    client.rows("begin");
+    for round in 0..3 {
+        client.rows("savepoint a");
+        client.rows("create type mood as enum ('fine')");
+        let name = format!("s{round}");
+        client.ask(&Batch::new().parse(&name, "select $1::mood").sync());
+        let answer = client.ask(&execute(&name, &["fine"]));
+        assert!(answer.contains("D(fine)"), "round {round}: {answer}");
+        client.rows("rollback to a");
+    }
+    client.rows("rollback");
+}

@@ -72,6 +72,8 @@ struct Mailbox {
     inquired: bool,
     /// It holds a server in silence: what is to be done about it.
     silence: Option<EndSilence>,
+    /// A server stands in for it, and it is not known yet whether that is ended in its place.
+    is_stood_in: bool,
     /// What it has sent is to be looked at again.
     reminded: bool,
     spoken: Option<Box<SpokenWords>>,
@@ -112,6 +114,7 @@ impl Mailbox {
             && !self.inquired
             && self.silence.is_none()
             && !self.reminded
+            && !self.is_stood_in
     }
 }
 
@@ -444,6 +447,18 @@ impl Client {
         let mut mailbox = self.mailbox();
         mailbox.inquired = true;
         self.ring(mailbox);
+    }
+
+    /// A server begins to stand in for it, or has done so: meanwhile it asks for none.
+    pub(crate) fn stand_in(&self, begins: bool) {
+        let mut mailbox = self.mailbox();
+        mailbox.is_stood_in = begins;
+        self.ring(mailbox);
+    }
+
+    /// Whether a server stands in for it.
+    pub(crate) fn is_stood_in(&self) -> bool {
+        self.take(|mailbox| mailbox.is_stood_in)
     }
 
     /// Tells the task to look again at what its client has sent.

@@ -166,6 +166,7 @@ fn stand_in(shared: &Arc<Shared>, asking: &Arc<Client>, target: Arc<Client>) -> 
         return Real::Later;
     };
     let process_id = lease.server.info.process_id();
+    target.stand_in(true);
     tokio::spawn(watch(Arc::clone(shared), lease, target));
     Real::Is(process_id)
 }
@@ -186,11 +187,12 @@ async fn watch(shared: Arc<Shared>, mut lease: Lease, target: Arc<Client>) {
         })
     });
     let has_ended = timeout(STANDS_IN, ends).await.is_ok();
-    if !has_ended && said.is_empty() {
-        return pools::checkin(&shared, lease.slot, lease.server, Instant::now());
-    }
     if is_terminated(&said) {
         target.end(Farewell::Terminated);
+    }
+    target.stand_in(false);
+    if !has_ended && said.is_empty() {
+        return pools::checkin(&shared, lease.slot, lease.server, Instant::now());
     }
     let reason = "terminated in the place of a client";
     close::give_up(&shared, lease.slot, lease.server, reason, Busy::Gone);

@@ -17,6 +17,7 @@ pub mod changes;
 pub mod deadline;
 pub mod gather;
 pub mod handover;
+pub mod own_list;
 pub mod parameters;
 pub mod params;
 pub mod pipeline;
@@ -32,13 +33,14 @@ pub mod taken;
 pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};
 pub use gather::Gather;
+pub use own_list::own_list;
 pub use parameters::{Parameters, may_be_requested};
 pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use relay::{
-    Abandon, Backends, ClientSide, FromClient, Refused, Relay, RelayState, Renumber, Rules,
-    Settled, Tally, Violation, Waits,
+    Abandon, Backends, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Settled, Tally,
+    Translation, Violation, Waits,
 };
 pub use renumber::renumbered;
 pub use residue::{Kinds, Memory, Residue};

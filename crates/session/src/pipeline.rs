@@ -332,6 +332,19 @@ impl Pipeline {
         self.pop()
     }
 
+    /// Whether what the server answers now is the pooler's own up to its Sync, so that an error in it is
+    /// nothing to the client.
+    pub fn fails_alone(&self) -> bool {
+        for owed in self.owed.iter() {
+            match (owed.awaited, owed.reply) {
+                (Awaited::Sync, Reply::Skip) => return true,
+                (_, Reply::Skip) => {}
+                (_, Reply::Forward | Reply::Fake) => return false,
+            }
+        }
+        false
+    }
+
     /// The server has answered with an error. Forgets what it skips, and says whether the Sync at
     /// which it goes on is on its way already.
     pub fn failed(&mut self) -> AfterError {

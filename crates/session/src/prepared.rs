@@ -198,8 +198,8 @@ pub struct Unnamed {
 #[derive(Debug)]
 struct Kept {
     definition: Vec<u8>,
-    /// Whether it may name a process that is to be sent a signal.
-    signals: bool,
+    /// Whether it may name what is the client's affair.
+    speaks_of_own: bool,
 }
 
 /// Longer definitions are not kept, in bytes.
@@ -210,14 +210,14 @@ const UNNAMED_ROOM: usize = 4 * 1024;
 
 impl Unnamed {
     /// The client has parsed it: the body of Parse behind the name.
-    pub fn set(&mut self, definition: &[u8], signals: bool) {
+    pub fn set(&mut self, definition: &[u8], speaks_of_own: bool) {
         if definition.len() > UNNAMED_MAX {
             self.kept = None;
             return;
         }
         match &mut self.kept {
             Some(kept) if kept.definition.capacity() <= UNNAMED_ROOM => {
-                kept.signals = signals;
+                kept.speaks_of_own = speaks_of_own;
                 kept.definition.clear();
                 kept.definition.extend_from_slice(definition);
             }
@@ -225,7 +225,7 @@ impl Unnamed {
                 let definition = definition.to_vec();
                 *kept = Some(Box::new(Kept {
                     definition,
-                    signals,
+                    speaks_of_own,
                 }));
             }
         }
@@ -236,10 +236,10 @@ impl Unnamed {
         self.kept.as_ref().map(|kept| &*kept.definition)
     }
 
-    /// Whether it may name a process that is to be sent a signal.
+    /// Whether it may name what is the client's affair.
     #[inline]
-    pub fn signals(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.signals)
+    pub fn speaks_of_own(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.speaks_of_own)
     }
 
     /// There is none.

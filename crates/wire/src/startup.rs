@@ -96,6 +96,10 @@ impl FirstPacket {
         };
         let length = u32::from_be_bytes([a, b, c, d]);
         let version = u32::from_be_bytes([e, f, g, h]);
+        // Whoever changes its mind at once may say goodbye before it has introduced itself.
+        if buf.starts_with(b"X\0\0\0\x04") {
+            return Err(StartupError::Terminate);
+        }
         if !(8..=SizeLimits::STARTUP).contains(&length) {
             return Err(StartupError::bad_header(buf));
         }
@@ -187,6 +191,9 @@ pub enum StartupError {
     /// A length or version that no PostgreSQL client sends; carries the first bytes in hex.
     #[error("bad packet header: '{0}'")]
     BadHeader(String),
+    /// The client says goodbye.
+    #[error("client close request")]
+    Terminate,
     /// The parameter list does not end with a zero byte.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     NoTerminator,

@@ -450,7 +450,7 @@ fn may_leave(rules: &Rules) -> bool {
     }
 }
 
-fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_session::Rules<'a> {
+pub(super) fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_session::Rules<'a> {
     let rules = &work.rules;
     pgweir_session::Rules {
         max_prepared: rules.max_prepared,

@@ -4,8 +4,9 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
-use pgweir_session::{ClientSide, Phase, Renumber, Tracked, Values, Waits};
+use pgweir_session::{ClientSide, Phase, Tracked, Translation, Values, Waits, own_list};
 
+use super::leased::session_rules;
 use super::{Place, Session};
 use crate::client::Client;
 use crate::farewell::Farewell;
@@ -124,18 +125,25 @@ impl Session {
         match held.server.relay.waits() {
             Waits::Nothing => {}
             Waits::Forgetting => self.forget_drawn(),
-            Waits::ProcessIds => {
+            Waits::OwnNames => {
                 let own = held.server.info.process_id();
                 let relay = &mut held.server.relay;
-                let (unread, tries) = (self.line.unread(), relay.renumber_tries());
+                let (unread, tries) = (self.line.unread(), relay.translation_tries());
                 match pids::renumber(&self.shared, &self.client, own, unread, tries) {
-                    Renumbered::Done(bytes) => {
-                        relay.renumber(Renumber::Done);
+                    Renumbered::Done(mut bytes) => {
+                        if let Some(own) = own_list(&bytes, &self.side.statements) {
+                            let rules = session_rules(&self.shared, &held.server.work);
+                            let mut out = BytesMut::new();
+                            relay.teach_all(&self.side, &rules, &mut out);
+                            held.server.line.queue(&out);
+                            bytes = own;
+                        }
+                        relay.translated(Translation::Done);
                         let _ = self.line.take_held();
                         self.line.put_back_bytes(&bytes);
                     }
-                    Renumbered::Incomplete => relay.renumber(Renumber::Incomplete),
-                    Renumbered::Later => relay.renumber(Renumber::Later),
+                    Renumbered::Incomplete => relay.translated(Translation::Incomplete),
+                    Renumbered::Later => relay.translated(Translation::Later),
                 }
             }
         }

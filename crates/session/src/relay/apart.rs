@@ -5,16 +5,18 @@
 //! every server, and [`Relay::fit`] takes them back for the others. What cannot be given again binds
 //! the server to its client; whether it stays with it is for the caller to say.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_wire::read::Truncated;
-use pgweir_wire::{HEADER_LEN, Header, Reader};
+use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus, frontend};
 
-use super::{Asked, ClientSide, Relay, Renumber, Rules, Violation, Waits};
+use super::{Asked, ClientSide, Relay, Rules, Translation, Violation, Waits};
+use crate::changes::Change;
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};
-use crate::pipeline::Reply;
+use crate::pipeline::{Awaited, Reply};
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Kinds, Memory, Probe, Scan};
 
@@ -52,7 +54,7 @@ impl Relay {
         self.spoken.begin();
         self.residue.begin();
         self.has_unnamed = false;
-        self.signals = false;
+        self.speaks_of_own = false;
         self.client = client;
     }
 
@@ -71,7 +73,7 @@ impl Relay {
     /// Notes what a statement may leave. `false`: it must not run before [`Self::waits`] is over.
     #[inline]
     pub(super) fn note(&mut self, scan: &Scan, rules: &Rules<'_>) -> bool {
-        if (scan.reads_drawn | scan.signals) && self.must_wait(scan, rules) {
+        if (scan.reads_drawn | scan.speaks_of_own) && self.must_wait(scan, rules) {
             return false;
         }
         let values = &self.values;
@@ -90,33 +92,59 @@ impl Relay {
             self.waits = Waits::Forgetting;
             return true;
         }
-        self.signals |= scan.signals;
-        scan.signals && self.must_renumber(rules)
+        self.speaks_of_own |= scan.speaks_of_own;
+        scan.speaks_of_own && self.must_translate(rules)
     }
 
     /// Whether the message that may name the process of a client is the client's own.
     #[cold]
-    pub(super) fn must_renumber(&mut self, rules: &Rules<'_>) -> bool {
-        if rules.backends.is_none() || std::mem::take(&mut self.has_process_ids) {
+    pub(super) fn must_translate(&mut self, rules: &Rules<'_>) -> bool {
+        if rules.backends.is_none() || std::mem::take(&mut self.is_translated) {
             return false;
         }
-        self.waits = Waits::ProcessIds;
+        self.waits = Waits::OwnNames;
         true
     }
 
     /// What has become of the process ids in the client's next message.
-    pub fn renumber(&mut self, outcome: Renumber) {
+    pub fn translated(&mut self, outcome: Translation) {
         self.waits = Waits::Nothing;
-        self.has_process_ids = outcome == Renumber::Done;
-        self.renumber_tries = match outcome {
-            Renumber::Later => self.renumber_tries.saturating_add(1),
-            Renumber::Done | Renumber::Incomplete => 0,
+        self.is_translated = outcome == Translation::Done;
+        self.translation_tries = match outcome {
+            Translation::Later => self.translation_tries.saturating_add(1),
+            Translation::Done | Translation::Incomplete => 0,
         };
     }
 
     /// How often it has been too early for them.
-    pub fn renumber_tries(&self) -> u8 {
-        self.renumber_tries
+    pub fn translation_tries(&self) -> u8 {
+        self.translation_tries
+    }
+
+    /// Teaches the server what the client has prepared and the server lacks, as far as there is room,
+    /// so that a list of it is complete. Appends what it has to be sent.
+    pub fn teach_all(&mut self, client: &ClientSide, rules: &Rules<'_>, out: &mut BytesMut) {
+        let room = rules.max_prepared.unwrap_or_default();
+        if !self.is_quiet() || self.status != TransactionStatus::Idle {
+            return;
+        }
+        let known = client.statements.iter().map(|(_, statement)| statement);
+        let lacking: Vec<_> = known
+            .filter(|statement| !self.statements.touch(statement.id))
+            .map(Arc::clone)
+            .collect();
+        if lacking.is_empty() || self.statements.len() + lacking.len() > room {
+            return;
+        }
+        for statement in lacking {
+            // What cannot be prepared any more fails alone.
+            frontend::parse_renamed(out, &statement.server_name, &statement.definition);
+            frontend::sync(out);
+            let change = Change::Taught(statement);
+            self.pipeline
+                .push_change(Awaited::Parse, Reply::Skip, change);
+            self.pipeline.push(Awaited::Sync, Reply::Skip);
+        }
     }
 
     /// Whether the client would be told what another one has drawn, and nothing hinders the server
@@ -125,7 +153,7 @@ impl Relay {
         self.has_drawn_of_others()
             && !self.residue.draws()
             && self.is_quiet()
-            && self.status != pgweir_wire::TransactionStatus::Failed
+            && self.status != TransactionStatus::Failed
     }
 
     /// Whether the session knows numbers of sequences that another client has drawn.

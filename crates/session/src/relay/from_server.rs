@@ -244,6 +244,10 @@ impl Relay {
             return self.own_query_failed(&fields).map(Some);
         }
         self.has_said_goodbye |= fields.is_fatal();
+        if !fields.is_fatal() && self.pipeline.fails_alone() {
+            self.pipeline.failed();
+            return Ok(Some(Reply::Skip));
+        }
         self.residue.note_undone();
         // A Parse that was skipped has left the server's as it was.
         self.has_unnamed = false;

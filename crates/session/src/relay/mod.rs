@@ -134,10 +134,10 @@ pub struct Relay {
     drawn_by: Option<u64>,
     waits: Waits,
     /// Whether the next message with process ids has the servers' in it.
-    has_process_ids: bool,
-    renumber_tries: u8,
+    is_translated: bool,
+    translation_tries: u8,
     /// Whether the text that was noted last may name a process.
-    signals: bool,
+    speaks_of_own: bool,
     /// Rows of the reply to a query of the pooler's own.
     own_rows: Vec<Row>,
     /// The answer to the last look.
@@ -178,9 +178,9 @@ impl Relay {
             client: 0,
             drawn_by: None,
             waits: Waits::Nothing,
-            has_process_ids: false,
-            renumber_tries: 0,
-            signals: false,
+            is_translated: false,
+            translation_tries: 0,
+            speaks_of_own: false,
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
@@ -489,12 +489,12 @@ pub enum Waits {
     Forgetting,
     /// The process ids of clients in it have to be replaced by the servers', see
     /// [`renumbered`](crate::renumbered).
-    ProcessIds,
+    OwnNames,
 }
 
 /// What has become of the process ids in a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Renumber {
+pub enum Translation {
     /// They are servers' now.
     Done,
     /// More of the message has to come first.

@@ -14,7 +14,6 @@ use crate::changes::{Change, Presence};
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::{SERVER_NAME, Statement};
-use crate::residue::Kinds;
 
 /// A message that may name a prepared statement, while names are mapped.
 pub(super) struct Named<'a> {
@@ -92,8 +91,8 @@ impl Named<'_> {
                 return Ok(Act::More);
             }
             self.relay.spoken.note(definition);
-            let signals = std::mem::take(&mut self.relay.signals);
-            self.client.unnamed.set(definition, signals);
+            let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
+            self.client.unnamed.set(definition, speaks_of_own);
             self.relay.has_unnamed = true;
             if mention::may_be(definition)
                 && let Some(renamed) = self.deallocating(definition)
@@ -119,8 +118,8 @@ impl Named<'_> {
         }
         self.relay.spoken.note(definition);
         self.relay.tally.client_parses += 1;
-        // With temporary objects the same text may mean another one now.
-        let sent = match self.relay.residue.may_have(Kinds::TEMPORARY) {
+        // With other definitions the same text may mean something else now.
+        let sent = match self.relay.residue.may_mean_another() {
             true => self.send_again(&statement),
             false => self.send_if_lacking(&statement),
         };
@@ -149,7 +148,7 @@ impl Named<'_> {
         };
         if name.is_empty() {
             if !self.relay.has_unnamed && !self.teach_unnamed()
-                || self.client.unnamed.signals() && self.relay.must_renumber(self.rules)
+                || self.client.unnamed.speaks_of_own() && self.relay.must_translate(self.rules)
             {
                 return Ok(Act::More);
             }

@@ -14,8 +14,8 @@ mod ordinary;
 pub mod probe;
 pub mod scan;
 mod settings;
-mod tokens;
-mod words;
+pub(crate) mod tokens;
+pub(crate) mod words;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -190,6 +190,13 @@ impl Residue {
     #[inline]
     pub fn take_altered(&mut self) -> bool {
         std::mem::take(&mut self.alters)
+    }
+
+    /// Whether a text may mean something else than before, to this session alone: it has temporary
+    /// objects, or its transaction has changed definitions.
+    #[inline]
+    pub fn may_mean_another(&self) -> bool {
+        self.alters || self.may_have(Kinds::TEMPORARY)
     }
 
     /// Whether the session has something of these kinds, as far as known, or a text says so.

@@ -38,8 +38,9 @@ pub struct Scan {
     pub reads_drawn: bool,
     /// It may change what other statements return: a definition is altered, dropped or replaced.
     pub alters: bool,
-    /// It may name a process that is to be sent a signal.
-    pub signals: bool,
+    /// It may name what is the client's affair: a process that is to be sent a signal, or the list of
+    /// prepared statements.
+    pub speaks_of_own: bool,
     /// Functions that it calls and that are not known as PostgreSQL's, a bit for each name.
     pub calls: u128,
 }
@@ -52,7 +53,7 @@ impl Scan {
             && self.named.is_empty()
             && self.calls == 0
             && !(self.unreadable | self.sets | self.ends | self.draws)
-            && !(self.reads_drawn | self.alters | self.signals)
+            && !(self.reads_drawn | self.alters | self.speaks_of_own)
     }
 }
 
@@ -83,6 +84,31 @@ impl Scan {
         self.reads_drawn |= body.reads_drawn;
     }
 }
+
+/// Names behind which a client may mean itself or another client.
+const OWN: [&[u8]; 3] = [
+    b"pg_terminate_backend",
+    b"pg_cancel_backend",
+    STATEMENTS_VIEW,
+];
+
+/// The list of prepared statements.
+pub(crate) const STATEMENTS_VIEW: &[u8] = b"pg_prepared_statements";
+
+/// What is created without a change of what other statements return: there was nothing of that name,
+/// or statements do not see it. Anything else may have been there before, in a transaction that was
+/// rolled back.
+const UNSEEN: [&[u8]; 9] = [
+    b"concurrently",
+    b"database",
+    b"global",
+    b"index",
+    b"local",
+    b"role",
+    b"temp",
+    b"temporary",
+    b"unique",
+];
 
 fn is_literal(token: &Token<'_>) -> bool {
     matches!(token, Token::Literal(_))
@@ -186,7 +212,7 @@ impl<'a> Scanner<'a> {
             }
             b"create" => {
                 self.verb = Verb::Create;
-                self.scan.alters |= self.next_is(b"or");
+                self.scan.alters |= !UNSEEN.iter().any(|word| self.next_is(word));
                 self.rest(word, true);
             }
             b"alter" => {
@@ -316,7 +342,7 @@ impl<'a> Scanner<'a> {
         if starts(word, b"pg_temp") {
             self.scan.suspects.add(Kinds::TEMPORARY);
         }
-        self.scan.signals |= is(word, b"pg_terminate_backend") || is(word, b"pg_cancel_backend");
+        self.scan.speaks_of_own |= OWN.iter().any(|own| is(word, own));
         if !starts(word, b"pg_advisory_") && !starts(word, b"pg_try_advisory_") {
             return;
         }
