@@ -78,7 +78,7 @@ impl Client {
         self.stream.write_all(&message)
     }
 
-    fn read_until_quiet(&mut self, scratch: &mut [u8]) -> io::Result<u64> {
+    pub(crate) fn read_until_quiet(&mut self, scratch: &mut [u8]) -> io::Result<u64> {
         let mut bytes = 0;
         while !self.scan.is_quiet() {
             bytes += self.read(scratch, |_| {})?;

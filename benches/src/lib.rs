@@ -7,9 +7,11 @@
 #![warn(missing_docs)]
 
 mod client;
+mod demand;
 mod report;
 mod scan;
 
 pub use client::{Client, START, startup_packet};
-pub use report::Transfer;
+pub use demand::Demand;
+pub use report::{Outcome, Transfer};
 pub use scan::Scan;

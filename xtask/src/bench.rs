@@ -14,7 +14,10 @@ mod render;
 mod results;
 mod workload;
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use pgweir_harness::{Cluster, ClusterOptions, Postgres};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -130,7 +133,7 @@ fn measure_all(options: &Options) -> Result<Results, Failure> {
     }
     raise_file_limit()?;
     let bench = Bench {
-        programs: build(options)?,
+        programs: programs(options.pgbouncer.as_deref())?,
         cluster: cluster(postgres.clone())?,
     };
     let mut results = Results {
@@ -157,7 +160,7 @@ fn measure_all(options: &Options) -> Result<Results, Failure> {
 }
 
 /// Children inherit the limit.
-fn raise_file_limit() -> Result<(), Failure> {
+pub(crate) fn raise_file_limit() -> Result<(), Failure> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Some(maximum) = maximum.filter(|maximum| *maximum < FILES_MIN) {
         return Err(Failure::new(format!(
@@ -170,7 +173,7 @@ fn raise_file_limit() -> Result<(), Failure> {
 }
 
 /// Builds pgweir, unless the caller brings a pooler, and the programs beside it.
-fn build(options: &Options) -> Result<Programs, Failure> {
+pub(crate) fn programs(pgbouncer: Option<&Path>) -> Result<Programs, Failure> {
     // One by one: built together, they would share the features of their dependencies.
     step::run(&mut cargo(&[
         "build",
@@ -197,7 +200,7 @@ fn build(options: &Options) -> Result<Programs, Failure> {
         },
         muxrelay: folder.join("muxrelay"),
         load: folder.join("load"),
-        pgbouncer: PgBouncer::find(options.pgbouncer.as_deref())?,
+        pgbouncer: PgBouncer::find(pgbouncer)?,
     })
 }
 

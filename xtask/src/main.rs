@@ -10,6 +10,7 @@ mod counts;
 mod demo;
 mod docs;
 mod fuzz;
+mod overload;
 mod step;
 mod test;
 
@@ -40,6 +41,8 @@ usage: cargo xtask COMMAND
     --from FILE          use earlier results instead of measuring
     --against FILE       set another measurement beside this one
   counts [--write]     instructions on the hot path (valgrind), compared with docs/counts.md
+  overload [--write]   what is left of the throughput when more is asked than PostgreSQL can do; see
+                       docs/overload.md
   docs                 write docs/reference.md and docs/metrics.md from the declarations of keys, tables,
                        commands, counters and metrics, and the rules for Kubernetes from those of Prometheus
   check                formatting, lints, documentation; what a change must pass beside the tests
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(rest),
         ["check"] => check::run(),
         ["counts", rest @ ..] => counts::run(rest),
+        ["overload", rest @ ..] => overload::run(rest),
         ["docs"] => docs::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         [] | ["help" | "--help" | "-h"] => {

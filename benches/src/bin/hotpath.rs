@@ -60,6 +60,12 @@ fn batch(frames: &[(u8, &[u8])]) -> Vec<u8> {
 }
 
 const SELECT: &[u8] = b"SELECT abalance FROM pgbench_accounts WHERE aid = 4711;\0";
+/// As an application asks: the same with other numbers.
+const SELECTS: [&[u8]; 3] = [
+    SELECT,
+    b"SELECT abalance FROM pgbench_accounts WHERE aid = 815;\0",
+    b"SELECT abalance FROM pgbench_accounts WHERE aid = 99023;\0",
+];
 const DESCRIPTION: &[u8] =
     b"\0\x01abalance\0\0\0\x40\x01\0\x03\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0";
 const ROW: &[u8] = b"\0\x01\0\0\0\x050\x31\x32\x33\x34";
@@ -155,7 +161,7 @@ impl Pair {
 
 /// Query and its answer.
 fn simple(rounds: usize) {
-    let request = batch(&[(b'Q', SELECT)]);
+    let requests = SELECTS.map(|select| batch(&[(b'Q', select)]));
     let reply = batch(&[
         (b'T', DESCRIPTION),
         (b'D', ROW),
@@ -163,8 +169,8 @@ fn simple(rounds: usize) {
         (b'Z', b"I"),
     ]);
     let mut pair = Pair::new();
-    for _ in 0..rounds {
-        pair.exchange(black_box(&request), black_box(&reply));
+    for round in 0..rounds {
+        pair.exchange(black_box(&requests[round % 3]), black_box(&reply));
     }
 }
 

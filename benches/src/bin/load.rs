@@ -4,16 +4,19 @@
 //! run one query, and `ready` is printed again; the end of the input ends it.
 //! `load read PORT SQL TIMES` runs SQL and reads the answer. `load write PORT SQL MEGABYTES ROW` sends rows to
 //! `COPY ... FROM STDIN`. Both print one line of JSON, a [`Transfer`].
+//! `load demand PORT SQL CONNECTIONS RATE SECONDS` sends requests at a fixed rate, or with RATE 0 in a closed loop, and
+//! prints an [`Outcome`](pgweir_benches::Outcome).
 #![forbid(unsafe_code)]
 
 use std::{
     env,
     io::{self, BufRead, Write},
     process::ExitCode,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use pgweir_benches::{Client, Transfer};
+use pgweir_benches::{Client, Demand, Transfer};
+use serde::Serialize;
 
 const SCRATCH_LEN: usize = 256 * 1024;
 
@@ -46,6 +49,16 @@ fn run(args: &[&str]) -> io::Result<()> {
             let data = format!("{row}\n").repeat(COPY_MESSAGE_LEN.div_ceil(row.len() + 1));
             let bytes = number::<u64>(megabytes)? * 1_000_000;
             timed(|| client.copy_in(sql, data.as_bytes(), bytes, &mut scratch))
+        }
+        ["demand", port, sql, connections, rate, seconds] => {
+            let demand = Demand {
+                port: number(port)?,
+                sql,
+                connections: number(connections)?,
+                rate: number(rate)?,
+                time: Duration::from_secs(number(seconds)?),
+            };
+            say(&demand.run()?)
         }
         _ => Err(io::Error::other("cannot make sense of these arguments")),
     }
@@ -80,7 +93,11 @@ fn timed(transfer: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
     let start = Instant::now();
     let bytes = transfer()?;
     let seconds = start.elapsed().as_secs_f64();
-    let line = serde_json::to_string(&Transfer { bytes, seconds }).map_err(io::Error::other)?;
+    say(&Transfer { bytes, seconds })
+}
+
+fn say(what: &impl Serialize) -> io::Result<()> {
+    let line = serde_json::to_string(what).map_err(io::Error::other)?;
     println!("{line}");
     Ok(())
 }

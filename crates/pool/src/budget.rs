@@ -185,6 +185,8 @@ impl Gauge {
 #[derive(Debug, Default)]
 pub struct Budget {
     gauges: HashMap<Scope, Gauge, RandomState>,
+    /// [`Scope::Waiting`]: under load every transaction asks for it, so it is not looked up.
+    waiting: Gauge,
     /// The limits of those that have one by kind.
     kinds: HashMap<Kind, u32>,
     /// How many of them are over their limit: almost always none, and every checkin asks.
@@ -194,7 +196,10 @@ pub struct Budget {
 impl Budget {
     /// Sets a limit; it holds from now on. Who is there already stays.
     pub fn set_limit(&mut self, scope: Scope, limit: Option<u32>) {
-        let gauge = self.gauges.entry(scope).or_default();
+        let gauge = match scope {
+            Scope::Waiting => &mut self.waiting,
+            scope => self.gauges.entry(scope).or_default(),
+        };
         self.over -= usize::from(gauge.is_over());
         gauge.limit = limit;
         self.over += usize::from(gauge.is_over());
@@ -219,6 +224,9 @@ impl Budget {
 
     /// How a scope stands.
     pub fn gauge(&self, scope: &Scope) -> Gauge {
+        if *scope == Scope::Waiting {
+            return self.waiting;
+        }
         let unused = || Self::unused(&self.kinds, scope);
         self.gauges.get(scope).copied().unwrap_or_else(unused)
     }
@@ -233,7 +241,9 @@ impl Budget {
 
     /// All scopes that have a limit or a user.
     pub fn iter(&self) -> impl Iterator<Item = (&Scope, &Gauge)> {
-        self.gauges.iter()
+        let waiting =
+            (self.waiting != Gauge::default()).then_some((&Scope::Waiting, &self.waiting));
+        self.gauges.iter().chain(waiting)
     }
 
     /// Whether a permit of this scope may go from one pool to another now; if so, that is counted.
@@ -275,7 +285,10 @@ impl Budget {
     pub fn take_unlimited(&mut self, scopes: &[Scope]) {
         for scope in scopes {
             let unused = || Self::unused(&self.kinds, scope);
-            let gauge = self.gauges.entry(scope.clone()).or_insert_with(unused);
+            let gauge = match scope {
+                Scope::Waiting => &mut self.waiting,
+                scope => self.gauges.entry(scope.clone()).or_insert_with(unused),
+            };
             self.over -= usize::from(gauge.is_over());
             gauge.used += 1;
             self.over += usize::from(gauge.is_over());
@@ -286,7 +299,11 @@ impl Budget {
     /// Gives one unit of every scope back.
     pub fn give_back(&mut self, scopes: &[Scope]) {
         for scope in scopes {
-            let Some(gauge) = self.gauges.get_mut(scope) else {
+            let gauge = match scope {
+                Scope::Waiting => Some(&mut self.waiting),
+                scope => self.gauges.get_mut(scope),
+            };
+            let Some(gauge) = gauge else {
                 debug_assert!(false, "{scope} was given back but never taken");
                 continue;
             };

@@ -45,7 +45,7 @@ impl<S, W: Clone> Pools<S, W> {
             since: now,
             party: None,
         };
-        self.pool_mut(id).dedicated.insert(ticket, waiting);
+        self.pool_mut(id).dedicated.push(ticket, waiting);
         self.demand_dedicated(id, now, actions);
         ticket
     }
@@ -90,7 +90,7 @@ impl<S, W: Clone> Pools<S, W> {
         actions: &mut Actions<S, W>,
     ) {
         while self.pool(id).gate == Gate::Open
-            && let Some((&ticket, _)) = self.pool(id).dedicated.first_key_value()
+            && let Some((ticket, _)) = self.pool(id).dedicated.first()
         {
             if self.pool(id).room(now) == Room::None {
                 self.evict_own(id, now, actions);
@@ -99,7 +99,7 @@ impl<S, W: Clone> Pools<S, W> {
             let Some(slot) = self.take_slot(id, now, actions) else {
                 return;
             };
-            let waiting = self.pool_mut(id).dedicated.remove(&ticket);
+            let waiting = self.pool_mut(id).dedicated.remove(ticket);
             let Some(Waiting { waiter, .. }) = waiting else {
                 return;
             };
@@ -178,7 +178,7 @@ impl<S, W: Clone> Pools<S, W> {
 
     /// The waiter with this ticket is gone.
     pub(crate) fn abandon_dedicated(&mut self, id: PoolId, ticket: Ticket) -> Option<W> {
-        if let Some(waiting) = self.pool_mut(id).dedicated.remove(&ticket) {
+        if let Some(waiting) = self.pool_mut(id).dedicated.remove(ticket) {
             return Some(waiting.waiter);
         }
         let of_ticket = |dedication: &Dedication<W>| match dedication {

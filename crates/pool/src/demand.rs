@@ -111,6 +111,7 @@ impl<S, W: Clone> Pools<S, W> {
         };
         pool.gate == Gate::Open
             && opening < waiting.min(parallel)
+            && pool.room(now) != Room::None
             && !self.must_wait_to_retry(id, now)
     }
 
@@ -156,7 +157,7 @@ impl<S, W: Clone> Pools<S, W> {
                 .then(|| self.new_slot(id, now)),
             (Room::Reserve, _) => {
                 let slot = self.take_slot(id, now, actions);
-                let oldest = self.pool(id).waiting.first_key_value();
+                let oldest = self.pool(id).waiting.first();
                 let waiter = oldest.map(|(_, waiting)| waiting.waiter.clone());
                 let taking = slot
                     .and(waiter)

@@ -217,8 +217,8 @@ impl<S, W: Clone> Pools<S, W> {
             self.held_back.insert(id);
             self.serve_waiting(id, now, actions);
             self.demand(id, now, actions);
-            let mut queue = self.pool(id).waiting.values();
-            if queue.all(|waiting| waiting.party.is_none()) {
+            let is_free = |waiting: &Waiting<W>| waiting.party.is_none();
+            if self.pool(id).waiting.values().all(is_free) {
                 self.held_back.remove(&id);
             }
         }

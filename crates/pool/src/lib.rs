@@ -20,6 +20,7 @@ mod gate;
 mod inherit;
 pub mod leak;
 mod lease;
+mod line;
 mod maintain;
 mod pool;
 mod pools;

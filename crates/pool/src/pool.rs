@@ -1,12 +1,13 @@
 //! One pool: the servers and waiting clients of one (database, user).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::budget::Scope;
 use crate::demand::Retry;
 use crate::gate::Gate;
+use crate::line::Line;
 use crate::share::Share;
 use crate::slot::{SlotId, StateCounts};
 
@@ -108,13 +109,13 @@ pub(crate) struct Pool<S, W> {
     pub(crate) limits: PoolLimits,
     pub(crate) gate: Gate,
     pub(crate) idle: VecDeque<(SlotId, S)>,
-    pub(crate) waiting: BTreeMap<Ticket, Waiting<W>>,
+    pub(crate) waiting: Line<W>,
     /// Since when somebody has been waiting all the time.
     pub(crate) queued_since: Option<Instant>,
     /// Clients in login that wait to learn what this pool's servers are like.
-    pub(crate) greeting: BTreeMap<Ticket, Waiting<W>>,
+    pub(crate) greeting: Line<W>,
     /// Clients that wait for a server of their own.
-    pub(crate) dedicated: BTreeMap<Ticket, Waiting<W>>,
+    pub(crate) dedicated: Line<W>,
     /// Servers that are being opened for one of them.
     pub(crate) dedicated_opening: u32,
     /// Slots that the pooler itself uses.
@@ -146,10 +147,10 @@ impl<S, W> Pool<S, W> {
             limits,
             gate,
             idle: VecDeque::new(),
-            waiting: BTreeMap::new(),
+            waiting: Line::default(),
             queued_since: None,
-            greeting: BTreeMap::new(),
-            dedicated: BTreeMap::new(),
+            greeting: Line::default(),
+            dedicated: Line::default(),
             dedicated_opening: 0,
             control: 0,
             greeted: false,
@@ -170,9 +171,7 @@ impl<S, W> Pool<S, W> {
 
     /// When the client that waits longest began to wait.
     pub(crate) fn oldest_wait(&self) -> Option<Instant> {
-        self.waiting
-            .first_key_value()
-            .map(|(_, waiting)| waiting.since)
+        self.waiting.first().map(|(_, waiting)| waiting.since)
     }
 
     /// Whether the pool may hold one more server by its own limits, and at the cost of what.

@@ -337,7 +337,7 @@ impl<S, W: Clone> Pools<S, W> {
             since: now,
             party: None,
         };
-        self.pool_mut(id).greeting.insert(ticket, waiting);
+        self.pool_mut(id).greeting.push(ticket, waiting);
         self.demand(id, now, actions);
         Greeting::Wait(ticket)
     }
@@ -347,7 +347,7 @@ impl<S, W: Clone> Pools<S, W> {
     pub fn leave_queue(&mut self, id: PoolId, ticket: Ticket) -> Option<W> {
         self.get(id)?;
         let queued = self.dequeue(id, ticket);
-        let queued = queued.or_else(|| self.pool_mut(id).greeting.remove(&ticket));
+        let queued = queued.or_else(|| self.pool_mut(id).greeting.remove(ticket));
         let waiter = queued.map(|waiting| waiting.waiter);
         waiter.or_else(|| self.abandon_dedicated(id, ticket))
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::budget::Scope;
 use crate::demand::Refusal;
 use crate::gate::Gate;
+use crate::line::Line;
 use crate::pool::{Party, Ticket, Waiting};
 use crate::pools::{Action, Actions, PoolId, Pools};
 use crate::standing::{Crowd, Crowded};
@@ -43,14 +44,14 @@ impl<S, W: Clone> Pools<S, W> {
         }
         let pool = self.pool_mut(id);
         pool.queued_since.get_or_insert(now);
-        pool.waiting.insert(ticket, waiting);
+        pool.waiting.push(ticket, waiting);
         Ok(ticket)
     }
 
     /// Takes a client out of the queue.
     pub(crate) fn dequeue(&mut self, id: PoolId, ticket: Ticket) -> Option<Waiting<W>> {
         let pool = self.pool_mut(id);
-        let waiting = pool.waiting.remove(&ticket)?;
+        let waiting = pool.waiting.remove(ticket)?;
         if pool.waiting.is_empty() {
             pool.queued_since = None;
         }
@@ -60,8 +61,8 @@ impl<S, W: Clone> Pools<S, W> {
 
     /// The client that has waited longest among those who may have a server now.
     pub(crate) fn dequeue_next(&mut self, id: PoolId) -> Option<Waiting<W>> {
-        let mut queue = self.pool(id).waiting.iter();
-        let (&ticket, _) = queue.find(|(_, waiting)| self.may_lend(waiting.party.as_ref()))?;
+        let may_go = |(_, waiting): &(Ticket, &Waiting<W>)| self.may_lend(waiting.party.as_ref());
+        let (ticket, _) = self.pool(id).waiting.iter().find(may_go)?;
         self.dequeue(id, ticket)
     }
 
@@ -88,7 +89,7 @@ impl<S, W: Clone> Pools<S, W> {
         if pool.gate != Gate::Open || now.saturating_duration_since(since) < target.max(BURST) {
             return;
         }
-        while let Some((&ticket, oldest)) = self.pool(id).waiting.first_key_value()
+        while let Some((ticket, oldest)) = self.pool(id).waiting.first()
             && now.saturating_duration_since(oldest.since) > target
         {
             let waited = now.saturating_duration_since(oldest.since);
@@ -110,9 +111,9 @@ impl<S, W: Clone> Pools<S, W> {
         actions: &mut Actions<S, W>,
     ) {
         let pool = self.pool(id);
-        let chosen = |queue: &std::collections::BTreeMap<Ticket, Waiting<W>>| -> Vec<Ticket> {
+        let chosen = |queue: &Line<W>| -> Vec<Ticket> {
             let chosen = queue.iter().filter(|(_, waiting)| which(waiting.since));
-            chosen.map(|(&ticket, _)| ticket).collect()
+            chosen.map(|(ticket, _)| ticket).collect()
         };
         let (waiting, greeting) = (chosen(&pool.waiting), chosen(&pool.greeting));
         for ticket in waiting {
@@ -122,7 +123,7 @@ impl<S, W: Clone> Pools<S, W> {
             }
         }
         for ticket in greeting {
-            if let Some(Waiting { waiter, .. }) = self.pool_mut(id).greeting.remove(&ticket) {
+            if let Some(Waiting { waiter, .. }) = self.pool_mut(id).greeting.remove(ticket) {
                 let refusal = refusal.clone();
                 actions.push(Action::Refuse { waiter, refusal });
             }

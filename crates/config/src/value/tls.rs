@@ -44,8 +44,14 @@ impl TlsProtocols {
 impl Value for TlsProtocols {
     const KIND: Kind = Kind::Protocols;
 
-    /// Reads from left to right; `!` takes a version away, from all of them if it comes first.
+    /// Nothing is as good as `secure`. Reads from left to right; `!` takes a version away, from all of them if it comes first.
     fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.is_empty() {
+            return Ok(Self {
+                text: String::new(),
+                versions: TlsVersion::SECURE.to_vec(),
+            });
+        }
         let mut versions: Vec<TlsVersion> = Vec::new();
         for word in text.split([',', ':']) {
             let word = word.trim_matches([' ', '\t']);
@@ -103,6 +109,7 @@ mod tests {
         assert_eq!(versions("secure"), [TlsVersion::V1_2, TlsVersion::V1_3]);
         assert_eq!(versions("all"), TlsVersion::ALL);
         assert_eq!(versions("legacy"), TlsVersion::ALL);
+        assert_eq!(versions(""), [TlsVersion::V1_2, TlsVersion::V1_3]);
     }
 
     #[test]
@@ -125,7 +132,7 @@ mod tests {
 
     #[test]
     fn unknown_words_are_refused() {
-        for text in ["", "sslv3", "tlsv1.2,", "!"] {
+        for text in [" ", "sslv3", "tlsv1.2,", "!"] {
             assert_eq!(
                 TlsProtocols::parse(text),
                 Err(Invalid::Malformed(Kind::Protocols))

@@ -379,7 +379,8 @@ impl Relay {
             self.residue.note_unreadable();
             return true;
         }
-        self.note(&crate::residue::scan(text), rules)
+        let scan = self.familiar.scan(text);
+        self.note(&scan, rules)
     }
 
     /// The same for a statement that has a name.

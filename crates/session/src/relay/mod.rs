@@ -34,7 +34,7 @@ use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
 use crate::prepared::{ClientStatements, ServerStatements, StatementId, StatementTable, Unnamed};
 use crate::residue::probe::Row;
-use crate::residue::{Facts, Probe, Residue};
+use crate::residue::{Facts, Familiar, Probe, Residue};
 use crate::spoken::Spoken;
 
 /// What a client keeps between leases.
@@ -128,6 +128,8 @@ pub struct Relay {
     tally: Tally,
     /// What the session holds beyond its books, and what it may hold.
     residue: Residue,
+    /// What has been asked of it before.
+    familiar: Familiar,
     /// Who has the server.
     client: u64,
     /// Who has drawn from sequences what the session still knows.
@@ -175,6 +177,7 @@ impl Relay {
             is_flushed: false,
             tally: Tally::default(),
             residue: Residue::default(),
+            familiar: Familiar::default(),
             client: 0,
             drawn_by: None,
             waits: Waits::Nothing,

@@ -9,7 +9,7 @@ use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Pipeline, PipelineState};
 use crate::prepared::{ServerStatements, StatementId};
-use crate::residue::Residue;
+use crate::residue::{Familiar, Residue};
 use crate::spoken::Spoken;
 
 /// All of a [`Relay`] but its counts.
@@ -114,6 +114,7 @@ impl Relay {
             tally: Tally::default(),
             // What its session may hold is looked for at the next chance.
             residue,
+            familiar: Familiar::default(),
             client: 0,
             drawn_by: Some(super::apart::SEVERAL),
             waits: Waits::Nothing,

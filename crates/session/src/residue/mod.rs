@@ -9,6 +9,7 @@
 //! [`Residue`] stands with the server and collects what has been asked of it since it was last looked
 //! at. The decision about it is `docs/adr/0014-state.md`.
 
+mod familiar;
 pub mod memory;
 mod ordinary;
 pub mod probe;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub use familiar::Familiar;
 pub use memory::{Memory, Verdict};
 pub use probe::{Facts, Probe};
 pub use scan::{Named, Scan, scan};
