@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgweir_tests::{Batch, Pooler, RawClient, Tenant, start};
+use pgweir_tests::{Batch, Pooler, RawClient, Tenant, eventually, start};
 
 /// A pool whose servers take turns: with it hardly two transactions in a row have the same server.
 fn turns(tenant: &Tenant) -> Pooler {
@@ -314,7 +314,7 @@ fn the_list_of_prepared_statements_is_that_of_the_client() {
     other.ask(&Batch::new().parse("s", "select 'of another'").sync());
     let sql = "select name, statement, from_sql from pg_prepared_statements where name <> ''";
     for _ in 0..4 {
-        assert_eq!(client.rows(sql), ["it's,select 'mine',f"]);
+        assert_eq!(client.rows(sql), ["it's|select 'mine'|f"]);
         let answer = other.ask(&Batch::new().run(sql).sync());
         assert!(
             answer.contains("D(s,select 'of another',f) C(SELECT 1)"),
@@ -344,4 +344,60 @@ fn what_a_rolled_back_transaction_has_created_is_another_thing_next_time() {
         client.rows("rollback to a");
     }
     client.rows("rollback");
+}
+
+#[test]
+fn execute_takes_the_name_of_a_statement_of_the_protocol() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    client.ask(&Batch::new().parse("s", "select 'executed ' || $1").sync());
+    let sql = "EXECUTE s ('by SQL')";
+    client.ask(&Batch::new().parse("outer", sql).sync());
+    for _ in 0..4 {
+        let answer = client.ask(&execute("outer", &[]));
+        assert!(answer.contains("executed by SQL"), "{answer}");
+        let answer = client.ask(&Batch::new().run(sql).sync());
+        assert!(answer.contains("executed by SQL"), "{answer}");
+    }
+}
+
+#[test]
+fn idle_servers_do_not_keep_a_database() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let name = format!("{}_other", tenant.name);
+    tenant
+        .root()
+        .rows(&format!("alter role {} createdb", tenant.name));
+    let mut client = tenant.client(&pooler);
+    client.rows(&format!("create database {name}"));
+    let mut other = RawClient::login(pooler.port, &name, &tenant.name);
+    assert_eq!(other.value("select 1"), "1");
+    let refused = client.query(&format!("drop database {name}"));
+    assert!(
+        refused.contains("55006"),
+        "a client is connected: {refused}"
+    );
+    drop(other);
+    let drop = format!("drop database {name}");
+    eventually(
+        Duration::from_secs(10),
+        || client.query(&drop),
+        |answer| answer == "C(DROP DATABASE) Z(I)",
+    );
+}
+
+#[test]
+fn a_process_that_was_asked_for_its_id_stands_for_its_client() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut victim = tenant.client(&pooler);
+    let mut killer = tenant.client(&pooler);
+    let pid = victim.value("select pg_backend_pid()");
+    assert_eq!(
+        killer.value(&format!("select pg_terminate_backend({pid})")),
+        "t"
+    );
+    assert!(victim.until_end().0.contains("57P01"));
 }

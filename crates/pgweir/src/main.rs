@@ -61,6 +61,7 @@ mod survey;
 mod system;
 mod takeover;
 mod tls;
+mod vacate;
 mod why;
 
 use std::io::Write as _;

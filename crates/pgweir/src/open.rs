@@ -150,6 +150,7 @@ async fn attempt(
         cancel_key: OnceLock::new(),
         welcome: OnceLock::new(),
         served: AtomicI32::new(0),
+        served_before: AtomicI32::new(0),
         prepared: AtomicUsize::new(0),
     });
     shared.servers.insert(slot.serial(), Arc::clone(&info));

@@ -20,8 +20,9 @@ use tokio::time::{sleep, timeout};
 use crate::client::{Client, Lease};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
-use crate::pools;
+use crate::server::ServerInfo;
 use crate::shared::Shared;
+use crate::{pools, vacate};
 
 /// How long a server stands in for a client: the signal is on its way already when the client that has
 /// asked for it is answered.
@@ -39,6 +40,15 @@ impl Backends for Shared {
         let mut servers = self.servers.iter();
         let server = servers.find(|server| server.process_id() == process_id)?;
         Some(server.served.load(Relaxed)).filter(|&shown| shown != 0)
+    }
+}
+
+impl ServerInfo {
+    /// A client has the server from now on, who knows itself by this process id.
+    #[inline]
+    pub(crate) fn note_lease(&self, shown: i32) {
+        self.served_before.store(self.served.load(Relaxed), Relaxed);
+        self.served.store(shown, Relaxed);
     }
 }
 
@@ -65,7 +75,7 @@ pub(crate) enum Renumbered {
 pub(crate) fn renumber(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
-    own: i32,
+    own: &ServerInfo,
     bytes: &[u8],
     tries: u8,
 ) -> Renumbered {
@@ -79,7 +89,7 @@ pub(crate) fn renumber(
     let Some(frame) = bytes.get(..len) else {
         return Renumbered::Incomplete;
     };
-    let mut later = false;
+    let mut later = vacate::vacate(shared, own, bytes);
     let mut real = |shown| match real(shared, client, own, shown) {
         Real::Is(process_id) => Some(process_id),
         Real::Unknown => None,
@@ -110,9 +120,13 @@ enum Real {
     Later,
 }
 
-fn real(shared: &Arc<Shared>, asking: &Arc<Client>, own: i32, shown: i32) -> Real {
+fn real(shared: &Arc<Shared>, asking: &Arc<Client>, own: &ServerInfo, number: i32) -> Real {
+    let shown = match meant(shared, own, number) {
+        Some(shown) => shown,
+        None => number,
+    };
     if shown == asking.process_id() {
-        return Real::Is(own);
+        return Real::Is(own.process_id());
     }
     let mut keys = shared.cancel_keys.iter();
     let Some(found) = keys.find(|entry| entry.key().process_id == shown) else {
@@ -123,22 +137,46 @@ fn real(shared: &Arc<Shared>, asking: &Arc<Client>, own: i32, shown: i32) -> Rea
     let link = target.state().link;
     match link {
         Some(slot) => match shared.server(slot) {
-            Some(server) => Real::Is(server.process_id()),
-            None => Real::Unknown,
+            Some(server) if server.target == own.target => Real::Is(server.process_id()),
+            Some(_) | None => Real::Unknown,
         },
-        None => stand_in(shared, asking, target),
+        None => stand_in(shared, asking, own, target),
     }
 }
 
-/// Takes an idle server of the pool, if the client is of the same.
-fn stand_in(shared: &Arc<Shared>, asking: &Arc<Client>, target: Arc<Client>) -> Real {
-    let (Some(route), Some(its)) = (asking.route.get(), target.route.get()) else {
+/// Whom the number of a server stands for that no other client holds: who had it last, and has asked it
+/// for its number then.
+fn meant(shared: &Shared, own: &ServerInfo, number: i32) -> Option<i32> {
+    if number == own.process_id() {
+        return Some(own.served_before.load(Relaxed)).filter(|&shown| shown != 0);
+    }
+    let shown = shared.shown(number)?;
+    let mut servers = shared.servers.iter();
+    let server = servers.find(|server| server.process_id() == number)?;
+    let serial = *server.key();
+    if server.target != own.target {
+        return None;
+    }
+    drop((server, servers));
+    let holds = |client: &Client| {
+        let link = client.state().link;
+        link.is_some_and(|slot| slot.serial() == serial)
+    };
+    let is_held = shared.clients.iter().any(|client| holds(&client));
+    (!is_held).then_some(shown)
+}
+
+/// Takes an idle server of the client's pool.
+fn stand_in(
+    shared: &Arc<Shared>,
+    asking: &Arc<Client>,
+    own: &ServerInfo,
+    target: Arc<Client>,
+) -> Real {
+    let Some(route) = target.route.get() else {
         return Real::Unknown;
     };
     let home = &route.home;
-    if its.home.id != home.id {
-        return Real::Unknown;
-    }
     let mut actions = Actions::default();
     let outcome = {
         let waiter = || Arc::clone(asking);
@@ -165,6 +203,10 @@ fn stand_in(shared: &Arc<Shared>, asking: &Arc<Client>, target: Arc<Client>) -> 
     let Some(lease) = pools::alive(shared, lease) else {
         return Real::Later;
     };
+    if lease.server.info.target != own.target {
+        pools::checkin(shared, lease.slot, lease.server, Instant::now());
+        return Real::Unknown;
+    }
     let process_id = lease.server.info.process_id();
     target.stand_in(true);
     tokio::spawn(watch(Arc::clone(shared), lease, target));

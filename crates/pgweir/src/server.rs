@@ -225,6 +225,8 @@ pub(crate) struct ServerInfo {
     pub(crate) cancel_key: OnceLock<CancelKey>,
     /// The process id of the client that had it last, as that client knows it.
     pub(crate) served: AtomicI32,
+    /// The same of the lease before.
+    pub(crate) served_before: AtomicI32,
     /// What it said of itself, once logged in.
     pub(crate) welcome: OnceLock<Arc<Welcome>>,
     /// How many prepared statements it had been taught when it was last given back.

@@ -29,6 +29,7 @@ pub mod residue;
 pub mod spelling;
 pub mod spoken;
 pub mod taken;
+pub mod vacated;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};
@@ -46,3 +47,4 @@ pub use renumber::renumbered;
 pub use residue::{Kinds, Memory, Residue};
 pub use spelling::spelled;
 pub use spoken::{Spoken, normalized};
+pub use vacated::vacated;

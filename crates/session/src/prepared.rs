@@ -31,6 +31,8 @@ pub struct Statement {
     pub definition: Arc<[u8]>,
     /// What its text says of what it leaves in a session.
     pub scan: Scan,
+    /// The statement that it executes by its name.
+    pub needs: Option<Arc<Statement>>,
     /// How often definitions had been changed when it got its identity.
     since: u64,
 }
@@ -63,6 +65,15 @@ struct Inner {
 impl StatementTable {
     /// The statement with this definition, new or known.
     pub fn intern(&self, definition: &[u8]) -> Arc<Statement> {
+        self.intern_needing(definition, None)
+    }
+
+    /// The same for a statement that executes another by its name on servers.
+    pub fn intern_needing(
+        &self,
+        definition: &[u8],
+        needs: Option<Arc<Statement>>,
+    ) -> Arc<Statement> {
         // A panic elsewhere cannot leave the map half changed, so a poisoned lock is still good.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let known = inner.by_definition.get(definition);
@@ -79,7 +90,7 @@ impl StatementTable {
         }
         inner.last_id += 1;
         let id = StatementId(inner.last_id);
-        inner.enter(id, definition)
+        inner.enter(id, definition, needs)
     }
 
     /// Definitions may have been changed: whoever parses a statement from now on must not get a server's
@@ -101,7 +112,7 @@ impl StatementTable {
     pub fn adopt(&self, id: StatementId, definition: &[u8]) -> Arc<Statement> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.last_id = inner.last_id.max(id.0);
-        inner.enter(id, definition)
+        inner.enter(id, definition, None)
     }
 
     /// The identity that was given out last.
@@ -118,13 +129,19 @@ impl StatementTable {
 }
 
 impl Inner {
-    fn enter(&mut self, id: StatementId, definition: &[u8]) -> Arc<Statement> {
+    fn enter(
+        &mut self,
+        id: StatementId,
+        definition: &[u8],
+        needs: Option<Arc<Statement>>,
+    ) -> Arc<Statement> {
         let definition: Arc<[u8]> = definition.into();
         let statement = Arc::new(Statement {
             id,
             server_name: format!("{SERVER_NAME}{}", id.0).into(),
             scan: scan(&definition),
             definition: Arc::clone(&definition),
+            needs,
             since: self.changes,
         });
         let entry = Arc::downgrade(&statement);

@@ -1,6 +1,5 @@
 //! A client with a server: bytes in both directions, until the server is released.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -43,7 +42,7 @@ impl Session {
         } = lease;
         self.route.refresh(&mut server.work.rules);
         server.relay.begin_lease(self.client.id);
-        server.info.served.store(self.client.process_id(), Relaxed);
+        server.info.note_lease(self.client.process_id());
         let forget = self.must_forget_drawn(&server);
         let stage = if stale || forget || !server.relay.fits(&mut self.side) {
             self.prepare(&mut server, stale)

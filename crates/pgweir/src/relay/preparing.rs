@@ -126,7 +126,7 @@ impl Session {
             Waits::Nothing => {}
             Waits::Forgetting => self.forget_drawn(),
             Waits::OwnNames => {
-                let own = held.server.info.process_id();
+                let own = &held.server.info;
                 let relay = &mut held.server.relay;
                 let (unread, tries) = (self.line.unread(), relay.translation_tries());
                 match pids::renumber(&self.shared, &self.client, own, unread, tries) {

@@ -310,6 +310,7 @@ impl Adopted {
             cancel_key: CancelKey::parse(key).map_or_else(OnceLock::new, OnceLock::from),
             welcome: OnceLock::new(),
             served: AtomicI32::new(0),
+            served_before: AtomicI32::new(0),
             prepared: AtomicUsize::new(0),
         })
     }

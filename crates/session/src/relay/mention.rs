@@ -19,10 +19,13 @@ pub(super) struct Mention {
     pub(super) range: Range<usize>,
 }
 
-/// Whether a text may be a DEALLOCATE, by its first letter.
+/// Whether a text may be a DEALLOCATE or an EXECUTE, by its first letter.
 #[inline]
 pub(super) fn may_be(text: &[u8]) -> bool {
-    matches!(text.trim_ascii_start().first(), Some(b'D' | b'd'))
+    matches!(
+        text.trim_ascii_start().first(),
+        Some(b'D' | b'd' | b'E' | b'e')
+    )
 }
 
 /// The name in `DEALLOCATE [PREPARE] name`, if that is all of the text.
@@ -42,6 +45,18 @@ pub(super) fn deallocated(text: &[u8]) -> Option<Mention> {
     let is_end = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b';' | 0);
     let is_all = &text[mention.range.clone()];
     (rest.iter().all(is_end) && !is_all.eq_ignore_ascii_case(b"ALL")).then_some(mention)
+}
+
+/// The name in `EXECUTE name`.
+pub(super) fn executed(text: &[u8]) -> Option<Mention> {
+    let at = word(text, space(text, 0), b"EXECUTE")?;
+    let start = space(text, at);
+    if start == at {
+        return None;
+    }
+    let mention = name(text, start)?;
+    let next = text.get(space(text, mention.range.end));
+    matches!(next, None | Some(b'(' | b';' | 0)).then_some(mention)
 }
 
 fn is_space(byte: Option<&u8>) -> bool {
@@ -162,6 +177,15 @@ mod tests {
         assert_eq!(name_in(" deallocate prepare Abc ;\0"), found("abc"));
         assert_eq!(name_in("DEALLOCATE \"A \"\"b\"\"\""), found("A \"b\""));
         assert_eq!(name_in("DEALLOCATE prepare"), found("prepare"));
+    }
+
+    #[test]
+    fn finds_the_name_that_is_executed() {
+        let name_in = |text: &str| executed(text.as_bytes()).map(|mention| mention.name);
+        assert_eq!(name_in("EXECUTE a"), Some((*b"a").into()));
+        assert_eq!(name_in(" execute \"B\" (1, 2);\0"), Some((*b"B").into()));
+        assert_eq!(name_in("EXECUTE a b"), None);
+        assert_eq!(name_in("EXPLAIN EXECUTE a"), None);
     }
 
     #[test]

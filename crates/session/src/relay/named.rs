@@ -1,6 +1,5 @@
 //! Messages that name a prepared statement, while names are mapped.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use pgweir_wire::frontend::{self, Target};
@@ -95,7 +94,7 @@ impl Named<'_> {
             self.client.unnamed.set(definition, speaks_of_own);
             self.relay.has_unnamed = true;
             if mention::may_be(definition)
-                && let Some(renamed) = self.deallocating(definition)
+                && let Some((renamed, _)) = self.with_server_name(definition)
             {
                 frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
                 self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
@@ -112,7 +111,7 @@ impl Named<'_> {
                 head: HEADER_LEN + body.len(),
             });
         }
-        let statement = self.rules.statements.intern(definition);
+        let statement = self.statement(definition);
         if !self.relay.note_statement(&statement.scan, self.rules) {
             return Ok(Act::More);
         }
@@ -134,6 +133,18 @@ impl Named<'_> {
         Ok(Act::Replaced {
             head: HEADER_LEN + body.len(),
         })
+    }
+
+    /// What a definition stands for. One that executes another by its name does so on any server.
+    fn statement(&mut self, definition: &[u8]) -> Arc<Statement> {
+        let statements = self.rules.statements;
+        if mention::may_be(definition)
+            && mention::executed(definition).is_some()
+            && let Some((renamed, needs)) = self.with_server_name(definition)
+        {
+            return statements.intern_needing(&renamed, Some(needs));
+        }
+        statements.intern(definition)
     }
 
     /// Only the names at the start have to be there: the values may be long and are passed on.
@@ -248,28 +259,33 @@ impl Named<'_> {
         relay.has_unnamed = true;
         let definition = definition.to_vec();
         let renamed = match mention::may_be(&definition) {
-            true => self.deallocating(&definition).map(Cow::Owned),
+            true => self.with_server_name(&definition),
             false => None,
         };
-        let definition = renamed.unwrap_or(Cow::Borrowed(&definition));
+        let definition = renamed.map_or(definition, |(renamed, _)| renamed);
         frontend::parse_renamed(self.out.inject(self.input), "", &definition);
         self.relay.pipeline.push(Awaited::Parse, Reply::Skip);
         true
     }
 
-    /// A DEALLOCATE of a name that the protocol has given, with the server's name in its place. What it
-    /// changes enters the books when the server says that it was executed.
+    /// A DEALLOCATE or EXECUTE of a name that the protocol has given, with the server's name in its
+    /// place, and what it stands for. What a DEALLOCATE changes enters the books when the server says
+    /// that it was executed.
     #[cold]
-    fn deallocating(&mut self, definition: &[u8]) -> Option<Vec<u8>> {
+    fn with_server_name(&mut self, definition: &[u8]) -> Option<(Vec<u8>, Arc<Statement>)> {
         let text = definition.split(|&byte| byte == 0).next()?;
-        let mention = mention::deallocated(text)?;
+        let deallocated = mention::deallocated(text);
+        let is_deallocated = deallocated.is_some();
+        let mention = deallocated.or_else(|| mention::executed(text))?;
         let statement = self.named(&mention.name)?;
         self.teach(&statement);
         let mut renamed = definition[..mention.range.start].to_vec();
         renamed.extend_from_slice(format!("\"{}\"", statement.server_name).as_bytes());
         renamed.extend_from_slice(&definition[mention.range.end..]);
-        self.relay.deallocating = Some(Box::new((mention.name, statement.id)));
-        Some(renamed)
+        if is_deallocated {
+            self.relay.deallocating = Some(Box::new((mention.name, statement.id)));
+        }
+        Some((renamed, statement))
     }
 
     /// A Parse of a name that is taken: the server is made to refuse it.
@@ -307,6 +323,9 @@ impl Named<'_> {
     }
 
     fn send_parse(&mut self, statement: &Statement) {
+        if let Some(needs) = &statement.needs {
+            self.teach(needs);
+        }
         self.make_room();
         self.relay.tally.server_parses += 1;
         let out = self.out.inject(self.input);

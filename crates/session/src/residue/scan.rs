@@ -38,8 +38,8 @@ pub struct Scan {
     pub reads_drawn: bool,
     /// It may change what other statements return: a definition is altered, dropped or replaced.
     pub alters: bool,
-    /// It may name what is the client's affair: a process that is to be sent a signal, or the list of
-    /// prepared statements.
+    /// It may name what is not the same behind a pooler: a process that is to be sent a signal, the
+    /// list of prepared statements, a database that nobody may be connected to.
     pub speaks_of_own: bool,
     /// Functions that it calls and that are not known as PostgreSQL's, a bit for each name.
     pub calls: u128,
@@ -212,15 +212,18 @@ impl<'a> Scanner<'a> {
             }
             b"create" => {
                 self.verb = Verb::Create;
+                self.scan.speaks_of_own |= self.next_is(b"database");
                 self.scan.alters |= !UNSEEN.iter().any(|word| self.next_is(word));
                 self.rest(word, true);
             }
             b"alter" => {
                 self.scan.alters = true;
+                self.scan.speaks_of_own |= self.next_is(b"database");
                 self.rest(word, true);
             }
             b"drop" => {
                 self.scan.ends = true;
+                self.scan.speaks_of_own |= self.next_is(b"database");
                 self.scan.alters = true;
                 self.rest(word, true);
             }
