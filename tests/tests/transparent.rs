@@ -401,3 +401,43 @@ fn a_process_that_was_asked_for_its_id_stands_for_its_client() {
     );
     assert!(victim.until_end().0.contains("57P01"));
 }
+
+#[test]
+fn who_has_parsed_before_a_change_of_a_table_is_told_so_on_every_server() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut owner = tenant.client(&pooler);
+    owner.rows("create table changing (a int, b int); create table same (a int)");
+    owner.rows("insert into changing values (1, 2); insert into same values (3)");
+    let mut client = tenant.client(&pooler);
+    for table in ["changing", "same"] {
+        let sql = format!("select * from {table}");
+        let prepare = Batch::new()
+            .parse(table, &sql)
+            .describe_statement(table)
+            .sync();
+        assert!(client.ask(&prepare).contains('T'));
+    }
+    owner.rows("alter table changing alter b type text");
+    owner.rows("alter table same add unique (a)");
+    for round in 0..6 {
+        let answer = client.ask(&execute("changing", &[]));
+        assert_eq!(
+            answer, "E(0A000 cached plan must not change result type) Z(I)",
+            "round {round}"
+        );
+        let answer = client.ask(&execute("same", &[]));
+        assert!(answer.contains("D(3)"), "round {round}: {answer}");
+    }
+    client.rows("begin");
+    assert!(client.ask(&execute("changing", &[])).contains("Z(E)"));
+    client.rows("rollback");
+    let again = Batch::new()
+        .close_statement("changing")
+        .parse("changing", "select * from changing")
+        .sync();
+    assert_eq!(client.ask(&again), "3 1 Z(I)");
+    for _ in 0..3 {
+        assert!(client.ask(&execute("changing", &[])).contains("D(1,2)"));
+    }
+}

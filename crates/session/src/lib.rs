@@ -17,6 +17,7 @@ pub mod changes;
 pub mod deadline;
 pub mod gather;
 pub mod handover;
+mod outgrown;
 pub mod own_list;
 pub mod parameters;
 pub mod params;

@@ -12,9 +12,12 @@
 
 mod state;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::changes::{Change, Changes};
+use crate::prepared::Statement;
 use crate::queue::Queue;
 
 pub use state::PipelineState;
@@ -132,6 +135,13 @@ impl Pipeline {
     pub fn push_change(&mut self, awaited: Awaited, reply: Reply, change: Change) {
         self.changes.push(change);
         self.push_owed(awaited, reply, true);
+    }
+
+    /// The statement that the server describes now, if it matters what it says, and whether that is the
+    /// pooler's affair.
+    pub fn describes(&self) -> Option<(&Arc<Statement>, bool)> {
+        let owed = self.owed.front().filter(|owed| owed.changes);
+        owed.and_then(|_| self.changes.next_described())
     }
 
     /// Changes that have not been answered.

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use foldhash::fast::RandomState;
 use lru::LruCache;
@@ -33,6 +33,8 @@ pub struct Statement {
     pub scan: Scan,
     /// The statement that it executes by its name.
     pub needs: Option<Arc<Statement>>,
+    /// What it returns, by the first answer to a Describe: see [`crate::outgrown`].
+    pub described: OnceLock<u64>,
     /// How often definitions had been changed when it got its identity.
     since: u64,
 }
@@ -100,6 +102,12 @@ impl StatementTable {
         inner.changes += 1;
     }
 
+    /// Whether definitions may have been changed since the statement got its identity.
+    pub fn is_outdated(&self, statement: &Statement) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        statement.since != inner.changes
+    }
+
     /// Every statement that anybody still knows, to tell another process.
     pub fn all(&self) -> Vec<Arc<Statement>> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,6 +150,7 @@ impl Inner {
             scan: scan(&definition),
             definition: Arc::clone(&definition),
             needs,
+            described: OnceLock::new(),
             since: self.changes,
         });
         let entry = Arc::downgrade(&statement);

@@ -125,6 +125,14 @@ impl Session {
         match held.server.relay.waits() {
             Waits::Nothing => {}
             Waits::Forgetting => self.forget_drawn(),
+            Waits::Comparison => {
+                let mut out = BytesMut::new();
+                held.server.relay.compare(&mut out);
+                held.server.line.queue(&out);
+                held.server.work.stage = Stage::Refit;
+                self.client.state().clocks.phase = Phase::Waiting;
+                self.line.offer_held();
+            }
             Waits::OwnNames => {
                 let own = &held.server.info;
                 let relay = &mut held.server.relay;

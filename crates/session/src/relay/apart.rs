@@ -147,6 +147,25 @@ impl Relay {
         }
     }
 
+    /// Appends what finds out whether the statement that the client's next message needs still returns
+    /// what it did when it was prepared.
+    pub fn compare(&mut self, out: &mut BytesMut) {
+        self.waits = Waits::Nothing;
+        let Some(statement) = &self.compared else {
+            return;
+        };
+        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
+        frontend::describe_statement(out, &statement.server_name);
+        frontend::sync(out);
+        let taught = Change::Taught(Arc::clone(statement));
+        let compared = Change::Compared(Arc::clone(statement));
+        self.pipeline
+            .push_change(Awaited::Parse, Reply::Skip, taught);
+        self.pipeline
+            .push_change(Awaited::Describe, Reply::Skip, compared);
+        self.pipeline.push(Awaited::Sync, Reply::Skip);
+    }
+
     /// Whether the client would be told what another one has drawn, and nothing hinders the server
     /// from forgetting it. In the middle of a batch it is too late.
     fn must_forget_drawn(&self) -> bool {

@@ -7,6 +7,7 @@ use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState, TransactionStatus};
 
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
+use crate::outgrown;
 use crate::params::Values;
 use crate::pipeline::{AfterError, Awaited, CopyIn, Reply};
 
@@ -23,6 +24,15 @@ fn dispels_doubt(tag: u8) -> bool {
             | tag::NOTIFICATION_RESPONSE
             | tag::PARAMETER_STATUS
     )
+}
+
+/// The error for a statement that returns something else than before.
+fn outgrown_refusal() -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u8(tag::ERROR_RESPONSE);
+    out.put_u32(u32::try_from(4 + outgrown::REFUSAL.len()).unwrap_or_default());
+    out.put_slice(outgrown::REFUSAL);
+    out
 }
 
 /// Whether a statement failed because it was prepared before a definition was changed.
@@ -112,8 +122,13 @@ impl Relay {
             | tag::COPY_OUT_RESPONSE
             | tag::COPY_BOTH_RESPONSE
             | tag::FUNCTION_CALL_RESPONSE
-            | tag::NOTICE_RESPONSE
-            | tag::PARAMETER_DESCRIPTION => return Ok(Some(self.own_or_forward())),
+            | tag::NOTICE_RESPONSE => return Ok(Some(self.own_or_forward())),
+            tag::PARAMETER_DESCRIPTION => {
+                return match self.pipeline.front() {
+                    Some((Awaited::Describe, reply)) => Ok(Some(reply)),
+                    _ => Ok(Some(Reply::Forward)),
+                };
+            }
             tag::NOTIFICATION_RESPONSE => return Ok(self.notification(header, frame, rules)),
             tag::PARSE_COMPLETE => Awaited::Parse,
             tag::BIND_COMPLETE => Awaited::Bind,
@@ -162,11 +177,36 @@ impl Relay {
             tag::ERROR_RESPONSE => return self.error(header, frame, client),
             _ => return Err(unexpected()),
         };
+        if answered == Awaited::Describe && !self.described(header, frame) {
+            return Ok(None);
+        }
         let answered = self.pipeline.answered(answered).ok_or_else(unexpected)?;
         if let Some(change) = answered.change {
             self.change(change, client);
         }
         Ok(Some(answered.reply))
+    }
+
+    /// A statement or portal has been described. `false`: more of that has to be there first.
+    #[inline]
+    fn described(&mut self, header: Header, frame: &[u8]) -> bool {
+        let Some((statement, is_compared)) = self.pipeline.describes() else {
+            return true;
+        };
+        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+            return false;
+        };
+        let columns = outgrown::columns(body);
+        let known = *statement.described.get_or_init(|| columns);
+        if is_compared {
+            let id = statement.id;
+            self.is_outgrown = known != columns;
+            match self.is_outgrown {
+                true => self.statements.remove(id),
+                false => self.compared = None,
+            }
+        }
+        true
     }
 
     /// A notification comes from a server, and the client knows only clients.
@@ -260,7 +300,10 @@ impl Relay {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,
         };
-        self.reworded = self.reworded(body, client);
+        self.reworded = match std::mem::take(&mut self.raises) {
+            true => Some(outgrown_refusal()),
+            false => self.reworded(body, client),
+        };
         Ok(Some(match self.reworded {
             Some(_) => Reply::Skip,
             None => Reply::Forward,

@@ -32,7 +32,9 @@ use crate::gather::Gather;
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
-use crate::prepared::{ClientStatements, ServerStatements, StatementId, StatementTable, Unnamed};
+use crate::prepared::{
+    ClientStatements, ServerStatements, Statement, StatementId, StatementTable, Unnamed,
+};
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Familiar, Probe, Residue};
 use crate::spoken::Spoken;
@@ -150,6 +152,11 @@ pub struct Relay {
     taken_name: Option<Box<[u8]>>,
     /// The name that a DEALLOCATE takes away when it is executed, and the statement.
     deallocating: Option<Box<(Box<[u8]>, StatementId)>>,
+    /// The statement of which it is being found out, or has been, whether it is outgrown.
+    compared: Option<Arc<Statement>>,
+    is_outgrown: bool,
+    /// Whether the next error stands for that.
+    raises: bool,
     /// A message for the client in the place of the server's.
     reworded: Option<BytesMut>,
 }
@@ -189,6 +196,9 @@ impl Relay {
             error_classes: Vec::new(),
             taken_name: None,
             deallocating: None,
+            compared: None,
+            is_outgrown: false,
+            raises: false,
             reworded: None,
         }
     }
@@ -463,6 +473,8 @@ impl Relay {
             Change::Closed(name) => {
                 client.statements.remove(&name);
             }
+            // What was said has been looked at.
+            Change::Described(_) | Change::Compared(_) => {}
             Change::Taught(statement) => self.statements.insert(statement),
             Change::Evicted(id) => self.statements.remove(id),
         }
@@ -493,6 +505,8 @@ pub enum Waits {
     /// The process ids of clients in it have to be replaced by the servers', see
     /// [`renumbered`](crate::renumbered).
     OwnNames,
+    /// It has to be [found out](Relay::compare) whether a statement still returns what it did.
+    Comparison,
 }
 
 /// What has become of the process ids in a message.

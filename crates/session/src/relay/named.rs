@@ -5,12 +5,13 @@ use std::sync::Arc;
 use pgweir_wire::frontend::{self, Target};
 use pgweir_wire::read::Truncated;
 use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
+use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits, TransactionStatus};
 
 use super::from_client::{Act, there};
-use super::{ClientSide, Relay, Rules, Violation, mention};
+use super::{ClientSide, Relay, Rules, Violation, Waits, mention};
 use crate::changes::{Change, Presence};
 use crate::gather::Gather;
+use crate::outgrown;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::{SERVER_NAME, Statement};
 
@@ -176,9 +177,13 @@ impl Named<'_> {
         if !self.relay.note_statement(&statement.scan, self.rules) {
             return Ok(Act::More);
         }
+        if self.presence(&statement) != Presence::Has
+            && let Some(act) = self.bind_lacking(&statement)
+        {
+            return Ok(act);
+        }
         self.relay.tally.binds += 1;
         self.relay.spoken.note(&statement.definition);
-        self.teach(&statement);
         let head = HEADER_LEN + portal.len() + 1 + name.len() + 1;
         let out = self.out.inject(self.input);
         frontend::bind_renamed(
@@ -202,7 +207,9 @@ impl Named<'_> {
             self.teach(&statement);
             let out = self.out.inject(self.input);
             frontend::describe_statement(out, &statement.server_name);
-            self.relay.pipeline.push(Awaited::Describe, Reply::Forward);
+            let change = Change::Described(statement);
+            let pipeline = &mut self.relay.pipeline;
+            pipeline.push_change(Awaited::Describe, Reply::Forward, change);
             return Ok(Act::Replaced {
                 head: HEADER_LEN + body.len(),
             });
@@ -239,6 +246,41 @@ impl Named<'_> {
             let pipeline = &mut self.relay.pipeline;
             pipeline.push_change(Awaited::Parse, Reply::Skip, change);
         }
+    }
+
+    /// Teaches the server the statement of a Bind. Where definitions have been changed since the client
+    /// prepared it, the server is asked first what it returns now.
+    #[cold]
+    fn bind_lacking(&mut self, statement: &Arc<Statement>) -> Option<Act> {
+        let is_this = |compared: &Arc<Statement>| compared.id == statement.id;
+        let is_compared = self.relay.compared.take().is_some_and(|c| is_this(&c));
+        if is_compared && std::mem::take(&mut self.relay.is_outgrown) {
+            self.refuse_outgrown(statement);
+            return Some(Act::Drop);
+        }
+        if !is_compared
+            && self.relay.is_quiet()
+            && self.relay.status != TransactionStatus::Failed
+            && statement.described.get().is_some()
+            && self.presence(statement) == Presence::Lacks
+            && self.rules.statements.is_outdated(statement)
+        {
+            self.relay.compared = Some(Arc::clone(statement));
+            self.relay.is_outgrown = false;
+            self.relay.waits = Waits::Comparison;
+            return Some(Act::More);
+        }
+        self.teach(statement);
+        None
+    }
+
+    /// Makes the server fail in the place of the Bind, and forget what it has prepared.
+    fn refuse_outgrown(&mut self, statement: &Arc<Statement>) {
+        self.evict(statement);
+        let out = self.out.inject(self.input);
+        frontend::parse_renamed(out, "", outgrown::NO_STATEMENT);
+        self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+        self.relay.raises = true;
     }
 
     /// Sends the client's unnamed statement to a server that has not parsed it in this lease, or makes

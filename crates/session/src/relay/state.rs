@@ -128,6 +128,9 @@ impl Relay {
             deallocating: state
                 .deallocating
                 .map(|(name, id)| Box::new((name.0.into(), StatementId(id)))),
+            compared: None,
+            is_outgrown: false,
+            raises: false,
             reworded: None,
         })
     }
