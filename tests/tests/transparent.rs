@@ -441,3 +441,31 @@ fn who_has_parsed_before_a_change_of_a_table_is_told_so_on_every_server() {
         assert!(client.ask(&execute("changing", &[])).contains("D(1,2)"));
     }
 }
+
+#[test]
+fn a_client_is_found_by_its_process_id_while_it_works() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut watched = tenant.client(&pooler);
+    let mut watching = tenant.client(&pooler);
+    watched.rows("begin");
+    let pid = process_id(&watched);
+    let sql = "select state from pg_stat_activity where pid = ";
+    let found = watching.rows(&format!("{sql}{pid}"));
+    assert_eq!(found, ["idle in transaction"]);
+    watched.rows("commit");
+    assert_eq!(watching.rows(&format!("{sql}{pid}")).len(), 0);
+}
+
+#[test]
+fn what_is_prepared_in_the_same_go_is_in_the_list() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = turns(&tenant);
+    let mut client = tenant.client(&pooler);
+    let batch = Batch::new()
+        .parse("s", "select 1")
+        .run("select name from pg_prepared_statements where name <> ''")
+        .sync();
+    let answer = client.ask(&batch);
+    assert!(answer.contains("D(s)"), "{answer}");
+}

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use pgweir_net::Input;
 use pgweir_net::buffer::with_scratch;
 use pgweir_pool::{Actions, Checkout};
-use pgweir_session::Backends;
-use pgweir_wire::tag::backend as tag;
-use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState};
+use pgweir_session::{Backends, ClientSide};
+use pgweir_wire::tag::{backend as tag, frontend};
+use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader, SqlState};
 use tokio::time::{sleep, timeout};
 
 use crate::client::{Client, Lease};
@@ -77,6 +77,7 @@ pub(crate) fn renumber(
     client: &Arc<Client>,
     own: &ServerInfo,
     bytes: &[u8],
+    side: &ClientSide,
     tries: u8,
 ) -> Renumbered {
     let Ok(Some(header)) = Header::peek(bytes, u32::MAX) else {
@@ -90,7 +91,8 @@ pub(crate) fn renumber(
         return Renumbered::Incomplete;
     };
     let mut later = vacate::vacate(shared, own, bytes);
-    let mut real = |shown| match real(shared, client, own, shown) {
+    let signals = signals(frame, side);
+    let mut real = |number| match real(shared, client, own, number, signals) {
         Real::Is(process_id) => Some(process_id),
         Real::Unknown => None,
         Real::Later => {
@@ -120,11 +122,15 @@ enum Real {
     Later,
 }
 
-fn real(shared: &Arc<Shared>, asking: &Arc<Client>, own: &ServerInfo, number: i32) -> Real {
-    let shown = match meant(shared, own, number) {
-        Some(shown) => shown,
-        None => number,
-    };
+fn real(
+    shared: &Arc<Shared>,
+    asking: &Arc<Client>,
+    own: &ServerInfo,
+    number: i32,
+    signals: bool,
+) -> Real {
+    let meant = signals.then(|| meant(shared, own, number)).flatten();
+    let shown = meant.unwrap_or(number);
     if shown == asking.process_id() {
         return Real::Is(own.process_id());
     }
@@ -140,8 +146,30 @@ fn real(shared: &Arc<Shared>, asking: &Arc<Client>, own: &ServerInfo, number: i3
             Some(server) if server.target == own.target => Real::Is(server.process_id()),
             Some(_) | None => Real::Unknown,
         },
-        None => stand_in(shared, asking, own, target),
+        None if signals => stand_in(shared, asking, own, target),
+        None => Real::Unknown,
     }
+}
+
+/// Whether a message, or the statement that it binds, may send a signal. Otherwise it looks for what a
+/// process does, and a client without a server does nothing.
+fn signals(frame: &[u8], side: &ClientSide) -> bool {
+    let statement = match frame.first() {
+        Some(&frontend::BIND) => {
+            let mut reader = Reader::new(&frame[HEADER_LEN..]);
+            match (reader.string(), reader.string()) {
+                (Ok(_), Ok(b"")) => side.unnamed.get(),
+                (Ok(_), Ok(name)) => side.statements.get(name).map(|known| &*known.definition),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    let text = statement.unwrap_or(frame).to_ascii_lowercase();
+    let text = String::from_utf8_lossy(&text);
+    ["pg_terminate_backend", "pg_cancel_backend"]
+        .iter()
+        .any(|name| text.contains(name))
 }
 
 /// Whom the number of a server stands for that no other client holds: who had it last, and has asked it

@@ -10,7 +10,7 @@
 //! [`ClientStatements`]: crate::prepared::ClientStatements
 //! [`ServerStatements`]: crate::prepared::ServerStatements
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -110,6 +110,26 @@ impl Changes {
                 | Change::Taught(_)
                 | Change::Evicted(_) => None,
             })
+    }
+
+    /// Makes of the names that stand for statements those that will.
+    pub fn rename(&self, names: &mut BTreeMap<Box<[u8]>, Arc<Statement>>) {
+        for (_, change) in &self.pending {
+            match change {
+                Change::Named {
+                    name, statement, ..
+                } => {
+                    names.insert(name.clone(), Arc::clone(statement));
+                }
+                Change::Closed(name) => {
+                    names.remove(name);
+                }
+                Change::Described(_)
+                | Change::Compared(_)
+                | Change::Taught(_)
+                | Change::Evicted(_) => {}
+            }
+        }
     }
 
     /// Whether the server will have a statement; `None` if nothing changes.

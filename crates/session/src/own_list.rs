@@ -1,10 +1,13 @@
 //! The list of prepared statements as a client would see it on a connection of its own: under its own
 //! names, without those of other clients.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{HEADER_LEN, Header};
 
-use crate::prepared::{ClientStatements, SERVER_NAME};
+use crate::prepared::{SERVER_NAME, Statement};
 use crate::residue::scan::STATEMENTS_VIEW;
 use crate::residue::tokens::{Token, Tokens};
 
@@ -38,7 +41,7 @@ const FOLLOWS: [&[u8]; 24] = [
 
 /// Messages of which the first is a Query or Parse that reads the list, with the client's own in its
 /// place. `None` if it does not.
-pub fn own_list(messages: &[u8], statements: &ClientStatements) -> Option<Vec<u8>> {
+pub fn own_list(messages: &[u8], names: &BTreeMap<Box<[u8]>, Arc<Statement>>) -> Option<Vec<u8>> {
     let header = Header::peek(messages, u32::MAX).ok().flatten()?;
     let (frame, others) = messages.split_at_checked(header.frame_len())?;
     let body = &frame[HEADER_LEN..];
@@ -52,7 +55,7 @@ pub fn own_list(messages: &[u8], statements: &ClientStatements) -> Option<Vec<u8
     if mentions.is_empty() {
         return None;
     }
-    let list = list(statements);
+    let list = list(names);
     let (mut out, mut at) = (body[..start].to_vec(), 0);
     for mention in mentions {
         out.extend_from_slice(&text[at..mention.start]);
@@ -123,15 +126,15 @@ fn mentions(text: &[u8]) -> Vec<Mention> {
 }
 
 /// The rows of the client's statements, and of those that SQL has prepared.
-fn list(statements: &ClientStatements) -> Vec<u8> {
+fn list(statements: &BTreeMap<Box<[u8]>, Arc<Statement>>) -> Vec<u8> {
     let mut names = Vec::new();
-    for (name, statement) in statements.iter() {
+    for (name, statement) in statements {
         // With standard_conforming_strings = off a backslash would mean something else.
         if name.contains(&b'\\') {
             continue;
         }
         names.extend_from_slice(if names.is_empty() { b"('" } else { b",('" });
-        for &byte in name {
+        for &byte in &**name {
             names.push(byte);
             if byte == b'\'' {
                 names.push(byte);
@@ -155,8 +158,6 @@ fn list(statements: &ClientStatements) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::prepared::StatementTable;
 
@@ -168,11 +169,8 @@ mod tests {
     /// The text with `LIST` for the list.
     fn changed(sql: &str) -> Option<String> {
         let table = StatementTable::default();
-        let mut statements = ClientStatements::default();
-        statements.insert(
-            (*b"it's").into(),
-            Arc::clone(&table.intern(b"select 1\0\0\0")),
-        );
+        let statement = table.intern(b"select 1\0\0\0");
+        let statements = BTreeMap::from([((*b"it's").into(), statement)]);
         let frame = own_list(&query(sql), &statements)?;
         let list = String::from_utf8_lossy(&list(&statements)).into_owned();
         assert!(list.contains("('it''s','PGBOUNCER_1')"), "{list}");

@@ -137,6 +137,12 @@ impl Pipeline {
         self.push_owed(awaited, reply, true);
     }
 
+    /// Whether the message that the server is answering now changes something, or is looked at.
+    #[inline]
+    pub fn front_changes(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.changes)
+    }
+
     /// The statement that the server describes now, if it matters what it says, and whether that is the
     /// pooler's affair.
     pub fn describes(&self) -> Option<(&Arc<Statement>, bool)> {

@@ -137,9 +137,9 @@ impl Session {
                 let own = &held.server.info;
                 let relay = &mut held.server.relay;
                 let (unread, tries) = (self.line.unread(), relay.translation_tries());
-                match pids::renumber(&self.shared, &self.client, own, unread, tries) {
+                match pids::renumber(&self.shared, &self.client, own, unread, &self.side, tries) {
                     Renumbered::Done(mut bytes) => {
-                        if let Some(own) = own_list(&bytes, &self.side.statements) {
+                        if let Some(own) = own_list(&bytes, &relay.names(&self.side)) {
                             let rules = session_rules(&self.shared, &held.server.work);
                             let mut out = BytesMut::new();
                             relay.teach_all(&self.side, &rules, &mut out);

@@ -5,6 +5,7 @@
 //! every server, and [`Relay::fit`] takes them back for the others. What cannot be given again binds
 //! the server to its client; whether it stays with it is for the caller to say.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::changes::Change;
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};
 use crate::pipeline::{Awaited, Reply};
+use crate::prepared::Statement;
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Kinds, Memory, Probe, Scan};
 
@@ -99,7 +101,8 @@ impl Relay {
     /// Whether the message that may name the process of a client is the client's own.
     #[cold]
     pub(super) fn must_translate(&mut self, rules: &Rules<'_>) -> bool {
-        if rules.backends.is_none() || std::mem::take(&mut self.is_translated) {
+        let is_wanted = rules.answers_as_postgres && rules.backends.is_some();
+        if !is_wanted || std::mem::take(&mut self.is_translated) {
             return false;
         }
         self.waits = Waits::OwnNames;
@@ -119,6 +122,16 @@ impl Relay {
     /// How often it has been too early for them.
     pub fn translation_tries(&self) -> u8 {
         self.translation_tries
+    }
+
+    /// The client's names, and what they stand for when everything under way is answered.
+    pub fn names(&self, client: &ClientSide) -> BTreeMap<Box<[u8]>, Arc<Statement>> {
+        let known = client.statements.iter();
+        let mut names = known
+            .map(|(name, statement)| (name.into(), Arc::clone(statement)))
+            .collect();
+        self.pipeline.changes().rename(&mut names);
+        names
     }
 
     /// Teaches the server what the client has prepared and the server lacks, as far as there is room,

@@ -86,8 +86,8 @@ impl Relay {
                 continue;
             }
             to_client.pass(input, stretch..at);
-            if let Some(reworded) = self.reworded.take() {
-                to_client.inject(input).extend_from_slice(&reworded);
+            if self.reworded.is_some() {
+                self.give_reworded(to_client.inject(input));
             }
             self.server_rest = Rest::new(forward, header.frame_len());
             at = self.server_rest.proceed(input, at, to_client);
@@ -95,6 +95,13 @@ impl Relay {
         }
         to_client.pass(input, stretch..at);
         Ok(at)
+    }
+
+    #[cold]
+    fn give_reworded(&mut self, out: &mut BytesMut) {
+        if let Some(reworded) = self.reworded.take() {
+            out.extend_from_slice(&reworded);
+        }
     }
 
     /// Whether the client gets the frame; `None` if more of it must be there first.
@@ -177,7 +184,10 @@ impl Relay {
             tag::ERROR_RESPONSE => return self.error(header, frame, client),
             _ => return Err(unexpected()),
         };
-        if answered == Awaited::Describe && !self.described(header, frame) {
+        if answered == Awaited::Describe
+            && self.pipeline.front_changes()
+            && !self.described(header, frame)
+        {
             return Ok(None);
         }
         let answered = self.pipeline.answered(answered).ok_or_else(unexpected)?;
@@ -187,8 +197,8 @@ impl Relay {
         Ok(Some(answered.reply))
     }
 
-    /// A statement or portal has been described. `false`: more of that has to be there first.
-    #[inline]
+    /// A statement has been described. `false`: more of that has to be there first.
+    #[cold]
     fn described(&mut self, header: Header, frame: &[u8]) -> bool {
         let Some((statement, is_compared)) = self.pipeline.describes() else {
             return true;

@@ -64,8 +64,9 @@ pub struct Rules<'a> {
     pub max_message: u32,
     /// `disable_pqexec`: a client must not send simple queries.
     pub refuses_queries: bool,
-    /// Whether a name that is taken, or stands for nothing, is answered as PostgreSQL answers it
-    /// (`error_codes = postgres`). Otherwise it ends the connection.
+    /// Whether a client is to be answered as by a PostgreSQL of its own (`error_codes = postgres`): a
+    /// name that is taken, or stands for nothing, costs a statement, and what it says of itself is
+    /// translated. Otherwise as by a PgBouncer.
     pub answers_as_postgres: bool,
     /// Whether what a client leaves in a session is kept from the others (`session_state`).
     pub private: bool,

@@ -86,9 +86,10 @@ impl Scan {
 }
 
 /// Names behind which a client may mean itself or another client.
-const OWN: [&[u8]; 3] = [
+const OWN: [&[u8]; 4] = [
     b"pg_terminate_backend",
     b"pg_cancel_backend",
+    b"pg_stat_activity",
     STATEMENTS_VIEW,
 ];
 
