@@ -93,6 +93,12 @@ impl fmt::Display for Message {
                 Ok((name, value)) => write!(f, "({}={})", text(name), text(value)),
                 Err(_) => write!(f, "(broken)"),
             },
+            tag::NOTIFICATION_RESPONSE => {
+                let mut reader = Reader::new(&self.body);
+                let sender = reader.i32().unwrap_or_default();
+                let mut text = || text(reader.string().unwrap_or_default());
+                write!(f, "({sender},{},{})", text(), text())
+            }
             _ => Ok(()),
         }
     }

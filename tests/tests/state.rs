@@ -304,7 +304,7 @@ fn a_session_keeps_what_is_its_own_while_it_lasts() {
     assert_eq!(second.query("notify news, 'hello'"), "C(NOTIFY) Z(I)");
 
     let told = first.read().expect("a notification").to_string();
-    assert_eq!(told, "A");
+    assert!(told.ends_with(",news,hello)"), "{told}");
     assert_eq!(first.value("show work_mem"), "1MB");
     assert_eq!(second.value("show work_mem"), "2MB");
 }

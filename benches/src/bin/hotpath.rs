@@ -125,6 +125,8 @@ impl Pair {
             max_prepared: Some(200),
             max_message: i32::MAX as u32,
             refuses_queries: false,
+            answers_as_postgres: false,
+            backends: None,
             private: true,
             tracked: &self.tracked,
             statements: &self.statements,

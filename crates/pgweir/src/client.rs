@@ -78,6 +78,10 @@ struct Mailbox {
     inquired: bool,
     /// It may be a leak suspect. Kept apart, because that is rare.
     suspect: Option<Box<SuspectMail>>,
+    /// A server stands in for it, and it is not known yet whether that is ended in its place.
+    is_stood_in: bool,
+    /// What it has sent is to be looked at again.
+    reminded: bool,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
 }
@@ -126,6 +130,8 @@ impl Mailbox {
                 .suspect
                 .as_ref()
                 .is_none_or(|mail| mail.remedy.is_none())
+            && !self.reminded
+            && !self.is_stood_in
     }
 }
 
@@ -458,6 +464,30 @@ impl Client {
         let mut mailbox = self.mailbox();
         mailbox.inquired = true;
         self.ring(mailbox);
+    }
+
+    /// A server begins to stand in for it, or has done so: meanwhile it asks for none.
+    pub(crate) fn stand_in(&self, begins: bool) {
+        let mut mailbox = self.mailbox();
+        mailbox.is_stood_in = begins;
+        self.ring(mailbox);
+    }
+
+    /// Whether a server stands in for it.
+    pub(crate) fn is_stood_in(&self) -> bool {
+        self.take(|mailbox| mailbox.is_stood_in)
+    }
+
+    /// Tells the task to look again at what its client has sent.
+    pub(crate) fn remind(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.reminded = true;
+        self.ring(mailbox);
+    }
+
+    /// Whether it has been told so.
+    pub(crate) fn take_reminder(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.reminded))
     }
 
     /// Whether somebody asks that.

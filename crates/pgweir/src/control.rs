@@ -125,6 +125,8 @@ pub(crate) async fn row(
     let rules = Rules {
         max_prepared: None,
         refuses_queries: false,
+        answers_as_postgres: false,
+        backends: None,
         private: false,
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,

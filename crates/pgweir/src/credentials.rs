@@ -150,6 +150,8 @@ async fn look_up(
         max_prepared: None,
         max_message: i32::MAX as u32,
         refuses_queries: false,
+        answers_as_postgres: false,
+        backends: None,
         private: false,
         tracked: &shared.tracked,
         statements: &shared.statements,

@@ -93,6 +93,8 @@ pub(crate) enum Farewell {
     Leaked,
     /// KILL_CLIENT, or KILL CLIENTS.
     Killed,
+    /// Another client has told PostgreSQL to end it, by the process id that this one was told.
+    Terminated,
     /// DRAIN, or the end of the process: between two transactions, or at the deadline.
     Drained,
     /// KILL, or the database is no longer configured.
@@ -271,6 +273,7 @@ impl Farewell {
             Self::DatabaseChanged => "database configuration changed".into(),
             Self::Leaked => "server held in silence (leak_after)".into(),
             Self::Killed => "admin forced disconnect".into(),
+            Self::Terminated => "terminating connection due to administrator command".into(),
             Self::Drained => "terminating connection due to administrator command".into(),
             Self::DatabaseRemoved => "database removed".into(),
             Self::ShuttingDown => "pooler is shutting down".into(),
@@ -361,6 +364,7 @@ impl Farewell {
             | Self::ShuttingDown => SqlState::CANNOT_CONNECT_NOW,
             Self::DatabaseChanged
             | Self::Killed
+            | Self::Terminated
             | Self::Drained
             | Self::DatabaseRemoved
             | Self::SuspendTimeout

@@ -44,6 +44,7 @@ mod overrides;
 #[cfg_attr(not(feature = "pam"), path = "pam_not_built.rs")]
 mod pam;
 mod peers;
+mod pids;
 mod pins;
 mod pools;
 mod preflight;
@@ -65,6 +66,7 @@ mod survey;
 mod system;
 mod takeover;
 mod tls;
+mod vacate;
 mod why;
 
 use std::io::Write as _;

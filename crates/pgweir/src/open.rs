@@ -11,7 +11,7 @@ pub(crate) mod secret;
 pub(crate) mod source;
 
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -234,6 +234,8 @@ fn server_info(shared: &Shared, home: &Arc<PoolHome>, place: &Place) -> Arc<Serv
         certificate_expiry: OnceLock::new(),
         cancel_key: OnceLock::new(),
         welcome: OnceLock::new(),
+        served: AtomicI32::new(0),
+        served_before: AtomicI32::new(0),
         prepared: AtomicUsize::new(0),
     })
 }

@@ -90,6 +90,7 @@ fn close_text(reason: CloseReason) -> &'static str {
         CloseReason::Surplus => "too many servers in the pool",
         CloseReason::Paused => "pause mode",
         CloseReason::Closed => "maintenance",
+        CloseReason::Unused => "database is to be dropped or copied",
         CloseReason::Removed => "database removed",
         CloseReason::Abandoned => "replication client was closed",
         CloseReason::Inherited => "it came from another pooler",

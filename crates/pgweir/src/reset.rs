@@ -130,6 +130,8 @@ async fn clean(
         max_prepared: Some(usize::MAX),
         max_message: i32::MAX as u32,
         refuses_queries: false,
+        answers_as_postgres: false,
+        backends: None,
         private: false,
         tracked: &shared.tracked,
         statements: &shared.statements,

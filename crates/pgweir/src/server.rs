@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::RawFd;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -277,6 +277,10 @@ pub(crate) struct ServerInfo {
     pub(crate) certificate_expiry: OnceLock<i64>,
     /// Once logged in.
     pub(crate) cancel_key: OnceLock<CancelKey>,
+    /// The process id of the client that had it last, as that client knows it.
+    pub(crate) served: AtomicI32,
+    /// The same of the lease before.
+    pub(crate) served_before: AtomicI32,
     /// What it said of itself, once logged in.
     pub(crate) welcome: OnceLock<Arc<Welcome>>,
     /// How many prepared statements it had been taught when it was last given back.

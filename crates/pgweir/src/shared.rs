@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
-use pgweir_config::{Config, Database, PoolMode, PoolSettings, SessionState};
+use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
@@ -280,6 +280,8 @@ pub(crate) struct Rules {
     pub(crate) max_message: u32,
     /// `disable_pqexec`.
     pub(crate) refuses_queries: bool,
+    /// `error_codes = postgres`
+    pub(crate) answers_as_postgres: bool,
     /// Whether `server_reset_query` is due after every transaction.
     pub(crate) resets_always: bool,
     /// `session_state`, where neither the pool mode nor `server_reset_query_always` sees to it.
@@ -321,6 +323,7 @@ impl Rules {
             max_prepared,
             max_message: global.max_packet_size.saturating_sub(1),
             refuses_queries: global.disable_pqexec,
+            answers_as_postgres: global.error_codes == ErrorCodes::Postgres,
             resets_always,
         })
     }

@@ -133,6 +133,8 @@ pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(),
     let rules = Rules {
         max_prepared: None,
         refuses_queries: false,
+        answers_as_postgres: false,
+        backends: None,
         private: false,
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,

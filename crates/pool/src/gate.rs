@@ -94,6 +94,22 @@ impl<S, W: Clone> Pools<S, W> {
         actions
     }
 
+    /// Closes the servers of pools that have no client, and says which pools these are.
+    pub fn close_unused(
+        &mut self,
+        pools: impl Fn(PoolId) -> bool,
+        now: Instant,
+    ) -> (Vec<PoolId>, Actions<S, W>) {
+        let (mut unused, mut actions) = (Vec::new(), Actions::default());
+        for id in self.ids_of(|_| true) {
+            if pools(id) && self.pool(id).clients == 0 {
+                self.close_idle(id, CloseReason::Unused, now, &mut actions, |_| true);
+                unused.push(id);
+            }
+        }
+        (unused, actions)
+    }
+
     /// Marks single servers, by the serial of their slots, to be closed as soon as nobody holds them:
     /// the address they are at is no longer that of their host. The next tick closes the idle ones.
     pub fn outdate(&mut self, is_outdated: impl Fn(u64) -> bool) {

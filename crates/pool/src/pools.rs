@@ -95,6 +95,8 @@ pub enum CloseReason {
     Removed,
     /// The client that it was opened for is gone.
     Abandoned,
+    /// Its pool has no client, and its database is to be left alone.
+    Unused,
     /// It came from another pooler, and its last client has given it back.
     Inherited,
 }

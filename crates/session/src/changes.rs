@@ -10,7 +10,7 @@
 //! [`ClientStatements`]: crate::prepared::ClientStatements
 //! [`ServerStatements`]: crate::prepared::ServerStatements
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,10 @@ pub enum Change {
     },
     /// The client's Close takes a name away.
     Closed(Box<[u8]>),
+    /// A Describe of the client's tells what a statement returns.
+    Described(Arc<Statement>),
+    /// A Describe of the pooler's own tells whether it still returns that.
+    Compared(Arc<Statement>),
     /// A Parse of the pooler's own.
     Taught(Arc<Statement>),
     /// A Close of the pooler's own.
@@ -68,6 +72,16 @@ impl Changes {
         self.batch += 1;
     }
 
+    /// The statement that is described next, if the first change is that, and whether that is the
+    /// pooler's affair.
+    pub fn next_described(&self) -> Option<(&Arc<Statement>, bool)> {
+        match self.pending.front() {
+            Some((_, Change::Described(statement))) => Some((statement, false)),
+            Some((_, Change::Compared(statement))) => Some((statement, true)),
+            _ => None,
+        }
+    }
+
     /// The first change has been answered or skipped.
     pub fn pop(&mut self) -> Option<Change> {
         self.pending.pop_front().map(|(_, change)| change)
@@ -91,9 +105,31 @@ impl Changes {
                 Change::Closed(name) if **name == *wanted => Some(None),
                 Change::Named { .. }
                 | Change::Closed(_)
+                | Change::Described(_)
+                | Change::Compared(_)
                 | Change::Taught(_)
                 | Change::Evicted(_) => None,
             })
+    }
+
+    /// Makes of the names that stand for statements those that will.
+    pub fn rename(&self, names: &mut BTreeMap<Box<[u8]>, Arc<Statement>>) {
+        for (_, change) in &self.pending {
+            match change {
+                Change::Named {
+                    name, statement, ..
+                } => {
+                    names.insert(name.clone(), Arc::clone(statement));
+                }
+                Change::Closed(name) => {
+                    names.remove(name);
+                }
+                Change::Described(_)
+                | Change::Compared(_)
+                | Change::Taught(_)
+                | Change::Evicted(_) => {}
+            }
+        }
     }
 
     /// Whether the server will have a statement; `None` if nothing changes.
@@ -124,7 +160,11 @@ impl Changes {
                 sent: true,
                 ..
             } => Some(statement),
-            Change::Named { .. } | Change::Closed(_) | Change::Evicted(_) => None,
+            Change::Named { .. }
+            | Change::Closed(_)
+            | Change::Described(_)
+            | Change::Compared(_)
+            | Change::Evicted(_) => None,
         });
         let mut staying = taught.filter(|statement| {
             let mut later = self.pending.iter().rev();
@@ -147,7 +187,7 @@ impl Change {
                 ..
             } => Some((statement.id, true)),
             Self::Evicted(id) => Some((*id, false)),
-            Self::Named { .. } | Self::Closed(_) => None,
+            Self::Named { .. } | Self::Closed(_) | Self::Described(_) | Self::Compared(_) => None,
         }
     }
 }
@@ -163,6 +203,8 @@ pub struct ChangesState {
 enum ChangeState {
     Named { name: Bytes, id: u64, sent: bool },
     Closed { name: Bytes },
+    Described { id: u64 },
+    Compared { id: u64 },
     Taught { id: u64 },
     Evicted { id: u64 },
 }
@@ -183,6 +225,8 @@ impl Changes {
             Change::Closed(name) => ChangeState::Closed {
                 name: Bytes(name.to_vec()),
             },
+            Change::Described(statement) => ChangeState::Described { id: statement.id.0 },
+            Change::Compared(statement) => ChangeState::Compared { id: statement.id.0 },
             Change::Taught(statement) => ChangeState::Taught { id: statement.id.0 },
             Change::Evicted(id) => ChangeState::Evicted { id: id.0 },
         };
@@ -208,6 +252,8 @@ impl Changes {
                     sent,
                 },
                 ChangeState::Closed { name } => Change::Closed(name.0.into()),
+                ChangeState::Described { id } => Change::Described(catalogue.find(id)?),
+                ChangeState::Compared { id } => Change::Compared(catalogue.find(id)?),
                 ChangeState::Taught { id } => Change::Taught(catalogue.find(id)?),
                 ChangeState::Evicted { id } => Change::Evicted(StatementId(id)),
             })

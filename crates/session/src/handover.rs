@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
-use crate::prepared::{ClientStatements, Statement};
+use crate::prepared::{ClientStatements, Statement, Unnamed};
 use crate::relay::ClientSide;
 
 /// Bytes that are written as text.
@@ -107,6 +107,9 @@ impl Values {
 pub struct ClientState {
     values: ValuesState,
     statements: Vec<(Bytes, u64)>,
+    /// The definition of the one without a name.
+    #[serde(default)]
+    unnamed: Option<Bytes>,
     /// What the startup message requested, if that is not what is requested now.
     #[serde(default)]
     startup: Option<ParametersState>,
@@ -118,6 +121,7 @@ impl ClientState {
         Self {
             values,
             statements: Vec::new(),
+            unnamed: None,
             startup: None,
         }
     }
@@ -132,6 +136,7 @@ impl ClientSide {
             statements: named
                 .map(|(name, statement)| (Bytes(name.to_vec()), statement.id.0))
                 .collect(),
+            unnamed: self.unnamed.get().map(|text| Bytes(text.to_vec())),
             startup: self.startup.as_ref().map(|startup| startup.state()),
         }
     }
@@ -150,8 +155,13 @@ impl ClientSide {
             statements.insert(name.0.into(), catalogue.find(id)?);
         }
         let startup = state.startup.as_ref();
+        let mut unnamed = Unnamed::default();
+        if let Some(definition) = state.unnamed {
+            unnamed.set(&definition.0, true);
+        }
         Ok(Self {
             statements,
+            unnamed,
             values: Values::restore(&state.values, tracked),
             startup: startup.map(|startup| Box::new(Parameters::restore(startup))),
             masks: startup.is_some(),

@@ -17,6 +17,8 @@ pub mod changes;
 pub mod deadline;
 pub mod gather;
 pub mod handover;
+mod outgrown;
+pub mod own_list;
 pub mod parameters;
 pub mod params;
 pub mod pipeline;
@@ -24,19 +26,27 @@ pub mod prepared;
 mod print;
 mod queue;
 pub mod relay;
+pub mod renumber;
 pub mod residue;
+pub mod spelling;
 pub mod spoken;
 pub mod taken;
+pub mod vacated;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};
 pub use gather::Gather;
+pub use own_list::own_list;
 pub use parameters::{Parameters, may_be_requested};
 pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use relay::{
-    Abandon, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Settled, Tally, Violation,
+    Abandon, Backends, ClientSide, FromClient, Refused, Relay, RelayState, Rules, Settled, Tally,
+    Translation, Violation, Waits,
 };
+pub use renumber::renumbered;
 pub use residue::{Kinds, Memory, Residue};
+pub use spelling::spelled;
 pub use spoken::{Spoken, normalized};
+pub use vacated::vacated;

@@ -12,9 +12,12 @@
 
 mod state;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::changes::{Change, Changes};
+use crate::prepared::Statement;
 use crate::queue::Queue;
 
 pub use state::PipelineState;
@@ -132,6 +135,19 @@ impl Pipeline {
     pub fn push_change(&mut self, awaited: Awaited, reply: Reply, change: Change) {
         self.changes.push(change);
         self.push_owed(awaited, reply, true);
+    }
+
+    /// Whether the message that the server is answering now changes something, or is looked at.
+    #[inline]
+    pub fn front_changes(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.changes)
+    }
+
+    /// The statement that the server describes now, if it matters what it says, and whether that is the
+    /// pooler's affair.
+    pub fn describes(&self) -> Option<(&Arc<Statement>, bool)> {
+        let owed = self.owed.front().filter(|owed| owed.changes);
+        owed.and_then(|_| self.changes.next_described())
     }
 
     /// Changes that have not been answered.
@@ -330,6 +346,19 @@ impl Pipeline {
             return None;
         }
         self.pop()
+    }
+
+    /// Whether what the server answers now is the pooler's own up to its Sync, so that an error in it is
+    /// nothing to the client.
+    pub fn fails_alone(&self) -> bool {
+        for owed in self.owed.iter() {
+            match (owed.awaited, owed.reply) {
+                (Awaited::Sync, Reply::Skip) => return true,
+                (_, Reply::Skip) => {}
+                (_, Reply::Forward | Reply::Fake) => return false,
+            }
+        }
+        false
     }
 
     /// The server has answered with an error. Forgets what it skips, and says whether the Sync at

@@ -7,12 +7,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use foldhash::fast::RandomState;
 use lru::LruCache;
 
 use crate::residue::{Scan, scan};
+
+/// What the names of statements begin with on servers.
+pub(crate) const SERVER_NAME: &str = "PGBOUNCER_";
 
 /// The identity of a statement, for the life of the process.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -28,6 +31,12 @@ pub struct Statement {
     pub definition: Arc<[u8]>,
     /// What its text says of what it leaves in a session.
     pub scan: Scan,
+    /// The statement that it executes by its name.
+    pub needs: Option<Arc<Statement>>,
+    /// What it returns, by the first answer to a Describe: see [`crate::outgrown`].
+    pub described: OnceLock<u64>,
+    /// How often definitions had been changed when it got its identity.
+    since: u64,
 }
 
 impl fmt::Debug for Statement {
@@ -46,6 +55,10 @@ pub struct StatementTable {
 #[derive(Debug, Default)]
 struct Inner {
     by_definition: HashMap<Arc<[u8]>, Weak<Statement>>,
+    /// Statements that have another identity by now and are still in use.
+    former: Vec<Weak<Statement>>,
+    /// How often definitions have been changed.
+    changes: u64,
     last_id: u64,
     /// Dead entries are swept when the table has grown to this size.
     sweep_at: usize,
@@ -54,9 +67,21 @@ struct Inner {
 impl StatementTable {
     /// The statement with this definition, new or known.
     pub fn intern(&self, definition: &[u8]) -> Arc<Statement> {
+        self.intern_needing(definition, None)
+    }
+
+    /// The same for a statement that executes another by its name on servers.
+    pub fn intern_needing(
+        &self,
+        definition: &[u8],
+        needs: Option<Arc<Statement>>,
+    ) -> Arc<Statement> {
         // A panic elsewhere cannot leave the map half changed, so a poisoned lock is still good.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(statement) = inner.by_definition.get(definition).and_then(Weak::upgrade) {
+        let known = inner.by_definition.get(definition);
+        if let Some(statement) = known.and_then(Weak::upgrade)
+            && statement.since == inner.changes
+        {
             return statement;
         }
         if inner.by_definition.len() >= inner.sweep_at {
@@ -67,13 +92,27 @@ impl StatementTable {
         }
         inner.last_id += 1;
         let id = StatementId(inner.last_id);
-        inner.enter(id, definition)
+        inner.enter(id, definition, needs)
+    }
+
+    /// Definitions may have been changed: whoever parses a statement from now on must not get a server's
+    /// that was prepared before, because it may return something else. It has another identity then.
+    pub fn note_altered(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.changes += 1;
+    }
+
+    /// Whether definitions may have been changed since the statement got its identity.
+    pub fn is_outdated(&self, statement: &Statement) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        statement.since != inner.changes
     }
 
     /// Every statement that anybody still knows, to tell another process.
     pub fn all(&self) -> Vec<Arc<Statement>> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = inner.by_definition.values();
+        // Whoever adopts them goes on with the last one of several equal ones.
+        let known = inner.former.iter().chain(inner.by_definition.values());
         known.filter_map(Weak::upgrade).collect()
     }
 
@@ -81,7 +120,7 @@ impl StatementTable {
     pub fn adopt(&self, id: StatementId, definition: &[u8]) -> Arc<Statement> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.last_id = inner.last_id.max(id.0);
-        inner.enter(id, definition)
+        inner.enter(id, definition, None)
     }
 
     /// The identity that was given out last.
@@ -98,16 +137,31 @@ impl StatementTable {
 }
 
 impl Inner {
-    fn enter(&mut self, id: StatementId, definition: &[u8]) -> Arc<Statement> {
+    fn enter(
+        &mut self,
+        id: StatementId,
+        definition: &[u8],
+        needs: Option<Arc<Statement>>,
+    ) -> Arc<Statement> {
         let definition: Arc<[u8]> = definition.into();
         let statement = Arc::new(Statement {
             id,
-            server_name: format!("PGBOUNCER_{}", id.0).into(),
+            server_name: format!("{SERVER_NAME}{}", id.0).into(),
             scan: scan(&definition),
             definition: Arc::clone(&definition),
+            needs,
+            described: OnceLock::new(),
+            since: self.changes,
         });
-        self.by_definition
-            .insert(definition, Arc::downgrade(&statement));
+        let entry = Arc::downgrade(&statement);
+        if let Some(former) = self.by_definition.insert(definition, entry)
+            && former.strong_count() > 0
+        {
+            if self.former.len() == self.former.capacity() {
+                self.former.retain(|known| known.strong_count() > 0);
+            }
+            self.former.push(former);
+        }
         statement
     }
 }
@@ -157,6 +211,66 @@ impl ClientStatements {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
+    }
+}
+
+/// The statement without a name that a client has parsed last. On a server the next client's takes its
+/// place, so it is kept to be sent again.
+#[derive(Debug, Default)]
+pub struct Unnamed {
+    kept: Option<Box<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    definition: Vec<u8>,
+    /// Whether it may name what is the client's affair.
+    speaks_of_own: bool,
+}
+
+/// Longer definitions are not kept, in bytes.
+const UNNAMED_MAX: usize = 1024 * 1024;
+
+/// Memory that is kept for the next definition, in bytes.
+const UNNAMED_ROOM: usize = 4 * 1024;
+
+impl Unnamed {
+    /// The client has parsed it: the body of Parse behind the name.
+    pub fn set(&mut self, definition: &[u8], speaks_of_own: bool) {
+        if definition.len() > UNNAMED_MAX {
+            self.kept = None;
+            return;
+        }
+        match &mut self.kept {
+            Some(kept) if kept.definition.capacity() <= UNNAMED_ROOM => {
+                kept.speaks_of_own = speaks_of_own;
+                kept.definition.clear();
+                kept.definition.extend_from_slice(definition);
+            }
+            kept => {
+                let definition = definition.to_vec();
+                *kept = Some(Box::new(Kept {
+                    definition,
+                    speaks_of_own,
+                }));
+            }
+        }
+    }
+
+    /// What it is, if there is one.
+    pub fn get(&self) -> Option<&[u8]> {
+        self.kept.as_ref().map(|kept| &*kept.definition)
+    }
+
+    /// Whether it may name what is the client's affair.
+    #[inline]
+    pub fn speaks_of_own(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.speaks_of_own)
+    }
+
+    /// There is none.
+    pub fn clear(&mut self) {
+        self.kept = None;
     }
 }
 

@@ -131,6 +131,13 @@ impl Report<'_> {
     }
 }
 
+/// Appends CommandComplete.
+pub fn command_complete(out: &mut BytesMut, tag: &str) {
+    frame(out, tag::COMMAND_COMPLETE, |out| {
+        string(out, tag.as_bytes());
+    });
+}
+
 /// Appends ReadyForQuery.
 pub fn ready_for_query(out: &mut BytesMut, status: TransactionStatus) {
     frame(out, tag::READY_FOR_QUERY, |out| out.put_u8(status.byte()));

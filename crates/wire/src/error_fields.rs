@@ -91,6 +91,8 @@ pub struct ErrorFields<'a> {
     pub detail: &'a [u8],
     /// `H`: what may help.
     pub hint: &'a [u8],
+    /// `R`: the function of PostgreSQL that says it.
+    pub routine: &'a [u8],
 }
 
 impl<'a> ErrorFields<'a> {
@@ -108,6 +110,7 @@ impl<'a> ErrorFields<'a> {
                 b'M' => fields.message = text,
                 b'D' => fields.detail = text,
                 b'H' => fields.hint = text,
+                b'R' => fields.routine = text,
                 _ => {}
             }
         }

@@ -96,6 +96,10 @@ impl FirstPacket {
         };
         let length = u32::from_be_bytes([a, b, c, d]);
         let version = u32::from_be_bytes([e, f, g, h]);
+        // Whoever changes its mind at once may say goodbye before it has introduced itself.
+        if buf.starts_with(b"X\0\0\0\x04") {
+            return Err(StartupError::Terminate);
+        }
         let is_startup = version >> 16 == 3;
         if is_startup && (SizeLimits::STARTUP + 1..=i32::MAX as u32).contains(&length) {
             return Err(StartupError::TooLong(first_bytes(buf)));
@@ -194,6 +198,9 @@ pub enum StartupError {
     /// A StartupMessage over [`SizeLimits::STARTUP`]; carries the first bytes in hex.
     #[error("bad packet header: '{0}'")]
     TooLong(String),
+    /// The client says goodbye.
+    #[error("client close request")]
+    Terminate,
     /// The parameter list does not end with a zero byte.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     NoTerminator,

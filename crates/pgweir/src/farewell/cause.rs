@@ -71,7 +71,7 @@ impl Farewell {
             Self::ConsoleProtocol(_) => "console_protocol",
             Self::DatabaseChanged => "database_changed",
             Self::Leaked => "leak_after",
-            Self::Killed => "killed",
+            Self::Killed | Self::Terminated => "killed",
             Self::Drained => "drained",
             Self::DatabaseRemoved => "database_removed",
             Self::ShuttingDown | Self::ServersShuttingDown => "shutdown",

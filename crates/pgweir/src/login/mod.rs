@@ -15,7 +15,9 @@ use pgweir_net::Stream;
 use pgweir_net::tls::Hello;
 use pgweir_pool::{Refusal, Scope};
 use pgweir_session::{ClientSide, Values};
-use pgweir_wire::{CancelKey, FirstPacket, FrameError, ProtocolVersion, StartupMessage};
+use pgweir_wire::{
+    CancelKey, FirstPacket, FrameError, ProtocolVersion, StartupError, StartupMessage,
+};
 
 use crate::client::{Client, Lease};
 use crate::conversation::{Conversation, Interrupted};
@@ -195,6 +197,7 @@ impl Login<'_> {
 fn interrupted(interrupted: Interrupted) -> Farewell {
     match interrupted {
         Interrupted::Gone => Farewell::ClientGone,
+        Interrupted::Startup(StartupError::Terminate) => Farewell::ClientClosed,
         Interrupted::Startup(error) => Farewell::Startup(error),
         Interrupted::Frame(error @ FrameError::TooShort { .. }) => Farewell::Header(error),
         Interrupted::Frame(error) => {

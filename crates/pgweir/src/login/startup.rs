@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use pgweir_config::{Dialect, Settings, StartupParameters};
-use pgweir_session::{Values, may_be_requested};
+use pgweir_session::{Values, may_be_requested, spelled};
 use pgweir_wire::backend;
 use pgweir_wire::{ProtocolVersion, StartupMessage};
 
@@ -112,7 +112,7 @@ impl Login<'_> {
     ) -> Result<(), Farewell> {
         let ignored = &global.ignore_startup_parameters;
         if let Some(index) = self.shared.tracked.index(name) {
-            values.set(index, value);
+            values.set(index, spelled(name, value).unwrap_or(value));
             return Ok(());
         }
         if ignored.contains(name) || form == Form::InOptions && ignored.contains("options") {

@@ -7,7 +7,7 @@ use pgweir_config::PoolMode;
 use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_net::{Buffered, Input};
 use pgweir_pool::SlotId;
-use pgweir_session::{Phase, Violation};
+use pgweir_session::{Phase, Violation, Waits};
 use pgweir_stats::Totals;
 use pgweir_wire::TransactionStatus;
 
@@ -42,6 +42,7 @@ impl Session {
         } = lease;
         self.route.refresh(&mut server.work.rules);
         server.relay.begin_lease(self.client.id);
+        server.info.note_lease(self.client.process_id());
         let forget = self.must_forget_drawn(&server);
         let stage = if stale || forget || !server.relay.fits(&mut self.side) {
             self.prepare(&mut server, stale)
@@ -218,8 +219,8 @@ impl Session {
                 .map_err(|_| Farewell::ClientGone)?;
         }
         self.line.keep(input, scratch, verdict.consumed);
-        if held.server.relay.waits_for_forgetting() {
-            self.forget_drawn();
+        if held.server.relay.waits() != Waits::Nothing {
+            self.end_wait_of_message();
             return Ok(());
         }
         if verdict.terminate {
@@ -319,6 +320,9 @@ impl Session {
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         let home = &self.route.home;
         let latencies = &home.latencies;
+        if idle && held.server.relay.take_altered() {
+            self.shared.statements.note_altered();
+        }
         let noted = held.server.work.end_query(idle, release, now, latencies);
         if let Some(noted) = noted {
             slow::look_at(&self.shared, &self.client, home, &mut held.server, noted);
@@ -460,12 +464,14 @@ fn may_leave(rules: &Rules) -> bool {
     }
 }
 
-fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_session::Rules<'a> {
+pub(super) fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_session::Rules<'a> {
     let rules = &work.rules;
     pgweir_session::Rules {
         max_prepared: rules.max_prepared,
         max_message: rules.max_message,
         refuses_queries: rules.refuses_queries,
+        answers_as_postgres: rules.answers_as_postgres,
+        backends: Some(shared),
         private: work.is_private(),
         tracked: &shared.tracked,
         statements: &shared.statements,

@@ -129,10 +129,13 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Stop> {
         loop {
-            if (self.client.has_mail() || self.braking)
-                && let Some(stop) = self.obey()
-            {
-                return Poll::Ready(stop);
+            if self.client.has_mail() || self.braking {
+                if let Some(stop) = self.obey() {
+                    return Poll::Ready(stop);
+                }
+                if matches!(self.place, Place::Idle) && self.client.is_stood_in() {
+                    return Poll::Pending;
+                }
             }
             let step = match &self.place {
                 Place::Idle => self.poll_idle(cx, desk),
@@ -177,6 +180,9 @@ impl Session {
     fn obey(&mut self) -> Option<Stop> {
         if self.client.take_inquiry() {
             self.answer_inquiry();
+        }
+        if self.client.take_reminder() {
+            self.line.offer_held();
         }
         if let Some(how) = self.client.take_remedy() {
             self.remedy(how);

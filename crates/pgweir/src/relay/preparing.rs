@@ -4,11 +4,13 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
-use pgweir_session::{ClientSide, Phase, Tracked, Values};
+use pgweir_session::{ClientSide, Phase, Tracked, Translation, Values, Waits, own_list};
 
+use super::leased::session_rules;
 use super::{Place, Session};
 use crate::client::Client;
 use crate::farewell::Farewell;
+use crate::pids::{self, Renumbered};
 use crate::server::{Server, Stage};
 use crate::shared::{Rules, lock};
 
@@ -114,10 +116,50 @@ impl Session {
             && lock(&self.route.home.memory).reads_drawn()
     }
 
+    /// Does what the client's next message waits for.
+    #[cold]
+    pub(super) fn end_wait_of_message(&mut self) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        match held.server.relay.waits() {
+            Waits::Nothing => {}
+            Waits::Forgetting => self.forget_drawn(),
+            Waits::Comparison => {
+                let mut out = BytesMut::new();
+                held.server.relay.compare(&mut out);
+                held.server.line.queue(&out);
+                held.server.work.stage = Stage::Refit;
+                self.client.state().clocks.phase = Phase::Waiting;
+                self.line.offer_held();
+            }
+            Waits::OwnNames => {
+                let own = &held.server.info;
+                let relay = &mut held.server.relay;
+                let (unread, tries) = (self.line.unread(), relay.translation_tries());
+                match pids::renumber(&self.shared, &self.client, own, unread, &self.side, tries) {
+                    Renumbered::Done(mut bytes) => {
+                        if let Some(own) = own_list(&bytes, &relay.names(&self.side)) {
+                            let rules = session_rules(&self.shared, &held.server.work);
+                            let mut out = BytesMut::new();
+                            relay.teach_all(&self.side, &rules, &mut out);
+                            held.server.line.queue(&out);
+                            bytes = own;
+                        }
+                        relay.translated(Translation::Done);
+                        let _ = self.line.take_held();
+                        self.line.put_back_bytes(&bytes);
+                    }
+                    Renumbered::Incomplete => relay.translated(Translation::Incomplete),
+                    Renumbered::Later => relay.translated(Translation::Later),
+                }
+            }
+        }
+    }
+
     /// The client asks for what was drawn last, and the server would tell it what another client has
     /// drawn.
-    #[cold]
-    pub(super) fn forget_drawn(&mut self) {
+    fn forget_drawn(&mut self) {
         let Place::Leased(held) = &mut self.place else {
             return;
         };

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -309,6 +309,8 @@ impl Adopted {
             certificate_expiry: OnceLock::new(),
             cancel_key: CancelKey::parse(key).map_or_else(OnceLock::new, OnceLock::from),
             welcome: OnceLock::new(),
+            served: AtomicI32::new(0),
+            served_before: AtomicI32::new(0),
             prepared: AtomicUsize::new(0),
         })
     }

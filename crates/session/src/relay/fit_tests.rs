@@ -188,6 +188,8 @@ impl Scene {
         let rules = Rules {
             max_prepared: None,
             refuses_queries: false,
+            answers_as_postgres: false,
+            backends: None,
             private: false,
             max_message: 1 << 20,
             tracked: &self.tracked,
@@ -207,6 +209,8 @@ impl Scene {
         let rules = Rules {
             max_prepared: None,
             refuses_queries: false,
+            answers_as_postgres: false,
+            backends: None,
             private: false,
             max_message: 1 << 20,
             tracked: &self.tracked,
@@ -365,6 +369,8 @@ fn a_server_that_keeps_what_others_requested_is_not_lent() {
     let rules = Rules {
         max_prepared: None,
         refuses_queries: false,
+        answers_as_postgres: false,
+        backends: None,
         private: false,
         max_message: 1 << 20,
         tracked: &scene.tracked,

@@ -1,18 +1,14 @@
 //! From the client to the server.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
-use pgweir_wire::frontend::{self, Target};
-use pgweir_wire::read::Truncated;
 use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{FrameError, HEADER_LEN, Header, Reader, SizeLimits};
+use pgweir_wire::{FrameError, HEADER_LEN, Header, Reader, SizeLimits, TransactionStatus};
 
-use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation};
-use crate::changes::{Change, Presence};
+use super::named::Named;
+use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation, mention};
+use crate::changes::Change;
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
-use crate::prepared::Statement;
 use crate::residue::Kinds;
 
 /// What became of the client's bytes.
@@ -25,7 +21,7 @@ pub struct FromClient {
 }
 
 /// What to do with a frame.
-enum Act {
+pub(super) enum Act {
     /// Forward it as it is.
     Pass,
     /// The server must not see it.
@@ -111,7 +107,7 @@ impl Relay {
         }
         let awaited = match header.tag {
             tag::QUERY if rules.refuses_queries => return Err(Violation::SimpleQuery),
-            tag::QUERY => return Ok(self.query(header, frame, rules)),
+            tag::QUERY => return Ok(self.query(header, frame, client, rules)),
             tag::EXECUTE => Awaited::Execute,
             tag::FUNCTION_CALL => {
                 let there = there(header, frame);
@@ -191,7 +187,13 @@ impl Relay {
     /// A query. While names are mapped its first word is looked at, because drivers send DISCARD ALL
     /// and their next batch in one go.
     #[inline]
-    fn query(&mut self, header: Header, frame: &[u8], rules: &Rules<'_>) -> Act {
+    fn query(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        client: &ClientSide,
+        rules: &Rules<'_>,
+    ) -> Act {
         let there = there(header, frame);
         let is_whole = there.len() == header.body_len;
         if Self::awaits_text(rules, header, there) || !self.note_text(there, is_whole, rules) {
@@ -213,22 +215,44 @@ impl Relay {
         };
         self.spoken.note(there);
         if begins(b"DISCARD") || begins(b"DEALLOCATE") {
+            if is_whole && self.deallocate(there, client) {
+                return Act::Drop;
+            }
             self.pipeline.push_forgetting();
         } else {
             self.pipeline.push(Awaited::Query, Reply::Forward);
         }
         Act::Pass
     }
+
+    /// Whether a query takes away a name that the protocol has given: then the pooler answers it, and
+    /// the server keeps the statement for whoever wants it next.
+    #[cold]
+    fn deallocate(&mut self, text: &[u8], client: &ClientSide) -> bool {
+        // What a transaction is in is known only when nothing is owed.
+        if !self.is_quiet() || self.status == TransactionStatus::Failed {
+            return false;
+        }
+        let mention = mention::deallocated(text);
+        let Some(mention) = mention.filter(|mention| client.statements.contains(&mention.name))
+        else {
+            return false;
+        };
+        let change = Change::Closed(mention.name);
+        self.pipeline
+            .push_change(Awaited::Query, Reply::Fake, change);
+        true
+    }
 }
 
 /// As much of a message's body as has come.
 #[inline]
-fn there(header: Header, frame: &[u8]) -> &[u8] {
+pub(super) fn there(header: Header, frame: &[u8]) -> &[u8] {
     &frame[HEADER_LEN..frame.len().min(header.frame_len())]
 }
 
 /// It would have to be held as a whole.
-fn too_long(header: Header) -> Violation {
+pub(super) fn too_long(header: Header) -> Violation {
     Violation::ClientFrame(FrameError::TooLong {
         tag: header.tag,
         // A body is shorter than its length word says.
@@ -247,241 +271,5 @@ fn extended(tag: u8) -> Awaited {
         tag::BIND => Awaited::Bind,
         tag::DESCRIBE => Awaited::Describe,
         _ => Awaited::Close,
-    }
-}
-
-/// A message that may name a prepared statement, while names are mapped.
-struct Named<'a> {
-    relay: &'a mut Relay,
-    client: &'a mut ClientSide,
-    rules: &'a Rules<'a>,
-    max: usize,
-    input: &'a [u8],
-    out: &'a mut Gather,
-}
-
-impl Named<'_> {
-    fn act(mut self, header: Header, frame: &[u8]) -> Result<Act, Violation> {
-        match header.tag {
-            tag::BIND => self.bind(header, frame),
-            tag::PARSE => self.with_body(header, frame, Self::parse),
-            tag::DESCRIBE => self.with_body(header, frame, Self::describe),
-            _ => self.with_body(header, frame, Self::close),
-        }
-    }
-
-    /// Waits until the whole message is there. Only Bind can be long for other reasons than the
-    /// names and query texts that have to be kept anyway.
-    fn with_body(
-        &mut self,
-        header: Header,
-        frame: &[u8],
-        act: fn(&mut Self, &[u8]) -> Result<Act, Truncated>,
-    ) -> Result<Act, Violation> {
-        if header.body_len > SizeLimits::HELD as usize {
-            return Err(too_long(header));
-        }
-        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
-            return Ok(Act::More);
-        };
-        self.check_name(header.tag, body)?;
-        act(self, body).map_err(|Truncated| Violation::ClientMalformed(header.tag))
-    }
-
-    /// A name must be free for Parse and known for Describe.
-    fn check_name(&self, tag: u8, body: &[u8]) -> Result<(), Violation> {
-        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-        match tag {
-            tag::PARSE => match Reader::new(body).string() {
-                Ok(name) if self.is_taken(name) => Err(Violation::StatementExists(text(name))),
-                _ => Ok(()),
-            },
-            tag::DESCRIBE => match Target::parse(body) {
-                Ok(Target::Statement(name)) if !name.is_empty() && self.named(name).is_none() => {
-                    Err(Violation::StatementMissing(text(name)))
-                }
-                _ => Ok(()),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    fn parse(&mut self, body: &[u8]) -> Result<Act, Truncated> {
-        let mut reader = Reader::new(body);
-        let name = reader.string()?;
-        let definition = reader.rest();
-        if name.is_empty() {
-            if !self.relay.note_text(definition, true, self.rules) {
-                return Ok(Act::More);
-            }
-            self.relay.spoken.note(definition);
-            self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
-            return Ok(Act::Pass);
-        }
-        let statement = self.rules.statements.intern(definition);
-        if !self.relay.note_statement(&statement.scan, self.rules) {
-            return Ok(Act::More);
-        }
-        self.relay.spoken.note(definition);
-        self.relay.tally.client_parses += 1;
-        let sent = self.send_if_lacking(&statement);
-        let reply = if sent { Reply::Forward } else { Reply::Fake };
-        let change = Change::Named {
-            name: name.into(),
-            statement,
-            sent,
-        };
-        let pipeline = &mut self.relay.pipeline;
-        pipeline.push_change(Awaited::Parse, reply, change);
-        Ok(Act::Replaced {
-            head: HEADER_LEN + body.len(),
-        })
-    }
-
-    /// Only the names at the start have to be there: the values may be long and are passed on.
-    fn bind(&mut self, header: Header, frame: &[u8]) -> Result<Act, Violation> {
-        let there = there(header, frame);
-        let mut reader = Reader::new(there);
-        let (Ok(portal), Ok(name)) = (reader.string(), reader.string()) else {
-            if there.len() == header.body_len {
-                return Err(Violation::ClientMalformed(header.tag));
-            }
-            if there.len() > SizeLimits::HELD as usize {
-                return Err(too_long(header));
-            }
-            return Ok(Act::More);
-        };
-        if name.is_empty() {
-            self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
-            return Ok(Act::Pass);
-        }
-        let Some(statement) = self.named(name) else {
-            let name = String::from_utf8_lossy(name).into_owned();
-            return Err(Violation::StatementMissing(name));
-        };
-        if !self.relay.note_statement(&statement.scan, self.rules) {
-            return Ok(Act::More);
-        }
-        self.relay.tally.binds += 1;
-        self.relay.spoken.note(&statement.definition);
-        self.teach(&statement);
-        let head = HEADER_LEN + portal.len() + 1 + name.len() + 1;
-        let out = self.out.inject(self.input);
-        frontend::bind_renamed(
-            out,
-            portal,
-            &statement.server_name,
-            header.frame_len() - head,
-        );
-        self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
-        Ok(Act::Replaced { head })
-    }
-
-    fn describe(&mut self, body: &[u8]) -> Result<Act, Truncated> {
-        if let Target::Statement(name) = Target::parse(body)?
-            && let Some(statement) = self.named(name)
-        {
-            self.teach(&statement);
-            let out = self.out.inject(self.input);
-            frontend::describe_statement(out, &statement.server_name);
-            self.relay.pipeline.push(Awaited::Describe, Reply::Forward);
-            return Ok(Act::Replaced {
-                head: HEADER_LEN + body.len(),
-            });
-        }
-        self.relay.pipeline.push(Awaited::Describe, Reply::Forward);
-        Ok(Act::Pass)
-    }
-
-    /// A name is the client's affair: the server keeps the statement for whoever wants it next.
-    fn close(&mut self, body: &[u8]) -> Result<Act, Truncated> {
-        match Target::parse(body)? {
-            Target::Statement(name) if !name.is_empty() => {
-                let change = Change::Closed(name.into());
-                let pipeline = &mut self.relay.pipeline;
-                pipeline.push_change(Awaited::Close, Reply::Fake, change);
-                Ok(Act::Drop)
-            }
-            Target::Statement(_) | Target::Portal(_) => {
-                self.relay.pipeline.push(Awaited::Close, Reply::Forward);
-                Ok(Act::Pass)
-            }
-        }
-    }
-
-    /// Sends the server a Parse if it may lack the statement; the client sees nothing of it.
-    fn teach(&mut self, statement: &Arc<Statement>) {
-        if self.send_if_lacking(statement) {
-            let change = Change::Taught(Arc::clone(statement));
-            let pipeline = &mut self.relay.pipeline;
-            pipeline.push_change(Awaited::Parse, Reply::Skip, change);
-        }
-    }
-
-    /// Sends the server a Parse unless it surely has the statement. Where nobody knows, a Close
-    /// comes first: closing what is not there is no error, preparing what is there is one.
-    fn send_if_lacking(&mut self, statement: &Arc<Statement>) -> bool {
-        match self.presence(statement) {
-            Presence::Has => return false,
-            Presence::Lacks => {}
-            Presence::Unknown => self.evict(statement),
-        }
-        self.make_room();
-        self.relay.tally.server_parses += 1;
-        let out = self.out.inject(self.input);
-        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
-        true
-    }
-
-    fn presence(&mut self, statement: &Arc<Statement>) -> Presence {
-        let there = self.relay.statements.touch(statement.id);
-        let pipeline = &self.relay.pipeline;
-        match pipeline.changes().presence(statement.id) {
-            Some(presence) => presence,
-            None if there && pipeline.may_forget() => Presence::Unknown,
-            None if there => Presence::Has,
-            None => Presence::Lacks,
-        }
-    }
-
-    /// What a client's name stands for, or will when it gets there.
-    fn named(&self, name: &[u8]) -> Option<Arc<Statement>> {
-        let known = match self.relay.pipeline.changes().named(name) {
-            Some(changed) => changed,
-            None => self.client.statements.get(name),
-        };
-        known.map(Arc::clone)
-    }
-
-    /// Whether the client must not give the name to another statement.
-    fn is_taken(&self, name: &[u8]) -> bool {
-        match self.relay.pipeline.changes().named(name) {
-            Some(changed) => changed.is_some(),
-            None if self.relay.pipeline.may_forget() => false,
-            None => self.client.statements.contains(name),
-        }
-    }
-
-    fn make_room(&mut self) {
-        loop {
-            let changes = self.relay.pipeline.changes();
-            let len = self.relay.statements.len_after(&changes.outcomes());
-            if len < self.max.max(1) {
-                return;
-            }
-            let unchanged = |id| changes.presence(id).is_none();
-            let oldest = self.relay.statements.least_used(unchanged).map(Arc::clone);
-            let Some(oldest) = oldest.or_else(|| changes.oldest_taught()) else {
-                return;
-            };
-            self.evict(&oldest);
-        }
-    }
-
-    fn evict(&mut self, statement: &Arc<Statement>) {
-        frontend::close_statement(self.out.inject(self.input), &statement.server_name);
-        let change = Change::Evicted(statement.id);
-        let pipeline = &mut self.relay.pipeline;
-        pipeline.push_change(Awaited::Close, Reply::Skip, change);
     }
 }

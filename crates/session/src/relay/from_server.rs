@@ -1,11 +1,13 @@
 //! From the server to the client.
 
+use bytes::{BufMut as _, BytesMut};
 use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState, TransactionStatus};
 
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
+use crate::outgrown;
 use crate::params::Values;
 use crate::pipeline::{AfterError, Awaited, CopyIn, Reply};
 
@@ -22,6 +24,24 @@ fn dispels_doubt(tag: u8) -> bool {
             | tag::NOTIFICATION_RESPONSE
             | tag::PARAMETER_STATUS
     )
+}
+
+/// The error for a statement that returns something else than before.
+fn outgrown_refusal() -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u8(tag::ERROR_RESPONSE);
+    out.put_u32(u32::try_from(4 + outgrown::REFUSAL.len()).unwrap_or_default());
+    out.put_slice(outgrown::REFUSAL);
+    out
+}
+
+/// Whether a statement failed because it was prepared before a definition was changed.
+fn is_outdated(fields: &ErrorFields<'_>) -> bool {
+    match fields.sqlstate() {
+        Some(SqlState::FEATURE_NOT_SUPPORTED) => fields.routine == b"RevalidateCachedQuery",
+        Some(SqlState::INTERNAL_ERROR) => fields.message.starts_with(b"cache lookup failed"),
+        _ => false,
+    }
 }
 
 impl Relay {
@@ -66,8 +86,8 @@ impl Relay {
                 continue;
             }
             to_client.pass(input, stretch..at);
-            if let Some(message) = self.to_say.take() {
-                to_client.inject(input).extend_from_slice(&message);
+            if self.reworded.is_some() {
+                self.give_reworded(to_client.inject(input));
             }
             self.server_rest = Rest::new(forward, header.frame_len());
             at = self.server_rest.proceed(input, at, to_client);
@@ -75,6 +95,13 @@ impl Relay {
         }
         to_client.pass(input, stretch..at);
         Ok(at)
+    }
+
+    #[cold]
+    fn give_reworded(&mut self, out: &mut BytesMut) {
+        if let Some(reworded) = self.reworded.take() {
+            out.extend_from_slice(&reworded);
+        }
     }
 
     /// Whether the client gets the frame; `None` if more of it must be there first.
@@ -102,9 +129,14 @@ impl Relay {
             | tag::COPY_OUT_RESPONSE
             | tag::COPY_BOTH_RESPONSE
             | tag::FUNCTION_CALL_RESPONSE
-            | tag::NOTICE_RESPONSE
-            | tag::PARAMETER_DESCRIPTION => return Ok(Some(self.own_or_forward())),
-            tag::NOTIFICATION_RESPONSE => return Ok(Some(Reply::Forward)),
+            | tag::NOTICE_RESPONSE => return Ok(Some(self.own_or_forward())),
+            tag::PARAMETER_DESCRIPTION => {
+                return match self.pipeline.front() {
+                    Some((Awaited::Describe, reply)) => Ok(Some(reply)),
+                    _ => Ok(Some(Reply::Forward)),
+                };
+            }
+            tag::NOTIFICATION_RESPONSE => return Ok(self.notification(header, frame, rules)),
             tag::PARSE_COMPLETE => Awaited::Parse,
             tag::BIND_COMPLETE => Awaited::Bind,
             tag::CLOSE_COMPLETE => Awaited::Close,
@@ -149,14 +181,63 @@ impl Relay {
                 self.parameter_status(body, client, rules)?;
                 return Ok(Some(self.own_or_forward()));
             }
-            tag::ERROR_RESPONSE => return self.error(header, frame),
+            tag::ERROR_RESPONSE => return self.error(header, frame, client),
             _ => return Err(unexpected()),
         };
+        if answered == Awaited::Describe
+            && self.pipeline.front_changes()
+            && !self.described(header, frame)
+        {
+            return Ok(None);
+        }
         let answered = self.pipeline.answered(answered).ok_or_else(unexpected)?;
         if let Some(change) = answered.change {
             self.change(change, client);
         }
         Ok(Some(answered.reply))
+    }
+
+    /// A statement has been described. `false`: more of that has to be there first.
+    #[cold]
+    fn described(&mut self, header: Header, frame: &[u8]) -> bool {
+        let Some((statement, is_compared)) = self.pipeline.describes() else {
+            return true;
+        };
+        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+            return false;
+        };
+        let columns = outgrown::columns(body);
+        let known = *statement.described.get_or_init(|| columns);
+        if is_compared {
+            let id = statement.id;
+            self.is_outgrown = known != columns;
+            match self.is_outgrown {
+                true => self.statements.remove(id),
+                false => self.compared = None,
+            }
+        }
+        true
+    }
+
+    /// A notification comes from a server, and the client knows only clients.
+    #[cold]
+    fn notification(&mut self, header: Header, frame: &[u8], rules: &Rules<'_>) -> Option<Reply> {
+        let Some(backends) = rules.backends else {
+            return Some(Reply::Forward);
+        };
+        let frame = frame.get(..header.frame_len())?;
+        let Some((sender, rest)) = frame[HEADER_LEN..].split_first_chunk() else {
+            return Some(Reply::Forward);
+        };
+        let Some(shown) = backends.shown(i32::from_be_bytes(*sender)) else {
+            return Some(Reply::Forward);
+        };
+        let mut own = BytesMut::with_capacity(frame.len());
+        own.put_slice(&frame[..HEADER_LEN]);
+        own.put_i32(shown);
+        own.put_slice(rest);
+        self.reworded = Some(own);
+        Some(Reply::Skip)
     }
 
     #[inline]
@@ -199,7 +280,12 @@ impl Relay {
     }
 
     #[cold]
-    fn error(&mut self, header: Header, frame: &[u8]) -> Result<Option<Reply>, Violation> {
+    fn error(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        client: &ClientSide,
+    ) -> Result<Option<Reply>, Violation> {
         let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
             return Ok(None);
         };
@@ -208,17 +294,33 @@ impl Relay {
             return self.own_query_failed(&fields).map(Some);
         }
         self.has_said_goodbye |= fields.is_fatal();
+        if !fields.is_fatal() && self.pipeline.fails_alone() {
+            self.pipeline.failed();
+            return Ok(Some(Reply::Skip));
+        }
         self.residue.note_undone();
+        // A Parse that was skipped has left the server's as it was.
+        self.has_unnamed = false;
+        if is_outdated(&fields) {
+            self.residue.note_altered();
+        }
         self.count_error(&fields);
         let after = self.pipeline.failed();
         self.stream = match after {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,
         };
-        if fields.sqlstate() == Some(SqlState::QUERY_CANCELED) {
-            self.to_say = self.on_cancel.take();
-        }
-        Ok(Some(match self.to_say {
+        self.reworded = match std::mem::take(&mut self.raises) {
+            true => Some(outgrown_refusal()),
+            false
+                if fields.sqlstate() == Some(SqlState::QUERY_CANCELED)
+                    && self.on_cancel.is_some() =>
+            {
+                self.on_cancel.take()
+            }
+            false => self.reworded(body, client),
+        };
+        Ok(Some(match self.reworded {
             Some(_) => Reply::Skip,
             None => Reply::Forward,
         }))
@@ -271,6 +373,7 @@ impl Relay {
                 self.residue.was_set();
                 self.note_reset(client);
             }
+            b"DEALLOCATE\0" => self.note_deallocated(client),
             b"DEALLOCATE ALL\0" => self.forget_statements(client, rules),
             b"DISCARD ALL\0" => {
                 self.forget_statements(client, rules);

@@ -9,8 +9,11 @@
 mod apart;
 mod from_client;
 mod from_server;
+mod mention;
+mod named;
 mod state;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -29,7 +32,9 @@ use crate::gather::Gather;
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Awaited, Pipeline, Reply};
-use crate::prepared::{ClientStatements, ServerStatements, StatementTable};
+use crate::prepared::{
+    ClientStatements, ServerStatements, Statement, StatementId, StatementTable, Unnamed,
+};
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Familiar, Probe, Residue};
 use crate::spoken::Spoken;
@@ -39,6 +44,8 @@ use crate::spoken::Spoken;
 pub struct ClientSide {
     /// Its names for prepared statements.
     pub statements: ClientStatements,
+    /// Its statement without a name.
+    pub unnamed: Unnamed,
     /// Its tracked parameters, and those that it requested.
     pub values: Values,
     /// What it requested in its startup message, if it requests something else by now.
@@ -57,12 +64,30 @@ pub struct Rules<'a> {
     pub max_message: u32,
     /// `disable_pqexec`: a client must not send simple queries.
     pub refuses_queries: bool,
+    /// Whether a client is to be answered as by a PostgreSQL of its own (`error_codes = postgres`): a
+    /// name that is taken, or stands for nothing, costs a statement, and what it says of itself is
+    /// translated. Otherwise as by a PgBouncer.
+    pub answers_as_postgres: bool,
     /// Whether what a client leaves in a session is kept from the others (`session_state`).
     pub private: bool,
     /// Which parameters stay with their client.
     pub tracked: &'a Tracked,
     /// All statements that are known.
     pub statements: &'a StatementTable,
+    /// Whose process ids stand for which, where clients are to see their own.
+    pub backends: Option<&'a dyn Backends>,
+}
+
+/// The process ids that clients know, and those of the servers.
+pub trait Backends: Sync {
+    /// What clients know as the id of whoever had a server last; `None` if it is no server of ours.
+    fn shown(&self, process_id: i32) -> Option<i32>;
+}
+
+impl fmt::Debug for dyn Backends + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Backends")
+    }
 }
 
 /// Counts since they were last taken.
@@ -87,6 +112,8 @@ pub struct Relay {
     stream: ClientStream,
     status: TransactionStatus,
     statements: ServerStatements,
+    /// Whether the unnamed statement, if the server has one, is the client's last, parsed in this lease.
+    has_unnamed: bool,
     values: Values,
     /// What its sessions have when nobody requests another value, where RESET does not lead there.
     defaults: Parameters,
@@ -110,7 +137,12 @@ pub struct Relay {
     client: u64,
     /// Who has drawn from sequences what the session still knows.
     drawn_by: Option<u64>,
-    waits_for_forgetting: bool,
+    waits: Waits,
+    /// Whether the next message with process ids has the servers' in it.
+    is_translated: bool,
+    translation_tries: u8,
+    /// Whether the text that was noted last may name a process.
+    speaks_of_own: bool,
     /// Rows of the reply to a query of the pooler's own.
     own_rows: Vec<Row>,
     /// The answer to the last look.
@@ -118,9 +150,18 @@ pub struct Relay {
     /// Classes of errors since they were last taken.
     error_classes: Vec<[u8; 2]>,
     /// The message for the client in place of PostgreSQL's, should its query be canceled.
-    on_cancel: Option<Box<[u8]>>,
-    /// The same, on its way to the client.
-    to_say: Option<Box<[u8]>>,
+    on_cancel: Option<BytesMut>,
+    /// A name that the client has parsed last although it was taken.
+    taken_name: Option<Box<[u8]>>,
+    /// The name that a DEALLOCATE takes away when it is executed, and the statement.
+    deallocating: Option<Box<(Box<[u8]>, StatementId)>>,
+    /// The statement of which it is being found out, or has been, whether it is outgrown.
+    compared: Option<Arc<Statement>>,
+    is_outgrown: bool,
+    /// Whether the next error stands for that.
+    raises: bool,
+    /// A message for the client in the place of the server's.
+    reworded: Option<BytesMut>,
 }
 
 impl Relay {
@@ -134,6 +175,7 @@ impl Relay {
             stream: ClientStream::Normal,
             status: TransactionStatus::Idle,
             statements: ServerStatements::default(),
+            has_unnamed: false,
             values,
             defaults: Parameters::default(),
             login_values,
@@ -148,12 +190,20 @@ impl Relay {
             familiar: Familiar::default(),
             client: 0,
             drawn_by: None,
-            waits_for_forgetting: false,
+            waits: Waits::Nothing,
+            is_translated: false,
+            translation_tries: 0,
+            speaks_of_own: false,
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
             on_cancel: None,
-            to_say: None,
+            taken_name: None,
+            deallocating: None,
+            compared: None,
+            is_outgrown: false,
+            raises: false,
+            reworded: None,
         }
     }
 
@@ -162,6 +212,7 @@ impl Relay {
     pub fn unknown(values: Values) -> Self {
         let mut relay = Self::new(values);
         relay.status = TransactionStatus::InTransaction;
+        relay.has_unnamed = true;
         relay.pipeline.push(Awaited::Unknown, Reply::Forward);
         relay
     }
@@ -212,7 +263,7 @@ impl Relay {
     /// The pooler is about to cancel what the server works on: the client gets this ErrorResponse for
     /// PostgreSQL's own.
     pub fn expect_cancel(&mut self, message: &[u8]) {
-        self.on_cancel = Some(message.into());
+        self.on_cancel = Some(BytesMut::from(message));
     }
 
     /// The client asks for something else: what may still be canceled is not the pooler's affair.
@@ -354,6 +405,7 @@ impl Relay {
         self.asked = Asked::Other;
         self.refused = None;
         self.own_rows.clear();
+        self.has_unnamed = false;
         self.pipeline.push(Awaited::Query, Reply::Skip);
         frontend::query(out, sql);
     }
@@ -400,7 +452,13 @@ impl Relay {
     #[cold]
     fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
         while let Some(fake) = self.pipeline.pop_fake() {
-            out.extend_from_slice(fake_reply(fake.awaited));
+            match fake.awaited {
+                Awaited::Query => {
+                    backend::command_complete(out, "DEALLOCATE");
+                    backend::ready_for_query(out, self.status);
+                }
+                other => out.extend_from_slice(fake_reply(other)),
+            }
             if let Some(change) = fake.change {
                 self.change(change, client);
             }
@@ -436,6 +494,8 @@ impl Relay {
             Change::Closed(name) => {
                 client.statements.remove(&name);
             }
+            // What was said has been looked at.
+            Change::Described(_) | Change::Compared(_) => {}
             Change::Taught(statement) => self.statements.insert(statement),
             Change::Evicted(id) => self.statements.remove(id),
         }
@@ -453,6 +513,32 @@ fn fake_reply(awaited: Awaited) -> &'static [u8] {
         Awaited::Close => &backend::CLOSE_COMPLETE,
         other => unreachable!("{other:?} is never answered by the pooler"),
     }
+}
+
+/// What has to be done before the client's next message can be dealt with.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Waits {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The server has to [forget](Relay::forget_drawn) what others have drawn from sequences.
+    Forgetting,
+    /// The process ids of clients in it have to be replaced by the servers', see
+    /// [`renumbered`](crate::renumbered).
+    OwnNames,
+    /// It has to be [found out](Relay::compare) whether a statement still returns what it did.
+    Comparison,
+}
+
+/// What has become of the process ids in a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Translation {
+    /// They are servers' now.
+    Done,
+    /// More of the message has to come first.
+    Incomplete,
+    /// It is too early.
+    Later,
 }
 
 /// What to do with a server whose client is gone.

@@ -3,12 +3,12 @@
 use pgweir_wire::TransactionStatus;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, ClientStream, Relay, Rest, Tally};
+use super::{Asked, ClientStream, Relay, Rest, Tally, Waits};
 use crate::handover::{Bytes, Catalogue, ParametersState, UnknownStatement, ValuesState};
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Pipeline, PipelineState};
-use crate::prepared::ServerStatements;
+use crate::prepared::{ServerStatements, StatementId};
 use crate::residue::{Familiar, Residue};
 use crate::spoken::Spoken;
 
@@ -23,6 +23,9 @@ pub struct RelayState {
     status: char,
     /// The least recently used first.
     statements: Vec<u64>,
+    /// An earlier version does not say it, and it let clients use whatever was there.
+    #[serde(default = "yes")]
+    has_unnamed: bool,
     values: ValuesState,
     login_values: ValuesState,
     defaults: ParametersState,
@@ -32,8 +35,15 @@ pub struct RelayState {
     /// Whether it is known that the session holds nothing beyond the books.
     #[serde(default)]
     settled: bool,
+    /// The name that a DEALLOCATE takes away, and the statement.
+    #[serde(default)]
+    deallocating: Option<(Bytes, u64)>,
     /// The first and the last statement.
     spoken: (Bytes, Bytes),
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Relay {
@@ -47,6 +57,7 @@ impl Relay {
             stream: self.stream,
             status: self.status.byte().into(),
             statements: self.statements.iter().map(|known| known.id.0).collect(),
+            has_unnamed: self.has_unnamed,
             values: self.values.state(tracked),
             login_values: self.login_values.state(tracked),
             defaults: self.defaults.state(),
@@ -54,6 +65,10 @@ impl Relay {
             has_said_goodbye: self.has_said_goodbye,
             is_flushed: self.is_flushed,
             settled: self.residue.is_settled(),
+            deallocating: self
+                .deallocating
+                .as_ref()
+                .map(|taken| (Bytes(taken.0.to_vec()), taken.1.0)),
             spoken: self.spoken.state(),
         }
     }
@@ -86,6 +101,7 @@ impl Relay {
             // Nobody writes another byte; if somebody does, the transaction is rolled back.
             status: status.unwrap_or(TransactionStatus::Failed),
             statements,
+            has_unnamed: state.has_unnamed,
             values: Values::restore(&state.values, tracked),
             login_values: Values::restore(&state.login_values, tracked),
             defaults: Parameters::restore(&state.defaults),
@@ -101,12 +117,22 @@ impl Relay {
             familiar: Familiar::default(),
             client: 0,
             drawn_by: Some(super::apart::SEVERAL),
-            waits_for_forgetting: false,
+            waits: Waits::Nothing,
+            is_translated: false,
+            translation_tries: 0,
+            speaks_of_own: false,
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
             on_cancel: None,
-            to_say: None,
+            taken_name: None,
+            deallocating: state
+                .deallocating
+                .map(|(name, id)| Box::new((name.0.into(), StatementId(id)))),
+            compared: None,
+            is_outgrown: false,
+            raises: false,
+            reworded: None,
         })
     }
 }

@@ -3,6 +3,8 @@
 //! After every step the relay and the client's side move to another process: whatever can be in
 //! them can be handed over.
 
+mod names;
+
 use bytes::{BufMut as _, BytesMut};
 
 use super::*;
@@ -16,6 +18,7 @@ struct Story {
     table: StatementTable,
     max_prepared: Option<usize>,
     refuses_queries: bool,
+    answers_as_postgres: bool,
 }
 
 impl Story {
@@ -27,6 +30,7 @@ impl Story {
             table: StatementTable::default(),
             max_prepared: Some(100),
             refuses_queries: false,
+            answers_as_postgres: false,
         }
     }
 
@@ -41,6 +45,8 @@ impl Story {
             max_prepared: self.max_prepared,
             max_message: i32::MAX as u32,
             refuses_queries: self.refuses_queries,
+            answers_as_postgres: self.answers_as_postgres,
+            backends: None,
             private: false,
             tracked: &self.tracked,
             statements: &self.table,
@@ -92,6 +98,8 @@ impl Story {
             max_prepared: self.max_prepared,
             max_message: i32::MAX as u32,
             refuses_queries: self.refuses_queries,
+            answers_as_postgres: self.answers_as_postgres,
+            backends: None,
             private: false,
             tracked: &self.tracked,
             statements: &self.table,

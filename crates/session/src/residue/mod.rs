@@ -15,8 +15,8 @@ mod ordinary;
 pub mod probe;
 pub mod scan;
 mod settings;
-mod tokens;
-mod words;
+pub(crate) mod tokens;
+pub(crate) mod words;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -132,6 +132,8 @@ pub struct Residue {
     draws: bool,
     /// Something asks for the last number drawn.
     reads_drawn: bool,
+    /// Other statements may return something else than before.
+    alters: bool,
     /// What is known to be there and binds the server to its client.
     bound: Kinds,
     looked_at: Option<Instant>,
@@ -177,6 +179,31 @@ impl Residue {
         self.ends |= scan.ends;
         self.draws |= scan.draws;
         self.reads_drawn |= scan.reads_drawn;
+        // What is temporary is no concern of others.
+        self.alters |= scan.alters && !self.may_have(Kinds::TEMPORARY);
+    }
+
+    /// The server has found that a statement does not return what it did when it was prepared.
+    pub fn note_altered(&mut self) {
+        self.alters = true;
+    }
+
+    /// Whether something may have changed what statements return, which is told once.
+    #[inline]
+    pub fn take_altered(&mut self) -> bool {
+        std::mem::take(&mut self.alters)
+    }
+
+    /// Whether a text may mean something else than before, to this session alone: it has temporary
+    /// objects, or its transaction has changed definitions.
+    #[inline]
+    pub fn may_mean_another(&self) -> bool {
+        self.alters || self.may_have(Kinds::TEMPORARY)
+    }
+
+    /// Whether the session has something of these kinds, as far as known, or a text says so.
+    pub fn may_have(&self, kinds: Kinds) -> bool {
+        self.bound.and(self.suspects).has(kinds)
     }
 
     /// A function has been called that is known by its OID.
@@ -350,7 +377,8 @@ impl Residue {
             (Kinds::LISTEN, "UNLISTEN *;"),
             (Kinds::CURSORS, "CLOSE ALL;"),
             (Kinds::PREPARED, "DEALLOCATE ALL;"),
-            (Kinds::TEMPORARY, "DISCARD TEMP;"),
+            // What was prepared may mean what was temporary.
+            (Kinds::TEMPORARY, "DISCARD TEMP;DEALLOCATE ALL;"),
         ];
         let is_known = self.prints.is_empty()
             && self.suspects.is_empty()

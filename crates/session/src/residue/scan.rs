@@ -36,6 +36,11 @@ pub struct Scan {
     pub draws: bool,
     /// It asks for the last number drawn.
     pub reads_drawn: bool,
+    /// It may change what other statements return: a definition is altered, dropped or replaced.
+    pub alters: bool,
+    /// It may name what is not the same behind a pooler: a process that is to be sent a signal, the
+    /// list of prepared statements, a database that nobody may be connected to.
+    pub speaks_of_own: bool,
     /// Functions that it calls and that are not known as PostgreSQL's, a bit for each name.
     pub calls: u128,
 }
@@ -47,7 +52,8 @@ impl Scan {
         self.suspects.is_empty()
             && self.named.is_empty()
             && self.calls == 0
-            && !(self.unreadable | self.sets | self.ends | self.draws | self.reads_drawn)
+            && !(self.unreadable | self.sets | self.ends | self.draws)
+            && !(self.reads_drawn | self.alters | self.speaks_of_own)
     }
 }
 
@@ -78,6 +84,32 @@ impl Scan {
         self.reads_drawn |= body.reads_drawn;
     }
 }
+
+/// Names behind which a client may mean itself or another client.
+const OWN: [&[u8]; 4] = [
+    b"pg_terminate_backend",
+    b"pg_cancel_backend",
+    b"pg_stat_activity",
+    STATEMENTS_VIEW,
+];
+
+/// The list of prepared statements.
+pub(crate) const STATEMENTS_VIEW: &[u8] = b"pg_prepared_statements";
+
+/// What is created without a change of what other statements return: there was nothing of that name,
+/// or statements do not see it. Anything else may have been there before, in a transaction that was
+/// rolled back.
+const UNSEEN: [&[u8]; 9] = [
+    b"concurrently",
+    b"database",
+    b"global",
+    b"index",
+    b"local",
+    b"role",
+    b"temp",
+    b"temporary",
+    b"unique",
+];
 
 fn is_literal(token: &Token<'_>) -> bool {
     matches!(token, Token::Literal(_))
@@ -155,13 +187,11 @@ impl<'a> Scanner<'a> {
                 self.scan.sets = true;
                 self.leaves(Kinds::SETTINGS.and(Kinds::ROLE));
             }
-            b"prepare" => match self.tokens.peek() {
-                Some(Token::Word(next)) if is(next, b"transaction") => self.skip(),
-                _ => {
-                    self.scan.suspects.add(Kinds::PREPARED);
-                    self.rest(word, true);
-                }
-            },
+            b"prepare" if self.next_is(b"transaction") => self.skip(),
+            b"prepare" => {
+                self.scan.suspects.add(Kinds::PREPARED);
+                self.rest(word, true);
+            }
             // What stands behind the name is another client's affair tomorrow.
             b"execute" => {
                 self.scan.unreadable = true;
@@ -183,10 +213,19 @@ impl<'a> Scanner<'a> {
             }
             b"create" => {
                 self.verb = Verb::Create;
+                self.scan.speaks_of_own |= self.next_is(b"database");
+                self.scan.alters |= !UNSEEN.iter().any(|word| self.next_is(word));
+                self.rest(word, true);
+            }
+            b"alter" => {
+                self.scan.alters = true;
+                self.scan.speaks_of_own |= self.next_is(b"database");
                 self.rest(word, true);
             }
             b"drop" => {
                 self.scan.ends = true;
+                self.scan.speaks_of_own |= self.next_is(b"database");
+                self.scan.alters = true;
                 self.rest(word, true);
             }
             b"insert" | b"update" | b"delete" | b"merge" | b"copy" | b"call" => {
@@ -195,6 +234,10 @@ impl<'a> Scanner<'a> {
             }
             _ => self.rest(word, true),
         }
+    }
+
+    fn next_is(&self, word: &[u8]) -> bool {
+        matches!(self.tokens.peek(), Some(Token::Word(next)) if is(next, word))
     }
 
     pub(super) fn leaves(&mut self, kinds: Kinds) {
@@ -303,6 +346,7 @@ impl<'a> Scanner<'a> {
         if starts(word, b"pg_temp") {
             self.scan.suspects.add(Kinds::TEMPORARY);
         }
+        self.scan.speaks_of_own |= OWN.iter().any(|own| is(word, own));
         if !starts(word, b"pg_advisory_") && !starts(word, b"pg_try_advisory_") {
             return;
         }

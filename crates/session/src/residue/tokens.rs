@@ -2,7 +2,7 @@
 
 /// A piece of SQL.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Token<'a> {
+pub(crate) enum Token<'a> {
     /// A key word or a name.
     Word(&'a [u8]),
     /// A name in quotes, without them.
@@ -17,14 +17,14 @@ pub(super) enum Token<'a> {
 
 /// Cuts a text up to its end or its first zero byte.
 #[derive(Clone, Debug)]
-pub(super) struct Tokens<'a> {
+pub(crate) struct Tokens<'a> {
     rest: &'a [u8],
     /// Something can be read in two ways, or in one that is not known here.
-    pub(super) unreadable: bool,
+    pub(crate) unreadable: bool,
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) fn new(text: &'a [u8]) -> Self {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
         Self {
             rest: text,
             unreadable: false,
@@ -32,7 +32,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// What has not been cut yet.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
@@ -44,7 +44,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// The first token is already there; the next one is looked at without being taken.
-    pub(super) fn peek(&self) -> Option<Token<'a>> {
+    pub(crate) fn peek(&self) -> Option<Token<'a>> {
         self.clone().next()
     }
 

@@ -233,6 +233,8 @@ impl Pooler {
                 max_prepared: Some(usize::MAX),
                 max_message: i32::MAX as u32,
                 refuses_queries: false,
+                answers_as_postgres: false,
+                backends: None,
                 private: false,
                 tracked: &self.tracked,
                 statements: &self.table,

@@ -1,0 +1,431 @@
+//! Messages that name a prepared statement, while names are mapped.
+
+use std::sync::Arc;
+
+use pgweir_wire::frontend::{self, Target};
+use pgweir_wire::read::Truncated;
+use pgweir_wire::tag::frontend as tag;
+use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits, TransactionStatus};
+
+use super::from_client::{Act, there, too_long};
+use super::{ClientSide, Relay, Rules, Violation, Waits, mention};
+use crate::changes::{Change, Presence};
+use crate::gather::Gather;
+use crate::outgrown;
+use crate::pipeline::{Awaited, Reply};
+use crate::prepared::{SERVER_NAME, Statement};
+
+/// A message that may name a prepared statement, while names are mapped.
+pub(super) struct Named<'a> {
+    pub(super) relay: &'a mut Relay,
+    pub(super) client: &'a mut ClientSide,
+    pub(super) rules: &'a Rules<'a>,
+    pub(super) max: usize,
+    pub(super) input: &'a [u8],
+    pub(super) out: &'a mut Gather,
+}
+
+impl Named<'_> {
+    pub(super) fn act(mut self, header: Header, frame: &[u8]) -> Result<Act, Violation> {
+        match header.tag {
+            tag::BIND => self.bind(header, frame),
+            tag::PARSE => self.with_body(header, frame, Self::parse),
+            tag::DESCRIBE => self.with_body(header, frame, Self::describe),
+            _ => self.with_body(header, frame, Self::close),
+        }
+    }
+
+    /// Waits until the whole message is there. Only Bind can be long for other reasons than the
+    /// names and query texts that have to be kept anyway.
+    fn with_body(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        act: fn(&mut Self, &[u8]) -> Result<Act, Truncated>,
+    ) -> Result<Act, Violation> {
+        if header.body_len > SizeLimits::HELD as usize {
+            return Err(too_long(header));
+        }
+        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
+            return Ok(Act::More);
+        };
+        self.check_name(header.tag, body)?;
+        act(self, body).map_err(|Truncated| Violation::ClientMalformed(header.tag))
+    }
+
+    /// A name must be free for Parse and known for Describe.
+    fn check_name(&self, tag: u8, body: &[u8]) -> Result<(), Violation> {
+        match tag {
+            tag::PARSE => match Reader::new(body).string() {
+                Ok(name) if !self.rules.answers_as_postgres && self.is_taken(name) => Err(
+                    Violation::StatementExists(String::from_utf8_lossy(name).into_owned()),
+                ),
+                _ => Ok(()),
+            },
+            tag::DESCRIBE => match Target::parse(body) {
+                Ok(Target::Statement(name)) if !name.is_empty() && self.named(name).is_none() => {
+                    self.missing(name)
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// A name that stands for nothing here. The server may know it, by PREPARE; if not, it says so.
+    fn missing(&self, name: &[u8]) -> Result<(), Violation> {
+        match self.rules.answers_as_postgres && !name.starts_with(SERVER_NAME.as_bytes()) {
+            true => Ok(()),
+            false => Err(Violation::StatementMissing(
+                String::from_utf8_lossy(name).into_owned(),
+            )),
+        }
+    }
+
+    fn parse(&mut self, body: &[u8]) -> Result<Act, Truncated> {
+        let mut reader = Reader::new(body);
+        let name = reader.string()?;
+        let definition = reader.rest();
+        if name.is_empty() {
+            if !self.relay.note_text(definition, true, self.rules) {
+                return Ok(Act::More);
+            }
+            self.relay.spoken.note(definition);
+            let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
+            self.client.unnamed.set(definition, speaks_of_own);
+            self.relay.has_unnamed = true;
+            if mention::may_be(definition)
+                && let Some((renamed, _)) = self.with_server_name(definition)
+            {
+                frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
+                self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+                return Ok(Act::Replaced {
+                    head: HEADER_LEN + body.len(),
+                });
+            }
+            self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+            return Ok(Act::Pass);
+        }
+        if self.is_taken(name) {
+            self.parse_taken(name);
+            return Ok(Act::Replaced {
+                head: HEADER_LEN + body.len(),
+            });
+        }
+        let statement = self.statement(definition);
+        if !self.relay.note_statement(&statement.scan, self.rules) {
+            return Ok(Act::More);
+        }
+        self.relay.spoken.note(definition);
+        self.relay.tally.client_parses += 1;
+        // With other definitions the same text may mean something else now.
+        let sent = match self.relay.residue.may_mean_another() {
+            true => self.send_again(&statement),
+            false => self.send_if_lacking(&statement),
+        };
+        let reply = if sent { Reply::Forward } else { Reply::Fake };
+        let change = Change::Named {
+            name: name.into(),
+            statement,
+            sent,
+        };
+        let pipeline = &mut self.relay.pipeline;
+        pipeline.push_change(Awaited::Parse, reply, change);
+        Ok(Act::Replaced {
+            head: HEADER_LEN + body.len(),
+        })
+    }
+
+    /// What a definition stands for. One that executes another by its name does so on any server.
+    fn statement(&mut self, definition: &[u8]) -> Arc<Statement> {
+        let statements = self.rules.statements;
+        if mention::may_be(definition)
+            && mention::executed(definition).is_some()
+            && let Some((renamed, needs)) = self.with_server_name(definition)
+        {
+            return statements.intern_needing(&renamed, Some(needs));
+        }
+        statements.intern(definition)
+    }
+
+    /// Only the names at the start have to be there: the values may be long and are passed on.
+    fn bind(&mut self, header: Header, frame: &[u8]) -> Result<Act, Violation> {
+        let there = there(header, frame);
+        let mut reader = Reader::new(there);
+        let (Ok(portal), Ok(name)) = (reader.string(), reader.string()) else {
+            if there.len() == header.body_len {
+                return Err(Violation::ClientMalformed(header.tag));
+            }
+            if there.len() > SizeLimits::HELD as usize {
+                return Err(too_long(header));
+            }
+            return Ok(Act::More);
+        };
+        if name.is_empty() {
+            if !self.relay.has_unnamed && !self.teach_unnamed()
+                || self.client.unnamed.speaks_of_own() && self.relay.must_translate(self.rules)
+            {
+                return Ok(Act::More);
+            }
+            self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
+            return Ok(Act::Pass);
+        }
+        let Some(statement) = self.named(name) else {
+            self.missing(name)?;
+            self.relay.residue.note_unreadable();
+            self.relay.spoken.note(b"EXECUTE\0");
+            self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
+            return Ok(Act::Pass);
+        };
+        if !self.relay.note_statement(&statement.scan, self.rules) {
+            return Ok(Act::More);
+        }
+        if self.presence(&statement) != Presence::Has
+            && let Some(act) = self.bind_lacking(&statement)
+        {
+            return Ok(act);
+        }
+        self.relay.tally.binds += 1;
+        self.relay.spoken.note(&statement.definition);
+        let head = HEADER_LEN + portal.len() + 1 + name.len() + 1;
+        let out = self.out.inject(self.input);
+        frontend::bind_renamed(
+            out,
+            portal,
+            &statement.server_name,
+            header.frame_len() - head,
+        );
+        self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
+        Ok(Act::Replaced { head })
+    }
+
+    fn describe(&mut self, body: &[u8]) -> Result<Act, Truncated> {
+        let target = Target::parse(body)?;
+        if target == Target::Statement(b"") && !self.relay.has_unnamed && !self.teach_unnamed() {
+            return Ok(Act::More);
+        }
+        if let Target::Statement(name) = target
+            && let Some(statement) = self.named(name)
+        {
+            self.teach(&statement);
+            let out = self.out.inject(self.input);
+            frontend::describe_statement(out, &statement.server_name);
+            let change = Change::Described(statement);
+            let pipeline = &mut self.relay.pipeline;
+            pipeline.push_change(Awaited::Describe, Reply::Forward, change);
+            return Ok(Act::Replaced {
+                head: HEADER_LEN + body.len(),
+            });
+        }
+        self.relay.pipeline.push(Awaited::Describe, Reply::Forward);
+        Ok(Act::Pass)
+    }
+
+    /// A name is the client's affair: the server keeps the statement for whoever wants it next.
+    fn close(&mut self, body: &[u8]) -> Result<Act, Truncated> {
+        match Target::parse(body)? {
+            Target::Statement(name) if !name.is_empty() => {
+                let change = Change::Closed(name.into());
+                let pipeline = &mut self.relay.pipeline;
+                pipeline.push_change(Awaited::Close, Reply::Fake, change);
+                Ok(Act::Drop)
+            }
+            Target::Statement(_) => {
+                self.client.unnamed.clear();
+                self.relay.pipeline.push(Awaited::Close, Reply::Forward);
+                Ok(Act::Pass)
+            }
+            Target::Portal(_) => {
+                self.relay.pipeline.push(Awaited::Close, Reply::Forward);
+                Ok(Act::Pass)
+            }
+        }
+    }
+
+    /// Sends the server a Parse if it may lack the statement; the client sees nothing of it.
+    fn teach(&mut self, statement: &Arc<Statement>) {
+        if self.send_if_lacking(statement) {
+            let change = Change::Taught(Arc::clone(statement));
+            let pipeline = &mut self.relay.pipeline;
+            pipeline.push_change(Awaited::Parse, Reply::Skip, change);
+        }
+    }
+
+    /// Teaches the server the statement of a Bind. Where definitions have been changed since the client
+    /// prepared it, the server is asked first what it returns now.
+    #[cold]
+    fn bind_lacking(&mut self, statement: &Arc<Statement>) -> Option<Act> {
+        let is_this = |compared: &Arc<Statement>| compared.id == statement.id;
+        let is_compared = self.relay.compared.take().is_some_and(|c| is_this(&c));
+        if is_compared && std::mem::take(&mut self.relay.is_outgrown) {
+            self.refuse_outgrown(statement);
+            return Some(Act::Drop);
+        }
+        if !is_compared
+            && self.relay.is_quiet()
+            && self.relay.status != TransactionStatus::Failed
+            && statement.described.get().is_some()
+            && self.presence(statement) == Presence::Lacks
+            && self.rules.statements.is_outdated(statement)
+        {
+            self.relay.compared = Some(Arc::clone(statement));
+            self.relay.is_outgrown = false;
+            self.relay.waits = Waits::Comparison;
+            return Some(Act::More);
+        }
+        self.teach(statement);
+        None
+    }
+
+    /// Makes the server fail in the place of the Bind, and forget what it has prepared.
+    fn refuse_outgrown(&mut self, statement: &Arc<Statement>) {
+        self.evict(statement);
+        let out = self.out.inject(self.input);
+        frontend::parse_renamed(out, "", outgrown::NO_STATEMENT);
+        self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+        self.relay.raises = true;
+    }
+
+    /// Sends the client's unnamed statement to a server that has not parsed it in this lease, or makes
+    /// sure that the client does not get at another's. `false`: wait.
+    #[cold]
+    fn teach_unnamed(&mut self) -> bool {
+        let relay = &mut *self.relay;
+        let Some(definition) = self.client.unnamed.get() else {
+            frontend::close_statement(self.out.inject(self.input), "");
+            relay.pipeline.push(Awaited::Close, Reply::Skip);
+            relay.has_unnamed = true;
+            return true;
+        };
+        if !relay.note_text(definition, true, self.rules) {
+            return false;
+        }
+        relay.spoken.note(definition);
+        relay.has_unnamed = true;
+        let definition = definition.to_vec();
+        let renamed = match mention::may_be(&definition) {
+            true => self.with_server_name(&definition),
+            false => None,
+        };
+        let definition = renamed.map_or(definition, |(renamed, _)| renamed);
+        frontend::parse_renamed(self.out.inject(self.input), "", &definition);
+        self.relay.pipeline.push(Awaited::Parse, Reply::Skip);
+        true
+    }
+
+    /// A DEALLOCATE or EXECUTE of a name that the protocol has given, with the server's name in its
+    /// place, and what it stands for. What a DEALLOCATE changes enters the books when the server says
+    /// that it was executed.
+    #[cold]
+    fn with_server_name(&mut self, definition: &[u8]) -> Option<(Vec<u8>, Arc<Statement>)> {
+        let text = definition.split(|&byte| byte == 0).next()?;
+        let deallocated = mention::deallocated(text);
+        let is_deallocated = deallocated.is_some();
+        let mention = deallocated.or_else(|| mention::executed(text))?;
+        let statement = self.named(&mention.name)?;
+        self.teach(&statement);
+        let mut renamed = definition[..mention.range.start].to_vec();
+        renamed.extend_from_slice(format!("\"{}\"", statement.server_name).as_bytes());
+        renamed.extend_from_slice(&definition[mention.range.end..]);
+        if is_deallocated {
+            self.relay.deallocating = Some(Box::new((mention.name, statement.id)));
+        }
+        Some((renamed, statement))
+    }
+
+    /// A Parse of a name that is taken: the server is made to refuse it.
+    #[cold]
+    fn parse_taken(&mut self, name: &[u8]) {
+        let Some(statement) = self.named(name) else {
+            return;
+        };
+        self.teach(&statement);
+        let out = self.out.inject(self.input);
+        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
+        self.relay.taken_name = Some(name.into());
+        self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+    }
+
+    /// Sends the server a Parse unless it surely has the statement. Where nobody knows, a Close
+    /// comes first: closing what is not there is no error, preparing what is there is one.
+    fn send_if_lacking(&mut self, statement: &Arc<Statement>) -> bool {
+        match self.presence(statement) {
+            Presence::Has => return false,
+            Presence::Lacks => {}
+            Presence::Unknown => self.evict(statement),
+        }
+        self.send_parse(statement);
+        true
+    }
+
+    /// Sends the server a Parse even if it has the statement.
+    fn send_again(&mut self, statement: &Arc<Statement>) -> bool {
+        if self.presence(statement) != Presence::Lacks {
+            self.evict(statement);
+        }
+        self.send_parse(statement);
+        true
+    }
+
+    fn send_parse(&mut self, statement: &Statement) {
+        if let Some(needs) = &statement.needs {
+            self.teach(needs);
+        }
+        self.make_room();
+        self.relay.tally.server_parses += 1;
+        let out = self.out.inject(self.input);
+        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
+    }
+
+    fn presence(&mut self, statement: &Arc<Statement>) -> Presence {
+        let there = self.relay.statements.touch(statement.id);
+        let pipeline = &self.relay.pipeline;
+        match pipeline.changes().presence(statement.id) {
+            Some(presence) => presence,
+            None if there && pipeline.may_forget() => Presence::Unknown,
+            None if there => Presence::Has,
+            None => Presence::Lacks,
+        }
+    }
+
+    /// What a client's name stands for, or will when it gets there.
+    fn named(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        let known = match self.relay.pipeline.changes().named(name) {
+            Some(changed) => changed,
+            None => self.client.statements.get(name),
+        };
+        known.map(Arc::clone)
+    }
+
+    /// Whether the client must not give the name to another statement.
+    fn is_taken(&self, name: &[u8]) -> bool {
+        match self.relay.pipeline.changes().named(name) {
+            Some(changed) => changed.is_some(),
+            None if self.relay.pipeline.may_forget() => false,
+            None => self.client.statements.contains(name),
+        }
+    }
+
+    fn make_room(&mut self) {
+        loop {
+            let changes = self.relay.pipeline.changes();
+            let len = self.relay.statements.len_after(&changes.outcomes());
+            if len < self.max.max(1) {
+                return;
+            }
+            let unchanged = |id| changes.presence(id).is_none();
+            let oldest = self.relay.statements.least_used(unchanged).map(Arc::clone);
+            let Some(oldest) = oldest.or_else(|| changes.oldest_taught()) else {
+                return;
+            };
+            self.evict(&oldest);
+        }
+    }
+
+    fn evict(&mut self, statement: &Arc<Statement>) {
+        frontend::close_statement(self.out.inject(self.input), &statement.server_name);
+        let change = Change::Evicted(statement.id);
+        let pipeline = &mut self.relay.pipeline;
+        pipeline.push_change(Awaited::Close, Reply::Skip, change);
+    }
+}

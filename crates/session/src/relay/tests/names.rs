@@ -1,0 +1,192 @@
+//! What clients call their statements, and what servers have.
+
+use super::*;
+
+fn deallocate(name: &str) -> Vec<u8> {
+    query(&format!("DEALLOCATE {name}"))
+}
+
+fn refusal(code: &str, message: &str) -> Vec<u8> {
+    frame(b'E', format!("SERROR\0C{code}\0M{message}\0\0").as_bytes())
+}
+
+/// The client has prepared `name`, and the server has it as PGBOUNCER_1.
+fn prepared(name: &str) -> Story {
+    let mut story = Story::new();
+    story.answers_as_postgres = true;
+    story.client(&[parse(name, "select 1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story
+}
+
+#[test]
+fn an_unnamed_statement_is_parsed_again_on_the_next_server() {
+    let mut story = Story::new();
+    let batch = [parse("", "select $1"), describe(""), sync()];
+    assert_eq!(story.client(&batch).0, batch.concat());
+    story.server(&[frame(b'1', b""), frame(b'n', b""), ready(b'I')]);
+
+    story.relay = Relay::new(Values::default());
+    story.relay.begin_lease(1);
+    let (to_server, _) = story.client(&[bind(""), execute(), sync()]);
+    let expected = [parse("", "select $1"), bind(""), execute(), sync()];
+    assert_eq!(to_server, expected.concat());
+    let answers = [
+        frame(b'1', b""),
+        frame(b'2', b""),
+        frame(b'C', b"SELECT 1\0"),
+        ready(b'I'),
+    ];
+    assert_eq!(story.server(&answers), answers[1..].concat());
+}
+
+#[test]
+fn an_unnamed_statement_that_was_parsed_in_this_lease_is_not_sent_again() {
+    let mut story = Story::new();
+    story.client(&[query("begin"), parse("", "select 1"), sync()]);
+    let batch = [bind(""), execute(), sync()];
+    assert_eq!(story.client(&batch).0, batch.concat());
+}
+
+#[test]
+fn nobody_gets_at_the_unnamed_statement_of_another_client() {
+    let mut story = Story::new();
+    story.relay.begin_lease(1);
+    let (to_server, _) = story.client(&[bind(""), sync()]);
+    assert_eq!(to_server, [close(""), bind(""), sync()].concat());
+}
+
+#[test]
+fn the_poolers_own_query_takes_the_unnamed_statement_away() {
+    let mut story = Story::new();
+    story.client(&[parse("", "select 1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story.relay.ask("select 2", &mut BytesMut::new());
+    story.server(&[frame(b'C', b"SELECT 1\0"), ready(b'I')]);
+    let (to_server, _) = story.client(&[bind(""), sync()]);
+    let expected = [parse("", "select 1"), bind(""), sync()];
+    assert_eq!(to_server, expected.concat());
+}
+
+#[test]
+fn after_an_error_the_unnamed_statement_is_sent_again() {
+    let mut story = prepared("a");
+    story.client(&[parse("", "select 1"), bind("x"), sync()]);
+    story.server(&[frame(b'1', b""), refusal("22000", "no"), ready(b'I')]);
+    let (to_server, _) = story.client(&[bind(""), sync()]);
+    let expected = [parse("", "select 1"), bind(""), sync()];
+    assert_eq!(to_server, expected.concat());
+}
+
+#[test]
+fn a_deallocate_of_a_name_of_the_protocol_is_answered_by_the_pooler() {
+    let mut story = prepared("a");
+    let (to_server, to_client) = story.client(&[deallocate("A")]);
+    assert_eq!(to_server, b"");
+    let expected = [frame(b'C', b"DEALLOCATE\0"), ready(b'I')];
+    assert_eq!(to_client, expected.concat());
+    assert!(!story.client.statements.contains(b"a"));
+    assert_eq!(
+        story.relay.statement_count(),
+        1,
+        "for whoever wants it next"
+    );
+    assert!(story.relay.is_quiet());
+}
+
+#[test]
+fn a_deallocate_of_what_the_protocol_does_not_know_is_the_servers() {
+    let mut story = prepared("a");
+    for sql in ["DEALLOCATE b", "DEALLOCATE \"A\"", "DEALLOCATE a; select 1"] {
+        assert_eq!(story.client(&[query(sql)]).0, query(sql), "{sql}");
+        story.server(&[frame(b'C', b"DEALLOCATE\0"), ready(b'I')]);
+    }
+    assert!(story.client.statements.contains(b"a"));
+}
+
+#[test]
+fn a_deallocate_by_the_extended_protocol_is_the_servers_under_its_own_name() {
+    let mut story = prepared("a");
+    let batch = [parse("", "DEALLOCATE a"), bind(""), execute(), sync()];
+    let renamed = parse("", "DEALLOCATE \"PGBOUNCER_1\"");
+    let expected = [renamed, bind(""), execute(), sync()];
+    assert_eq!(story.client(&batch).0, expected.concat());
+    let done = frame(b'C', b"DEALLOCATE\0");
+    story.server(&[frame(b'1', b""), frame(b'2', b""), done, ready(b'I')]);
+    assert!(!story.client.statements.contains(b"a"));
+    assert_eq!(story.relay.statement_count(), 0);
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_by_the_server_and_said_as_the_client_knows_it() {
+    let mut story = prepared("a");
+    let (to_server, _) = story.client(&[parse("a", "select 2"), sync()]);
+    assert_eq!(
+        to_server,
+        [parse("PGBOUNCER_1", "select 1"), sync()].concat()
+    );
+    let said = |name: &str| {
+        let message = format!("prepared statement \"{name}\" already exists");
+        [refusal("42P05", &message), ready(b'I')]
+    };
+    assert_eq!(story.server(&said("PGBOUNCER_1")), said("a").concat());
+    assert!(story.client.statements.contains(b"a"));
+}
+
+#[test]
+fn a_name_that_stands_for_nothing_is_left_to_the_server() {
+    let mut story = prepared("a");
+    let batch = [bind("b"), execute(), sync()];
+    assert_eq!(story.client(&batch).0, batch.concat());
+    let answers = [
+        refusal("26000", "prepared statement \"b\" does not exist"),
+        ready(b'I'),
+    ];
+    assert_eq!(story.server(&answers), answers.concat());
+
+    let violation = story.try_client(&bind("PGBOUNCER_1")).unwrap_err();
+    let expected = Violation::StatementMissing("PGBOUNCER_1".into());
+    assert_eq!(violation, expected, "another client's");
+}
+
+#[test]
+fn a_statement_is_another_one_when_definitions_have_changed() {
+    let mut story = prepared("a");
+    story.table.note_altered();
+    let (to_server, _) = story.client(&[parse("b", "select 1"), sync()]);
+    assert_eq!(
+        to_server,
+        [parse("PGBOUNCER_2", "select 1"), sync()].concat()
+    );
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    let (to_server, _) = story.client(&[bind("a"), bind("b"), sync()]);
+    let expected = [bind("PGBOUNCER_1"), bind("PGBOUNCER_2"), sync()];
+    assert_eq!(to_server, expected.concat());
+}
+
+#[test]
+fn the_server_may_notice_that_a_definition_has_changed() {
+    let mut story = prepared("a");
+    story.client(&[bind("a"), execute(), sync()]);
+    assert!(!story.relay.take_altered());
+    let fields = b"SERROR\0C0A000\0Mcached plan\0RRevalidateCachedQuery\0\0";
+    let mut bytes = frame(b'E', fields);
+    bytes.extend_from_slice(&ready(b'I'));
+    let rules = Rules {
+        max_prepared: Some(1),
+        max_message: i32::MAX as u32,
+        refuses_queries: false,
+        answers_as_postgres: true,
+        backends: None,
+        private: false,
+        tracked: &story.tracked,
+        statements: &story.table,
+    };
+    let mut gather = Gather::default();
+    let heard = story
+        .relay
+        .from_server(&bytes, &mut story.client, &rules, &mut gather);
+    assert_eq!(heard, Ok(bytes.len()));
+    assert!(story.relay.take_altered());
+    assert!(!story.relay.take_altered(), "it is told once");
+}
