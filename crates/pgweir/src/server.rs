@@ -13,7 +13,7 @@ use pgweir_stats::{Latencies, Tally};
 use pgweir_wire::CancelKey;
 
 use crate::events;
-use crate::shared::{PoolHome, Rules, Shared, Welcome};
+use crate::shared::{PoolHome, Rules, Shared, Welcome, lock};
 
 /// A server that is logged in. It moves by value: into a client's task, and back to the pool.
 #[derive(Debug)]
@@ -25,6 +25,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Remembers how long a statement took, if it has succeeded.
+    #[inline(never)]
+    pub(crate) fn note_time(&self, home: &PoolHome, us: u64, weight: u32) {
+        if self.relay.had_errors() {
+            return;
+        }
+        if let Some(print) = self.relay.spoken().print() {
+            lock(&home.norms).record(print, us, weight);
+        }
+    }
+
     /// Gives the pool what has been counted.
     #[inline]
     pub(crate) fn settle(&mut self, shared: &Shared, home: &PoolHome) {

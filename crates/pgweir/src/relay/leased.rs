@@ -18,7 +18,7 @@ use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::{Server, Stage, Work};
-use crate::shared::{PoolHome, Rules, Shared, lock};
+use crate::shared::{Rules, Shared};
 use crate::{pools, reset};
 
 /// Rounds of reading and writing before other tasks get their turn.
@@ -316,8 +316,10 @@ impl Session {
         let home = &self.route.home;
         let latencies = &home.latencies;
         let took = held.server.work.end_query(idle, release, now, latencies);
-        if let Some(weight) = took.and_then(|us| held.server.work.weight_of(us)) {
-            note_time(home, &held.server, took.unwrap_or(0), weight);
+        if let Some(us) = took
+            && let Some(weight) = held.server.work.weight_of(us)
+        {
+            held.server.note_time(home, us, weight);
         }
         held.server.settle(&self.shared, home);
         let looks = release && self.looks(now);
@@ -450,17 +452,6 @@ fn may_leave(rules: &Rules) -> bool {
     match rules.settings.pool_mode {
         PoolMode::Session => false,
         PoolMode::Transaction | PoolMode::Statement => true,
-    }
-}
-
-/// Remembers how long a statement took, one that has succeeded.
-#[inline(never)]
-fn note_time(home: &PoolHome, server: &Server, us: u64, weight: u32) {
-    if server.relay.had_errors() {
-        return;
-    }
-    if let Some(print) = server.relay.spoken().print() {
-        lock(&home.norms).record(print, us, weight);
     }
 }
 
