@@ -9,6 +9,7 @@ mod choice;
 mod endpoint;
 mod host;
 mod host_limit;
+mod password_source;
 mod seconds;
 mod tls;
 
@@ -23,6 +24,7 @@ pub use choice::{
 pub use endpoint::{Endpoint, Endpoints};
 pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
+pub use password_source::PasswordSource;
 pub use seconds::Seconds;
 pub use tls::{TlsProtocols, TlsVersion};
 
@@ -103,6 +105,8 @@ pub enum Kind {
     HostLimit,
     /// A text that is never shown.
     Secret,
+    /// Where a password is read.
+    PasswordSource,
 }
 
 impl fmt::Display for Kind {
@@ -134,6 +138,7 @@ impl fmt::Display for Kind {
             ),
             Self::HostLimit => f.write_str("a whole number, a percentage such as 80%, or auto"),
             Self::Secret => f.write_str("a secret text"),
+            Self::PasswordSource => f.write_str("file:PATH, env:NAME or exec:COMMAND"),
         }
     }
 }
