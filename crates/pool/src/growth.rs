@@ -178,7 +178,7 @@ mod tests {
             0,
             "within a few minutes"
         );
-        let breathes = |look: u32| 10 + look / 10 - u32::from(look % 70 == 0) * 3;
+        let breathes = |look: u32| 10 + look / 10 - u32::from(look.is_multiple_of(70)) * 3;
         assert_eq!(conspicuous(breathes, 10, 60), 0, "old ones are used again");
         assert_eq!(
             conspicuous(|look| look / 10, 200, 60),
