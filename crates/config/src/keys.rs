@@ -11,8 +11,8 @@ use crate::declare::{
 };
 use crate::value::{
     AppActions, AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts,
-    LeakAction, LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, ReadyPolicy, Seconds,
-    Secret, SessionState, SslMode, StartupParameters, TlsProtocols, Value,
+    LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
+    ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -234,6 +234,8 @@ declare_keys! {
         leak_floor: Seconds = "10", AtOnce, native "10", database leak_floor, user leak_floor;
         /// How statements of leak suspects are shown: without their literals, as they are, or not.
         leak_query: LeakQuery = "normalized", AtOnce, native "normalized";
+        /// Milliseconds from which on a statement is slow: logged, and in SHOW STATEMENTS; 0 is all, -1 none.
+        log_min_duration_statement: i32 = "-1", AtOnce, native "-1";
         /// Clients of one address; Unix sockets do not count. 0 is no limit.
         max_address_client_connections: i32 = "0", NewLeases, native "0";
         /// Servers lent to clients of one address at the same time; 0 is no limit.
@@ -260,6 +262,10 @@ declare_keys! {
         metrics_legacy_names: bool = "0", AtOnce, native "0";
         /// Where metrics and health are served over HTTP; empty is nowhere.
         metrics_listen: Endpoints = "", Restart, native "127.0.0.1:9127";
+        /// Seconds that a command of password_from may take.
+        password_exec_timeout: Seconds = "5", AtOnce, native "5";
+        /// Seconds that what a command of password_from has written is used for; 0 runs it for each new server.
+        password_exec_ttl: Seconds = "600", AtOnce, native "600";
         /// A pool's part of a limit that it shares, beside the weights of the others.
         pool_weight: i32 = "1", AtOnce, native "1", database pool_weight, user pool_weight;
         /// Compare what can be asked of PostgreSQL with what it has: say it, refuse to start, or neither.
@@ -268,9 +274,9 @@ declare_keys! {
         query_wait_target: Seconds = "0", AtOnce, native "0";
         /// Which databases must work for /readyz to say so: one, all, or none at all.
         ready_policy: ReadyPolicy = "any", AtOnce, native "any";
-        /// Ask PostgreSQL for its backends on a connection of the pooler's own where no server is idle; one at a time, counted.
+        /// Open a connection, which counts, to ask PostgreSQL for its backends where no server is idle.
         reconcile_control: bool = "0", AtOnce, native "0";
-        /// Seconds between two times that PostgreSQL is asked whose its connections are, on an idle server; 0 is never.
+        /// Seconds after which PostgreSQL is asked again whose its connections are, on an idle server; 0 is never.
         reconcile_period: Seconds = "60", AtOnce, native "60";
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
@@ -303,6 +309,8 @@ declare_keys! {
         user: String;
         /// The secret of that user; without it, the one in auth_file.
         password: Secret;
+        /// Where that secret is read for each new server: `file:PATH`, `env:NAME` or `exec:COMMAND`.
+        password_from: PasswordSource;
         /// The entry of the databases in which auth_query runs for this one.
         auth_dbname: String;
         /// A query that every new server runs first.
@@ -317,6 +325,11 @@ declare_keys! {
         timezone: String;
         /// The application_name in the servers' startup message.
         application_name: String;
+    }
+
+    user {
+        /// Where servers read what they log in with as this user: `file:PATH`, `env:NAME` or `exec:COMMAND`.
+        password_from: PasswordSource;
     }
 
     peer {

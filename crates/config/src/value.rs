@@ -9,6 +9,7 @@ mod choice;
 mod endpoint;
 mod host;
 mod host_limit;
+mod password_source;
 mod seconds;
 mod tls;
 
@@ -23,6 +24,7 @@ pub use choice::{
 pub use endpoint::{Endpoint, Endpoints};
 pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
+pub use password_source::PasswordSource;
 pub use seconds::Seconds;
 pub use tls::{TlsProtocols, TlsVersion};
 
@@ -103,6 +105,8 @@ pub enum Kind {
     HostLimit,
     /// A text that is never shown.
     Secret,
+    /// Where a password is read.
+    PasswordSource,
 }
 
 impl fmt::Display for Kind {
@@ -134,6 +138,7 @@ impl fmt::Display for Kind {
             ),
             Self::HostLimit => f.write_str("a whole number, a percentage such as 80%, or auto"),
             Self::Secret => f.write_str("a secret text"),
+            Self::PasswordSource => f.write_str("file:PATH, env:NAME or exec:COMMAND"),
         }
     }
 }
@@ -275,6 +280,12 @@ impl List {
     /// Whether `word` stands in the list.
     pub fn contains(&self, word: &str) -> bool {
         self.iter().any(|listed| listed == word)
+    }
+
+    /// Whether `name` stands in the list: a word, or all that stands between two commas, because names may have blanks.
+    pub fn names(&self, name: &str) -> bool {
+        let mut between_commas = self.0.split(',').map(str::trim);
+        !name.is_empty() && (self.contains(name) || between_commas.any(|listed| listed == name))
     }
 
     /// Whether no word stands in the list.
@@ -433,6 +444,11 @@ mod tests {
 
     #[test]
     fn lists_keep_their_text_and_divide_at_commas_and_blanks() {
+        let list = List::parse("a b, PostgreSQL JDBC Driver,c").expect("a list");
+        for name in ["a", "b", "PostgreSQL JDBC Driver", "c"] {
+            assert!(list.names(name), "{name}");
+        }
+        assert!(!list.names("") && !list.names("d"));
         let list = List::parse(" search_path, intervalstyle").expect("a list");
         assert_eq!(
             list.iter().collect::<Vec<_>>(),

@@ -188,6 +188,8 @@ shows! {
     Samples "samples";
     /// What the log has said lately, counted minute by minute.
     Events "events";
+    /// Statements that took longer than log_min_duration_statement, by their text; those that cost most.
+    Statements "statements";
 }
 
 impl Show {
@@ -208,6 +210,7 @@ impl Show {
                 | Self::Quarantine
                 | Self::Samples
                 | Self::Events
+                | Self::Statements
         )
     }
 }

@@ -102,7 +102,7 @@ fn leases(
             }
         };
         let exempt = &rules.config.global.leak_exempt_apps;
-        let found = found.filter(|_| !exempt.contains(&state.application_name));
+        let found = found.filter(|_| !exempt.names(&state.application_name));
         let subject = Subject::Lease(slot);
         if let Some((_, _, kind)) = found {
             let candidate = Candidate::Lease(Arc::clone(&client), Box::new(state), kind);
@@ -132,7 +132,7 @@ fn growing(
     };
     let growing = watch.growth.look(now, window, populations).into_iter();
     let counts =
-        growing.filter(|(consumer, _)| !config.global.leak_exempt_apps.contains(&consumer.app));
+        growing.filter(|(consumer, _)| !config.global.leak_exempt_apps.names(&consumer.app));
     let seen = counts.map(|(consumer, growing)| {
         let subject = Subject::Population(consumer);
         candidates.insert(subject.clone(), Candidate::Population(growing));

@@ -61,6 +61,17 @@ pub(crate) struct Work {
     pub(crate) moved: u64,
     /// Decides which queries of the fast ones stand for the others.
     pub(crate) lot: u32,
+    /// It has not answered any client yet.
+    pub(crate) is_new: bool,
+}
+
+/// A query that has ended, and what of it matters beyond the counters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted {
+    /// How long the server has had it, in microseconds.
+    pub(crate) us: u64,
+    /// How many queries it stands for, if its time is to be remembered.
+    pub(crate) weight: Option<u32>,
 }
 
 /// A query that takes so many microseconds is always remembered with its time.
@@ -100,12 +111,22 @@ impl Work {
             wait_us: None,
             moved: 0,
             lot: 1,
+            is_new: false,
         }
+    }
+
+    /// What is to be noted of a query of `us` microseconds: that it is the first of the server, that it
+    /// is slow, or that it stands for others.
+    #[inline]
+    fn to_note(&mut self, us: u64) -> Option<Noted> {
+        let weight = self.weight_of(us);
+        let is_apart = self.is_new || us >= self.rules.slow_us;
+        (is_apart || weight.is_some()).then_some(Noted { us, weight })
     }
 
     /// How many queries one of `us` microseconds is to stand for, if it is to be remembered.
     #[inline]
-    pub(crate) fn weight_of(&mut self, us: u64) -> Option<u32> {
+    fn weight_of(&mut self, us: u64) -> Option<u32> {
         if us >= SLOW_US {
             return Some(1);
         }
@@ -156,14 +177,14 @@ impl Work {
     }
 
     /// A query has ended at `now`, and the transaction as well if the server is `idle`; the lease too
-    /// if the server `leaves`. Returns how long the query took, in microseconds.
+    /// if the server `leaves`. Returns what is to be noted of the query, if anything.
     pub(crate) fn end_query(
         &mut self,
         idle: bool,
         leaves: bool,
         now: Instant,
         latencies: &Latencies,
-    ) -> Option<u64> {
+    ) -> Option<Noted> {
         let since = |start: Instant| micros(now.saturating_duration_since(start));
         let query_start = self.query_start.take();
         let transaction_start = match idle {
@@ -177,6 +198,13 @@ impl Work {
             false => transaction_start.map(since),
         };
         self.tally.xact_time_us += transaction_us.unwrap_or(0);
+        let noted = query_us.and_then(|us| self.to_note(us)).map(|noted| Noted {
+            // It may have been asked for before there was a server.
+            us: self
+                .leased_at
+                .map_or(noted.us, |leased| noted.us.min(since(leased))),
+            ..noted
+        });
         if leaves {
             self.leased_at = None;
         }
@@ -187,7 +215,7 @@ impl Work {
             }
             _ => self.record(query_us, transaction_us, leaves, latencies),
         }
-        query_us
+        noted
     }
 
     /// What is not the usual case: a query, perhaps with the end of a transaction, perhaps the first

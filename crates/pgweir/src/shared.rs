@@ -14,20 +14,23 @@ use pgweir_config::{Config, Database, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
-use pgweir_stats::{History, Latencies, Norms, Totals};
+use pgweir_stats::{History, Latencies, Norms, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::auth_files::AuthFiles;
 use crate::backends::Backends;
 use crate::census::Census;
 use crate::client::Client;
-use crate::credentials::{AuthFiles, DerivedKeys};
+use crate::credentials::DerivedKeys;
 use crate::events::Events;
 use crate::health::Watch;
 use crate::http::Http;
 use crate::log::Log;
+use crate::logins::Logins;
 use crate::maintenance::Maintenance;
 use crate::open::diary::Diary;
+use crate::open::source::Kept;
 use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::pins::Pins;
@@ -38,7 +41,7 @@ use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
-use crate::{consumers, ldap, leaks, limits, preflight};
+use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -90,6 +93,10 @@ pub(crate) struct Shared {
     pub(crate) health: Watch,
     /// What is counted by name.
     pub(crate) events: Mutex<Events>,
+    /// How long logins to PostgreSQL take.
+    pub(crate) logins: Logins,
+    /// Statements that took long.
+    pub(crate) slow: Mutex<SlowStatements>,
     /// Names in the metrics.
     pub(crate) names: Mutex<Names>,
     /// Counters of the console's own pool.
@@ -203,6 +210,10 @@ pub(crate) struct PoolHome {
     pub(crate) welcome: Mutex<Option<Arc<Welcome>>>,
     /// What the pool's user can log in with, as far as clients have taught us.
     pub(crate) secret: Mutex<Option<ServerSecret>>,
+    /// What PostgreSQL has taken the last time.
+    pub(crate) proven_secret: Mutex<Option<ServerSecret>>,
+    /// What the command of its `password_from` has written.
+    pub(crate) password_command: Kept,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
     /// What statements leave in a session.
@@ -275,6 +286,8 @@ pub(crate) struct Rules {
     pub(crate) keeps_private: bool,
     /// `state_trust`
     pub(crate) state_trust: Duration,
+    /// Microseconds from which on a statement is slow.
+    pub(crate) slow_us: u64,
 }
 
 impl Rules {
@@ -300,6 +313,7 @@ impl Rules {
                 && settings.pool_mode != PoolMode::Session
                 && !resets_always,
             state_trust: global.state_trust.duration(),
+            slow_us: slow::threshold_us(global),
             config: Arc::clone(config),
             database,
             settings,
@@ -394,6 +408,8 @@ impl Shared {
             http: Http::new(now),
             health: Watch::default(),
             events: Mutex::default(),
+            logins: Logins::default(),
+            slow: Mutex::default(),
             names: Mutex::default(),
             console_totals: Totals::default(),
             autodbs: Mutex::new(BTreeMap::new()),
@@ -532,6 +548,8 @@ impl Shared {
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
+            proven_secret: Mutex::new(None),
+            password_command: Kept::default(),
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
             pins: Mutex::default(),

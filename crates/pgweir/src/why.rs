@@ -71,7 +71,7 @@ pub(crate) async fn rows(
     rows.extend(
         blockers
             .iter()
-            .map(|blocker| lock_row(shared, blocker, &holders)),
+            .map(|blocker| lock_row(shared, blocker, &holders, &backends)),
     );
     let unblamed = |holder: &&Holder| {
         let is_waiting = backends
@@ -258,17 +258,26 @@ fn described(holder: &Holder) -> WhyRow {
 }
 
 /// Who is waited for: one of our clients, or somebody else.
-fn lock_row(shared: &Shared, blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
-    let waiting = match blocker.waiting {
+fn lock_row(
+    shared: &Shared,
+    blocker: &Blocker<'_>,
+    holders: &[Holder],
+    backends: &[Backend],
+) -> WhyRow {
+    let count = blocker.waiting.len();
+    let waiting = match count {
         1 => "1 server waits".to_owned(),
         count => format!("{count} servers wait"),
     };
+    let applications = blockers::by_application(&blocker.waiting, backends);
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
     if blocker.pid == 0 {
         return WhyRow {
             kind: "lock",
-            waiting: blocker.waiting,
+            waiting: count,
             text: format!(
-                "{waiting} for a prepared transaction (pg_prepared_xacts): COMMIT PREPARED or ROLLBACK PREPARED"
+                "{waiting} for a prepared transaction (pg_prepared_xacts): COMMIT PREPARED or ROLLBACK PREPARED; \
+                 waiting: {applications}"
             ),
             ..WhyRow::default()
         };
@@ -276,7 +285,7 @@ fn lock_row(shared: &Shared, blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRo
     let pid = blocker.pid;
     if let Some(holder) = holders.iter().find(|holder| holder.pid == pid) {
         let text = format!(
-            "{waiting} for pid {pid}, held {} by {} (user {}), {}{}",
+            "{waiting} for pid {pid}, held {} by {} (user {}), {}{}; waiting: {applications}",
             words(holder.held),
             who(holder),
             user(holder),
@@ -285,7 +294,7 @@ fn lock_row(shared: &Shared, blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRo
         );
         return WhyRow {
             kind: "lock",
-            waiting: blocker.waiting,
+            waiting: count,
             text,
             ..described(holder)
         };
@@ -324,7 +333,7 @@ fn lock_row(shared: &Shared, blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRo
     };
     WhyRow {
         kind: "lock",
-        waiting: blocker.waiting,
+        waiting: count,
         server_pid: Some(pid),
         application_name: app.to_owned(),
         user: user.to_owned(),
@@ -333,7 +342,7 @@ fn lock_row(shared: &Shared, blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRo
         held_ms: Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         text: format!(
             "{waiting} for pid {pid}, which is not behind this pooler{past}: {app_text} at {place} (user {user}), \
-             {state_text}, its transaction began {} before{}",
+             {state_text}, its transaction began {} before{}; waiting: {applications}",
             words(age),
             last(&query)
         ),

@@ -132,6 +132,16 @@ impl<S, W: Clone> Pools<S, W> {
         actions
     }
 
+    /// Something has changed that may let servers log in: a login that was refused is forgotten, and
+    /// the next client that asks is not refused for it.
+    pub fn try_again(&mut self, id: PoolId) {
+        let Some(pool) = self.get(id) else { return };
+        let failure = pool.retry.failure.as_ref();
+        if failure.is_some_and(|failure| failure.kind == FailureKind::Login) {
+            self.pool_mut(id).retry = Retry::default();
+        }
+    }
+
     /// Whether the last attempt failed so recently that the next one has to wait.
     pub(crate) fn must_wait_to_retry(&self, id: PoolId, now: Instant) -> bool {
         let pool = self.pool(id);

@@ -119,6 +119,8 @@ metrics! {
         "Leak suspects so far.";
     CLIENT_ERRORS: Counter, "pgweir_client_errors_total", &["database", "sqlstate", "cause"],
         "Errors that the pooler itself told clients, with PostgreSQL's SQLSTATE whatever error_codes is.";
+    APPLICATION_ERRORS: Counter, "pgweir_application_errors_total", &["application_name", "cause"],
+        "The same by application and cause: the first hundred names, the rest is other.";
     SERVER_ERRORS: Counter, "pgweir_server_errors_total", &["database", "sqlstate_class"],
         "Errors that PostgreSQL told clients, by the first two characters of the SQLSTATE.";
     SERVER_LOGIN_FAILURES: Counter, "pgweir_server_login_failures_total", &["database", "sqlstate"],
@@ -135,6 +137,8 @@ metrics! {
         "How long transactions took, from when they had a server.";
     HOLD: Histogram, "pgweir_server_hold_seconds", POOL,
         "How long clients held a server: a transaction, or a session.";
+    LOGIN: Histogram, "pgweir_server_login_seconds", &["database", "phase"],
+        "How long the phases of logins to PostgreSQL took that worked: dns, tcp, tls, auth; and first_query, the first of a new server.";
     UNNAMED_POOLS: Gauge, "pgweir_unnamed_pools", &[],
         "Pools that are in the label other, because there are too many of them.";
     SCRAPE: Gauge, "pgweir_last_scrape_seconds", &[],

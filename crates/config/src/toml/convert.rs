@@ -23,7 +23,8 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
             | Kind::Endpoints
             | Kind::HostLimit
             | Kind::AppActions
-            | Kind::Secret => Some(text.to_string()),
+            | Kind::Secret
+            | Kind::PasswordSource => Some(text.to_string()),
         },
         DeValue::Integer(integer) if numeric => {
             i64::from_str_radix(integer.as_str(), integer.radix())
@@ -61,7 +62,11 @@ pub(super) fn as_toml(kind: Kind) -> String {
         }
         Kind::Text | Kind::Secret => "a text in quotes".to_owned(),
         Kind::HostLimit => "a whole number, or \"auto\", or a text like \"80%\"".to_owned(),
-        Kind::Integer | Kind::FileMode | Kind::Choice(_) | Kind::Protocols => kind.to_string(),
+        Kind::Integer
+        | Kind::FileMode
+        | Kind::Choice(_)
+        | Kind::Protocols
+        | Kind::PasswordSource => kind.to_string(),
     }
 }
 

@@ -122,6 +122,7 @@ fn value_of(kind: Kind, text: &str) -> String {
         | Kind::AppActions
         | Kind::Text
         | Kind::Secret
+        | Kind::PasswordSource
         | Kind::Choice(_)
         | Kind::Protocols => quoted(text),
     }
@@ -330,6 +331,7 @@ logfile =
             Kind::Protocols => "secure|all|tlsv1\\.2, !tlsv1\\.1".boxed(),
             Kind::Hosts => "[a-z@/]{1,4}(, ?[a-z]{1,3}){0,2}".boxed(),
             Kind::List => "[a-z_]{1,4}([ ,]{1,2}[a-z]{1,3}){0,2}".boxed(),
+            Kind::PasswordSource => "(file|env|exec):[a-z'\"#;$%é]{1,6}".boxed(),
             Kind::Text | Kind::Secret => "[a-z'\"\\\\#;=$%é]{1,6}".boxed(),
         }
     }

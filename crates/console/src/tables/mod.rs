@@ -35,7 +35,7 @@ pub use orders::{
 pub use pins::{PINS, PinRow};
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
 pub use questions::{DIAGNOSIS, DiagnosisRow, WHY, WhyRow};
-pub use recent::{EVENTS, EventRow, SAMPLES, SampleRow};
+pub use recent::{EVENTS, EventRow, SAMPLES, STATEMENTS, SampleRow, StatementRow};
 pub use sockets::{
     ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, HANDOVER, Replication, SERVERS, SOCKETS,
     SocketBuffers, SocketRow, SocketState, shown_id,

@@ -18,8 +18,8 @@ use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::{Server, Stage, Work};
-use crate::shared::{PoolHome, Rules, Shared, lock};
-use crate::{pools, reset};
+use crate::shared::{Rules, Shared};
+use crate::{pools, reset, slow};
 
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS_MAX: usize = 32;
@@ -63,6 +63,10 @@ impl Session {
             state.clocks.transaction_start = Some(now);
             state.requested_at = asked;
             state.link = Some(slot);
+        }
+        if self.shared.log.is_noisy() {
+            let waited = now.saturating_duration_since(asked).as_secs_f64() * 1_000.0;
+            tracing::trace!(peer = %self.client, "borrows {}, after {waited:.1} ms", server.info);
         }
         server.work.begin(stage, asked, now);
         self.place = Place::Leased(Held { slot, server });
@@ -315,9 +319,9 @@ impl Session {
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         let home = &self.route.home;
         let latencies = &home.latencies;
-        let took = held.server.work.end_query(idle, release, now, latencies);
-        if let Some(weight) = took.and_then(|us| held.server.work.weight_of(us)) {
-            note_time(home, &held.server, took.unwrap_or(0), weight);
+        let noted = held.server.work.end_query(idle, release, now, latencies);
+        if let Some(noted) = noted {
+            slow::look_at(&self.shared, &self.client, home, &mut held.server, noted);
         }
         held.server.settle(&self.shared, home);
         let looks = release && self.looks(now);
@@ -367,6 +371,9 @@ impl Session {
             state.clocks.query_start = None;
             state.clocks.transaction_start = None;
             state.link = None;
+        }
+        if self.shared.log.is_noisy() {
+            tracing::trace!(peer = %self.client, "gives {} back", held.server.info);
         }
         if needs_care(&held) {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);
@@ -450,17 +457,6 @@ fn may_leave(rules: &Rules) -> bool {
     match rules.settings.pool_mode {
         PoolMode::Session => false,
         PoolMode::Transaction | PoolMode::Statement => true,
-    }
-}
-
-/// Remembers how long a statement took, one that has succeeded.
-#[inline(never)]
-fn note_time(home: &PoolHome, server: &Server, us: u64, weight: u32) {
-    if server.relay.had_errors() {
-        return;
-    }
-    if let Some(print) = server.relay.spoken().print() {
-        lock(&home.norms).record(print, us, weight);
     }
 }
 

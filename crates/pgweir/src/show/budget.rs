@@ -213,6 +213,7 @@ fn of_pools(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
         rows.push(BudgetRow {
             waiting: bound.map_or(0, |bound| bound.waiting),
             binding: bound.is_some(),
+            peak: Some(view.peak.into()),
             ..row(
                 "pool_size",
                 view.total().saturating_sub(view.control),
