@@ -183,6 +183,7 @@ fn a_lock_pile_up_is_led_back_to_the_client_behind_the_pooler() {
             "3 servers wait for pid ",
             "by app=nightly at 127.0.0.1:",
             "idle in transaction",
+            "waiting: web 3",
         ],
     );
     assert!(

@@ -143,6 +143,7 @@ fn kind_name(kind: Kind) -> String {
         Kind::Integer => "whole number".to_owned(),
         Kind::Boolean => "boolean".to_owned(),
         Kind::Seconds => "seconds".to_owned(),
+        Kind::AppActions => "list of `application:action`".to_owned(),
         Kind::FileMode => "file mode".to_owned(),
         Kind::Protocols => "TLS versions".to_owned(),
         Kind::Hosts => "hosts".to_owned(),

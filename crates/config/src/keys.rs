@@ -10,9 +10,9 @@ use crate::declare::{
     override_struct, printed_default,
 };
 use crate::value::{
-    AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts, LeakAction,
-    LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode, Preflight, ReadyPolicy, Seconds,
-    Secret, SessionState, SslMode, StartupParameters, TlsProtocols, Value,
+    AppActions, AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts,
+    LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
+    ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -222,12 +222,16 @@ declare_keys! {
         cancel_drain_timeout: Seconds = "5", AtOnce, native "5";
         /// Which SQLSTATEs and texts clients are told.
         error_codes: ErrorCodes = "pgbouncer", AtOnce, native "postgres";
-        /// What becomes of a client that holds a server in silence, besides a line in the log.
+        /// What becomes of a leak suspect, besides a line in the log.
         leak_action: LeakAction = "log", AtOnce, native "log", database leak_action, user leak_action;
+        /// What becomes of the suspects of single applications: `name:action, name:action`. It goes before leak_action.
+        leak_action_apps: AppActions = "", AtOnce, native "";
         /// Seconds of silence after which a client that holds a server is a leak suspect; 0 is never.
         leak_after: Seconds = "60", AtOnce, native "60", database leak_after, user leak_after;
         /// Applications that are never leak suspects, divided by commas.
         leak_exempt_apps: List = "", AtOnce, native "";
+        /// Seconds a statement may take although it normally takes far less; beyond, it is a leak suspect. 0 is always.
+        leak_floor: Seconds = "10", AtOnce, native "10", database leak_floor, user leak_floor;
         /// How statements of leak suspects are shown: without their literals, as they are, or not.
         leak_query: LeakQuery = "normalized", AtOnce, native "normalized";
         /// Milliseconds from which on a statement is slow: logged, and in SHOW STATEMENTS; 0 is all, -1 none.
@@ -270,6 +274,10 @@ declare_keys! {
         query_wait_target: Seconds = "0", AtOnce, native "0";
         /// Which databases must work for /readyz to say so: one, all, or none at all.
         ready_policy: ReadyPolicy = "any", AtOnce, native "any";
+        /// Open a connection, which counts, to ask PostgreSQL for its backends where no server is idle.
+        reconcile_control: bool = "0", AtOnce, native "0";
+        /// Seconds after which PostgreSQL is asked again whose its connections are, on an idle server; 0 is never.
+        reconcile_period: Seconds = "60", AtOnce, native "60";
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.

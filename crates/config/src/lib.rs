@@ -49,8 +49,8 @@ pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use suggest::nearest;
 pub use value::{
-    AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit, Hosts,
-    Invalid, Kind, LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode,
+    AppActions, AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit,
+    Hosts, Invalid, Kind, LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode,
     Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters,
     TlsProtocols, TlsVersion, Value,
 };

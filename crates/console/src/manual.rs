@@ -44,6 +44,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::StatsTotals => columns(&tables::STATS_TOTALS),
         Show::StatsAverages => columns(&tables::STATS_AVERAGES),
         Show::Totals => columns(&tables::TOTALS),
+        Show::Backends => columns(&tables::BACKENDS),
         Show::Budget => columns(&tables::BUDGET),
         Show::StatsHist => columns(&tables::STATS_HIST),
         Show::Consumers => columns(&tables::CONSUMERS),

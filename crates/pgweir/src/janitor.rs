@@ -14,7 +14,8 @@ use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{
-    cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples, survey,
+    backends, cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples,
+    survey,
 };
 
 /// PgBouncer's: three times per second.
@@ -25,6 +26,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(PERIOD);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_stats = Instant::now();
+    let mut watch = leaks::Watch::default();
     let mut zones = ZoneWatch::new(last_stats);
     loop {
         interval.tick().await;
@@ -36,8 +38,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             keep_pools(&shared, now);
             pins::look_after(&shared);
             survey::refresh(&shared, now);
-            leaks::look(&shared, now);
-            consumers::look(&shared, now);
+            backends::refresh(&shared, now);
+            let populations = consumers::look(&shared, now);
+            leaks::look(&shared, &mut watch, &populations, now);
         }
         samples::look(&shared, now);
         health::look(&shared, now);

@@ -9,6 +9,7 @@ mod admin;
 mod args;
 mod ask;
 mod auth_files;
+mod backends;
 mod cancel;
 mod census;
 mod check;

@@ -59,7 +59,17 @@ pub(crate) struct Work {
     pub(crate) wait_us: Option<u64>,
     /// It has not answered any client yet.
     pub(crate) is_new: bool,
+    /// Bytes that have moved for the present query, beyond its first ones.
+    pub(crate) moved: u64,
+    /// Decides which queries of the fast ones stand for the others.
+    pub(crate) lot: u32,
 }
+
+/// A query that takes so many microseconds is always remembered with its time.
+const SLOW_US: u64 = 10_000;
+
+/// Of the others, one in so many: a power of two.
+const SAMPLED: u32 = 16;
 
 /// What a server has to do before it serves.
 #[derive(Clone, Debug)]
@@ -91,7 +101,20 @@ impl Work {
             leased_at: None,
             wait_us: None,
             is_new: false,
+            moved: 0,
+            lot: 1,
         }
+    }
+
+    /// How many queries one of `us` microseconds is to stand for, if it is to be remembered.
+    #[inline]
+    pub(crate) fn weight_of(&mut self, us: u64) -> Option<u32> {
+        if us >= SLOW_US {
+            return Some(1);
+        }
+        // Knuth's generator: which one it is must not go in step with what a client does.
+        self.lot = self.lot.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.lot >> (u32::BITS - SAMPLED.ilog2()) == 0).then_some(SAMPLED)
     }
 
     /// Whether what the client leaves in the session is to be kept from others.
@@ -105,6 +128,7 @@ impl Work {
         self.stage = stage;
         self.query_start = Some(asked);
         self.transaction_start = Some(now);
+        self.moved = 0;
         self.tally.server_assignment_count += 1;
         self.leased_at = Some(now);
         let waited = match now > asked {
@@ -126,6 +150,7 @@ impl Work {
     /// Another query begins at `now`, and with it a transaction if none goes on.
     pub(crate) fn begin_query(&mut self, now: Instant) {
         self.query_start = Some(now);
+        self.moved = 0;
         self.tally.query_count += 1;
         if self.transaction_start.is_none() {
             self.transaction_start = Some(now);
@@ -134,15 +159,15 @@ impl Work {
     }
 
     /// A query has ended at `now`, and the transaction as well if the server is `idle`; the lease too
-    /// if the server `leaves`. If it is to be noted apart, because the server is new or it may be slow, how
-    /// long the server has had it, in microseconds.
+    /// if the server `leaves`. Returns how long the query took, in microseconds; and once more, if it is to be
+    /// noted apart because the server is new or it may be slow, how long the server has had it.
     pub(crate) fn end_query(
         &mut self,
         idle: bool,
         leaves: bool,
         now: Instant,
         latencies: &Latencies,
-    ) -> Option<u64> {
+    ) -> (Option<u64>, Option<u64>) {
         let since = |start: Instant| micros(now.saturating_duration_since(start));
         let query_start = self.query_start.take();
         let transaction_start = match idle {
@@ -173,7 +198,7 @@ impl Work {
             }
             _ => self.record(query_us, transaction_us, leaves, latencies),
         }
-        noted
+        (query_us, noted)
     }
 
     /// What is not the usual case: a query, perhaps with the end of a transaction, perhaps the first

@@ -14,11 +14,12 @@ use pgweir_config::{Config, Database, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
-use pgweir_stats::{History, Latencies, SlowStatements, Totals};
+use pgweir_stats::{History, Latencies, Norms, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::auth_files::AuthFiles;
+use crate::backends::Backends;
 use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::DerivedKeys;
@@ -71,7 +72,9 @@ pub(crate) struct Shared {
     pub(crate) census: Mutex<Census>,
     /// What PostgreSQL says of its own limits.
     pub(crate) facts: Mutex<Facts>,
-    /// Who holds a server in silence.
+    /// Whose PostgreSQL's connections are.
+    pub(crate) backends: Mutex<Backends>,
+    /// Who is suspected of a leak.
     pub(crate) leaks: Mutex<leaks::All>,
     /// Who uses how much.
     pub(crate) consumers: Mutex<consumers::All>,
@@ -217,6 +220,8 @@ pub(crate) struct PoolHome {
     pub(crate) memory: Mutex<Memory>,
     /// Servers that stay with a client between its transactions.
     pub(crate) pins: Mutex<Pins>,
+    /// How long its statements normally take.
+    pub(crate) norms: Mutex<Norms>,
     /// The last attempt to open a server that failed, and when it did.
     pub(crate) last_failure: Mutex<Option<(Instant, Diary)>>,
 }
@@ -388,6 +393,7 @@ impl Shared {
             diaries: Mutex::default(),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
+            backends: Mutex::default(),
             leaks: Mutex::default(),
             consumers: Mutex::default(),
             samples: Mutex::default(),
@@ -547,6 +553,7 @@ impl Shared {
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
             pins: Mutex::default(),
+            norms: Mutex::default(),
             last_failure: Mutex::new(None),
         });
         homes.insert(name.clone(), Arc::clone(&home));

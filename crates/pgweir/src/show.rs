@@ -56,6 +56,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Peers => tables::PEERS.write_reply(&peers(shared), out),
         Show::PeerPools => tables::PEER_POOLS.write_reply(&[], out),
         Show::Fds => unreachable!("it is answered where the sockets are"),
+        Show::Backends => unreachable!("it is answered when PostgreSQL has answered"),
         Show::Sockets => {
             let rows = sockets(shared);
             let shown = rows.iter().filter(|row| row.state.is_in_sockets());

@@ -109,12 +109,14 @@ metrics! {
         "PostgreSQL's max_connections.";
     PG_HEADROOM: Gauge, "pgweir_pg_headroom", HOST,
         "Connections that PostgreSQL had to spare for ordinary users when it was asked.";
+    PG_BACKENDS: Gauge, "pgweir_pg_backends", &["host", "whose"],
+        "PostgreSQL's connections when the books were compared with it: own, ghost, orphan, unclaimed, foreign. SHOW BACKENDS names them.";
     PG_ASKED: Gauge, "pgweir_pg_asked_seconds", HOST,
         "How long ago PostgreSQL was asked.";
     LEAK_SUSPECTS: Gauge, "pgweir_leak_suspects", &["stage"],
-        "Clients that hold a server in silence: suspected or confirmed. SHOW LEAKS names them.";
+        "Leak suspects: clients that hold a server in silence or for far too long, or only become more. SHOW LEAKS names them.";
     LEAKS: Counter, "pgweir_leak_suspects_total", &[],
-        "Clients that were suspected of a leak.";
+        "Leak suspects so far.";
     CLIENT_ERRORS: Counter, "pgweir_client_errors_total", &["database", "sqlstate", "cause"],
         "Errors that the pooler itself told clients, with PostgreSQL's SQLSTATE whatever error_codes is.";
     APPLICATION_ERRORS: Counter, "pgweir_application_errors_total", &["application_name", "cause"],

@@ -130,7 +130,7 @@ async fn examine(
     let pools = console.show("POOLS").await?.only(of_database);
     let holders = console.show("HOLDERS").await?.only(of_database);
     let leaks = console.show("LEAKS").await?.only(of_database);
-    let leaks = leaks.only(crate::leaks::is_open);
+    let leaks = leaks.only(crate::leaks::is_silent);
     let why = why::ask(console, database).await?;
     let as_user = user.map_or(String::new(), |user| format!(" USER {}", quote::name(user)));
     let order = format!("DIAGNOSE {}{as_user}", quote::name(database));

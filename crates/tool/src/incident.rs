@@ -186,7 +186,7 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
         database: arguments.database.clone().unwrap_or_default(),
         pools: record.table("POOLS").only(of_database),
         holders: record.table("HOLDERS").only(of_database),
-        leaks: leaks.only(leaks::is_open),
+        leaks: leaks.only(leaks::is_silent),
         why: record.why.clone(),
         budget: record.table("BUDGET").clone(),
         maintenance: record.table("MAINTENANCE").only(of_database),

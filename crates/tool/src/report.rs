@@ -198,7 +198,8 @@ fn impatient(apps: &Table, config: &Table) -> Vec<Advice> {
 
 fn by_application(found: &Table) -> BTreeMap<String, u64> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for row in found.rows() {
+    let silent = |row: &Row<'_>| matches!(row.text("kind"), "silent" | "");
+    for row in found.rows().filter(silent) {
         *counts
             .entry(row.text("application_name").to_owned())
             .or_default() += 1;
@@ -268,7 +269,7 @@ fn text(budget: &Table, found: &Table, overrides: &Table, advice: &[Advice]) -> 
     for line in print::aligned(&lines).lines() {
         let _ = writeln!(text, "  {line}");
     }
-    let open = found.only(leaks::is_open).cells.len();
+    let open = found.only(leaks::is_silent).cells.len();
     let _ = writeln!(
         text,
         "\nleaks that are remembered: {}, {open} of them open",

@@ -22,6 +22,7 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
             | Kind::Hosts
             | Kind::Endpoints
             | Kind::HostLimit
+            | Kind::AppActions
             | Kind::Secret
             | Kind::PasswordSource => Some(text.to_string()),
         },
@@ -35,7 +36,7 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
         DeValue::Array(array)
             if matches!(
                 kind,
-                Kind::List | Kind::Hosts | Kind::Protocols | Kind::Endpoints
+                Kind::List | Kind::Hosts | Kind::Protocols | Kind::Endpoints | Kind::AppActions
             ) =>
         {
             let words: Option<Vec<&str>> =
@@ -56,7 +57,9 @@ pub(super) fn as_toml(kind: Kind) -> String {
     match kind {
         Kind::Boolean => "true or false".to_owned(),
         Kind::Seconds => "a number of seconds or a text like \"500ms\", \"5s\", \"10m\"".to_owned(),
-        Kind::List | Kind::Hosts | Kind::Endpoints => "a text or an array of texts".to_owned(),
+        Kind::List | Kind::Hosts | Kind::Endpoints | Kind::AppActions => {
+            "a text or an array of texts".to_owned()
+        }
         Kind::Text | Kind::Secret => "a text in quotes".to_owned(),
         Kind::HostLimit => "a whole number, or \"auto\", or a text like \"80%\"".to_owned(),
         Kind::Integer

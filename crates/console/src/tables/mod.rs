@@ -3,6 +3,7 @@
 //! Names, types and order of the columns are PgBouncer's; the tests hold them fixed, because some
 //! monitors read by position and others fail on an unexpected type.
 
+mod backends;
 mod budget;
 mod consumers;
 mod databases;
@@ -17,6 +18,7 @@ mod recent;
 mod sockets;
 mod stats;
 
+pub use backends::{BACKENDS, BackendRow};
 pub use budget::{BUDGET, BudgetRow};
 pub use consumers::{APPS, AppRow, CONSUMERS, ConsumerRow};
 pub use databases::{DATABASES, DatabaseRow, PEERS, PeerRow, USERS, UserRow};

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::health::{self, Database, State};
 use crate::shared::{PoolHome, Shared, lock};
-use crate::{leaks, series, show};
+use crate::{leaks, show};
 
 /// Databases, limits and clients that are listed; there may be any number of them.
 const LISTED_MAX: usize = 200;
@@ -177,17 +177,16 @@ fn leak_suspects(shared: &Shared, now: Instant) -> Vec<Value> {
             Stage::Resolved(_) => return None,
         };
         let facts = &suspect.facts;
-        let identity = facts.client.identity.get();
-        let name = |name: Option<&Arc<str>>| name.map_or(series::OTHER.into(), |n| n.to_string());
         Some(json!({
             "id": suspect.id,
             "stage": stage,
-            "database": name(identity.map(|identity| &identity.database)),
-            "user": name(identity.map(|identity| &identity.user)),
+            "kind": facts.kind.word(),
+            "database": &*facts.database,
+            "user": &*facts.user,
             "application_name": &*facts.app,
-            "address": facts.client.address.to_string(),
+            "address": &*facts.address,
             "server_pid": facts.process_id,
-            "silent_s": leaks::millis(suspect.silent_since, now) / 1000,
+            "silent_s": leaks::millis(suspect.since, now) / 1000,
         }))
     });
     open.take(LISTED_MAX).collect()

@@ -18,7 +18,7 @@ use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::{Server, Stage, Work};
-use crate::shared::{Rules, Shared};
+use crate::shared::{PoolHome, Rules, Shared, lock};
 use crate::{pools, reset, slow};
 
 /// Rounds of reading and writing before other tasks get their turn.
@@ -180,6 +180,9 @@ impl Session {
         fakes.clear();
         let bytes = input.bytes(scratch);
         held.server.work.tally.bytes_received += bytes.len() as u64;
+        if !was_quiet {
+            held.server.work.moved += bytes.len() as u64;
+        }
         let session_rules = session_rules(&self.shared, &held.server.work);
         let relay = &mut held.server.relay;
         let verdict = relay.from_client(bytes, &mut self.side, &session_rules, to_server, fakes);
@@ -196,6 +199,7 @@ impl Session {
         if was_quiet && held.server.work.query_start.is_none() && !held.server.relay.is_quiet() {
             let now = Instant::now();
             held.server.work.begin_query(now);
+            held.server.relay.forget_cancel();
             let mut state = self.client.state();
             state.clocks.phase = Phase::Active;
             state.clocks.since = now;
@@ -271,6 +275,7 @@ impl Session {
         };
         let out = to_client.bytes(bytes);
         held.server.work.tally.bytes_sent += out.len() as u64;
+        held.server.work.moved += out.len() as u64;
         held.publish(&self.route.home.totals);
         let sent = match held.server.work.stage {
             // A server that is still being prepared has nothing to say to the client.
@@ -314,9 +319,12 @@ impl Session {
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         let home = &self.route.home;
         let latencies = &home.latencies;
-        let noted = held.server.work.end_query(idle, release, now, latencies);
+        let (took, noted) = held.server.work.end_query(idle, release, now, latencies);
         if let Some(took_us) = noted {
             slow::look_at(&self.shared, &self.client, home, &mut held.server, took_us);
+        }
+        if let Some(weight) = took.and_then(|us| held.server.work.weight_of(us)) {
+            note_time(home, &held.server, took.unwrap_or(0), weight);
         }
         held.server.settle(&self.shared, home);
         let looks = release && self.looks(now);
@@ -452,6 +460,17 @@ fn may_leave(rules: &Rules) -> bool {
     match rules.settings.pool_mode {
         PoolMode::Session => false,
         PoolMode::Transaction | PoolMode::Statement => true,
+    }
+}
+
+/// Remembers how long a statement took, one that has succeeded.
+#[inline(never)]
+fn note_time(home: &PoolHome, server: &Server, us: u64, weight: u32) {
+    if server.relay.had_errors() {
+        return;
+    }
+    if let Some(print) = server.relay.spoken().print() {
+        lock(&home.norms).record(print, us, weight);
     }
 }
 

@@ -51,6 +51,7 @@ impl Relay {
     pub fn begin_lease(&mut self, client: u64) {
         self.spoken.begin();
         self.residue.begin();
+        self.forget_cancel();
         self.client = client;
     }
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use pgweir_wire::frontend::{self, Target};
 use pgweir_wire::read::Truncated;
 use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
+use pgweir_wire::{FrameError, HEADER_LEN, Header, Reader, SizeLimits};
 
 use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::changes::{Change, Presence};
@@ -227,6 +227,16 @@ fn there(header: Header, frame: &[u8]) -> &[u8] {
     &frame[HEADER_LEN..frame.len().min(header.frame_len())]
 }
 
+/// It would have to be held as a whole.
+fn too_long(header: Header) -> Violation {
+    Violation::ClientFrame(FrameError::TooLong {
+        tag: header.tag,
+        // A body is shorter than its length word says.
+        length: u32::try_from(header.body_len + 4).unwrap_or(u32::MAX),
+        limit: SizeLimits::HELD,
+    })
+}
+
 /// Enough of a query to read its first word: DEALLOCATE, and some space before it.
 const FIRST_WORD_LEN: usize = 16;
 
@@ -269,7 +279,7 @@ impl Named<'_> {
         act: fn(&mut Self, &[u8]) -> Result<Act, Truncated>,
     ) -> Result<Act, Violation> {
         if header.body_len > SizeLimits::HELD as usize {
-            return Err(Violation::ClientMalformed(header.tag));
+            return Err(too_long(header));
         }
         let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
             return Ok(Act::More);
@@ -333,8 +343,11 @@ impl Named<'_> {
         let there = there(header, frame);
         let mut reader = Reader::new(there);
         let (Ok(portal), Ok(name)) = (reader.string(), reader.string()) else {
-            if there.len() == header.body_len || there.len() > SizeLimits::HELD as usize {
+            if there.len() == header.body_len {
                 return Err(Violation::ClientMalformed(header.tag));
+            }
+            if there.len() > SizeLimits::HELD as usize {
+                return Err(too_long(header));
             }
             return Ok(Act::More);
         };

@@ -66,6 +66,9 @@ impl Relay {
                 continue;
             }
             to_client.pass(input, stretch..at);
+            if let Some(message) = self.to_say.take() {
+                to_client.inject(input).extend_from_slice(&message);
+            }
             self.server_rest = Rest::new(forward, header.frame_len());
             at = self.server_rest.proceed(input, at, to_client);
             stretch = at;
@@ -212,7 +215,13 @@ impl Relay {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,
         };
-        Ok(Some(Reply::Forward))
+        if fields.sqlstate() == Some(SqlState::QUERY_CANCELED) {
+            self.to_say = self.on_cancel.take();
+        }
+        Ok(Some(match self.to_say {
+            Some(_) => Reply::Skip,
+            None => Reply::Forward,
+        }))
     }
 
     fn count_error(&mut self, fields: &ErrorFields<'_>) {

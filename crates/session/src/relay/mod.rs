@@ -117,6 +117,10 @@ pub struct Relay {
     facts: Option<Box<Facts>>,
     /// Classes of errors since they were last taken.
     error_classes: Vec<[u8; 2]>,
+    /// The message for the client in place of PostgreSQL's, should its query be canceled.
+    on_cancel: Option<Box<[u8]>>,
+    /// The same, on its way to the client.
+    to_say: Option<Box<[u8]>>,
 }
 
 impl Relay {
@@ -148,6 +152,8 @@ impl Relay {
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
+            on_cancel: None,
+            to_say: None,
         }
     }
 
@@ -201,6 +207,23 @@ impl Relay {
     /// with the next one, as if the first had never been sent. An INSERT would lose its BEGIN.
     pub fn may_cancel(&self) -> bool {
         self.pipeline.batches() <= 1
+    }
+
+    /// The pooler is about to cancel what the server works on: the client gets this ErrorResponse for
+    /// PostgreSQL's own.
+    pub fn expect_cancel(&mut self, message: &[u8]) {
+        self.on_cancel = Some(message.into());
+    }
+
+    /// The client asks for something else: what may still be canceled is not the pooler's affair.
+    #[inline]
+    pub fn forget_cancel(&mut self) {
+        self.on_cancel = None;
+    }
+
+    /// Whether the server has answered with an error since the counts were taken.
+    pub fn had_errors(&self) -> bool {
+        self.tally.errors > 0
     }
 
     /// Whether nobody knows what the server is doing.

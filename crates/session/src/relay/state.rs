@@ -105,6 +105,8 @@ impl Relay {
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
+            on_cancel: None,
+            to_say: None,
         })
     }
 }
