@@ -84,8 +84,7 @@ fn mentions(text: &[u8]) -> Vec<Mention> {
     let mut found = Vec::new();
     let mut tokens = Tokens::new(text);
     let (mut before, mut schema_at) = ([None, None, None], 0);
-    loop {
-        let Some(token) = tokens.next() else { break };
+    while let Some(token) = tokens.next() {
         let token = Some(token);
         let end = text.len() - tokens.rest().len();
         if is(&token, b"pg_catalog") {

@@ -32,7 +32,7 @@ pub struct Statement {
     /// What its text says of what it leaves in a session.
     pub scan: Scan,
     /// The statement that it executes by its name.
-    pub needs: Option<Arc<Statement>>,
+    pub needs: Option<Arc<Self>>,
     /// What it returns, by the first answer to a Describe: see [`crate::outgrown`].
     pub described: OnceLock<u64>,
     /// How often definitions had been changed when it got its identity.

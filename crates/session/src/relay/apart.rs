@@ -5,20 +5,16 @@
 //! every server, and [`Relay::fit`] takes them back for the others. What cannot be given again binds
 //! the server to its client; whether it stays with it is for the caller to say.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_wire::read::Truncated;
-use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus, frontend};
+use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus};
 
-use super::{Asked, ClientSide, Relay, Rules, Translation, Violation, Waits};
-use crate::changes::Change;
+use super::{Asked, ClientSide, Relay, Rules, Violation, Waits};
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};
-use crate::pipeline::{Awaited, Reply};
-use crate::prepared::Statement;
+use crate::pipeline::Reply;
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Kinds, Memory, Probe, Scan};
 
@@ -87,102 +83,9 @@ impl Relay {
         true
     }
 
-    /// Whether a statement asks for what another client has drawn from a sequence, or may name the
-    /// process of a client.
-    #[cold]
-    fn must_wait(&mut self, scan: &Scan, rules: &Rules<'_>) -> bool {
-        if scan.reads_drawn && self.must_forget_drawn() {
-            self.waits = Waits::Forgetting;
-            return true;
-        }
-        self.speaks_of_own |= scan.speaks_of_own;
-        scan.speaks_of_own && self.must_translate(rules)
-    }
-
-    /// Whether the message that may name the process of a client is the client's own.
-    #[cold]
-    pub(super) fn must_translate(&mut self, rules: &Rules<'_>) -> bool {
-        let is_wanted = rules.answers_as_postgres && rules.backends.is_some();
-        if !is_wanted || std::mem::take(&mut self.is_translated) {
-            return false;
-        }
-        self.waits = Waits::OwnNames;
-        true
-    }
-
-    /// What has become of the process ids in the client's next message.
-    pub fn translated(&mut self, outcome: Translation) {
-        self.waits = Waits::Nothing;
-        self.is_translated = outcome == Translation::Done;
-        self.translation_tries = match outcome {
-            Translation::Later => self.translation_tries.saturating_add(1),
-            Translation::Done | Translation::Incomplete => 0,
-        };
-    }
-
-    /// How often it has been too early for them.
-    pub fn translation_tries(&self) -> u8 {
-        self.translation_tries
-    }
-
-    /// The client's names, and what they stand for when everything under way is answered.
-    pub fn names(&self, client: &ClientSide) -> BTreeMap<Box<[u8]>, Arc<Statement>> {
-        let known = client.statements.iter();
-        let mut names = known
-            .map(|(name, statement)| (name.into(), Arc::clone(statement)))
-            .collect();
-        self.pipeline.changes().rename(&mut names);
-        names
-    }
-
-    /// Teaches the server what the client has prepared and the server lacks, as far as there is room,
-    /// so that a list of it is complete. Appends what it has to be sent.
-    pub fn teach_all(&mut self, client: &ClientSide, rules: &Rules<'_>, out: &mut BytesMut) {
-        let room = rules.max_prepared.unwrap_or_default();
-        if !self.is_quiet() || self.status != TransactionStatus::Idle {
-            return;
-        }
-        let known = client.statements.iter().map(|(_, statement)| statement);
-        let lacking: Vec<_> = known
-            .filter(|statement| !self.statements.touch(statement.id))
-            .map(Arc::clone)
-            .collect();
-        if lacking.is_empty() || self.statements.len() + lacking.len() > room {
-            return;
-        }
-        for statement in lacking {
-            // What cannot be prepared any more fails alone.
-            frontend::parse_renamed(out, &statement.server_name, &statement.definition);
-            frontend::sync(out);
-            let change = Change::Taught(statement);
-            self.pipeline
-                .push_change(Awaited::Parse, Reply::Skip, change);
-            self.pipeline.push(Awaited::Sync, Reply::Skip);
-        }
-    }
-
-    /// Appends what finds out whether the statement that the client's next message needs still returns
-    /// what it did when it was prepared.
-    pub fn compare(&mut self, out: &mut BytesMut) {
-        self.waits = Waits::Nothing;
-        let Some(statement) = &self.compared else {
-            return;
-        };
-        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
-        frontend::describe_statement(out, &statement.server_name);
-        frontend::sync(out);
-        let taught = Change::Taught(Arc::clone(statement));
-        let compared = Change::Compared(Arc::clone(statement));
-        self.pipeline
-            .push_change(Awaited::Parse, Reply::Skip, taught);
-        self.pipeline
-            .push_change(Awaited::Describe, Reply::Skip, compared);
-        self.pipeline.push(Awaited::Sync, Reply::Skip);
-    }
-
     /// Whether the client would be told what another one has drawn, and nothing hinders the server
     /// from forgetting it. In the middle of a batch it is too late.
-    fn must_forget_drawn(&self) -> bool {
+    pub(super) fn must_forget_drawn(&self) -> bool {
         self.has_drawn_of_others()
             && !self.residue.draws()
             && self.is_quiet()
@@ -193,12 +96,6 @@ impl Relay {
     #[inline]
     pub fn has_drawn_of_others(&self) -> bool {
         self.drawn_by.is_some_and(|client| client != self.client)
-    }
-
-    /// What the client's next message waits for.
-    #[inline]
-    pub fn waits(&self) -> Waits {
-        self.waits
     }
 
     /// Appends the command that makes the session forget which numbers were drawn from sequences.

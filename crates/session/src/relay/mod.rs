@@ -9,9 +9,11 @@
 mod apart;
 mod from_client;
 mod from_server;
+mod lacking;
 mod mention;
 mod named;
 mod state;
+mod waits;
 
 use std::fmt;
 use std::sync::Arc;

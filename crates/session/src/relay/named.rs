@@ -5,13 +5,12 @@ use std::sync::Arc;
 use pgweir_wire::frontend::{self, Target};
 use pgweir_wire::read::Truncated;
 use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits, TransactionStatus};
+use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
 
 use super::from_client::{Act, there, too_long};
-use super::{ClientSide, Relay, Rules, Violation, Waits, mention};
+use super::{ClientSide, Relay, Rules, Violation, mention};
 use crate::changes::{Change, Presence};
 use crate::gather::Gather;
-use crate::outgrown;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::{SERVER_NAME, Statement};
 
@@ -243,7 +242,7 @@ impl Named<'_> {
     }
 
     /// Sends the server a Parse if it may lack the statement; the client sees nothing of it.
-    fn teach(&mut self, statement: &Arc<Statement>) {
+    pub(super) fn teach(&mut self, statement: &Arc<Statement>) {
         if self.send_if_lacking(statement) {
             let change = Change::Taught(Arc::clone(statement));
             let pipeline = &mut self.relay.pipeline;
@@ -251,104 +250,9 @@ impl Named<'_> {
         }
     }
 
-    /// Teaches the server the statement of a Bind. Where definitions have been changed since the client
-    /// prepared it, the server is asked first what it returns now.
-    #[cold]
-    fn bind_lacking(&mut self, statement: &Arc<Statement>) -> Option<Act> {
-        let is_this = |compared: &Arc<Statement>| compared.id == statement.id;
-        let is_compared = self.relay.compared.take().is_some_and(|c| is_this(&c));
-        if is_compared && std::mem::take(&mut self.relay.is_outgrown) {
-            self.refuse_outgrown(statement);
-            return Some(Act::Drop);
-        }
-        if !is_compared
-            && self.relay.is_quiet()
-            && self.relay.status != TransactionStatus::Failed
-            && statement.described.get().is_some()
-            && self.presence(statement) == Presence::Lacks
-            && self.rules.statements.is_outdated(statement)
-        {
-            self.relay.compared = Some(Arc::clone(statement));
-            self.relay.is_outgrown = false;
-            self.relay.waits = Waits::Comparison;
-            return Some(Act::More);
-        }
-        self.teach(statement);
-        None
-    }
-
-    /// Makes the server fail in the place of the Bind, and forget what it has prepared.
-    fn refuse_outgrown(&mut self, statement: &Arc<Statement>) {
-        self.evict(statement);
-        let out = self.out.inject(self.input);
-        frontend::parse_renamed(out, "", outgrown::NO_STATEMENT);
-        self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
-        self.relay.raises = true;
-    }
-
-    /// Sends the client's unnamed statement to a server that has not parsed it in this lease, or makes
-    /// sure that the client does not get at another's. `false`: wait.
-    #[cold]
-    fn teach_unnamed(&mut self) -> bool {
-        let relay = &mut *self.relay;
-        let Some(definition) = self.client.unnamed.get() else {
-            frontend::close_statement(self.out.inject(self.input), "");
-            relay.pipeline.push(Awaited::Close, Reply::Skip);
-            relay.has_unnamed = true;
-            return true;
-        };
-        if !relay.note_text(definition, true, self.rules) {
-            return false;
-        }
-        relay.spoken.note(definition);
-        relay.has_unnamed = true;
-        let definition = definition.to_vec();
-        let renamed = match mention::may_be(&definition) {
-            true => self.with_server_name(&definition),
-            false => None,
-        };
-        let definition = renamed.map_or(definition, |(renamed, _)| renamed);
-        frontend::parse_renamed(self.out.inject(self.input), "", &definition);
-        self.relay.pipeline.push(Awaited::Parse, Reply::Skip);
-        true
-    }
-
-    /// A DEALLOCATE or EXECUTE of a name that the protocol has given, with the server's name in its
-    /// place, and what it stands for. What a DEALLOCATE changes enters the books when the server says
-    /// that it was executed.
-    #[cold]
-    fn with_server_name(&mut self, definition: &[u8]) -> Option<(Vec<u8>, Arc<Statement>)> {
-        let text = definition.split(|&byte| byte == 0).next()?;
-        let deallocated = mention::deallocated(text);
-        let is_deallocated = deallocated.is_some();
-        let mention = deallocated.or_else(|| mention::executed(text))?;
-        let statement = self.named(&mention.name)?;
-        self.teach(&statement);
-        let mut renamed = definition[..mention.range.start].to_vec();
-        renamed.extend_from_slice(format!("\"{}\"", statement.server_name).as_bytes());
-        renamed.extend_from_slice(&definition[mention.range.end..]);
-        if is_deallocated {
-            self.relay.deallocating = Some(Box::new((mention.name, statement.id)));
-        }
-        Some((renamed, statement))
-    }
-
-    /// A Parse of a name that is taken: the server is made to refuse it.
-    #[cold]
-    fn parse_taken(&mut self, name: &[u8]) {
-        let Some(statement) = self.named(name) else {
-            return;
-        };
-        self.teach(&statement);
-        let out = self.out.inject(self.input);
-        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
-        self.relay.taken_name = Some(name.into());
-        self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
-    }
-
     /// Sends the server a Parse unless it surely has the statement. Where nobody knows, a Close
     /// comes first: closing what is not there is no error, preparing what is there is one.
-    fn send_if_lacking(&mut self, statement: &Arc<Statement>) -> bool {
+    pub(super) fn send_if_lacking(&mut self, statement: &Arc<Statement>) -> bool {
         match self.presence(statement) {
             Presence::Has => return false,
             Presence::Lacks => {}
@@ -377,7 +281,7 @@ impl Named<'_> {
         frontend::parse_renamed(out, &statement.server_name, &statement.definition);
     }
 
-    fn presence(&mut self, statement: &Arc<Statement>) -> Presence {
+    pub(super) fn presence(&mut self, statement: &Arc<Statement>) -> Presence {
         let there = self.relay.statements.touch(statement.id);
         let pipeline = &self.relay.pipeline;
         match pipeline.changes().presence(statement.id) {
@@ -389,7 +293,7 @@ impl Named<'_> {
     }
 
     /// What a client's name stands for, or will when it gets there.
-    fn named(&self, name: &[u8]) -> Option<Arc<Statement>> {
+    pub(super) fn named(&self, name: &[u8]) -> Option<Arc<Statement>> {
         let known = match self.relay.pipeline.changes().named(name) {
             Some(changed) => changed,
             None => self.client.statements.get(name),
@@ -422,7 +326,7 @@ impl Named<'_> {
         }
     }
 
-    fn evict(&mut self, statement: &Arc<Statement>) {
+    pub(super) fn evict(&mut self, statement: &Arc<Statement>) {
         frontend::close_statement(self.out.inject(self.input), &statement.server_name);
         let change = Change::Evicted(statement.id);
         let pipeline = &mut self.relay.pipeline;

@@ -1,0 +1,113 @@
+//! Statements that a server lacks, or has under another name, while names are mapped.
+
+use std::sync::Arc;
+
+use pgweir_wire::{TransactionStatus, frontend};
+
+use super::from_client::Act;
+use super::named::Named;
+use super::{Waits, mention};
+use crate::changes::Presence;
+use crate::outgrown;
+use crate::pipeline::{Awaited, Reply};
+use crate::prepared::Statement;
+
+impl Named<'_> {
+    /// Teaches the server the statement of a Bind. Where definitions have been changed since the client
+    /// prepared it, the server is asked first what it returns now.
+    #[cold]
+    pub(super) fn bind_lacking(&mut self, statement: &Arc<Statement>) -> Option<Act> {
+        let is_this = |compared: &Arc<Statement>| compared.id == statement.id;
+        let is_compared = self.relay.compared.take().is_some_and(|c| is_this(&c));
+        if is_compared && std::mem::take(&mut self.relay.is_outgrown) {
+            self.refuse_outgrown(statement);
+            return Some(Act::Drop);
+        }
+        if !is_compared
+            && self.relay.is_quiet()
+            && self.relay.status != TransactionStatus::Failed
+            && statement.described.get().is_some()
+            && self.presence(statement) == Presence::Lacks
+            && self.rules.statements.is_outdated(statement)
+        {
+            self.relay.compared = Some(Arc::clone(statement));
+            self.relay.is_outgrown = false;
+            self.relay.waits = Waits::Comparison;
+            return Some(Act::More);
+        }
+        self.teach(statement);
+        None
+    }
+
+    /// Makes the server fail in the place of the Bind, and forget what it has prepared.
+    pub(super) fn refuse_outgrown(&mut self, statement: &Arc<Statement>) {
+        self.evict(statement);
+        let out = self.out.inject(self.input);
+        frontend::parse_renamed(out, "", outgrown::NO_STATEMENT);
+        self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+        self.relay.raises = true;
+    }
+
+    /// Sends the client's unnamed statement to a server that has not parsed it in this lease, or makes
+    /// sure that the client does not get at another's. `false`: wait.
+    #[cold]
+    pub(super) fn teach_unnamed(&mut self) -> bool {
+        let relay = &mut *self.relay;
+        let Some(definition) = self.client.unnamed.get() else {
+            frontend::close_statement(self.out.inject(self.input), "");
+            relay.pipeline.push(Awaited::Close, Reply::Skip);
+            relay.has_unnamed = true;
+            return true;
+        };
+        if !relay.note_text(definition, true, self.rules) {
+            return false;
+        }
+        relay.spoken.note(definition);
+        relay.has_unnamed = true;
+        let definition = definition.to_vec();
+        let renamed = match mention::may_be(&definition) {
+            true => self.with_server_name(&definition),
+            false => None,
+        };
+        let definition = renamed.map_or(definition, |(renamed, _)| renamed);
+        frontend::parse_renamed(self.out.inject(self.input), "", &definition);
+        self.relay.pipeline.push(Awaited::Parse, Reply::Skip);
+        true
+    }
+
+    /// A DEALLOCATE or EXECUTE of a name that the protocol has given, with the server's name in its
+    /// place, and what it stands for. What a DEALLOCATE changes enters the books when the server says
+    /// that it was executed.
+    #[cold]
+    pub(super) fn with_server_name(
+        &mut self,
+        definition: &[u8],
+    ) -> Option<(Vec<u8>, Arc<Statement>)> {
+        let text = definition.split(|&byte| byte == 0).next()?;
+        let deallocated = mention::deallocated(text);
+        let is_deallocated = deallocated.is_some();
+        let mention = deallocated.or_else(|| mention::executed(text))?;
+        let statement = self.named(&mention.name)?;
+        self.teach(&statement);
+        let mut renamed = definition[..mention.range.start].to_vec();
+        renamed.extend_from_slice(format!("\"{}\"", statement.server_name).as_bytes());
+        renamed.extend_from_slice(&definition[mention.range.end..]);
+        if is_deallocated {
+            self.relay.deallocating = Some(Box::new((mention.name, statement.id)));
+        }
+        Some((renamed, statement))
+    }
+
+    /// A Parse of a name that is taken: the server is made to refuse it.
+    #[cold]
+    pub(super) fn parse_taken(&mut self, name: &[u8]) {
+        let Some(statement) = self.named(name) else {
+            return;
+        };
+        self.teach(&statement);
+        let out = self.out.inject(self.input);
+        frontend::parse_renamed(out, &statement.server_name, &statement.definition);
+        self.relay.taken_name = Some(name.into());
+        self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+    }
+}
