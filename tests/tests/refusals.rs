@@ -4,8 +4,10 @@
 use std::{thread, time::Duration};
 
 use pgweir_tests::{
-    Batch, Ini, Message, Pooler, RawClient, Tenant, console, eventually, start, story,
+    Batch, Begin, Ini, Message, Pooler, RawClient, Tenant, TlsWire, console, eventually,
+    self_signed_tls, start, story,
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 /// One server, held by the application `greedy`.
 struct Held {
@@ -250,6 +252,74 @@ fn too_many_clients_of_an_application_or_an_address_are_told_so() {
         );
         assert!(hint.contains(key), "{hint}");
     }
+}
+
+/// Connections over `max_client_conn` that are let into TLS, because they may be for the console.
+const TLS_OVER_THE_LIMIT: usize = 64;
+
+/// What costs something is seen by what it leaves: a challenge, a look-up that PostgreSQL counts, an answer to a wish
+/// for TLS.
+#[test]
+fn who_is_too_many_costs_no_proof_no_look_up_and_in_a_crowd_no_tls() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = tenant.name.as_str();
+    let mut root = tenant.root();
+    root.rows(&format!("alter role {name} password 'secret'"));
+    root.rows("create sequence looked_up");
+    root.rows(
+        "create function look_up(who text) returns table (name name, secret text) language sql as \
+         $$ select nextval('looked_up'); select usename, passwd from pg_shadow where usename = who $$",
+    );
+    let mut look_ups = || root.value("select last_value - (not is_called)::int from looked_up");
+    assert_eq!(look_ups(), "0");
+    let tls = self_signed_tls();
+    let certificate = CertificateDer::from_pem_slice(tls.cert.as_bytes()).expect("a certificate");
+    let ini = tenant
+        .ini()
+        .set("error_codes", "postgres")
+        .set("max_client_conn", 1)
+        .set("auth_type", "scram-sha-256")
+        .set("auth_user", "postgres")
+        .set("auth_query", "select * from look_up($1)")
+        .set("client_tls_sslmode", "allow")
+        .set("client_tls_key_file", "tls.key")
+        .set("client_tls_cert_file", "tls.crt")
+        .file("userlist.txt", "\"postgres\" \"\"\n")
+        .file("tls.key", &tls.key)
+        .file("tls.crt", &tls.cert);
+    let pooler = start(ini);
+    let wish = [("user", name), ("database", name)];
+
+    // The one that is allowed is looked up and asked for a proof.
+    let mut allowed = RawClient::connect(pooler.port);
+    allowed.start_login(&wish);
+    assert_eq!(allowed.read().map(|asked| asked.tag), Ok(b'R'));
+    allowed.send(&Batch::new().sasl_initial("SCRAM-SHA-256", "n,,n=,r=mynonce"));
+    assert_eq!(allowed.read().map(|asked| asked.tag), Ok(b'R'));
+    assert_eq!(look_ups(), "1");
+
+    let refusal = "E(FATAL 53300 no more connections allowed (max_client_conn))";
+    let mut late = RawClient::connect(pooler.port);
+    late.start_login(&wish);
+    assert_eq!(late.until_closed(), refusal);
+    let wire = TlsWire::connect(pooler.port, &certificate, Begin::Asked);
+    let mut late = RawClient::on(Box::new(wire), pooler.port).expect("a socket");
+    late.start_login(&wish);
+    assert_eq!(late.until_closed(), refusal, "inside TLS");
+
+    let crowd: Vec<_> = (0..TLS_OVER_THE_LIMIT)
+        .map(|_| RawClient::connect(pooler.port))
+        .collect();
+    const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
+    /// How a TLS handshake begins: a record with a ClientHello.
+    const HELLO: &[u8] = &[0x16, 3, 1, 0, 4, 1, 0, 0, 0];
+    for (how, bytes) in [("asked", SSL_REQUEST), ("direct", HELLO)] {
+        let mut late = RawClient::connect(pooler.port);
+        late.send_bytes(bytes);
+        assert_eq!(late.until_closed(), refusal, "{how}");
+    }
+    assert_eq!(look_ups(), "1", "only the one that was allowed");
+    drop(crowd);
 }
 
 #[test]

@@ -101,6 +101,7 @@ impl Login<'_> {
     async fn first_packet(&mut self) -> Result<First, Farewell> {
         loop {
             if self.begins_with_tls().await? {
+                self.refuse_before_tls()?;
                 self.accept_tls(true).await?;
                 continue;
             }
