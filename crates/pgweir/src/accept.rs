@@ -12,19 +12,19 @@ use pgweir_net::{
     ListenOptions, Listener, TcpOptions, UnixPermissions, group_id, resolve_listen_address,
 };
 
-use rustix::io::Errno;
 use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::serve;
 use crate::shared::{Hold, Shared, Shutdown, lock};
+use crate::shortage::Shortage;
 
 /// How long to wait after an accept has failed: mostly the process is out of descriptors, and
 /// trying again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long whoever is to be told that no file is left may take to show up: mostly it is there.
+/// How long whoever is to be told that nothing is left for it may take to show up: mostly it is there.
 const REFUSAL_PATIENCE: Duration = Duration::from_millis(10);
 
 /// Opens every socket that the configuration names.
@@ -148,7 +148,11 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
                 }
                 Err(error) => {
                     tracing::error!("accept() failed on {}: {error}", listener.name());
-                    if !is_out_of_files(&error) || !refuse(&shared, &listener, &mut spare).await {
+                    let told = match Shortage::of(&error) {
+                        Some(short) => refuse(&shared, &listener, &mut spare, short).await,
+                        None => false,
+                    };
+                    if !told {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -162,16 +166,14 @@ fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-fn is_out_of_files(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE)
-    )
-}
-
-/// Tells one client that no file is left for it, in the place of the spare one. In PgBouncer's dialect
-/// it waits at the door, as it does there. Whether somebody was taken from the door.
-async fn refuse(shared: &Arc<Shared>, listener: &Listener, spare: &mut Option<File>) -> bool {
+/// Tells one client that no file, or no memory, is left for it, in the place of the spare file. In PgBouncer's
+/// dialect it waits at the door, as it does there. Whether somebody was taken from the door.
+async fn refuse(
+    shared: &Arc<Shared>,
+    listener: &Listener,
+    spare: &mut Option<File>,
+    short: Shortage,
+) -> bool {
     if shared.config().global.error_codes == ErrorCodes::Pgbouncer {
         return false;
     }
@@ -182,7 +184,7 @@ async fn refuse(shared: &Arc<Shared>, listener: &Listener, spare: &mut Option<Fi
         return false;
     };
     if spare.is_some() {
-        // Another file has come free meanwhile.
+        // Something has come free meanwhile.
         tokio::spawn(serve::serve(Arc::clone(shared), stream, address));
         return true;
     }
@@ -191,7 +193,7 @@ async fn refuse(shared: &Arc<Shared>, listener: &Listener, spare: &mut Option<Fi
         Arc::clone(shared),
         Arc::new(client),
         stream,
-        Farewell::OutOfFiles,
+        Farewell::Short(short),
     )
     .await;
     *spare = self::spare();

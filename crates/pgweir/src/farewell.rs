@@ -21,6 +21,7 @@ use pgweir_wire::{FrameError, Severity, SqlState, StartupError};
 use crate::client::Client;
 use crate::farewell::detail::Explanation;
 use crate::shared::Shared;
+use crate::shortage::Shortage;
 
 /// Why a client's connection ends.
 #[derive(Clone, Debug)]
@@ -103,8 +104,8 @@ pub(crate) enum Farewell {
     ShuttingDown,
     /// A client that would need a server while the process waits for servers to come free.
     ServersShuttingDown,
-    /// The process can open no more files: it cannot even listen to who comes.
-    OutOfFiles,
+    /// The process has too little of something: it cannot even listen to who comes.
+    Short(Shortage),
     /// `auth_type = ldap` without `auth_ldap_options`.
     NoLdapOptions,
     /// It could not be held within `suspend_timeout`.
@@ -278,7 +279,7 @@ impl Farewell {
             Self::DatabaseRemoved => "database removed".into(),
             Self::ShuttingDown => "pooler is shutting down".into(),
             Self::ServersShuttingDown => "server shutting down".into(),
-            Self::OutOfFiles => OUT_OF_FILES.into(),
+            Self::Short(short) => short.text().into(),
             Self::NoLdapOptions => "auth_ldap_options is null".into(),
             Self::SuspendTimeout => "suspend_timeout".into(),
         }
@@ -305,7 +306,7 @@ impl Farewell {
             {
                 SqlState::PROGRAM_LIMIT_EXCEEDED
             }
-            Self::OutOfFiles => SqlState::INSUFFICIENT_RESOURCES,
+            Self::Short(short) => short.code(),
             Self::Startup(_)
             | Self::BytesBehindRequest(_)
             | Self::Header(_)
@@ -355,10 +356,10 @@ impl Farewell {
                 .sqlstate
                 .map_or(SqlState::CANNOT_CONNECT_NOW, SqlState),
             Self::Refused(Refusal::Crowded(_)) => SqlState::TOO_MANY_CONNECTIONS,
-            Self::Refused(Refusal::Failing(failure)) if failure.kind == FailureKind::Own => failure
-                .sqlstate
-                .map_or(SqlState::INSUFFICIENT_RESOURCES, SqlState),
-            Self::Refused(Refusal::Failing(_) | Refusal::Closed(_))
+            Self::Refused(Refusal::Failing(failure)) => {
+                Shortage::behind(failure).map_or(SqlState::CANNOT_CONNECT_NOW, Shortage::code)
+            }
+            Self::Refused(Refusal::Closed(_))
             | Self::DatabaseDisabled(_)
             | Self::AuthDatabaseDisabled(_)
             | Self::ShuttingDown => SqlState::CANNOT_CONNECT_NOW,
@@ -372,9 +373,6 @@ impl Farewell {
         }
     }
 }
-
-/// What is said where the limit on open files is reached.
-pub(crate) const OUT_OF_FILES: &str = "the pooler can open no more files";
 
 /// A length that the protocol allows and a limit does not.
 fn is_over_a_limit(error: &FrameError) -> bool {

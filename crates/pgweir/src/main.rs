@@ -58,6 +58,7 @@ mod series;
 mod serve;
 mod server;
 mod shared;
+mod shortage;
 mod show;
 mod shutdown;
 mod signals;

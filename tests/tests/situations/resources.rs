@@ -1,7 +1,8 @@
 //! Something is larger than it may be, or the process has no file left.
 //!
 //! Memory is not here: nothing counts it. What a client can make the pooler hold is bounded where it is read, and what the
-//! kernel refuses ends the process. A socket that cannot be made for want of memory is told as one for want of files.
+//! kernel refuses ends the process. A socket that cannot be made for want of memory is told like one for want of files,
+//! as 53200: the table of that has its own tests, because no limit on a process makes the kernel say it.
 
 use std::path::Path;
 use std::time::Duration;

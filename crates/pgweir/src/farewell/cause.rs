@@ -1,10 +1,11 @@
 //! What ended a client, or kept it without a server, in a word that does not change: for metrics.
 
-use pgweir_pool::{Crowd, FailureKind, Refusal};
+use pgweir_pool::{Crowd, Refusal};
 use pgweir_session::{Expiry, Violation};
 use pgweir_wire::SqlState;
 
 use super::Farewell;
+use crate::shortage::Shortage;
 
 impl Farewell {
     /// The SQLSTATE that PostgreSQL would give, whatever the dialect.
@@ -20,7 +21,7 @@ impl Farewell {
             Self::Startup(_) | Self::LoginMessage | Self::LongLoginMessage | Self::Header(_) => {
                 "bad_packet"
             }
-            Self::OutOfFiles => "open_files",
+            Self::Short(short) => short.cause(),
             Self::BytesBehindRequest(_) => "bytes_before_encryption",
             Self::TlsRequired => "tls_required",
             Self::NoUser => "no_user",
@@ -43,8 +44,9 @@ impl Farewell {
             },
             Self::Refused(refusal) => match refusal {
                 Refusal::Login(_) => "server_login",
-                Refusal::Failing(failure) if failure.kind == FailureKind::Own => "open_files",
-                Refusal::Failing(_) => "server_down",
+                Refusal::Failing(failure) => {
+                    Shortage::behind(failure).map_or("server_down", Shortage::cause)
+                }
                 Refusal::Closed(_) => "maintenance",
                 Refusal::Crowded(crowded) => match crowded.crowd {
                     Crowd::PoolQueue => "max_pool_waiting",

@@ -13,6 +13,7 @@ use super::Farewell;
 use crate::census;
 use crate::client::Client;
 use crate::shared::Shared;
+use crate::shortage::Shortage;
 use crate::show;
 
 /// A DETAIL and a HINT.
@@ -26,8 +27,6 @@ pub(crate) struct Explanation {
 
 /// Said wherever nothing of a request has reached a server.
 const NOT_RUN: &str = "Nothing of the request has been run.";
-
-const OPEN_FILES_HINT: &str = "Close what is not needed, or raise the process's limit.";
 
 /// Explains a refusal; what is no refusal needs no explanation.
 pub(crate) fn explain(
@@ -46,14 +45,11 @@ pub(crate) fn explain(
                 instead: None,
             }
         }
-        Farewell::OutOfFiles => {
-            let (used, limit) = show::budget::files();
-            Explanation {
-                detail: limit.map(|limit| format!("open files is {limit}, {used} in use.")),
-                hint: Some(OPEN_FILES_HINT.to_owned()),
-                instead: None,
-            }
-        }
+        Farewell::Short(short) => Explanation {
+            detail: short.detail(),
+            hint: Some(short.hint().to_owned()),
+            instead: None,
+        },
         Farewell::OutcomeUnknown => Explanation {
             detail: Some(
                 "PostgreSQL may have committed the transaction before it was lost.".to_owned(),
@@ -73,10 +69,12 @@ pub(crate) fn explain(
         }
         Farewell::Refused(Refusal::Failing(failure) | Refusal::Login(failure)) => Explanation {
             detail: None,
-            hint: Some(match failure.sqlstate {
-                _ if failure.kind == FailureKind::Own => OPEN_FILES_HINT.to_owned(),
-                Some(_) => "PostgreSQL refuses the pooler's login.".to_owned(),
-                None => "PostgreSQL cannot be reached; it is tried again by itself.".to_owned(),
+            hint: Some(match (Shortage::behind(failure), failure.sqlstate) {
+                (Some(short), _) => short.hint().to_owned(),
+                (None, Some(_)) => "PostgreSQL refuses the pooler's login.".to_owned(),
+                (None, None) => {
+                    "PostgreSQL cannot be reached; it is tried again by itself.".to_owned()
+                }
             }),
             instead: None,
         },
@@ -100,16 +98,11 @@ pub(crate) fn explain(
                     SqlState::CANNOT_CONNECT_NOW,
                     shared.operator.reason_for_hold(database),
                 )),
-                Bound::Failing(failure) if failure.kind == FailureKind::Own => {
-                    let code = failure.sqlstate.map(SqlState);
-                    let code = code.unwrap_or(SqlState::INSUFFICIENT_RESOURCES);
-                    Some((code, failure.message.to_string()))
+                Bound::Failing(failure) => Shortage::behind(failure)
+                    .map(|short| (short.code(), failure.message.to_string())),
+                Bound::PoolSize { .. } | Bound::Shared(..) | Bound::Party(..) | Bound::Login => {
+                    None
                 }
-                Bound::Failing(_)
-                | Bound::PoolSize { .. }
-                | Bound::Shared(..)
-                | Bound::Party(..)
-                | Bound::Login => None,
             };
             Explanation {
                 instead,

@@ -7,13 +7,12 @@ use bytes::BytesMut;
 use pgweir_auth::{
     Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerStep,
 };
-use pgweir_net::{Buffered, ConnectError, Stream, connect};
+use pgweir_net::{Buffered, Stream, connect};
 use pgweir_pool::{Failure, FailureKind};
 use pgweir_session::{Relay, Values};
 use pgweir_wire::backend::{Authentication, read_parameter_status};
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState, frontend};
-use rustix::io::Errno;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::connect_failure;
@@ -21,9 +20,9 @@ use super::diary::Diary;
 use super::secret::Found;
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
-use crate::farewell::OUT_OF_FILES;
 use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{Rules, Shared, Welcome, lock};
+use crate::shortage::Shortage;
 use crate::{credentials, survey};
 
 /// One attempt under way. The conversation is kept here so that it can be ended properly.
@@ -65,25 +64,6 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// Whether no socket could be made because the pooler has too little of its own.
-fn own_failure(error: &ConnectError) -> Option<Failure> {
-    const FILES: [Errno; 2] = [Errno::MFILE, Errno::NFILE];
-    const MEMORY: [Errno; 2] = [Errno::NOMEM, Errno::NOBUFS];
-    let errno = Errno::from_io_error(&error.source)?;
-    let (message, code) = if FILES.contains(&errno) {
-        (OUT_OF_FILES, SqlState::INSUFFICIENT_RESOURCES)
-    } else if MEMORY.contains(&errno) {
-        ("the pooler is out of memory", SqlState::OUT_OF_MEMORY)
-    } else {
-        return None;
-    };
-    Some(Failure {
-        message: message.into(),
-        sqlstate: Some(code.0),
-        kind: FailureKind::Own,
-    })
-}
-
 fn login_failure(log: &str, message: String) -> Trouble {
     let failure = Failure {
         message: message.into(),
@@ -103,10 +83,10 @@ impl Opening<'_> {
             .await
             .map_err(|error| {
                 self.diary.failed(error.to_string());
-                match own_failure(&error) {
-                    Some(failure) => {
+                match Shortage::of(&error.source) {
+                    Some(short) => {
                         tracing::error!(peer = %self.info, "{error}");
-                        failure
+                        short.failure()
                     }
                     None => {
                         tracing::debug!(peer = %self.info, "{error}");
