@@ -138,7 +138,13 @@ impl Tenant {
     /// The same, and what the pooler itself has open towards PostgreSQL, cancel requests among it.
     #[track_caller]
     pub fn watch_sockets(&self, pooler: &Pooler) -> Watch {
-        let (pid, port) = (pooler.pid, self.postgres.port());
+        self.watch_sockets_to(pooler, self.postgres.port())
+    }
+
+    /// The same, where the way to PostgreSQL goes over another port.
+    #[track_caller]
+    pub fn watch_sockets_to(&self, pooler: &Pooler, port: u16) -> Watch {
+        let pid = pooler.pid;
         let sockets = move || match connections_to(pid, port) {
             Ok(Some(count)) => u32::try_from(count).expect("few"),
             // The pooler may have ended, and some systems do not tell.
@@ -149,6 +155,33 @@ impl Tenant {
             ..self.watch()
         }
     }
+
+    /// The same, and what whole machine has open towards PostgreSQL but for those who watch: of several processes that
+    /// hand a socket over, both hold it.
+    #[track_caller]
+    pub fn watch_machine(&self) -> Watch {
+        const WATCHERS: u32 = 1;
+        let watch = self.watch();
+        let port = self.postgres.port();
+        let sockets = move || sockets_to(port).saturating_sub(WATCHERS);
+        Watch {
+            sockets: Some(Sampler::start(sockets)),
+            ..watch
+        }
+    }
+}
+
+/// How many TCP sockets of any process are connected, or connecting, to a port of this machine; none where the system does
+/// not say.
+fn sockets_to(port: u16) -> u32 {
+    let remote = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    let open = table.lines().skip(1).filter(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // One that only waits for its time to be over belongs to nobody.
+        fields.get(2).is_some_and(|to| to.ends_with(&remote)) && fields.get(9) != Some(&"0")
+    });
+    open.count() as u32
 }
 
 fn count_backends(root: &mut RawClient, user: &str) -> u32 {
@@ -164,6 +197,38 @@ fn count_backends(root: &mut RawClient, user: &str) -> u32 {
 pub struct Watch {
     backends: Sampler,
     sockets: Option<Sampler>,
+}
+
+impl Watch {
+    /// Counts what `user` has in a PostgreSQL that may be away for a while.
+    pub fn through_restarts(port: u16, user: &str) -> Self {
+        let user = user.to_owned();
+        let mut root = None;
+        let look = move || {
+            let login = [("user", "postgres"), ("database", "postgres")];
+            let client = match root.take() {
+                Some(client) => Some(client),
+                None => RawClient::try_login(port, &login).ok(),
+            };
+            let Some(mut client) = client else { return 0 };
+            let sql = format!(
+                "select count(*) from pg_stat_activity \
+                 where backend_type = 'client backend' and usename = '{user}'"
+            );
+            let asked = client.try_send_bytes(Batch::new().query(&sql).as_bytes());
+            let answer = asked.map(|()| client.until_ready()).unwrap_or_default();
+            let row = answer.iter().find(|message| message.tag == b'D');
+            let count = row.and_then(|row| row.values().first()?.parse().ok());
+            if count.is_some() {
+                root = Some(client);
+            }
+            count.unwrap_or(0)
+        };
+        Self {
+            backends: Sampler::start(look),
+            sockets: None,
+        }
+    }
 }
 
 /// What a [`Watch`] saw.

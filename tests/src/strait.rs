@@ -1,19 +1,31 @@
 //! The way between a pooler and PostgreSQL, on which everything can come to a standstill: nothing arrives, nothing is
 //! refused, nothing ends, as where a firewall drops packets.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-/// Passes bytes on until it is blocked. Lives as long as the process.
+/// A port behind which PostgreSQL is. Lives as long as the process.
 #[derive(Debug)]
 pub struct Strait {
     /// Where the pooler finds PostgreSQL.
     pub port: u16,
-    blocked: Arc<AtomicBool>,
+    way: Arc<Way>,
+}
+
+/// What all connections have in common.
+#[derive(Debug, Default)]
+struct Way {
+    blocked: AtomicBool,
+    /// Connections with a smaller number are at a standstill for good.
+    open_from: AtomicU64,
+    next: AtomicU64,
+    /// Both ends of each connection, by its number.
+    ends: Mutex<HashMap<u64, [TcpStream; 2]>>,
 }
 
 impl Strait {
@@ -24,64 +36,90 @@ impl Strait {
     pub fn to(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let here = listener.local_addr().expect("it is bound").port();
-        let blocked = Arc::new(AtomicBool::new(false));
-        let open = Arc::clone(&blocked);
+        let way = Arc::new(Way::default());
+        let same = Arc::clone(&way);
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
-                let blocked = Arc::clone(&open);
-                thread::spawn(move || join(near, port, &blocked));
+                let (way, number) = (Arc::clone(&same), same.next.fetch_add(1, Ordering::SeqCst));
+                thread::spawn(move || way.join(near, port, number));
             }
         });
-        Self {
-            port: here,
-            blocked,
-        }
+        Self { port: here, way }
     }
 
     /// From now on nothing passes, or all goes on.
     pub fn block(&self, blocked: bool) {
-        self.blocked.store(blocked, Ordering::SeqCst);
+        self.way.blocked.store(blocked, Ordering::SeqCst);
+    }
+
+    /// From now on nothing passes on the connections that there are, not even their end; new ones are none the worse.
+    pub fn cut_off(&self) {
+        let all = self.way.next.load(Ordering::SeqCst);
+        self.way.open_from.store(all, Ordering::SeqCst);
+    }
+
+    /// Ends what has been joined up to now. Neither side has said goodbye.
+    ///
+    /// # Panics
+    /// If a thread has died.
+    pub fn cut(&self) {
+        for socket in self.way.ends().drain().flat_map(|(_, ends)| ends) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
     }
 }
 
-fn wait(blocked: &AtomicBool) {
-    while blocked.load(Ordering::SeqCst) {
-        thread::sleep(Duration::from_millis(5));
+impl Way {
+    fn ends(&self) -> MutexGuard<'_, HashMap<u64, [TcpStream; 2]>> {
+        self.ends.lock().expect("no thread has died")
     }
-}
 
-fn join(near: TcpStream, port: u16, blocked: &AtomicBool) {
-    wait(blocked);
-    let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else {
-        return;
-    };
-    let ends =
-        |from: &TcpStream, to: &TcpStream| Some((from.try_clone().ok()?, to.try_clone().ok()?));
-    let (Some((a, b)), Some((c, d))) = (ends(&near, &far), ends(&far, &near)) else {
-        return;
-    };
-    thread::scope(|scope| {
-        scope.spawn(|| pass(a, b, blocked));
-        scope.spawn(|| pass(c, d, blocked));
-    });
-}
+    /// Waits until a connection may go on.
+    fn wait(&self, number: u64) {
+        let is_shut = || {
+            let is_cut_off = number < self.open_from.load(Ordering::SeqCst);
+            is_cut_off || self.blocked.load(Ordering::SeqCst)
+        };
+        while is_shut() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 
-/// One direction, up to its end.
-fn pass(mut from: TcpStream, mut to: TcpStream, blocked: &AtomicBool) {
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        wait(blocked);
-        let read = from.read(&mut buffer);
-        wait(blocked);
-        match read {
-            Ok(0) | Err(_) => {
-                let _ = to.shutdown(Shutdown::Write);
-                return;
-            }
-            Ok(len) if to.write_all(&buffer[..len]).is_ok() => {}
-            Ok(_) => {
-                let _ = from.shutdown(Shutdown::Both);
-                return;
+    fn join(&self, near: TcpStream, port: u16, number: u64) {
+        self.wait(number);
+        let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else {
+            return;
+        };
+        let ends =
+            |from: &TcpStream, to: &TcpStream| Some((from.try_clone().ok()?, to.try_clone().ok()?));
+        let (Some((a, b)), Some((c, d))) = (ends(&near, &far), ends(&far, &near)) else {
+            return;
+        };
+        self.ends().insert(number, [near, far]);
+        thread::scope(|scope| {
+            scope.spawn(|| self.pass(a, b, number));
+            scope.spawn(|| self.pass(c, d, number));
+        });
+        self.ends().remove(&number);
+    }
+
+    /// One direction, up to its end.
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, number: u64) {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            self.wait(number);
+            let read = from.read(&mut buffer);
+            self.wait(number);
+            match read {
+                Ok(0) | Err(_) => {
+                    let _ = to.shutdown(Shutdown::Write);
+                    return;
+                }
+                Ok(len) if to.write_all(&buffer[..len]).is_ok() => {}
+                Ok(_) => {
+                    let _ = from.shutdown(Shutdown::Both);
+                    return;
+                }
             }
         }
     }

@@ -36,6 +36,13 @@ fn finds(pooler: &Pooler, arguments: &[&str], parts: &[&str]) -> String {
     run.stdout
 }
 
+/// What happened is told alike: `pgweir incident` names the same cause first.
+#[track_caller]
+fn incident_names(pooler: &Pooler, first: &str) {
+    let ask = || tool(pooler, &["incident"]).stdout;
+    eventually(Duration::from_secs(10), ask, |text| text.contains(first));
+}
+
 fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
     let name = &tenant.name;
     let parameters = [
@@ -119,6 +126,7 @@ fn an_application_that_leaks_transactions_is_named() {
             "its last statement: begin",
         ],
     );
+    incident_names(&pooler, "1. an application leaks transactions: checkout");
     let text = finds(
         &pooler,
         &["why", &tenant.name],
@@ -153,6 +161,7 @@ fn a_storm_of_slow_queries_is_named() {
             "select pg_sleep(?)",
         ],
     );
+    incident_names(&pooler, "1. a storm of slow queries");
 }
 
 #[test]
@@ -174,6 +183,7 @@ fn a_lock_pile_up_is_led_back_to_the_client_behind_the_pooler() {
             "3 servers wait for pid ",
             "by app=nightly at 127.0.0.1:",
             "idle in transaction",
+            "waiting: web 3",
         ],
     );
     assert!(
@@ -185,6 +195,7 @@ fn a_lock_pile_up_is_led_back_to_the_client_behind_the_pooler() {
         &["doctor", &tenant.name],
         &["1. a lock pile-up: 3 servers wait", "pgweir kill --client "],
     );
+    incident_names(&pooler, "1. a lock pile-up: 3 servers wait");
     // The advice is good.
     let client = text
         .split("--client ")
@@ -286,6 +297,7 @@ fn a_postgres_that_is_down_is_named() {
             "start PostgreSQL",
         ],
     );
+    incident_names(&pooler, "1. PostgreSQL is down");
     let run = tool(&pooler, &["why", "app"]);
     assert!(
         run.stdout.contains("PostgreSQL could not be asked"),
@@ -326,6 +338,10 @@ fn sessions_that_eat_postgres_are_named() {
             "of application cron",
         ],
     );
+    incident_names(
+        &pooler,
+        "1. PostgreSQL's connections are taken by sessions that do not come through this pooler",
+    );
 }
 
 #[test]
@@ -355,6 +371,7 @@ fn a_password_that_was_changed_on_one_side_is_named_and_not_shown() {
             "then RELOAD",
         ],
     );
+    incident_names(&pooler, "1. PostgreSQL refuses the pooler's password");
     assert!(!text.contains("secret\""), "{text}");
     assert!(
         !text.contains("first secret") && !text.contains("second secret"),
@@ -399,6 +416,7 @@ fn a_certificate_that_has_expired_is_named() {
             "renew the server's certificate",
         ],
     );
+    incident_names(&pooler, "1. PostgreSQL's certificate has expired");
 }
 
 #[test]

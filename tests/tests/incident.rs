@@ -133,7 +133,7 @@ fn a_postgres_that_was_down_is_on_the_time_line_while_it_is() {
         &[
             "app: servers could not be opened (tcp: ",
             "Connection refused",
-            "1. PostgreSQL could not be reached",
+            "1. PostgreSQL is down",
         ],
     );
     let listed = tar(&["-tf", bundle]);

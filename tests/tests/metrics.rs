@@ -373,6 +373,32 @@ fn times_are_distributed_as_they_were() {
 }
 
 #[test]
+fn logins_are_timed_phase_by_phase() {
+    let Some(scene) = Scene::new(|ini| ini.set("server_tls_sslmode", "disable")) else {
+        return;
+    };
+    let name = scene.tenant.name.as_str();
+    let mut client = scene.tenant.client(&scene.pooler);
+    client.query("select pg_sleep(0.2)");
+    client.value("select 1");
+    let metrics = scene.http.metrics();
+    let of = |what: &str, phase: &str| {
+        let series = format!("pgweir_server_login_seconds_{what}");
+        let labels = [("database", name), ("phase", phase)];
+        metrics.value(&series, &labels)
+    };
+    for phase in ["dns", "tcp", "auth", "first_query"] {
+        assert_eq!(of("count", phase), 1.0, "{phase}");
+    }
+    assert!(of("sum", "auth") > 0.0 && of("sum", "auth") < 5.0);
+    // The second query is none of its first.
+    assert!((0.2..5.0).contains(&of("sum", "first_query")));
+    let labels = [("database", name)];
+    let phases = metrics.all("pgweir_server_login_seconds_count", &labels);
+    assert_eq!(phases.count(), 4, "there is no TLS here");
+}
+
+#[test]
 fn a_session_holds_its_server_to_its_end() {
     let Some(scene) = Scene::new(|ini| ini.set("pool_mode", "session")) else {
         return;

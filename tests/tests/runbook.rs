@@ -1,12 +1,17 @@
-//! The promise: what the runbook and its table of steps name, there is: commands, tables, orders, series, alerts and keys.
+//! The promise: what the runbook and its table of steps name, there is: commands, tables, orders, series, alerts and keys; and they
+//! say what they should.
 
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use pgweir_tests::{Http, Program, Tenant, console, start};
+use pgweir_tests::{
+    Batch, Http, Pooler, Program, RawClient, Run, Tenant, console, eventually, finish_within, start,
+};
 
 fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -159,4 +164,177 @@ fn series_alerts_and_keys_exist() {
             "{word} is no key"
         );
     }
+}
+
+/// A client of an application.
+fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
+    let name = &tenant.name;
+    let parameters = [
+        ("user", name.as_str()),
+        ("database", name),
+        ("application_name", application),
+    ];
+    RawClient::login_with(pooler.port, &parameters)
+}
+
+fn report(pooler: &Pooler) -> Run {
+    let program = Program::new();
+    let mut command = program.command();
+    command.arg("report").arg("--config").arg(pooler.ini_path());
+    finish_within(&mut command, Duration::from_secs(20))
+}
+
+#[test]
+fn slow_statements_are_logged_and_counted_by_their_text() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = tenant.ini().set("log_min_duration_statement", 200);
+    let pooler = start(ini.set("default_pool_size", 1));
+    let mut web = named(&tenant, &pooler, "web");
+    web.query("select pg_sleep(0.3), 'hunter2'");
+    web.query("select pg_sleep(0.25), 'hunter3'");
+    web.value("select 1");
+    // Who waits for a server is not slow.
+    let mut holder = named(&tenant, &pooler, "holder");
+    holder.query("begin");
+    let mut waiter = named(&tenant, &pooler, "waiter");
+    waiter.send(&Batch::new().query("select 4711"));
+    thread::sleep(Duration::from_millis(400));
+    holder.query("commit");
+    waiter.until_ready();
+    let table = console(&pooler).table("show statements");
+    assert_eq!(table.iter().count(), 1, "{table:?}");
+    let row = table
+        .find("application_name", "web")
+        .expect("the application");
+    assert_eq!(row.get("statement"), Some("select pg_sleep(?), ?"));
+    assert_eq!(
+        (row.number("count"), row.get("database")),
+        (2, Some(&*tenant.name))
+    );
+    assert!(row.number("max_ms") >= 300 && row.number("total_ms") >= 550);
+    let log = pooler.log();
+    let line = log.lines().find(|line| line.contains("slow statement"));
+    let line = line.expect("a line");
+    assert!(line.contains("app=web server_pid="), "{line}");
+    assert!(!log.contains("hunter") && !log.contains("4711"), "{log}");
+    let run = report(&pooler);
+    assert!(run.stdout.contains("slow: 2 times"), "{run:?}");
+    console(&pooler).query("set log_min_duration_statement = '-1'");
+    web.query("select pg_sleep(0.3)");
+    assert_eq!(console(&pooler).table("show statements").iter().count(), 1);
+}
+
+#[test]
+fn a_report_says_how_large_pools_had_to_be_and_who_does_not_wait() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(tenant.ini().set("default_pool_size", 40));
+    let mut clients: Vec<_> = (0..3).map(|_| named(&tenant, &pooler, "web")).collect();
+    for client in &mut clients {
+        client.query("begin");
+    }
+    for client in &mut clients {
+        client.query("commit");
+    }
+    let name = &tenant.name;
+    let run = report(&pooler);
+    let text =
+        format!("pool_size of {name}/{name} was never needed: 3 servers of 40 at most; 7 would do");
+    assert!(run.code == Some(1) && run.stdout.contains(&text), "{run:?}");
+
+    let pooler = start(tenant.ini().set("default_pool_size", 1));
+    let mut holder = named(&tenant, &pooler, "holder");
+    holder.query("begin");
+    let mut impatient = named(&tenant, &pooler, "impatient");
+    impatient.send(&Batch::new().query("select 1"));
+    thread::sleep(Duration::from_millis(1_200));
+    drop(impatient);
+    let text =
+        "impatient does not wait for query_wait_timeout (120 s): 1 client left the queue after";
+    let said = eventually(
+        Duration::from_secs(5),
+        || report(&pooler),
+        |run| run.stdout.contains(text),
+    );
+    assert_eq!(said.code, Some(1));
+    holder.query("commit");
+}
+
+#[test]
+fn a_reload_says_what_has_changed() {
+    let Some(tenant) = Tenant::new() else { return };
+    let entry = |keys: &str| format!("host=127.0.0.1 port={} {keys}", tenant.postgres.port());
+    let ini = tenant.ini().database("moved", &entry("dbname=a"));
+    let ini = ini.database("tuned", &entry("pool_size=3 password=hunter2"));
+    let pooler = start(ini.clone().set("query_timeout", 5));
+    let before = pooler.log().matches("RELOAD: ").count();
+    assert_eq!(before, 0);
+    pooler
+        .reload(ini.clone().set("query_timeout", 5))
+        .expect("it reloads");
+    assert_eq!(pooler.log().matches("RELOAD: ").count(), 0);
+    let new = ini
+        .database("moved", &entry("dbname=b"))
+        .database("tuned", &entry("pool_size=4 password=hunter3"))
+        .database("fresh", &entry(""))
+        .user("bob", "pool_mode=session")
+        .set("status_token", "hunter4")
+        .set("query_timeout", 7);
+    pooler.reload(new).expect("it reloads");
+    let log = pooler.log();
+    for line in [
+        "RELOAD: query_timeout is \"7\", it was \"5\"",
+        "RELOAD: status_token is \"****\", it was \"\"",
+        "RELOAD: database moved means other servers",
+        "RELOAD: database tuned has other limits or modes",
+        "RELOAD: database fresh is new",
+        "RELOAD: the entry of user bob has changed",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    assert!(!log.contains("hunter"), "{log}");
+}
+
+#[test]
+fn borrowing_and_giving_back_are_logged_on_request() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    client.value("select 1");
+    assert!(!pooler.log().contains("borrows"));
+    console(&pooler).query("set verbose = 2");
+    client.value("select 1");
+    // The client has its answer before its server is given back.
+    let log = eventually(
+        Duration::from_secs(5),
+        || pooler.log(),
+        |log| log.contains(" back\n"),
+    );
+    let line = |word: &str| log.lines().find(|line| line.contains(word));
+    let borrows = line(" borrows S-").expect("a line");
+    assert!(
+        borrows.contains("C-") && borrows.contains(", after 0."),
+        "{borrows}"
+    );
+    console(&pooler).query("set verbose = 0");
+}
+
+#[test]
+fn errors_are_counted_by_application() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = Http::set(tenant.ini()).set("query_wait_timeout", 1);
+    let pooler = start(ini.set("default_pool_size", 1));
+    let mut holder = named(&tenant, &pooler, "holder");
+    holder.query("begin");
+    let mut waiter = named(&tenant, &pooler, "waiter");
+    waiter.send(&Batch::new().query("select 1"));
+    waiter.until_closed();
+    let labels = [
+        ("application_name", "waiter"),
+        ("cause", "query_wait_timeout"),
+    ];
+    let count = Http::of(&pooler)
+        .metrics()
+        .value("pgweir_application_errors_total", &labels);
+    assert_eq!(count, 1.0);
+    holder.query("commit");
 }

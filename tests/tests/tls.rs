@@ -417,10 +417,13 @@ fn reload_takes_a_new_certificate_and_cuts_nobody_off() {
     let Some(scene) = Scene::new() else { return };
     let ini = scene
         .with_certificate()
-        .set("client_tls_sslmode", "require");
+        .set("client_tls_sslmode", "require")
+        // Where PostgreSQL is just being asked for its limits, a larger pool would open another server.
+        .set("default_pool_size", 1);
     let pooler = start(ini.clone());
     let mut early = scene.tls_client(&pooler, Begin::Asked);
     assert_eq!(early.query("begin"), "C(BEGIN) Z(T)");
+    let server = early.value("select pg_backend_pid()");
     let before = scene.certificate_of(&pooler);
 
     let renewed = scene
@@ -434,6 +437,7 @@ fn reload_takes_a_new_certificate_and_cuts_nobody_off() {
     assert_ne!(before, after);
     assert_eq!(after, renewed.der);
     assert_eq!(early.query("commit"), "C(COMMIT) Z(I)");
+    assert_eq!(early.value("select pg_backend_pid()"), server);
     assert_eq!(scene.tenant.backends(), 1);
 
     // One of two files was replaced: what works goes on.

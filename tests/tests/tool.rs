@@ -142,7 +142,7 @@ fn leaks_are_told_in_words_and_can_be_ended() {
     ends_with(
         &tool(&pooler, &["leaks"]),
         0,
-        &["nobody holds a server in silence"],
+        &["nobody is suspected of a leak"],
     );
     let mut client = holder(&tenant, &pooler, "checkout");
     let ask = || tool(&pooler, &["leaks"]);
@@ -367,7 +367,7 @@ fn the_console_is_spoken_to_with_tls_where_it_is_offered() {
         "-U",
         "postgres",
     ];
-    ends_with(&program.run(&place), 0, &["nobody holds a server"]);
+    ends_with(&program.run(&place), 0, &["nobody is suspected"]);
     assert!(
         pooler.log().contains("tls=TLSv1.3/TLS_"),
         "{}",

@@ -130,6 +130,11 @@ impl Secret {
         }
     }
 
+    /// Whether it is an empty password, which never lets anybody in.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Plain(password) if password.is_empty())
+    }
+
     /// Which of the three it is.
     pub fn kind(&self) -> SecretKind {
         match self {

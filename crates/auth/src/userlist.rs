@@ -4,9 +4,12 @@
 //! ; comment
 //! "user" "secret"
 //! "with ""quotes""" "SCRAM-SHA-256$4096:..."
+//! "changing" "new secret" also "old secret"
 //! ```
 //!
-//! What stands behind the secret on its line is ignored. As in PgBouncer, reading stops at the
+//! `also` gives a user a second secret, for as long as a password is being changed: both let clients
+//! in. Anything else behind the secret on its line is ignored, and PgBouncer ignores that as well; a
+//! third text alone was a date in old files and must not become a password. As in PgBouncer, reading stops at the
 //! first entry that is broken, and what was read before it counts; the last entry of a name wins.
 
 use std::collections::HashMap;
@@ -22,8 +25,18 @@ pub const USER_BYTES_MAX: usize = 127;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserList {
     /// By bytes: a name need not be UTF-8, although no such user can log in.
-    users: HashMap<Vec<u8>, Secret>,
+    users: HashMap<Vec<u8>, Entry>,
 }
+
+/// What a user is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    secret: Secret,
+    second: Option<Secret>,
+}
+
+/// What stands before a second secret.
+const ALSO: &[u8] = b"also";
 
 /// Where and why reading has stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -62,8 +75,8 @@ impl UserList {
         let mut cursor = Cursor { text, line: 1 };
         let problem = loop {
             match cursor.entry() {
-                Ok(Some((user, secret))) => {
-                    list.users.insert(user, secret);
+                Ok(Some((user, entry))) => {
+                    list.users.insert(user, entry);
                 }
                 Ok(None) => break None,
                 Err(kind) => {
@@ -79,14 +92,19 @@ impl UserList {
 
     /// The secret of this user.
     pub fn secret(&self, user: &str) -> Option<&Secret> {
-        self.users.get(user.as_bytes())
+        self.users.get(user.as_bytes()).map(|entry| &entry.secret)
+    }
+
+    /// The secret that counts as well.
+    pub fn second(&self, user: &str) -> Option<&Secret> {
+        self.users.get(user.as_bytes())?.second.as_ref()
     }
 
     /// All users whose names are text, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Secret)> {
         self.users
             .iter()
-            .filter_map(|(user, secret)| Some((std::str::from_utf8(user).ok()?, secret)))
+            .filter_map(|(user, entry)| Some((std::str::from_utf8(user).ok()?, &entry.secret)))
     }
 
     /// How many users there are.
@@ -107,7 +125,7 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn entry(&mut self) -> Result<Option<(Vec<u8>, Secret)>, ProblemKind> {
+    fn entry(&mut self) -> Result<Option<(Vec<u8>, Entry)>, ProblemKind> {
         self.skip(is_blank);
         while self.text.first() == Some(&b';') {
             self.skip(is_in_line);
@@ -122,16 +140,29 @@ impl<'a> Cursor<'a> {
         }
         // Not over the end of the line: a user without secret must not get the next user's name.
         self.skip(|b| is_blank(b) && *b != b'\n');
+        let secret = self.secret()?;
+        self.skip(|b| is_blank(b) && *b != b'\n');
+        let second = match self.text.strip_prefix(ALSO) {
+            Some(rest) if rest.first().is_some_and(|b| is_blank(b) || *b == b'"') => {
+                self.advance(ALSO.len());
+                self.skip(|b| is_blank(b) && *b != b'\n');
+                Some(self.secret()?)
+            }
+            Some(_) | None => None,
+        };
+        self.skip(is_in_line);
+        Ok(Some((unquote(user), Entry { secret, second })))
+    }
+
+    fn secret(&mut self) -> Result<Secret, ProblemKind> {
         let secret = self.quoted()?;
         if secret.len() > Password::MAX_BYTES {
             return Err(ProblemKind::SecretTooLong(secret.len()));
         }
-        let secret = Secret::parse(&unquote(secret)).map_err(|bad| match bad {
+        Secret::parse(&unquote(secret)).map_err(|bad| match bad {
             BadPassword::TooLong(bytes) => ProblemKind::SecretTooLong(bytes),
             BadPassword::ContainsZero => ProblemKind::ZeroByte,
-        })?;
-        self.skip(is_in_line);
-        Ok(Some((unquote(user), secret)))
+        })
     }
 
     /// The text between two quotes, in which quotes are still doubled.
@@ -208,6 +239,20 @@ mod tests {
         assert_eq!(list.secret("b\"ob"), Some(&plain("t\"wo")));
         assert_eq!(list.secret("empty"), Some(&plain("")));
         assert_eq!(list.secret("no"), None);
+    }
+
+    #[test]
+    fn a_second_secret_stands_behind_also() {
+        let text = b"\"a\" \"new\" also \"old\" rest\n\"b\" \"md5x\" \"infinity\"\n\"c\" \"1\" alsoran \"2\"\n";
+        let (list, problem) = UserList::parse(text);
+        assert_eq!(problem, None);
+        assert_eq!(list.secret("a"), Some(&plain("new")));
+        assert_eq!(list.second("a"), Some(&plain("old")));
+        assert_eq!(list.second("b"), None);
+        assert_eq!(list.second("c"), None);
+        let broken = UserList::parse(b"\"a\" \"new\" also old\n").1;
+        let kind = ProblemKind::NoQuote;
+        assert_eq!(broken, Some(Problem { line: 1, kind }));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::config::{Config, Database, User};
 use crate::declare::{Key, Scope};
 use crate::keys::UserOverrides;
 use crate::suggest::suggestion_for_key;
-use crate::value::Invalid;
+use crate::value::{Invalid, Kind};
 
 /// Where a key stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,9 @@ pub enum ChangeError {
         /// What is wrong with it.
         reason: Invalid,
     },
+    /// Whoever may use the console must not run commands of the system, nor have files read.
+    #[error("{0} can be set in the configuration file only")]
+    FileOnly(&'static str),
     /// Clients cannot name this database, or it is the console's.
     #[error("no such database: {0}")]
     NoSuchDatabase(String),
@@ -142,9 +145,15 @@ fn set<S: Scope>(keys: &mut S, change: &Change) -> Result<(), ChangeError> {
     if !key.is_changeable() {
         return Err(ChangeError::Restart(key.name));
     }
+    if key.kind == Kind::PasswordSource {
+        return Err(ChangeError::FileOnly(key.name));
+    }
     (key.set)(keys, &change.value).map_err(|reason| ChangeError::InvalidValue {
         key: key.name,
-        value: change.value.clone(),
+        value: match key.kind {
+            Kind::Secret => "****".to_owned(),
+            _ => change.value.clone(),
+        },
         reason,
     })
 }
@@ -195,6 +204,13 @@ mod tests {
             assert_eq!(new.value_of(&entry, key).as_deref(), Some(value));
             assert!(!old.agrees(&new, &entry, key));
         }
+    }
+
+    #[test]
+    fn the_console_runs_no_commands() {
+        let entry = Entry::Database("shop".to_owned());
+        let refused = config().change(&change(entry, "password_from", "exec:touch /tmp/x"));
+        assert_eq!(refused, Err(ChangeError::FileOnly("password_from")));
     }
 
     #[test]

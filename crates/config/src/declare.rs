@@ -165,6 +165,7 @@ macro_rules! declare_keys {
             ;
         )+ }
         database { $( #[doc = $db_doc:literal] $db_name:ident: $db_ty:ty; )+ }
+        user { $( #[doc = $user_doc:literal] $user_name:ident: $user_ty:ty; )+ }
         peer { $( #[doc = $peer_doc:literal] $peer_name:ident: $peer_ty:ty; )+ }
     ) => {
         /// The values of the main section: what holds where no database or user says otherwise.
@@ -218,7 +219,7 @@ macro_rules! declare_keys {
             UserOverrides at User,
             aliases [],
             from_settings { $( $( $doc, $name, $user: $ty, $effect; )? )+ }
-            own {}
+            own { $( $user_doc, $user_name: $user_ty; )+ }
         }
 
         override_struct! {

@@ -143,12 +143,14 @@ fn kind_name(kind: Kind) -> String {
         Kind::Integer => "whole number".to_owned(),
         Kind::Boolean => "boolean".to_owned(),
         Kind::Seconds => "seconds".to_owned(),
+        Kind::AppActions => "list of `application:action`".to_owned(),
         Kind::FileMode => "file mode".to_owned(),
         Kind::Protocols => "TLS versions".to_owned(),
         Kind::Hosts => "hosts".to_owned(),
         Kind::Endpoints => "addresses with ports, paths".to_owned(),
         Kind::HostLimit => "whole number, percentage or `auto`".to_owned(),
         Kind::Secret => "secret".to_owned(),
+        Kind::PasswordSource => "`file:`PATH, `env:`NAME or `exec:`COMMAND".to_owned(),
     }
 }
 

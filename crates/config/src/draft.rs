@@ -180,6 +180,11 @@ impl<'a> Draft<'a> {
             } else {
                 name
             };
+            // Whoever writes a secret in place of where it is must not read it in the log.
+            let text = match key.kind {
+                Kind::Secret | Kind::PasswordSource => "****",
+                _ => text,
+            };
             let fault = Fault::new(format!("invalid {what}: {text}"));
             return report.error(spot, fault.hint(invalid.to_string()));
         }
@@ -218,6 +223,7 @@ impl<'a> Draft<'a> {
             report.warning(spot, fault.hint("a restart takes the user away".to_owned()));
             keys.user.clone_from(&old.keys.user);
             keys.password.clone_from(&old.keys.password);
+            keys.password_from.clone_from(&old.keys.password_from);
         }
         self.seen.databases.insert(name.to_owned());
         let database = Database {

@@ -10,9 +10,9 @@ use crate::declare::{
     override_struct, printed_default,
 };
 use crate::value::{
-    AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts, LeakAction,
-    LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, ReadyPolicy, Seconds, Secret,
-    SessionState, SslMode, StartupParameters, TlsProtocols, Value,
+    AppActions, AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts,
+    LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
+    ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -222,14 +222,20 @@ declare_keys! {
         cancel_drain_timeout: Seconds = "5", AtOnce, native "5";
         /// Which SQLSTATEs and texts clients are told.
         error_codes: ErrorCodes = "pgbouncer", AtOnce, native "postgres";
-        /// What becomes of a client that holds a server in silence, besides a line in the log.
+        /// What becomes of a leak suspect, besides a line in the log.
         leak_action: LeakAction = "log", AtOnce, native "log", database leak_action, user leak_action;
+        /// What becomes of the suspects of single applications: `name:action, name:action`. It goes before leak_action.
+        leak_action_apps: AppActions = "", AtOnce, native "";
         /// Seconds of silence after which a client that holds a server is a leak suspect; 0 is never.
         leak_after: Seconds = "60", AtOnce, native "60", database leak_after, user leak_after;
         /// Applications that are never leak suspects, divided by commas.
         leak_exempt_apps: List = "", AtOnce, native "";
+        /// Seconds a statement may take although it normally takes far less; beyond, it is a leak suspect. 0 is always.
+        leak_floor: Seconds = "10", AtOnce, native "10", database leak_floor, user leak_floor;
         /// How statements of leak suspects are shown: without their literals, as they are, or not.
         leak_query: LeakQuery = "normalized", AtOnce, native "normalized";
+        /// Milliseconds from which on a statement is slow: logged, and in SHOW STATEMENTS; 0 is all, -1 none.
+        log_min_duration_statement: i32 = "-1", AtOnce, native "-1";
         /// Clients of one address; Unix sockets do not count. 0 is no limit.
         max_address_client_connections: i32 = "0", NewLeases, native "0";
         /// Servers lent to clients of one address at the same time; 0 is no limit.
@@ -256,6 +262,10 @@ declare_keys! {
         metrics_legacy_names: bool = "0", AtOnce, native "0";
         /// Where metrics and health are served over HTTP; empty is nowhere.
         metrics_listen: Endpoints = "", Restart, native "127.0.0.1:9127";
+        /// Seconds that a command of password_from may take.
+        password_exec_timeout: Seconds = "5", AtOnce, native "5";
+        /// Seconds that what a command of password_from has written is used for; 0 runs it for each new server.
+        password_exec_ttl: Seconds = "600", AtOnce, native "600";
         /// A pool's part of a limit that it shares, beside the weights of the others.
         pool_weight: i32 = "1", AtOnce, native "1", database pool_weight, user pool_weight;
         /// Compare what can be asked of PostgreSQL with what it has: say it, refuse to start, or neither.
@@ -264,6 +274,10 @@ declare_keys! {
         query_wait_target: Seconds = "0", AtOnce, native "0";
         /// Which databases must work for /readyz to say so: one, all, or none at all.
         ready_policy: ReadyPolicy = "any", AtOnce, native "any";
+        /// Open a connection, which counts, to ask PostgreSQL for its backends where no server is idle.
+        reconcile_control: bool = "0", AtOnce, native "0";
+        /// Seconds after which PostgreSQL is asked again whose its connections are, on an idle server; 0 is never.
+        reconcile_period: Seconds = "60", AtOnce, native "60";
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
@@ -295,6 +309,8 @@ declare_keys! {
         user: String;
         /// The secret of that user; without it, the one in auth_file.
         password: Secret;
+        /// Where that secret is read for each new server: `file:PATH`, `env:NAME` or `exec:COMMAND`.
+        password_from: PasswordSource;
         /// The entry of the databases in which auth_query runs for this one.
         auth_dbname: String;
         /// A query that every new server runs first.
@@ -309,6 +325,11 @@ declare_keys! {
         timezone: String;
         /// The application_name in the servers' startup message.
         application_name: String;
+    }
+
+    user {
+        /// Where servers read what they log in with as this user: `file:PATH`, `env:NAME` or `exec:COMMAND`.
+        password_from: PasswordSource;
     }
 
     peer {

@@ -46,7 +46,9 @@ pub struct PoolSettings {
     pub max_user_client_connections: Option<u32>,
     /// How long a client may hold a server in silence before it is named.
     pub leak_after: Option<Duration>,
-    /// What becomes of it then.
+    /// How long a statement may take although it normally takes far less, before it is named.
+    pub leak_floor: Option<Duration>,
+    /// What becomes of suspects.
     pub leak_action: LeakAction,
     /// What becomes of what a client leaves in a server's session.
     pub session_state: SessionState,
@@ -181,6 +183,11 @@ impl Config {
                 .leak_after
                 .or(database.leak_after)
                 .unwrap_or(global.leak_after)
+                .limit(),
+            leak_floor: login_user
+                .leak_floor
+                .or(database.leak_floor)
+                .unwrap_or(global.leak_floor)
                 .limit(),
             leak_action: login_user
                 .leak_action

@@ -49,9 +49,10 @@ pub use problem::{Problem, Severity};
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use suggest::nearest;
 pub use value::{
-    AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit, Hosts,
-    Invalid, Kind, LeakAction, LeakQuery, List, LoadBalanceHosts, PoolMode, Preflight, ReadyPolicy,
-    Seconds, Secret, SessionState, SslMode, StartupParameters, TlsProtocols, TlsVersion, Value,
+    AppActions, AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit,
+    Hosts, Invalid, Kind, LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode,
+    Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters,
+    TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

@@ -143,6 +143,12 @@ impl Lints<'_> {
                 let hint = "clients of this database cannot log in".to_owned();
                 self.report.error(&spot, Fault::new(text).hint(hint)).ok();
             }
+            let keys = &database.keys;
+            if keys.user.is_none() && (keys.password.is_some() || keys.password_from.is_some()) {
+                let fault = Fault::new("a password without a user is not used");
+                let hint = "add user=NAME to the entry, or password_from to that user's".to_owned();
+                self.report.warning(&spot, fault.hint(hint));
+            }
             let size = database.keys.pool_size.filter(|size| *size >= 0);
             let size = size.unwrap_or(config.global.default_pool_size);
             let min = database
@@ -288,6 +294,18 @@ mod tests {
               (the pool never has more servers than its size)"
             ]
         );
+    }
+
+    #[test]
+    fn a_password_is_that_of_a_forced_user() {
+        for password in ["password=x", "password_from=file:/p"] {
+            let text = format!("[databases]\na = {password}\n[pgbouncer]\nauth_file = f\n");
+            assert_eq!(
+                problems(&text),
+                ["a.ini:2: warning: a password without a user is not used \
+                  (add user=NAME to the entry, or password_from to that user's)"]
+            );
+        }
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Reader<'_, '_> {
                     Draft::field(self.report, &spot, &mut keys, name, &text, numbers)?;
                 }
                 (kind, None) => {
-                    let is_secret = kind == Some(Kind::Secret);
+                    let is_secret = matches!(kind, Some(Kind::Secret | Kind::PasswordSource));
                     let shown = if is_secret {
                         "****"
                     } else {

@@ -4,16 +4,19 @@
 //! booleans are integers, times are seconds with an optional fraction, words ignore case. Showing
 //! gives what SHOW CONFIG prints, and reading that again gives the same value.
 
+mod app_actions;
 mod choice;
 mod endpoint;
 mod host;
 mod host_limit;
+mod password_source;
 mod seconds;
 mod tls;
 
 use std::fmt;
 use std::num::NonZeroU16;
 
+pub use app_actions::AppActions;
 pub use choice::{
     AuthType, ErrorCodes, LeakAction, LeakQuery, LoadBalanceHosts, PoolMode, Preflight,
     ReadyPolicy, SessionState, SslMode, StartupParameters,
@@ -21,6 +24,7 @@ pub use choice::{
 pub use endpoint::{Endpoint, Endpoints};
 pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
+pub use password_source::PasswordSource;
 pub use seconds::Seconds;
 pub use tls::{TlsProtocols, TlsVersion};
 
@@ -85,6 +89,8 @@ pub enum Kind {
     Boolean,
     /// Seconds, possibly with a fraction.
     Seconds,
+    /// Applications, each with what becomes of it.
+    AppActions,
     /// Permission bits of a file.
     FileMode,
     /// One of these words, in any case.
@@ -99,6 +105,8 @@ pub enum Kind {
     HostLimit,
     /// A text that is never shown.
     Secret,
+    /// Where a password is read.
+    PasswordSource,
 }
 
 impl fmt::Display for Kind {
@@ -109,6 +117,16 @@ impl fmt::Display for Kind {
             Self::Integer => f.write_str("a whole number"),
             Self::Boolean => f.write_str("1 or 0"),
             Self::Seconds => f.write_str("a number of seconds"),
+            Self::AppActions => {
+                f.write_str("application:action divided by commas; actions are ")?;
+                f.write_str(
+                    &LeakAction::ALL
+                        .iter()
+                        .map(|action| action.word())
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                )
+            }
             Self::FileMode => f.write_str("a file mode such as 0777"),
             Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
             Self::Protocols => f.write_str(
@@ -120,6 +138,7 @@ impl fmt::Display for Kind {
             ),
             Self::HostLimit => f.write_str("a whole number, a percentage such as 80%, or auto"),
             Self::Secret => f.write_str("a secret text"),
+            Self::PasswordSource => f.write_str("file:PATH, env:NAME or exec:COMMAND"),
         }
     }
 }
@@ -261,6 +280,12 @@ impl List {
     /// Whether `word` stands in the list.
     pub fn contains(&self, word: &str) -> bool {
         self.iter().any(|listed| listed == word)
+    }
+
+    /// Whether `name` stands in the list: a word, or all that stands between two commas, because names may have blanks.
+    pub fn names(&self, name: &str) -> bool {
+        let mut between_commas = self.0.split(',').map(str::trim);
+        !name.is_empty() && (self.contains(name) || between_commas.any(|listed| listed == name))
     }
 
     /// Whether no word stands in the list.
@@ -419,6 +444,11 @@ mod tests {
 
     #[test]
     fn lists_keep_their_text_and_divide_at_commas_and_blanks() {
+        let list = List::parse("a b, PostgreSQL JDBC Driver,c").expect("a list");
+        for name in ["a", "b", "PostgreSQL JDBC Driver", "c"] {
+            assert!(list.names(name), "{name}");
+        }
+        assert!(!list.names("") && !list.names("d"));
         let list = List::parse(" search_path, intervalstyle").expect("a list");
         assert_eq!(
             list.iter().collect::<Vec<_>>(),

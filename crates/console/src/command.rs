@@ -166,6 +166,8 @@ shows! {
     Budget "budget";
     /// How times of each database are spread, in microseconds: waits for a server, queries, transactions, holds.
     StatsHist "stats_hist";
+    /// Whose the connections of each PostgreSQL are: ours, what of them does not agree, others', and what is left.
+    Backends "backends";
     /// Who uses how much: clients, servers, share of the time that servers are held.
     Consumers "consumers";
     /// Every application: the pools it seems to have, how much of them it needs, how long it waits.
@@ -186,6 +188,8 @@ shows! {
     Samples "samples";
     /// What the log has said lately, counted minute by minute.
     Events "events";
+    /// Statements that took longer than log_min_duration_statement, by their text; those that cost most.
+    Statements "statements";
 }
 
 impl Show {
@@ -193,7 +197,8 @@ impl Show {
     pub const fn is_native(self) -> bool {
         matches!(
             self,
-            Self::Budget
+            Self::Backends
+                | Self::Budget
                 | Self::Consumers
                 | Self::Apps
                 | Self::Holders
@@ -205,6 +210,7 @@ impl Show {
                 | Self::Quarantine
                 | Self::Samples
                 | Self::Events
+                | Self::Statements
         )
     }
 }

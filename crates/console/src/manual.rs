@@ -44,6 +44,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::StatsTotals => columns(&tables::STATS_TOTALS),
         Show::StatsAverages => columns(&tables::STATS_AVERAGES),
         Show::Totals => columns(&tables::TOTALS),
+        Show::Backends => columns(&tables::BACKENDS),
         Show::Budget => columns(&tables::BUDGET),
         Show::StatsHist => columns(&tables::STATS_HIST),
         Show::Consumers => columns(&tables::CONSUMERS),
@@ -56,6 +57,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::Quarantine => columns(&tables::QUARANTINE),
         Show::Samples => columns(&tables::SAMPLES),
         Show::Events => columns(&tables::EVENTS),
+        Show::Statements => columns(&tables::STATEMENTS),
     }
 }
 
@@ -164,6 +166,10 @@ pub const ORDERS: &[CommandForm] = &[
         effect: "Opens a connection to PostgreSQL as a pool would, and lists its steps with their times: how far it comes, and what PostgreSQL says then. It counts in every limit but `pool_size`.",
     },
     CommandForm {
+        form: "ROTATE <db> [USER <user>]",
+        effect: "Reads the secrets of a user again, opens a connection to PostgreSQL with them, and says which one it takes.",
+    },
+    CommandForm {
         form: "WHY <db>",
         effect: "Says what clients of a database wait for, and whom servers wait for in PostgreSQL: which client, what it does, and its last statement.",
     },
@@ -196,6 +202,7 @@ mod tests {
             "resize shop = 4 ttl '2h'",
             "release 7",
             "diagnose shop user ann",
+            "rotate shop user ann",
             "why shop",
         ];
         assert_eq!(ORDERS.len(), examples.len());

@@ -9,6 +9,7 @@
 //! RESIZE database = servers TTL time                          (SET pool_size FOR DATABASE)
 //! RELEASE id
 //! DIAGNOSE database [USER name]
+//! ROTATE database [USER name]
 //! WHY database
 //! ```
 //! What PgBouncer understands is PgBouncer's: these are tried on what it would call invalid.
@@ -76,6 +77,13 @@ pub enum Order {
         /// As whom; without it, whoever has used it, or may.
         user: Option<String>,
     },
+    /// Read the secrets of a user again, and try them.
+    Rotate {
+        /// Where.
+        database: String,
+        /// Whose; without it, as for a diagnosis.
+        user: Option<String>,
+    },
     /// Say what the clients and servers of a database wait for.
     Why(String),
 }
@@ -120,6 +128,7 @@ impl Order {
             Self::Override { .. } => "SET",
             Self::Release(_) => "RELEASE",
             Self::Diagnose { .. } => "DIAGNOSE",
+            Self::Rotate { .. } => "ROTATE",
             Self::Why(_) => "WHY",
         }
     }
@@ -147,20 +156,33 @@ pub(crate) fn parse(text: &str) -> Option<Result<Order, CommandError>> {
     if tokens.keyword("DIAGNOSE") {
         return Some(diagnose(tokens));
     }
+    if tokens.keyword("ROTATE") {
+        return Some(rotate(tokens));
+    }
     if tokens.keyword("WHY") {
         return Some(why(tokens));
     }
     tokens.keyword("RELEASE").then(|| release(tokens))
 }
 
-fn diagnose(mut tokens: Tokens) -> Result<Order, CommandError> {
+fn diagnose(tokens: Tokens) -> Result<Order, CommandError> {
+    let (database, user) = database_and_user(tokens)?;
+    Ok(Order::Diagnose { database, user })
+}
+
+fn rotate(tokens: Tokens) -> Result<Order, CommandError> {
+    let (database, user) = database_and_user(tokens)?;
+    Ok(Order::Rotate { database, user })
+}
+
+fn database_and_user(mut tokens: Tokens) -> Result<(String, Option<String>), CommandError> {
     let database = tokens.name("a database")?;
     let user = tokens
         .keyword("USER")
         .then(|| tokens.name("a user"))
         .transpose()?;
     tokens.end()?;
-    Ok(Order::Diagnose { database, user })
+    Ok((database, user))
 }
 
 fn why(mut tokens: Tokens) -> Result<Order, CommandError> {
@@ -444,6 +466,11 @@ mod tests {
         };
         assert_eq!(order("diagnose shop"), diagnose(None));
         assert_eq!(order("DIAGNOSE \"shop\" USER ann;"), diagnose(Some("ann")));
+        let rotate = Order::Rotate {
+            database: "shop".to_owned(),
+            user: Some("ann".to_owned()),
+        };
+        assert_eq!(order("rotate shop user ann"), rotate);
         assert_eq!(order("why shop"), Order::Why("shop".to_owned()));
         assert_eq!(
             error("diagnose"),
@@ -462,6 +489,7 @@ mod tests {
             "release 1",
             "maintenance off shop",
             "why shop",
+            "rotate shop",
         ] {
             let refused = Access::Stats.admit(crate::parse(text));
             assert_eq!(refused, Err(CommandError::AdminAccessNeeded), "{text}");

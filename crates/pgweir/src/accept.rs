@@ -1,22 +1,31 @@
 //! Listening sockets and what comes in through them.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
-use pgweir_config::Settings;
+use pgweir_config::{ErrorCodes, Settings};
 use pgweir_net::{
     ListenOptions, Listener, TcpOptions, UnixPermissions, group_id, resolve_listen_address,
 };
 
+use rustix::io::Errno;
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::farewell::Farewell;
 use crate::serve;
 use crate::shared::{Hold, Shared, Shutdown, lock};
 
 /// How long to wait after an accept has failed: mostly the process is out of descriptors, and
 /// trying again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long whoever is to be told that no file is left may take to show up: mostly it is there.
+const REFUSAL_PATIENCE: Duration = Duration::from_millis(10);
 
 /// Opens every socket that the configuration names.
 ///
@@ -120,6 +129,7 @@ fn group(name: &str) -> Result<Option<u32>, String> {
 
 /// Accepts until the listener has to close.
 pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
+    let mut spare = spare();
     loop {
         // Registered before the order is looked at, so that none is missed.
         let changed = shared.operator.changed.notified();
@@ -138,11 +148,54 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
                 }
                 Err(error) => {
                     tracing::error!("accept() failed on {}: {error}", listener.name());
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    if !is_out_of_files(&error) || !refuse(&shared, &listener, &mut spare).await {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             },
         }
     }
+}
+
+/// A file that is given up when there are no others, so that somebody can still be told that.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}
+
+/// Tells one client that no file is left for it, in the place of the spare one. In PgBouncer's dialect
+/// it waits at the door, as it does there. Whether somebody was taken from the door.
+async fn refuse(shared: &Arc<Shared>, listener: &Listener, spare: &mut Option<File>) -> bool {
+    if shared.config().global.error_codes == ErrorCodes::Pgbouncer {
+        return false;
+    }
+    drop(spare.take());
+    let accepted = timeout(REFUSAL_PATIENCE, listener.accept()).await;
+    *spare = self::spare();
+    let Ok(Ok((stream, address))) = accepted else {
+        return false;
+    };
+    if spare.is_some() {
+        // Another file has come free meanwhile.
+        tokio::spawn(serve::serve(Arc::clone(shared), stream, address));
+        return true;
+    }
+    let client = Client::on(shared.next_id(), &stream, address, Instant::now());
+    serve::turn_away(
+        Arc::clone(shared),
+        Arc::new(client),
+        stream,
+        Farewell::OutOfFiles,
+    )
+    .await;
+    *spare = self::spare();
+    true
 }
 
 /// A socket that has been handed over, or may have been, lives on in another process: its file stays.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgweir_config::CONSOLE_DATABASE;
+use pgweir_console::tables::BACKENDS;
 use pgweir_console::{
     Access, Command, CommandError, Notice, Session, Show, ShutdownMode, Step, Verb,
 };
@@ -18,7 +19,7 @@ use crate::farewell::Farewell;
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::takeover::hold::{self, HoldAt};
 use crate::takeover::{fds, give};
-use crate::{janitor, pools, reload, show, shutdown};
+use crate::{backends, janitor, pools, reload, show, shutdown};
 
 /// How often a waiting command looks again if nobody rings.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -123,6 +124,10 @@ async fn execute(
     out: &mut Vec<u8>,
 ) -> Result<Outcome, CommandError> {
     match command {
+        Command::Show(Show::Backends) => {
+            BACKENDS.write_reply(&backends::show(shared).await, out);
+            return Ok(Outcome::Answered);
+        }
         Command::Show(what) => {
             show::write(shared, *what, out);
             return Ok(Outcome::Answered);

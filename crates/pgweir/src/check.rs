@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use pgweir_config::{Config, Likeness, Phase, SetKey, Severity, set_keys};
 
-use crate::credentials::AuthFiles;
+use crate::auth_files::AuthFiles;
 use crate::reload;
 use crate::tls::Tls;
 

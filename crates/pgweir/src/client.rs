@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgweir_net::tls::TlsInfo;
 use pgweir_net::{Address, Stream};
@@ -45,13 +45,19 @@ pub(crate) enum Mail {
     Refused(Box<Refusal>),
 }
 
-/// What can be done about a client that holds a server in silence.
+/// What can be done about a client that is a leak suspect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum EndSilence {
+pub(crate) enum Remedy {
     /// It is told.
     Notice,
     /// Its transaction is rolled back, and its server serves others.
     Rollback,
+    /// Its query is canceled, if it is still the one that was asked for then.
+    Cancel {
+        query: Instant,
+        /// Within what time such statements normally end.
+        usual: Duration,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -70,15 +76,23 @@ struct Mailbox {
     wait: Option<WaitOrders>,
     /// Somebody wants to know what the client has asked of its server.
     inquired: bool,
-    /// It holds a server in silence: what is to be done about it.
-    silence: Option<EndSilence>,
     /// A server stands in for it, and it is not known yet whether that is ended in its place.
     is_stood_in: bool,
     /// What it has sent is to be looked at again.
     reminded: bool,
-    spoken: Option<Box<SpokenWords>>,
+    /// It may be a leak suspect. Kept apart, because that is rare.
+    suspect: Option<Box<SuspectMail>>,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
+}
+
+/// Between a client's task and whoever suspects it of a leak.
+#[derive(Debug, Default)]
+struct SuspectMail {
+    /// What is to be done about it.
+    remedy: Option<Remedy>,
+    /// What the task has been asked.
+    spoken: Option<Box<SpokenWords>>,
 }
 
 /// What a client that waits is to do. It is for one request: an order that comes too late must not
@@ -112,9 +126,12 @@ impl Mailbox {
             && !self.lets_go
             && self.wait.is_none()
             && !self.inquired
-            && self.silence.is_none()
             && !self.reminded
             && !self.is_stood_in
+            && self
+                .suspect
+                .as_ref()
+                .is_none_or(|mail| mail.remedy.is_none())
     }
 }
 
@@ -342,16 +359,16 @@ impl Client {
         self.take(|mailbox| mailbox.lets_go = false);
     }
 
-    /// Tells the task what is to be done about its client's silence.
-    pub(crate) fn end_silence(&self, how: EndSilence) {
+    /// Tells the task what is to be done about its client, which is a leak suspect.
+    pub(crate) fn remedy(&self, how: Remedy) {
         let mut mailbox = self.mailbox();
-        mailbox.silence = Some(how);
+        mailbox.suspect.get_or_insert_default().remedy = Some(how);
         self.ring(mailbox);
     }
 
-    /// What is to be done about the client's silence, if anything.
-    pub(crate) fn take_silence(&self) -> Option<EndSilence> {
-        self.take(|mailbox| mailbox.silence.take())
+    /// What is to be done about the client as a leak suspect, if anything.
+    pub(crate) fn take_remedy(&self) -> Option<Remedy> {
+        self.take(|mailbox| mailbox.suspect.as_mut()?.remedy.take())
     }
 
     /// Tells the waiting task that its query is not wanted any more.
@@ -480,12 +497,17 @@ impl Client {
 
     /// The answer.
     pub(crate) fn answer_inquiry(&self, spoken: SpokenWords) {
-        self.mailbox().spoken = Some(Box::new(spoken));
+        let mut mailbox = self.mailbox();
+        mailbox.suspect.get_or_insert_default().spoken = Some(Box::new(spoken));
     }
 
     /// The answer, once it is there.
     pub(crate) fn take_spoken(&self) -> Option<Box<SpokenWords>> {
-        self.mailbox().spoken.take()
+        let mut mailbox = self.mailbox();
+        let mut mail = mailbox.suspect.take()?;
+        let spoken = mail.spoken.take();
+        mailbox.suspect = mail.remedy.is_some().then_some(mail);
+        spoken
     }
 
     /// Whether there may be something in the mailbox. Cheap enough to ask at every turn.

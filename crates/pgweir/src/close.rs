@@ -22,7 +22,7 @@ use crate::client::Client;
 use crate::series::OTHER;
 use crate::server::{Server, ServerInfo};
 use crate::shared::Shared;
-use crate::{cancel, events, pools};
+use crate::{backends, cancel, events, pools};
 
 /// Whether the server may be working on something.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -207,6 +207,7 @@ pub(crate) fn write_off(shared: &Arc<Shared>, client: &Client) {
 /// The connection is gone: its slot comes back.
 pub(crate) fn free(shared: &Arc<Shared>, slot: SlotId) {
     if let Some((_, info)) = shared.servers.remove(&slot.serial()) {
+        backends::note_gone(shared, &info);
         info.home.totals.add(&mut Tally {
             server_close_count: 1,
             ..Tally::default()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use pgweir_pool::growth::Population;
 use pgweir_session::Phase;
 use pgweir_stats::usage::{Headcount, Usage};
 
@@ -25,8 +26,11 @@ pub(crate) struct Consumer {
 /// All of them.
 pub(crate) type All = Usage<Consumer>;
 
-/// Counts everybody.
-pub(crate) fn look(shared: &Shared, now: Instant) {
+/// Counts everybody. Returns how many clients each has, and how many of these have asked for nothing for
+/// `leak_after`.
+pub(crate) fn look(shared: &Shared, now: Instant) -> HashMap<Consumer, Population> {
+    let unused_after = shared.config().global.leak_after.duration();
+    let mut unused: HashMap<Consumer, u32> = HashMap::new();
     let mut headcounts: HashMap<Consumer, Headcount> = HashMap::new();
     for client in &shared.clients {
         let state = client.state().clone();
@@ -36,12 +40,25 @@ pub(crate) fn look(shared: &Shared, now: Instant) {
         let Some(consumer) = consumer(&client, &state) else {
             continue;
         };
+        let idle = now.saturating_duration_since(state.requested_at);
+        if state.link.is_none() && state.clocks.phase == Phase::Idle && idle >= unused_after {
+            *unused.entry(consumer.clone()).or_default() += 1;
+        }
         let headcount = headcounts.entry(consumer).or_default();
         headcount.clients += 1;
         headcount.holding += u32::from(state.link.is_some());
         headcount.waiting += u32::from(state.clocks.phase == Phase::Waiting);
     }
+    let populations = headcounts.iter().map(|(consumer, headcount)| {
+        let population = Population {
+            clients: headcount.clients,
+            unused: unused.get(consumer).copied().unwrap_or(0),
+        };
+        (consumer.clone(), population)
+    });
+    let populations = populations.collect();
     lock(&shared.consumers).look(now, headcounts);
+    populations
 }
 
 fn consumer(client: &Client, state: &State) -> Option<Consumer> {

@@ -1,18 +1,12 @@
-//! Secrets: the files that hold them, the query that finds them, the keys derived from them.
+//! Secrets: the query that finds them, the keys derived from them.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::{BufMut as _, BytesMut};
-use pgweir_auth::hba::{Hba, Method};
-use pgweir_auth::ident::IdentMaps;
-use pgweir_auth::userlist::UserList;
-use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret, SecretKind};
-use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings, Settings, Severity};
-use pgweir_net::os_text;
+use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret};
+use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings};
 use pgweir_session::{Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
@@ -20,128 +14,8 @@ use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
 use crate::client::{Client, Lease};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
-use crate::ldap::Ldap;
 use crate::shared::{Shared, lock};
-use crate::{ask, pam, pools};
-
-/// What `auth_file`, `auth_hba_file`, `auth_ident_file` and `auth_ldap_options` say.
-#[derive(Debug, Default)]
-pub(crate) struct AuthFiles {
-    pub(crate) users: UserList,
-    pub(crate) hba: Hba,
-    pub(crate) ident: IdentMaps,
-    pub(crate) ldap: Ldap,
-}
-
-impl AuthFiles {
-    /// Reads the files and logs what is wrong with them.
-    pub(crate) fn load(settings: &Settings, kept: &Self) -> Self {
-        let (files, problems) = Self::read(settings, kept);
-        for (severity, text) in problems {
-            match severity {
-                Severity::Warning => tracing::warn!("{text}"),
-                Severity::Error => tracing::error!("{text}"),
-            }
-        }
-        files
-    }
-
-    /// Reads the files, and says what is wrong with them. A broken file must not keep those out who
-    /// stand in the others; of one that cannot be opened, what it said before counts on.
-    pub(crate) fn read(settings: &Settings, kept: &Self) -> (Self, Vec<(Severity, String)>) {
-        let mut files = Self::default();
-        let mut problems = Vec::new();
-        let named = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
-        if let Some(path) = named(&settings.auth_file) {
-            match fs::read(&path) {
-                Ok(text) => {
-                    let (users, problem) = UserList::parse(&text);
-                    files.users = users;
-                    let told = problem.map(|problem| format!("{path}: {problem}"));
-                    problems.extend(told.map(|text| (Severity::Error, text)));
-                }
-                Err(error) => {
-                    files.users = kept.users.clone();
-                    problems.push(unreadable("auth_file", &path, &error));
-                }
-            }
-        }
-        if let Some(path) = named(&settings.auth_ident_file) {
-            match fs::read_to_string(&path) {
-                Ok(text) => {
-                    let (ident, found) = IdentMaps::parse(&text);
-                    files.ident = ident;
-                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
-                    problems.extend(told.map(|text| (Severity::Warning, text)));
-                }
-                Err(error) => {
-                    files.ident = kept.ident.clone();
-                    problems.push(unreadable("ident config file", &path, &error));
-                }
-            }
-        }
-        let path = &settings.auth_hba_file;
-        if !path.is_empty() {
-            match fs::read_to_string(path) {
-                Ok(text) => {
-                    let mut read = |name: &Path| fs::read_to_string(name);
-                    let (hba, found) = Hba::parse(&text, Path::new(path), &files.ident, &mut read);
-                    files.hba = hba;
-                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
-                    let told =
-                        told.chain(files.without_pam().map(|text| format!("{path}: {text}")));
-                    problems.extend(told.map(|text| (Severity::Warning, text)));
-                }
-                Err(error) => {
-                    files.hba = kept.hba.clone();
-                    problems.push(unreadable("hba config file", path, &error));
-                }
-            }
-        }
-        let (ldap, found) = Ldap::read(settings.auth_ldap_options.as_deref(), &files.hba);
-        files.ldap = ldap;
-        problems.extend(found.into_iter().map(|text| (Severity::Error, text)));
-        (files, problems)
-    }
-
-    /// Rules that nobody can pass because this build lacks PAM.
-    fn without_pam(&self) -> impl Iterator<Item = String> {
-        pam::NOT_BUILT.into_iter().flat_map(|reason| {
-            let rules = self
-                .hba
-                .rules
-                .iter()
-                .filter(|rule| rule.method == Method::Pam);
-            rules.map(move |rule| {
-                let line = rule.line;
-                format!("hba line {line}: {reason}; no login by this line can succeed")
-            })
-        })
-    }
-
-    /// The kind of secret that most users have: an unknown user is treated as if it had one.
-    pub(crate) fn commonest_kind(&self) -> SecretKind {
-        let count = |kind| {
-            self.users
-                .iter()
-                .filter(|(_, secret)| secret.kind() == kind)
-                .count()
-        };
-        let scram = count(SecretKind::Scram);
-        if scram > count(SecretKind::Md5) + count(SecretKind::Plain) {
-            SecretKind::Scram
-        } else {
-            SecretKind::Md5
-        }
-    }
-}
-
-fn unreadable(what: &str, path: &str, error: &std::io::Error) -> (Severity, String) {
-    (
-        Severity::Error,
-        format!("could not open {what} {path}: {}", os_text(error)),
-    )
-}
+use crate::{ask, pools};
 
 /// Keys that were derived from passwords, so that nobody waits for the same hashing twice.
 #[derive(Debug, Default)]

@@ -29,7 +29,7 @@ pub(crate) async fn rows(
 ) -> Result<Vec<DiagnosisRow>, CommandError> {
     let home = home(shared, database, user)?;
     let rules = home.rules();
-    let mut rows = vec![info("target", target(shared, &home, &rules))];
+    let mut rows = vec![info("target", target(shared, &home, &rules).await)];
     rows.extend(standing(shared, &home));
     let failed_before = lock(&home.last_failure).clone();
     let (opened, diary) = control::open(shared, &home).await;
@@ -57,7 +57,7 @@ pub(crate) async fn rows(
 
 /// As whom: the user who was named, whom the entry forces, who has used it most, who may look users up,
 /// or the only one there is.
-fn home(
+pub(crate) fn home(
     shared: &Shared,
     database: &str,
     user: Option<&str>,
@@ -89,7 +89,7 @@ fn home(
     Ok(Arc::clone(&route.home))
 }
 
-fn info(step: &'static str, detail: String) -> DiagnosisRow {
+pub(crate) fn info(step: &'static str, detail: String) -> DiagnosisRow {
     DiagnosisRow {
         step,
         outcome: "info",
@@ -98,14 +98,14 @@ fn info(step: &'static str, detail: String) -> DiagnosisRow {
     }
 }
 
-fn failed(step: &'static str, detail: String) -> DiagnosisRow {
+pub(crate) fn failed(step: &'static str, detail: String) -> DiagnosisRow {
     DiagnosisRow {
         outcome: "failed",
         ..info(step, detail)
     }
 }
 
-fn step(entry: &Entry) -> DiagnosisRow {
+pub(crate) fn step(entry: &Entry) -> DiagnosisRow {
     DiagnosisRow {
         step: entry.step,
         outcome: entry.ending.word(),
@@ -114,21 +114,22 @@ fn step(entry: &Entry) -> DiagnosisRow {
     }
 }
 
-fn target(shared: &Shared, home: &PoolHome, rules: &Rules) -> String {
+async fn target(shared: &Shared, home: &PoolHome, rules: &Rules) -> String {
     let hosts = rules
         .database
         .host_names(&rules.config.global.unix_socket_dir);
-    let found = secret::find(shared, home, rules);
-    let source = match found.is_empty() {
-        true => String::new(),
-        false => format!(" from {}", found.source),
+    let with = match secret::known(shared, home, rules, None).await {
+        Ok(found) => {
+            let found: Vec<String> = found.iter().map(secret::Found::described).collect();
+            format!("with {}", found.join(", then with "))
+        }
+        Err(reason) => reason,
     };
     format!(
-        "database {} at {} as user {}, with {}{source}",
+        "database {} at {} as user {}, {with}",
         rules.database.dbname(),
         hosts.join(", "),
         home.name.user,
-        found.kind(),
     )
 }
 

@@ -20,6 +20,8 @@ type Database = Arc<str>;
 pub(crate) struct Events {
     /// By SQLSTATE and [`Farewell::cause`].
     pub(crate) client_errors: Ledger<(Database, [u8; 5], &'static str)>,
+    /// By application and cause.
+    pub(crate) application_errors: Ledger<(Arc<str>, &'static str)>,
     /// By the class of the SQLSTATE.
     pub(crate) server_errors: Ledger<(Database, [u8; 2])>,
     /// By SQLSTATE; without one, PostgreSQL was not reached.
@@ -29,6 +31,9 @@ pub(crate) struct Events {
 }
 
 const NO_CODE: [u8; 5] = *b"other";
+
+/// Names of applications with their causes that are counted apart: clients choose them.
+const APPLICATION_ERRORS_MAX: usize = 100;
 
 /// A client is told that it ends, or gets nothing.
 pub(crate) fn client_error(shared: &Shared, client: &Client, farewell: &Farewell) {
@@ -54,7 +59,13 @@ pub(crate) fn client_error(shared: &Shared, client: &Client, farewell: &Farewell
     }
     let cause = farewell.cause();
     let name = (database, farewell.sqlstate().0, cause);
+    let application = Arc::clone(&client.state().application_name);
     let mut events = lock(&shared.events);
+    let other = || (OTHER.into(), cause);
+    let most = APPLICATION_ERRORS_MAX;
+    events
+        .application_errors
+        .count_within(most, (application, cause), other);
     let other = || (OTHER.into(), NO_CODE, cause);
     events.client_errors.count(name, other);
 }

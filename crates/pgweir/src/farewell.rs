@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use pgweir_config::ErrorCodes;
-use pgweir_pool::{Budget, Gauge, Party, Refusal, Scope};
+use pgweir_pool::{Budget, FailureKind, Gauge, Party, Refusal, Scope};
 use pgweir_session::{Expiry, Refused, Violation};
 use pgweir_wire::backend::Report;
 use pgweir_wire::{FrameError, Severity, SqlState, StartupError};
@@ -69,6 +69,8 @@ pub(crate) enum Farewell {
     Header(FrameError),
     /// A message in login that does not belong there.
     LoginMessage,
+    /// A message in login over the limit for those.
+    LongLoginMessage,
     /// A time limit has passed.
     Expired(Expiry),
     /// The pool has no server and will not get one.
@@ -101,6 +103,8 @@ pub(crate) enum Farewell {
     ShuttingDown,
     /// A client that would need a server while the process waits for servers to come free.
     ServersShuttingDown,
+    /// The process can open no more files: it cannot even listen to who comes.
+    OutOfFiles,
     /// `auth_type = ldap` without `auth_ldap_options`.
     NoLdapOptions,
     /// It could not be held within `suspend_timeout`.
@@ -148,16 +152,19 @@ impl Farewell {
         if codes == ErrorCodes::Pgbouncer {
             return Some(answer);
         }
-        let Explanation { detail, hint, held } = detail::explain(shared, client, party, self);
+        let Explanation {
+            detail,
+            hint,
+            instead,
+        } = detail::explain(shared, client, party, self);
         let answer = Answer {
             detail,
             hint,
             ..answer
         };
-        Some(match held {
-            // Not too many clients, but an operator's will: another pooler may serve them.
-            Some(reason) => Answer {
-                code: SqlState::CANNOT_CONNECT_NOW,
+        Some(match instead {
+            Some((code, reason)) => Answer {
+                code,
                 text: reason.into(),
                 ..answer
             },
@@ -174,6 +181,12 @@ impl Farewell {
             | Self::ConsoleProtocol(_) => return None,
             Self::ParameterRefused(refused) if codes == ErrorCodes::Postgres => {
                 refused.message.clone().into()
+            }
+            // PostgreSQL has no part in it.
+            Self::Refused(Refusal::Failing(failure))
+                if codes == ErrorCodes::Postgres && failure.kind == FailureKind::Own =>
+            {
+                failure.message.to_string().into()
             }
             other => other.reason(),
         };
@@ -239,7 +252,7 @@ impl Farewell {
             Self::NotAllowed => "not allowed".into(),
             Self::Configuration => "bouncer config error".into(),
             Self::Header(error) => header_text(error).into(),
-            Self::LoginMessage => "bad packet".into(),
+            Self::LoginMessage | Self::LongLoginMessage => "bad packet".into(),
             Self::Expired(expiry) => expiry_text(*expiry).into(),
             Self::Refused(Refusal::Crowded(_)) => "too many clients waiting for a server".into(),
             Self::Refused(Refusal::Closed(message)) => message.to_string().into(),
@@ -265,6 +278,7 @@ impl Farewell {
             Self::DatabaseRemoved => "database removed".into(),
             Self::ShuttingDown => "pooler is shutting down".into(),
             Self::ServersShuttingDown => "server shutting down".into(),
+            Self::OutOfFiles => OUT_OF_FILES.into(),
             Self::NoLdapOptions => "auth_ldap_options is null".into(),
             Self::SuspendTimeout => "suspend_timeout".into(),
         }
@@ -284,6 +298,14 @@ impl Farewell {
                 SqlState::CONNECTION_FAILURE
             }
             Self::OutcomeUnknown => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            Self::Startup(StartupError::TooLong(_)) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            Self::LongLoginMessage => SqlState::PROGRAM_LIMIT_EXCEEDED,
+            Self::Header(error) | Self::Violation(Violation::ClientFrame(error))
+                if is_over_a_limit(error) =>
+            {
+                SqlState::PROGRAM_LIMIT_EXCEEDED
+            }
+            Self::OutOfFiles => SqlState::INSUFFICIENT_RESOURCES,
             Self::Startup(_)
             | Self::BytesBehindRequest(_)
             | Self::Header(_)
@@ -333,6 +355,9 @@ impl Farewell {
                 .sqlstate
                 .map_or(SqlState::CANNOT_CONNECT_NOW, SqlState),
             Self::Refused(Refusal::Crowded(_)) => SqlState::TOO_MANY_CONNECTIONS,
+            Self::Refused(Refusal::Failing(failure)) if failure.kind == FailureKind::Own => failure
+                .sqlstate
+                .map_or(SqlState::INSUFFICIENT_RESOURCES, SqlState),
             Self::Refused(Refusal::Failing(_) | Refusal::Closed(_))
             | Self::DatabaseDisabled(_)
             | Self::AuthDatabaseDisabled(_)
@@ -346,6 +371,14 @@ impl Farewell {
             | Self::ServersShuttingDown => SqlState::ADMIN_SHUTDOWN,
         }
     }
+}
+
+/// What is said where the limit on open files is reached.
+pub(crate) const OUT_OF_FILES: &str = "the pooler can open no more files";
+
+/// A length that the protocol allows and a limit does not.
+fn is_over_a_limit(error: &FrameError) -> bool {
+    matches!(error, FrameError::TooLong { length, .. } if i32::try_from(*length).is_ok())
 }
 
 fn expiry_text(expiry: Expiry) -> &'static str {

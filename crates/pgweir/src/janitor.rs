@@ -2,19 +2,20 @@
 //! files that have changed, and whether a shutdown has come to its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use pgweir_config::{Config, ErrorCodes};
 use pgweir_session::{Deadlines, Expiry, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
 
+use crate::auth_files::{self, AuthFiles};
 use crate::client::Client;
-use crate::credentials::AuthFiles;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{
-    cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples, survey,
+    backends, cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples,
+    survey,
 };
 
 /// PgBouncer's: three times per second.
@@ -25,7 +26,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut interval = tokio::time::interval(PERIOD);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_stats = Instant::now();
-    let mut auth_file_seen = auth_file_time(&shared);
+    let mut watch = leaks::Watch::default();
     let mut zones = ZoneWatch::new(last_stats);
     loop {
         interval.tick().await;
@@ -37,8 +38,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             keep_pools(&shared, now);
             pins::look_after(&shared);
             survey::refresh(&shared, now);
-            leaks::look(&shared, now);
-            consumers::look(&shared, now);
+            backends::refresh(&shared, now);
+            let populations = consumers::look(&shared, now);
+            leaks::look(&shared, &mut watch, &populations, now);
         }
         samples::look(&shared, now);
         health::look(&shared, now);
@@ -53,11 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             last_stats = now;
             take_stats(&shared, now);
         }
-        let auth_file = auth_file_time(&shared);
-        if auth_file != auth_file_seen {
-            auth_file_seen = auth_file;
-            reload_files(&shared);
-        }
+        follow_auth_file(&shared);
     }
 }
 
@@ -273,24 +271,25 @@ fn take_stats(shared: &Arc<Shared>, now: Instant) {
     }
 }
 
-fn auth_file_time(shared: &Shared) -> Option<SystemTime> {
-    let config = shared.config();
-    let path = config
-        .global
-        .auth_file
-        .as_deref()
-        .filter(|path| !path.is_empty())?;
-    std::fs::metadata(path).ok()?.modified().ok()
+/// Reads the files again if the auth_file has changed.
+pub(crate) fn follow_auth_file(shared: &Shared) {
+    if auth_files::mark_of_auth_file(&shared.config().global) != shared.files().seen {
+        reload_files(shared);
+    }
 }
 
 /// Reads the files with users and rules again.
 pub(crate) fn reload_files(shared: &Shared) {
-    let files = AuthFiles::load(&shared.config().global, &shared.files());
-    let mut current = shared
-        .files
-        .write()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    *current = Arc::new(files);
+    let old = shared.files();
+    let new = Arc::new(AuthFiles::load(&shared.config().global, &old));
+    {
+        let mut current = shared
+            .files
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *current = Arc::clone(&new);
+    }
+    auth_files::forget_replaced(shared, &old, &new);
 }
 
 /// Counts a console that is used, as one transaction and one query. PgBouncer never sees the first

@@ -1,95 +1,148 @@
-//! Who holds a server in silence, by name: looked for three times per second, told once.
+//! Who keeps what others need, by name: looked for three times per second, told once.
+//!
+//! Three things are looked for: a server held in silence, a statement that takes far longer than it normally does
+//! ([`slow`]), and clients that only become more and never work ([`pgweir_pool::growth`]).
 //!
 //! What a client has asked stands with its server, in the client's own task. So whoever becomes
 //! suspect is asked for it, and named at the next look.
+
+mod facts;
+mod slow;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_config::{Config, LeakAction, LeakQuery, PoolMode};
-use pgweir_pool::leak::{End, Holder, Leaks, Stage, Suspect};
+use pgweir_pool::growth::{Growing, Growth, Population, STEPS};
+use pgweir_pool::leak::{Leaks, Observed, Stage, Suspect};
 use pgweir_pool::{PoolId, SlotId};
 use pgweir_session::{Phase, normalized};
 
-use crate::client::{Client, EndSilence, State};
+pub(crate) use self::facts::{Facts, Kind, SpokenWords};
+use self::slow::Slow;
+use crate::client::{Client, Remedy, State};
+use crate::consumers::Consumer;
 use crate::farewell::Farewell;
 use crate::shared::{Shared, lock};
 
-/// What is known of a suspect.
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    pub(crate) client: Arc<Client>,
-    pub(crate) app: Arc<str>,
-    pub(crate) process_id: i32,
-    pub(crate) held_since: Instant,
-    pub(crate) first: String,
-    pub(crate) last: String,
-    pub(crate) kind: Kind,
+/// Who can be suspected.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Subject {
+    /// Whoever holds this server.
+    Lease(SlotId),
+    /// The clients of one user with one application_name at one address.
+    Population(Consumer),
 }
 
-/// Which kind of silence it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
-    /// A transaction is open.
-    InTransaction,
-    /// A session keeps its server between two transactions, and others wait.
-    BetweenTransactions,
+/// What is remembered from one look to the next, besides the suspicions.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    slow: Slow,
+    growth: Growth<Consumer>,
 }
 
-impl Kind {
-    /// The likely cause, in words.
-    pub(crate) fn cause(self) -> &'static str {
-        match self {
-            Self::InTransaction => {
-                "the client is connected and silent inside a transaction: COMMIT or ROLLBACK is missing, or it does \
-                 something slow in between"
-            }
-            Self::BetweenTransactions => {
-                "the session keeps its server between two transactions while others wait: a connection that was not \
-                 given back to its pool"
-            }
-        }
-    }
-
-    pub(crate) fn state(self) -> &'static str {
-        match self {
-            Self::InTransaction => "idle in transaction",
-            Self::BetweenTransactions => "idle",
-        }
-    }
+/// Somebody who may become a suspect at this look, if facts about it can be had.
+enum Candidate {
+    Lease(Arc<Client>, Box<State>, Kind),
+    Population(Growing),
 }
 
 /// One look at everybody.
-pub(crate) fn look(shared: &Arc<Shared>, now: Instant) {
+pub(crate) fn look(
+    shared: &Arc<Shared>,
+    watch: &mut Watch,
+    populations: &HashMap<Consumer, Population>,
+    now: Instant,
+) {
+    let mut candidates = HashMap::new();
+    let mut observed = leases(shared, watch, now, &mut candidates);
+    observed.extend(growing(shared, watch, populations, now, &mut candidates));
+    let news = lock(&shared.leaks).look(now, &observed, |seen| {
+        match (&seen.subject, candidates.get(&seen.subject)?) {
+            (Subject::Lease(slot), Candidate::Lease(client, state, kind)) => {
+                facts::of_lease(shared, &watch.slow, *slot, client, state, *kind)
+            }
+            (Subject::Population(consumer), Candidate::Population(growing)) => {
+                Some(facts::of_population(consumer, growing))
+            }
+            _ => None,
+        }
+    });
+    for suspect in news {
+        tell(shared, &suspect, now);
+    }
+}
+
+/// Everybody who holds a server.
+fn leases(
+    shared: &Shared,
+    watch: &mut Watch,
+    now: Instant,
+    candidates: &mut HashMap<Subject, Candidate>,
+) -> Vec<Observed<Subject>> {
     let crowded = crowded_pools(shared);
-    let mut silent: HashMap<SlotId, (Arc<Client>, State, Kind)> = HashMap::new();
-    let mut holders = Vec::new();
+    let (mut seen, mut slow) = (Vec::new(), Slow::default());
     for client in &shared.clients {
         let state = client.state().clone();
         let (Some(slot), Some(route)) = (state.link, client.route.get()) else {
             continue;
         };
-        let kind = silence(&state, crowded.contains(&route.home.id));
         let rules = route.rules();
+        let silent = silence(&state, crowded.contains(&route.home.id));
+        let found = match silent {
+            Some(kind) => rules
+                .settings
+                .leak_after
+                .map(|limit| (state.clocks.since, limit, kind)),
+            None => {
+                let lease = (slot, &*client, &state);
+                let overdue = watch.slow.look(&mut slow, lease, route, now);
+                overdue.map(|overdue| (overdue.since, overdue.limit, overdue.kind))
+            }
+        };
         let exempt = &rules.config.global.leak_exempt_apps;
-        let limit = rules.settings.leak_after;
-        holders.push(Holder {
-            slot,
-            silent_since: kind.map(|_| state.clocks.since),
-            limit: limit.filter(|_| !exempt.contains(&state.application_name)),
-        });
-        if let Some(kind) = kind {
-            silent.insert(slot, (Arc::clone(&client), state, kind));
+        let found = found.filter(|_| !exempt.names(&state.application_name));
+        let subject = Subject::Lease(slot);
+        if let Some((_, _, kind)) = found {
+            let candidate = Candidate::Lease(Arc::clone(&client), Box::new(state), kind);
+            candidates.insert(subject.clone(), candidate);
         }
+        seen.push(Observed {
+            subject,
+            since: found.map(|(since, ..)| since),
+            limit: found.map(|(_, limit, _)| limit),
+        });
     }
-    let news = lock(&shared.leaks).look(now, &holders, |holder| {
-        let (client, state, kind) = silent.get(&holder.slot)?;
-        facts(shared, holder.slot, client, state, *kind)
+    watch.slow = slow;
+    seen
+}
+
+/// Populations that only grow.
+fn growing(
+    shared: &Shared,
+    watch: &mut Watch,
+    populations: &HashMap<Consumer, Population>,
+    now: Instant,
+    candidates: &mut HashMap<Subject, Candidate>,
+) -> Vec<Observed<Subject>> {
+    let config = shared.config();
+    let Some(window) = config.global.leak_after.limit() else {
+        return Vec::new();
+    };
+    let growing = watch.growth.look(now, window, populations).into_iter();
+    let counts =
+        growing.filter(|(consumer, _)| !config.global.leak_exempt_apps.names(&consumer.app));
+    let seen = counts.map(|(consumer, growing)| {
+        let subject = Subject::Population(consumer);
+        candidates.insert(subject.clone(), Candidate::Population(growing));
+        Observed {
+            subject,
+            since: Some(growing.since),
+            limit: Some(window * STEPS),
+        }
     });
-    for suspect in news {
-        tell(shared, &suspect, now);
-    }
+    seen.collect()
 }
 
 /// Pools in which somebody waits.
@@ -111,31 +164,6 @@ pub(crate) fn silence(state: &State, is_crowded: bool) -> Option<Kind> {
     }
 }
 
-/// Everything about a suspect, or nothing yet: then its task has been asked.
-fn facts(
-    shared: &Shared,
-    slot: SlotId,
-    client: &Arc<Client>,
-    state: &State,
-    kind: Kind,
-) -> Option<Facts> {
-    let Some(spoken) = client.take_spoken() else {
-        client.inquire();
-        return None;
-    };
-    let config = shared.config();
-    let show = |sql: &[u8]| shown(&config, sql);
-    Some(Facts {
-        client: Arc::clone(client),
-        app: Arc::clone(&state.application_name),
-        process_id: shared.server(slot).map_or(0, |server| server.process_id()),
-        held_since: held_since(state),
-        first: show(&spoken.first),
-        last: show(&spoken.last),
-        kind,
-    })
-}
-
 /// A statement as `leak_query` lets it be shown.
 pub(crate) fn shown(config: &Config, sql: &[u8]) -> String {
     match config.global.leak_query {
@@ -151,76 +179,75 @@ pub(crate) fn held_since(state: &State) -> Instant {
 }
 
 /// One line in the log for everything that is news, and what is to be done about it.
-fn tell(shared: &Arc<Shared>, suspect: &Suspect<Facts>, now: Instant) {
-    let Facts {
-        client,
-        app,
-        process_id,
-        held_since,
-        first,
-        last,
-        kind,
-    } = &suspect.facts;
-    let seconds = |since: Instant| now.saturating_duration_since(since).as_secs();
-    let (id, held, silent) = (
-        suspect.id,
-        seconds(*held_since),
-        seconds(suspect.silent_since),
-    );
-    let who = format!("app={app} server_pid={process_id} held={held}s silent={silent}s");
-    match suspect.stage {
+fn tell(shared: &Arc<Shared>, suspect: &Suspect<Subject, Facts>, now: Instant) {
+    let Suspect {
+        id, facts, stage, ..
+    } = suspect;
+    let passed = now.saturating_duration_since(suspect.since).as_secs();
+    let who = format!("{} {}", facts.name(now), facts.kind.lasts(passed));
+    let peer = &*facts.peer();
+    match stage {
         Stage::Suspected => tracing::warn!(
-            peer = %client,
-            "leak suspect #{id}: {who} state=\"{}\" first=\"{first}\" last=\"{last}\": {}",
-            kind.state(),
-            kind.cause()
+            peer,
+            "leak suspect #{id}: {who} state=\"{}\"{}: {}",
+            facts.kind.state(),
+            facts.statements(),
+            facts.kind.cause()
         ),
-        Stage::Confirmed => {
-            tracing::warn!(peer = %client, "leak #{id} confirmed: {who} last=\"{last}\"")
-        }
+        Stage::Confirmed => tracing::warn!(
+            peer,
+            "leak #{id} confirmed: {who}{}",
+            facts.last_statement()
+        ),
         Stage::Resolved(end) => {
-            let end = match end {
-                End::WentOn => "the client went on",
-                End::GaveBack if shared.clients.contains_key(&client.id) => {
-                    "the client gave its server back"
-                }
-                End::GaveBack => "the client is gone",
-            };
-            tracing::info!(peer = %client, "leak suspect #{id} resolved after {silent}s: {end}");
+            let end = facts.end(shared, *end);
+            tracing::info!(peer, "leak suspect #{id} resolved after {passed}s: {end}");
         }
     }
-    if suspect.stage == Stage::Suspected {
-        act(client);
+    if let (Stage::Suspected, Some(client)) = (stage, &facts.client) {
+        act(client, facts.kind);
     }
 }
 
 /// `leak_action`
-fn act(client: &Client) {
+fn act(client: &Client, kind: Kind) {
     let Some(route) = client.route.get() else {
         return;
     };
-    let settings = &route.rules().settings;
-    match settings.leak_action {
-        LeakAction::Log => {}
+    let rules = route.rules();
+    let (app, query) = {
+        let state = client.state();
+        (
+            Arc::clone(&state.application_name),
+            state.clocks.query_start,
+        )
+    };
+    let of_app = rules.config.global.leak_action_apps.of(&app);
+    let action = of_app.unwrap_or(rules.settings.leak_action);
+    match (action, kind, query) {
+        (
+            LeakAction::Cancel | LeakAction::CancelRollback,
+            Kind::FarTooLong { usual },
+            Some(query),
+        ) => {
+            client.remedy(Remedy::Cancel { query, usual });
+        }
+        (_, Kind::FarTooLong { .. } | Kind::OnlyGrows { .. }, _)
+        | (LeakAction::Log | LeakAction::Cancel, ..) => {}
         // Its server is its session: it cannot go on without.
-        LeakAction::Rollback if settings.pool_mode == PoolMode::Session => {
+        (LeakAction::Rollback | LeakAction::CancelRollback, ..)
+            if rules.settings.pool_mode == PoolMode::Session =>
+        {
             client.end(Farewell::Leaked)
         }
-        LeakAction::Notice => client.end_silence(EndSilence::Notice),
-        LeakAction::Rollback => client.end_silence(EndSilence::Rollback),
-        LeakAction::Disconnect => client.end(Farewell::Leaked),
+        (LeakAction::Notice, ..) => client.remedy(Remedy::Notice),
+        (LeakAction::Rollback | LeakAction::CancelRollback, ..) => client.remedy(Remedy::Rollback),
+        (LeakAction::Disconnect, ..) => client.end(Farewell::Leaked),
     }
 }
 
 /// Suspicions for the console.
-pub(crate) type All = Leaks<Facts>;
-
-/// The first and the last statement of a client, as they were sent.
-#[derive(Debug, Default)]
-pub(crate) struct SpokenWords {
-    pub(crate) first: Vec<u8>,
-    pub(crate) last: Vec<u8>,
-}
+pub(crate) type All = Leaks<Subject, Facts>;
 
 /// Milliseconds from then to now.
 pub(crate) fn millis(since: Instant, now: Instant) -> u64 {

@@ -24,6 +24,9 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::journal::{Event, Journal};
 
+/// From this `verbose` on NOISE is logged.
+const NOISE: u8 = 2;
+
 /// Where lines go, and which ones.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -101,12 +104,18 @@ impl Log {
         self.events.all()
     }
 
+    /// Whether what happens in every transaction is logged.
+    #[inline]
+    pub(crate) fn is_noisy(&self) -> bool {
+        self.verbose.load(Ordering::Relaxed) >= NOISE
+    }
+
     fn shows(&self, level: Level) -> bool {
         let verbose = self.verbose.load(Ordering::Relaxed);
         match level {
             Level::ERROR | Level::WARN | Level::INFO => true,
             Level::DEBUG => verbose >= 1,
-            Level::TRACE => verbose >= 2,
+            Level::TRACE => verbose >= NOISE,
         }
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod diary;
 mod host;
 mod opening;
 pub(crate) mod secret;
+pub(crate) mod source;
 
 use std::fmt;
 use std::sync::atomic::{AtomicI32, AtomicUsize};
@@ -22,9 +23,10 @@ use crate::client::Client;
 use crate::open::diary::Diary;
 pub(crate) use crate::open::host::reach;
 use crate::open::host::{choose_host, find_target};
-use crate::open::opening::Opening;
+use crate::open::opening::{Opening, Refused};
+use crate::open::secret::Tries;
 use crate::server::{Server, ServerInfo};
-use crate::shared::{PoolHome, Shared, lock};
+use crate::shared::{PoolHome, Rules, Shared, lock};
 use crate::{close, events, pools};
 
 /// Starts to open a server with a permit that has been taken.
@@ -54,6 +56,7 @@ async fn run(
     if let Err(failure) = &result {
         diary.failed(described(failure));
     }
+    shared.logins.note(&home, &diary);
     keep(&shared, &home, asked_by, diary);
     let actions = match result {
         Ok(server) => {
@@ -107,7 +110,6 @@ async fn attempt(
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner),
     );
-    let id = shared.next_id();
     let chosen = match choose_host(shared, home, &rules, slot) {
         Ok(choice) => {
             let found =
@@ -123,6 +125,7 @@ async fn attempt(
         Ok(chosen) => chosen,
         Err(failure) => {
             let name = &home.name;
+            let id = shared.next_id();
             let peer = format!("S-{id:#x}: {}/{}@(bad-af)", name.database, name.user);
             log_end(shared, &peer, &failure.message, 0);
             return Err(failure);
@@ -135,15 +138,97 @@ async fn attempt(
             port: rules.database.port(),
         },
     };
-    let now = Instant::now();
-    let info = Arc::new(ServerInfo {
-        id,
-        home: Arc::clone(home),
-        fd: OnceLock::new(),
+    let place = Place {
         target,
         host,
         address,
-        connected_at: now,
+    };
+    let result = try_secrets(shared, home, &rules, slot, &place, dedicated_to, diary).await;
+    if result.is_err() {
+        choice.failed();
+    }
+    result
+}
+
+/// Where a server is.
+struct Place {
+    target: Target,
+    host: Option<Arc<str>>,
+    address: Address,
+}
+
+/// Logs in with each secret in turn, for as long as PostgreSQL refuses no more than that.
+async fn try_secrets(
+    shared: &Arc<Shared>,
+    home: &Arc<PoolHome>,
+    rules: &Arc<Rules>,
+    slot: SlotId,
+    place: &Place,
+    dedicated_to: Option<Arc<Client>>,
+    diary: &mut Diary,
+) -> Result<Box<Server>, Failure> {
+    let mut tries = Tries::new();
+    let mut refused: Option<Failure> = None;
+    loop {
+        let found = match tries.next(shared, home, rules).await {
+            Ok(Some(found)) => found,
+            Ok(None) => break,
+            Err(reason) => {
+                tracing::warn!("{reason}");
+                if refused.is_none() {
+                    diary.begin("secret");
+                    diary.failed(reason);
+                    refused = Some(connect_failure("no password can be read"));
+                }
+                break;
+            }
+        };
+        if refused.is_some() {
+            diary.forgive("PostgreSQL does not take it; another one is tried");
+        }
+        let info = server_info(shared, home, place);
+        let mut opening = Opening {
+            shared,
+            info: &info,
+            rules,
+            secret: &found,
+            talk: None,
+            dedicated_to: dedicated_to.clone(),
+            refused: None,
+            diary: &mut *diary,
+        };
+        let began = Instant::now();
+        let failure = match one_connection(shared, slot, &mut opening).await {
+            Ok(server) => {
+                *lock(&home.proven_secret) = Some(found.secret);
+                return Ok(server);
+            }
+            Err(failure) => failure,
+        };
+        let is_about_it = match opening.refused {
+            Some(Refused::Secret) => true,
+            Some(Refused::Authorization) => found.is_token,
+            None => false,
+        };
+        refused = Some(failure);
+        // A connection that does not end must not be followed by another one.
+        let patience = shared.config().global.server_close_timeout.duration();
+        if !is_about_it || began.elapsed() >= patience {
+            break;
+        }
+    }
+    Err(refused.unwrap_or_else(|| connect_failure("no password")))
+}
+
+fn server_info(shared: &Shared, home: &Arc<PoolHome>, place: &Place) -> Arc<ServerInfo> {
+    Arc::new(ServerInfo {
+        id: shared.next_id(),
+        home: Arc::clone(home),
+        fd: OnceLock::new(),
+        target: place.target.clone(),
+        host: place.host.clone(),
+        address: place.address,
+        connected_at: Instant::now(),
         local: OnceLock::new(),
         tls: OnceLock::new(),
         certificate_expiry: OnceLock::new(),
@@ -152,23 +237,25 @@ async fn attempt(
         served: AtomicI32::new(0),
         served_before: AtomicI32::new(0),
         prepared: AtomicUsize::new(0),
-    });
+    })
+}
+
+/// Connects and logs in once. When this fails, PostgreSQL has closed the socket.
+async fn one_connection(
+    shared: &Arc<Shared>,
+    slot: SlotId,
+    opening: &mut Opening<'_>,
+) -> Result<Box<Server>, Failure> {
+    let info = Arc::clone(opening.info);
     shared.servers.insert(slot.serial(), Arc::clone(&info));
     let patience = shared.config().global.server_connect_timeout.limit();
-    let mut opening = Opening {
-        shared,
-        info: &info,
-        rules: &rules,
-        talk: None,
-        dedicated_to,
-        diary,
-    };
     let outcome = tokio::select! {
         outcome = timeout(patience.unwrap_or(Duration::MAX), opening.run()) => outcome,
         () = shared.held.no_more_logins() => Ok(Err(connect_failure("suspend_timeout").into())),
     };
+    let age = info.connected_at.elapsed();
     if outcome.is_err() {
-        let seconds = now.elapsed().as_secs_f64();
+        let seconds = age.as_secs_f64();
         let text = format!("no answer within {seconds:.1} s (server_connect_timeout)");
         opening.diary.failed(text);
     }
@@ -179,8 +266,8 @@ async fn attempt(
         Err(_) if info.local.get().is_none() => connect_failure("connect failed").into(),
         Err(_) => connect_failure("connect timeout").into(),
     };
-    choice.failed();
-    log_end(shared, &info, &trouble.log, now.elapsed().as_secs());
+    opening.diary.failed(described(&trouble.failure));
+    log_end(shared, &info, &trouble.log, age.as_secs());
     if let Some(mut talk) = opening.talk.take() {
         // PostgreSQL counts a login until its backend has ended: the slot waits for that.
         let _ending = close::Ending::begin(shared, slot, Some(&talk.stream));

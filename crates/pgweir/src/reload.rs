@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgweir_config::{Config, DatabaseChange, Phase, SetOutcome, Severity, diff};
+use pgweir_config::{Config, DatabaseChange, Diff, KeyChange, Phase, SetOutcome, Severity, diff};
 use pgweir_console::Notice;
 
 use crate::farewell::Farewell;
@@ -79,15 +79,51 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
     if loaded.is_err() {
         tracing::warn!("config file loading failed");
     }
+    log_changes(&diff(&old, &new));
     apply(shared, &old, new);
     let tls = apply_tls(shared);
     if tls.is_err() {
         tracing::error!("TLS configuration could not be reloaded, keeping old configuration");
     }
     janitor::reload_files(shared);
+    // What kept servers from being opened may be over.
+    for home in shared.homes().into_values() {
+        shared.pools().try_again(home.id);
+    }
     reopen_log(shared);
     preflight::look(shared);
     loaded.map(|_| ()).map_err(|_| ()).and(tls)
+}
+
+/// Says what a RELOAD has changed. Values that are secret are not told apart in words.
+fn log_changes(difference: &Diff) {
+    let value = |value: &Option<String>| match value {
+        Some(value) => format!("{value:?}"),
+        None => "NULL".to_owned(),
+    };
+    for KeyChange { key, from, to, .. } in &difference.keys {
+        tracing::info!("RELOAD: {key} is {}, it was {}", value(to), value(from));
+    }
+    for (name, change) in &difference.databases {
+        let what = match change {
+            DatabaseChange::Added => "is new",
+            DatabaseChange::Removed => "is gone",
+            DatabaseChange::Retuned => "has other limits or modes",
+            DatabaseChange::ServersOutdated => {
+                "means other servers: those that are open are replaced"
+            }
+        };
+        tracing::info!("RELOAD: database {name} {what}");
+    }
+    if difference.autodb_changed {
+        tracing::info!("RELOAD: the entry * has changed");
+    }
+    for user in &difference.users {
+        tracing::info!("RELOAD: the entry of user {user} has changed");
+    }
+    for peer in &difference.peers {
+        tracing::info!("RELOAD: the entry of peer {peer} has changed");
+    }
 }
 
 /// Reopens the log file, which may have been rotated.

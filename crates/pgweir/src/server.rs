@@ -57,7 +57,28 @@ pub(crate) struct Work {
     pub(crate) leased_at: Option<Instant>,
     /// How long the client had waited for the lease, until that is told.
     pub(crate) wait_us: Option<u64>,
+    /// Bytes that have moved for the present query, beyond its first ones.
+    pub(crate) moved: u64,
+    /// Decides which queries of the fast ones stand for the others.
+    pub(crate) lot: u32,
+    /// It has not answered any client yet.
+    pub(crate) is_new: bool,
 }
+
+/// A query that has ended, and what of it matters beyond the counters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted {
+    /// How long the server has had it, in microseconds.
+    pub(crate) us: u64,
+    /// How many queries it stands for, if its time is to be remembered.
+    pub(crate) weight: Option<u32>,
+}
+
+/// A query that takes so many microseconds is always remembered with its time.
+const SLOW_US: u64 = 10_000;
+
+/// Of the others, one in so many: a power of two.
+const SAMPLED: u32 = 16;
 
 /// What a server has to do before it serves.
 #[derive(Clone, Debug)]
@@ -88,7 +109,30 @@ impl Work {
             transaction_start: None,
             leased_at: None,
             wait_us: None,
+            moved: 0,
+            lot: 1,
+            is_new: false,
         }
+    }
+
+    /// What is to be noted of a query of `us` microseconds: that it is the first of the server, that it
+    /// is slow, or that it stands for others.
+    #[inline]
+    fn to_note(&mut self, us: u64) -> Option<Noted> {
+        let weight = self.weight_of(us);
+        let is_apart = self.is_new || us >= self.rules.slow_us;
+        (is_apart || weight.is_some()).then_some(Noted { us, weight })
+    }
+
+    /// How many queries one of `us` microseconds is to stand for, if it is to be remembered.
+    #[inline]
+    fn weight_of(&mut self, us: u64) -> Option<u32> {
+        if us >= SLOW_US {
+            return Some(1);
+        }
+        // Knuth's generator: which one it is must not go in step with what a client does.
+        self.lot = self.lot.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.lot >> (u32::BITS - SAMPLED.ilog2()) == 0).then_some(SAMPLED)
     }
 
     /// Whether what the client leaves in the session is to be kept from others.
@@ -102,6 +146,7 @@ impl Work {
         self.stage = stage;
         self.query_start = Some(asked);
         self.transaction_start = Some(now);
+        self.moved = 0;
         self.tally.server_assignment_count += 1;
         self.leased_at = Some(now);
         let waited = match now > asked {
@@ -123,6 +168,7 @@ impl Work {
     /// Another query begins at `now`, and with it a transaction if none goes on.
     pub(crate) fn begin_query(&mut self, now: Instant) {
         self.query_start = Some(now);
+        self.moved = 0;
         self.tally.query_count += 1;
         if self.transaction_start.is_none() {
             self.transaction_start = Some(now);
@@ -131,14 +177,14 @@ impl Work {
     }
 
     /// A query has ended at `now`, and the transaction as well if the server is `idle`; the lease too
-    /// if the server `leaves`.
+    /// if the server `leaves`. Returns what is to be noted of the query, if anything.
     pub(crate) fn end_query(
         &mut self,
         idle: bool,
         leaves: bool,
         now: Instant,
         latencies: &Latencies,
-    ) {
+    ) -> Option<Noted> {
         let since = |start: Instant| micros(now.saturating_duration_since(start));
         let query_start = self.query_start.take();
         let transaction_start = match idle {
@@ -152,6 +198,13 @@ impl Work {
             false => transaction_start.map(since),
         };
         self.tally.xact_time_us += transaction_us.unwrap_or(0);
+        let noted = query_us.and_then(|us| self.to_note(us)).map(|noted| Noted {
+            // It may have been asked for before there was a server.
+            us: self
+                .leased_at
+                .map_or(noted.us, |leased| noted.us.min(since(leased))),
+            ..noted
+        });
         if leaves {
             self.leased_at = None;
         }
@@ -162,6 +215,7 @@ impl Work {
             }
             _ => self.record(query_us, transaction_us, leaves, latencies),
         }
+        noted
     }
 
     /// What is not the usual case: a query, perhaps with the end of a transaction, perhaps the first

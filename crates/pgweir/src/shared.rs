@@ -14,19 +14,23 @@ use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, Sessio
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
-use pgweir_stats::{History, Latencies, Totals};
+use pgweir_stats::{History, Latencies, Norms, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::auth_files::AuthFiles;
+use crate::backends::Backends;
 use crate::census::Census;
 use crate::client::Client;
-use crate::credentials::{AuthFiles, DerivedKeys};
+use crate::credentials::DerivedKeys;
 use crate::events::Events;
 use crate::health::Watch;
 use crate::http::Http;
 use crate::log::Log;
+use crate::logins::Logins;
 use crate::maintenance::Maintenance;
 use crate::open::diary::Diary;
+use crate::open::source::Kept;
 use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::pins::Pins;
@@ -37,7 +41,7 @@ use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
-use crate::{consumers, ldap, leaks, limits, preflight};
+use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
 pub(crate) type ServerPools = Pools<Box<Server>, Arc<Client>>;
@@ -68,7 +72,9 @@ pub(crate) struct Shared {
     pub(crate) census: Mutex<Census>,
     /// What PostgreSQL says of its own limits.
     pub(crate) facts: Mutex<Facts>,
-    /// Who holds a server in silence.
+    /// Whose PostgreSQL's connections are.
+    pub(crate) backends: Mutex<Backends>,
+    /// Who is suspected of a leak.
     pub(crate) leaks: Mutex<leaks::All>,
     /// Who uses how much.
     pub(crate) consumers: Mutex<consumers::All>,
@@ -87,6 +93,10 @@ pub(crate) struct Shared {
     pub(crate) health: Watch,
     /// What is counted by name.
     pub(crate) events: Mutex<Events>,
+    /// How long logins to PostgreSQL take.
+    pub(crate) logins: Logins,
+    /// Statements that took long.
+    pub(crate) slow: Mutex<SlowStatements>,
     /// Names in the metrics.
     pub(crate) names: Mutex<Names>,
     /// Counters of the console's own pool.
@@ -200,12 +210,18 @@ pub(crate) struct PoolHome {
     pub(crate) welcome: Mutex<Option<Arc<Welcome>>>,
     /// What the pool's user can log in with, as far as clients have taught us.
     pub(crate) secret: Mutex<Option<ServerSecret>>,
+    /// What PostgreSQL has taken the last time.
+    pub(crate) proven_secret: Mutex<Option<ServerSecret>>,
+    /// What the command of its `password_from` has written.
+    pub(crate) password_command: Kept,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
     /// What statements leave in a session.
     pub(crate) memory: Mutex<Memory>,
     /// Servers that stay with a client between its transactions.
     pub(crate) pins: Mutex<Pins>,
+    /// How long its statements normally take.
+    pub(crate) norms: Mutex<Norms>,
     /// The last attempt to open a server that failed, and when it did.
     pub(crate) last_failure: Mutex<Option<(Instant, Diary)>>,
 }
@@ -272,6 +288,8 @@ pub(crate) struct Rules {
     pub(crate) keeps_private: bool,
     /// `state_trust`
     pub(crate) state_trust: Duration,
+    /// Microseconds from which on a statement is slow.
+    pub(crate) slow_us: u64,
 }
 
 impl Rules {
@@ -297,6 +315,7 @@ impl Rules {
                 && settings.pool_mode != PoolMode::Session
                 && !resets_always,
             state_trust: global.state_trust.duration(),
+            slow_us: slow::threshold_us(global),
             config: Arc::clone(config),
             database,
             settings,
@@ -377,6 +396,7 @@ impl Shared {
             diaries: Mutex::default(),
             census: Mutex::new(Census::default()),
             facts: Mutex::new(Facts::default()),
+            backends: Mutex::default(),
             leaks: Mutex::default(),
             consumers: Mutex::default(),
             samples: Mutex::default(),
@@ -391,6 +411,8 @@ impl Shared {
             http: Http::new(now),
             health: Watch::default(),
             events: Mutex::default(),
+            logins: Logins::default(),
+            slow: Mutex::default(),
             names: Mutex::default(),
             console_totals: Totals::default(),
             autodbs: Mutex::new(BTreeMap::new()),
@@ -529,9 +551,12 @@ impl Shared {
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
+            proven_secret: Mutex::new(None),
+            password_command: Kept::default(),
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
             pins: Mutex::default(),
+            norms: Mutex::default(),
             last_failure: Mutex::new(None),
         });
         homes.insert(name.clone(), Arc::clone(&home));

@@ -1,7 +1,7 @@
 //! Fills the console's tables. What a table looks like stands in the `console` crate.
 
 pub(crate) mod budget;
-mod consumers;
+pub(crate) mod consumers;
 mod leaks;
 mod orders;
 mod recent;
@@ -47,6 +47,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Pins => tables::PINS.write_reply(&leaks::pins(shared), out),
         Show::Quarantine => tables::QUARANTINE.write_reply(&orders::quarantine(shared), out),
         Show::Samples => tables::SAMPLES.write_reply(&recent::samples(shared), out),
+        Show::Statements => tables::STATEMENTS.write_reply(&recent::statements(shared), out),
         Show::Events => tables::EVENTS.write_reply(&recent::events(shared), out),
         Show::Pools => tables::POOLS.write_reply(&pools(shared), out),
         Show::Clients => tables::CLIENTS.write_reply(&clients(shared), out),
@@ -55,6 +56,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Peers => tables::PEERS.write_reply(&peers(shared), out),
         Show::PeerPools => tables::PEER_POOLS.write_reply(&[], out),
         Show::Fds => unreachable!("it is answered where the sockets are"),
+        Show::Backends => unreachable!("it is answered when PostgreSQL has answered"),
         Show::Sockets => {
             let rows = sockets(shared);
             let shown = rows.iter().filter(|row| row.state.is_in_sockets());

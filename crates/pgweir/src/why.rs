@@ -16,7 +16,7 @@ use crate::farewell::detail;
 use crate::leaks::{self, Kind};
 use crate::shared::Shared;
 use crate::why::blockers::{Backend, Blocker};
-use crate::{control, show};
+use crate::{backends, control, show};
 
 /// How long a client's task may take to say what its client has asked.
 const TO_SAY: Duration = Duration::from_millis(300);
@@ -68,7 +68,11 @@ pub(crate) async fn rows(
     };
     holders.retain(of_interest);
     learn_statements(shared, &mut holders).await;
-    rows.extend(blockers.iter().map(|blocker| lock_row(blocker, &holders)));
+    rows.extend(
+        blockers
+            .iter()
+            .map(|blocker| lock_row(shared, blocker, &holders, &backends)),
+    );
     let unblamed = |holder: &&Holder| {
         let is_waiting = backends
             .iter()
@@ -254,17 +258,26 @@ fn described(holder: &Holder) -> WhyRow {
 }
 
 /// Who is waited for: one of our clients, or somebody else.
-fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
-    let waiting = match blocker.waiting {
+fn lock_row(
+    shared: &Shared,
+    blocker: &Blocker<'_>,
+    holders: &[Holder],
+    backends: &[Backend],
+) -> WhyRow {
+    let count = blocker.waiting.len();
+    let waiting = match count {
         1 => "1 server waits".to_owned(),
         count => format!("{count} servers wait"),
     };
+    let applications = blockers::by_application(&blocker.waiting, backends);
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
     if blocker.pid == 0 {
         return WhyRow {
             kind: "lock",
-            waiting: blocker.waiting,
+            waiting: count,
             text: format!(
-                "{waiting} for a prepared transaction (pg_prepared_xacts): COMMIT PREPARED or ROLLBACK PREPARED"
+                "{waiting} for a prepared transaction (pg_prepared_xacts): COMMIT PREPARED or ROLLBACK PREPARED; \
+                 waiting: {applications}"
             ),
             ..WhyRow::default()
         };
@@ -272,7 +285,7 @@ fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
     let pid = blocker.pid;
     if let Some(holder) = holders.iter().find(|holder| holder.pid == pid) {
         let text = format!(
-            "{waiting} for pid {pid}, held {} by {} (user {}), {}{}",
+            "{waiting} for pid {pid}, held {} by {} (user {}), {}{}; waiting: {applications}",
             words(holder.held),
             who(holder),
             user(holder),
@@ -281,7 +294,7 @@ fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
         );
         return WhyRow {
             kind: "lock",
-            waiting: blocker.waiting,
+            waiting: count,
             text,
             ..described(holder)
         };
@@ -297,6 +310,10 @@ fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
             b.query.as_str(),
         ),
         None => ("", "", "", "", Duration::ZERO, ""),
+    };
+    let past = match backends::was_ours(shared, pid, age) {
+        true => " any more, although it was a server of it (SHOW BACKENDS)",
+        false => "",
     };
     let app_text = if app.is_empty() {
         "a nameless application"
@@ -316,7 +333,7 @@ fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
     };
     WhyRow {
         kind: "lock",
-        waiting: blocker.waiting,
+        waiting: count,
         server_pid: Some(pid),
         application_name: app.to_owned(),
         user: user.to_owned(),
@@ -324,8 +341,8 @@ fn lock_row(blocker: &Blocker<'_>, holders: &[Holder]) -> WhyRow {
         state: state.to_owned(),
         held_ms: Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         text: format!(
-            "{waiting} for pid {pid}, which is not behind this pooler: {app_text} at {place} (user {user}), \
-             {state_text}, its transaction began {} before{}",
+            "{waiting} for pid {pid}, which is not behind this pooler{past}: {app_text} at {place} (user {user}), \
+             {state_text}, its transaction began {} before{}; waiting: {applications}",
             words(age),
             last(&query)
         ),

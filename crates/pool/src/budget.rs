@@ -126,6 +126,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.key())?;
         match self.subject() {
+            Some(subject) if subject.is_empty() => f.write_str(" of \"\""),
             Some(subject) => write!(f, " of {subject}"),
             None => Ok(()),
         }

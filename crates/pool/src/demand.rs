@@ -37,6 +37,9 @@ pub enum FailureKind {
     Login,
     /// PostgreSQL has no connection to spare: clients wait until it has.
     Busy,
+    /// The pooler has no file or memory to spare: as if PostgreSQL was not reached, but it is not to
+    /// blame.
+    Own,
 }
 
 /// Why a client gets no server and need not wait.
@@ -83,7 +86,7 @@ impl Retry {
         match self.failure.as_ref().map(|failure| failure.kind) {
             None => Duration::ZERO,
             Some(FailureKind::Login) => longest,
-            Some(FailureKind::Connect | FailureKind::Busy) => {
+            Some(FailureKind::Connect | FailureKind::Busy | FailureKind::Own) => {
                 let doublings = self.failures.saturating_sub(1).min(16);
                 longest.min(FIRST_RETRY * 2_u32.pow(doublings))
             }
@@ -127,6 +130,16 @@ impl<S, W: Clone> Pools<S, W> {
             self.open(id, Evict::Never, now, &mut actions);
         }
         actions
+    }
+
+    /// Something has changed that may let servers log in: a login that was refused is forgotten, and
+    /// the next client that asks is not refused for it.
+    pub fn try_again(&mut self, id: PoolId) {
+        let Some(pool) = self.get(id) else { return };
+        let failure = pool.retry.failure.as_ref();
+        if failure.is_some_and(|failure| failure.kind == FailureKind::Login) {
+            self.pool_mut(id).retry = Retry::default();
+        }
     }
 
     /// Whether the last attempt failed so recently that the next one has to wait.

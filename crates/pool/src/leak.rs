@@ -1,60 +1,60 @@
-//! Servers that are held in silence: suspected, confirmed, resolved.
+//! Leak suspects: suspected, confirmed, resolved.
 //!
-//! The shell looks at all leases a few times per second and says of each since when its client has
-//! been silent; this decides which of them are news. `F` are the facts of a suspect, which the
-//! shell collects once.
+//! The shell looks at everybody a few times per second and says of each since when it does what nobody
+//! should do for long: to hold a server in silence, to keep one busy for far longer than is normal, to
+//! open connections that nobody uses. This decides what of it is news. `S` is who it is about, and `F` are
+//! the facts of a suspect, which the shell collects once.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 use std::time::{Duration, Instant};
-
-use crate::slot::SlotId;
 
 /// Suspects that have ended and can still be looked at.
 const RECENT_MAX: usize = 100;
 
-/// A suspect that is still silent after so many times its limit is confirmed.
+/// A suspect that goes on for so many times its limit is confirmed.
 const CONFIRMED_AFTER: u32 = 2;
 
-/// A lease as it looks now.
+/// Somebody as it looks now.
 #[derive(Clone, Copy, Debug)]
-pub struct Holder {
-    /// What is held.
-    pub slot: SlotId,
-    /// Since when the client has been silent; `None` if it is not.
-    pub silent_since: Option<Instant>,
-    /// `leak_after`; `None` never suspects it.
+pub struct Observed<S> {
+    /// Who, or what is held.
+    pub subject: S,
+    /// Since when it has done what it should not; `None` if it does not.
+    pub since: Option<Instant>,
+    /// How long it may; `None` never suspects it.
     pub limit: Option<Duration>,
 }
 
 /// How far a suspicion has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
-    /// Silent for longer than its limit.
+    /// For longer than its limit.
     Suspected,
-    /// Silent for twice as long.
+    /// For twice as long.
     Confirmed,
-    /// It went on, or gave the server back, or is gone.
+    /// It does so no more, or is gone.
     Resolved(End),
 }
 
 /// How a suspicion ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
-    /// The client has asked for something again.
+    /// It is there and does something else.
     WentOn,
-    /// The client does not hold the server any more.
+    /// It is not there any more: the client does not hold the server, the connections are closed.
     GaveBack,
 }
 
 /// One suspicion.
 #[derive(Clone, Debug)]
-pub struct Suspect<F> {
+pub struct Suspect<S, F> {
     /// Its number, for the log and the console.
     pub id: u64,
-    /// What is, or was, held.
-    pub slot: SlotId,
-    /// Since when the client was silent.
-    pub silent_since: Instant,
+    /// Who it is, or what is or was held.
+    pub subject: S,
+    /// Since when it has done what it is suspected for.
+    pub since: Instant,
     /// How far it has come.
     pub stage: Stage,
     /// When it came so far.
@@ -65,13 +65,13 @@ pub struct Suspect<F> {
 
 /// All suspicions.
 #[derive(Debug)]
-pub struct Leaks<F> {
-    open: HashMap<SlotId, Suspect<F>>,
-    recent: VecDeque<Suspect<F>>,
+pub struct Leaks<S, F> {
+    open: HashMap<S, Suspect<S, F>>,
+    recent: VecDeque<Suspect<S, F>>,
     last_id: u64,
 }
 
-impl<F> Default for Leaks<F> {
+impl<S, F> Default for Leaks<S, F> {
     fn default() -> Self {
         Self {
             open: HashMap::new(),
@@ -81,36 +81,37 @@ impl<F> Default for Leaks<F> {
     }
 }
 
-impl<F: Clone> Leaks<F> {
-    /// Looks at everybody who holds a server now. `facts` is asked once per suspect; as long as it
+impl<S: Clone + Eq + Hash, F: Clone> Leaks<S, F> {
+    /// Looks at everybody there is now. `facts` is asked once per suspect; as long as it
     /// has none there is no suspicion yet. Returns what is news, in the state it has come to.
     pub fn look(
         &mut self,
         now: Instant,
-        holders: &[Holder],
-        mut facts: impl FnMut(&Holder) -> Option<F>,
-    ) -> Vec<Suspect<F>> {
+        observed: &[Observed<S>],
+        mut facts: impl FnMut(&Observed<S>) -> Option<F>,
+    ) -> Vec<Suspect<S, F>> {
         let mut news = Vec::new();
-        for holder in holders {
-            match self.open.get_mut(&holder.slot) {
+        for seen in observed {
+            match self.open.get_mut(&seen.subject) {
                 Some(suspect) => {
-                    let stage = next_stage(suspect, holder, now);
+                    let stage = next_stage(suspect, seen, now);
                     if stage != suspect.stage {
                         suspect.stage = stage;
                         suspect.at = now;
                         news.push(suspect.clone());
                     }
                 }
-                None => news.extend(self.suspect(holder, now, &mut facts)),
+                None => news.extend(self.suspect(seen, now, &mut facts)),
             }
         }
-        let held: HashSet<SlotId> = holders.iter().map(|holder| holder.slot).collect();
-        for suspect in self.open.values_mut().filter(|s| !held.contains(&s.slot)) {
+        let there: HashSet<&S> = observed.iter().map(|seen| &seen.subject).collect();
+        let is_gone = |suspect: &&mut Suspect<S, F>| !there.contains(&suspect.subject);
+        for suspect in self.open.values_mut().filter(is_gone) {
             suspect.stage = Stage::Resolved(End::GaveBack);
             suspect.at = now;
             news.push(suspect.clone());
         }
-        let ended = |suspect: &Suspect<F>| matches!(suspect.stage, Stage::Resolved(_));
+        let ended = |suspect: &Suspect<S, F>| matches!(suspect.stage, Stage::Resolved(_));
         self.open.retain(|_, suspect| !ended(suspect));
         self.recent
             .extend(news.iter().filter(|s| ended(s)).cloned());
@@ -122,30 +123,30 @@ impl<F: Clone> Leaks<F> {
 
     fn suspect(
         &mut self,
-        holder: &Holder,
+        seen: &Observed<S>,
         now: Instant,
-        facts: &mut impl FnMut(&Holder) -> Option<F>,
-    ) -> Option<Suspect<F>> {
-        let silent_since = holder.silent_since?;
-        if now.saturating_duration_since(silent_since) < holder.limit? {
+        facts: &mut impl FnMut(&Observed<S>) -> Option<F>,
+    ) -> Option<Suspect<S, F>> {
+        let since = seen.since?;
+        if now.saturating_duration_since(since) < seen.limit? {
             return None;
         }
-        let facts = facts(holder)?;
+        let facts = facts(seen)?;
         self.last_id += 1;
         let suspect = Suspect {
             id: self.last_id,
-            slot: holder.slot,
-            silent_since,
+            subject: seen.subject.clone(),
+            since,
             stage: Stage::Suspected,
             at: now,
             facts,
         };
-        self.open.insert(holder.slot, suspect.clone());
+        self.open.insert(seen.subject.clone(), suspect.clone());
         Some(suspect)
     }
 
     /// Suspicions that are open, and those that have ended lately: the newest last.
-    pub fn all(&self) -> Vec<&Suspect<F>> {
+    pub fn all(&self) -> Vec<&Suspect<S, F>> {
         let mut all: Vec<_> = self.recent.iter().chain(self.open.values()).collect();
         all.sort_by_key(|suspect| suspect.id);
         all
@@ -162,12 +163,12 @@ impl<F: Clone> Leaks<F> {
     }
 }
 
-fn next_stage<F>(suspect: &Suspect<F>, holder: &Holder, now: Instant) -> Stage {
-    let is_same_silence = holder.silent_since == Some(suspect.silent_since);
-    let silent = now.saturating_duration_since(suspect.silent_since);
-    match holder.limit {
-        _ if !is_same_silence => Stage::Resolved(End::WentOn),
-        Some(limit) if silent >= limit * CONFIRMED_AFTER => Stage::Confirmed,
+fn next_stage<S, F>(suspect: &Suspect<S, F>, seen: &Observed<S>, now: Instant) -> Stage {
+    let is_the_same = seen.since == Some(suspect.since);
+    let passed = now.saturating_duration_since(suspect.since);
+    match seen.limit {
+        _ if !is_the_same => Stage::Resolved(End::WentOn),
+        Some(limit) if passed >= limit * CONFIRMED_AFTER => Stage::Confirmed,
         Some(_) | None => suspect.stage,
     }
 }
@@ -178,33 +179,24 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    fn slots() -> [SlotId; 2] {
-        let mut slots = crate::slot::Slots::<(), ()>::default();
-        let pool = crate::pools::PoolId {
-            index: 0,
-            serial: 0,
-        };
-        [(); 2].map(|()| slots.insert(pool, [].into(), None, Instant::now()))
-    }
-
-    fn silent(slot: SlotId, since: Instant) -> Holder {
-        Holder {
-            slot,
-            silent_since: Some(since),
+    fn silent(subject: u8, since: Instant) -> Observed<u8> {
+        Observed {
+            subject,
+            since: Some(since),
             limit: Some(LIMIT),
         }
     }
 
-    fn stages(news: &[Suspect<&str>]) -> Vec<(u64, Stage)> {
+    fn stages(news: &[Suspect<u8, &str>]) -> Vec<(u64, Stage)> {
         news.iter().map(|s| (s.id, s.stage)).collect()
     }
 
     #[test]
     fn a_silent_holder_is_suspected_once_then_confirmed_then_resolved() {
-        let [slot, _] = slots();
+        let slot = 1;
         let (mut leaks, start) = (Leaks::default(), Instant::now());
         let holder = [silent(slot, start)];
-        let mut look = |after, holders: &[Holder]| {
+        let mut look = |after, holders: &[Observed<u8>]| {
             let news = leaks.look(start + after, holders, |_| Some("facts"));
             stages(&news)
         };
@@ -219,7 +211,7 @@ mod tests {
 
     #[test]
     fn who_goes_on_is_not_suspected_any_more_but_may_be_again() {
-        let [slot, _] = slots();
+        let slot = 1;
         let (mut leaks, start) = (Leaks::default(), Instant::now());
         leaks.look(start + LIMIT, &[silent(slot, start)], |_| Some("facts"));
         let again = start + LIMIT + Duration::from_secs(1);
@@ -232,13 +224,13 @@ mod tests {
 
     #[test]
     fn nobody_is_suspected_who_works_or_is_exempt_or_of_whom_nothing_is_known() {
-        let [slot, _] = slots();
+        let slot = 1;
         let (mut leaks, start) = (Leaks::default(), Instant::now());
-        let works = Holder {
-            silent_since: None,
+        let works = Observed {
+            since: None,
             ..silent(slot, start)
         };
-        let exempt = Holder {
+        let exempt = Observed {
             limit: None,
             ..silent(slot, start)
         };
@@ -255,7 +247,7 @@ mod tests {
 
     #[test]
     fn what_is_over_is_kept_for_a_while() {
-        let [slot, _] = slots();
+        let slot = 1;
         let (mut leaks, start) = (Leaks::default(), Instant::now());
         for round in 0..2 * RECENT_MAX as u32 {
             let since = start + 3 * round * LIMIT;

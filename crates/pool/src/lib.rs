@@ -17,6 +17,7 @@ pub mod budget;
 mod dedicated;
 mod demand;
 mod gate;
+pub mod growth;
 mod inherit;
 pub mod leak;
 mod lease;

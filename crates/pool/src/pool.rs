@@ -125,6 +125,8 @@ pub(crate) struct Pool<S, W> {
     pub(crate) counts: StateCounts,
     pub(crate) retry: Retry,
     pub(crate) last_lifetime_close: Option<Instant>,
+    /// The most servers that it ever had for clients.
+    pub(crate) peak: u32,
     /// Clients of this pool, whatever they do.
     pub(crate) clients: u32,
     /// Permits of other pools' servers that are being closed for this one.
@@ -157,6 +159,7 @@ impl<S, W> Pool<S, W> {
             counts: StateCounts::default(),
             retry: Retry::default(),
             last_lifetime_close: None,
+            peak: 0,
             clients: 0,
             evictions: 0,
             share: Share::new(now),

@@ -369,6 +369,7 @@ impl<S, W: Clone> Pools<S, W> {
         let obsolete = self.slots.get(slot).is_some_and(|slot| slot.obsolete);
         let pool = self.pool_mut(id);
         pool.retry.forget();
+        pool.peak = pool.peak.max(pool.total_for_clients());
         if !obsolete {
             pool.greeted = true;
             for Waiting { waiter, .. } in std::mem::take(&mut pool.greeting).into_values() {

@@ -1,6 +1,7 @@
 //! How a pool stands: what keeps it from having one more server, in numbers. What a refused client
 //! is told and what SHOW BUDGET marks are both this.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::budget::{Gauge, Scope};
@@ -84,6 +85,19 @@ impl<S, W: Clone> Pools<S, W> {
         })
     }
 
+    /// How many wait for each of the limits on what applications and addresses may hold.
+    pub fn held_back(&self) -> HashMap<Scope, u32> {
+        let mut counts = HashMap::new();
+        for (_, pool) in self.iter() {
+            for party in pool.waiting.values().filter_map(|w| w.party.as_ref()) {
+                if let Some(full) = self.budget.binding(party) {
+                    *counts.entry(full.clone()).or_default() += 1;
+                }
+            }
+        }
+        counts
+    }
+
     /// What keeps the pool from serving one more client.
     fn bound(&self, id: PoolId, party: Option<&Party>, now: Instant) -> Bound {
         let pool = self.pool(id);
@@ -102,16 +116,21 @@ impl<S, W: Clone> Pools<S, W> {
             && pool.total_for_clients() >= limit
         {
             let used = pool.total_for_clients();
+            // Who has just given up may have been the one for whom the reserve was open.
+            let most = pool.limits.size.unwrap_or(limit) + pool.limits.reserve;
+            let limit = limit.max(used.min(most));
             return Bound::PoolSize { used, limit };
         }
         // A login that is under way will serve somebody before any limit is asked again.
-        if pool.counts.of(SlotState::Opening) > pool.waiting.len() as u32 {
-            return Bound::Login;
-        }
+        let is_opening = pool.counts.of(SlotState::Opening) > pool.waiting.len() as u32;
         let login = pool.scopes.login.as_slice();
         let mut scopes = pool.scopes.servers.iter().chain(login);
-        match scopes.find(|scope| self.budget.gauge(scope).is_full()) {
-            Some(full) => Bound::Shared(full.clone(), self.budget.gauge(full)),
+        if !is_opening && let Some(full) = scopes.find(|scope| self.budget.gauge(scope).is_full()) {
+            return Bound::Shared(full.clone(), self.budget.gauge(full));
+        }
+        // After a failure nobody knows whether it will.
+        match &pool.retry.failure {
+            Some(failure) => Bound::Failing(failure.clone()),
             None => Bound::Login,
         }
     }

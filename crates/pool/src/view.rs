@@ -35,6 +35,8 @@ pub struct PoolView {
     pub closing: u32,
     /// Slots in [`SlotState::Quarantined`].
     pub quarantined: u32,
+    /// The most that there ever were, without those that the pooler itself uses.
+    pub peak: u32,
     /// Of all these, those that the pooler itself uses, beyond the size of the pool.
     pub control: u32,
     /// Why there is no server and none can be had, and since when that is so.
@@ -92,6 +94,7 @@ impl<S, W: Clone> Pools<S, W> {
                 being_canceled: pool.counts.of(SlotState::BeingCanceled),
                 closing: pool.counts.of(SlotState::Closing),
                 quarantined: pool.counts.of(SlotState::Quarantined),
+                peak: pool.peak,
                 control: pool.control,
                 failing: self.failing(id).zip(pool.retry.failing_since),
             })

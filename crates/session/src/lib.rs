@@ -23,6 +23,7 @@ pub mod parameters;
 pub mod params;
 pub mod pipeline;
 pub mod prepared;
+mod print;
 mod queue;
 pub mod relay;
 pub mod renumber;

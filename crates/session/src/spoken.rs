@@ -4,10 +4,13 @@
 use std::fmt::Write as _;
 
 use crate::handover::Bytes;
-use crate::taken;
+use crate::{print, taken};
 
 /// Bytes of a statement that are kept.
 const KEPT: usize = 240;
+
+/// Bytes of the end of a longer one that are kept, to tell it from others that begin like it.
+const KEPT_END: usize = 64;
 
 /// First words of statements that commit nothing, or nothing that is worth a doubt.
 const READS_ONLY: [&[u8]; 14] = [
@@ -21,6 +24,8 @@ const READS_ONLY: [&[u8]; 14] = [
 pub struct Spoken {
     first: Vec<u8>,
     last: Vec<u8>,
+    /// The end of the newest one, if it is too long to be kept.
+    end: Vec<u8>,
 }
 
 impl Spoken {
@@ -40,6 +45,16 @@ impl Spoken {
         };
         kept.clear();
         kept.extend_from_slice(&text[..text.len().min(KEPT)]);
+        self.end.clear();
+        if text.len() > KEPT {
+            self.end.extend_from_slice(&text[text.len() - KEPT_END..]);
+        }
+    }
+
+    /// The last statement without its literals, as a number; `None` if nothing can be expected of how long
+    /// such a statement takes.
+    pub fn print(&self) -> Option<u64> {
+        print::print(self.last(), &self.end)
     }
 
     /// The first statement, as far as it was kept.
@@ -79,6 +94,7 @@ impl Spoken {
         Self {
             first: first.0,
             last: last.0,
+            end: Vec::new(),
         }
     }
 }

@@ -38,7 +38,7 @@ impl Distribution {
     }
 
     /// Adds what was counted so far.
-    fn add_to(&self, histogram: &mut LatencyHistogram) {
+    pub(crate) fn add_to(&self, histogram: &mut LatencyHistogram) {
         let Some(buckets) = self.buckets.get() else {
             return;
         };

@@ -21,7 +21,12 @@ impl<K> Default for Ledger<K> {
 impl<K: Ord> Ledger<K> {
     /// Counts one; where there is no room for another name, under `other`.
     pub fn count(&mut self, name: K, other: impl FnOnce() -> K) {
-        let has_room = self.counts.len() < NAMES_MAX || self.counts.contains_key(&name);
+        self.count_within(NAMES_MAX, name, other);
+    }
+
+    /// The same with room for fewer names.
+    pub fn count_within(&mut self, most: usize, name: K, other: impl FnOnce() -> K) {
+        let has_room = self.counts.len() < most || self.counts.contains_key(&name);
         let name = if has_room { name } else { other() };
         *self.counts.entry(name).or_default() += 1;
     }

@@ -16,8 +16,11 @@ mod histogram;
 mod history;
 mod latency;
 mod ledger;
+mod login;
 pub mod metrics;
+mod norms;
 pub mod prometheus;
+mod slow;
 pub mod usage;
 
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
@@ -25,3 +28,6 @@ pub use histogram::LatencyHistogram;
 pub use history::{History, LogLine};
 pub use latency::{Distribution, Latencies, LatencyView};
 pub use ledger::Ledger;
+pub use login::{LoginPhase, LoginTimes};
+pub use norms::Norms;
+pub use slow::{Slow, SlowName, SlowStatements};

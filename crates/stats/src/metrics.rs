@@ -109,14 +109,18 @@ metrics! {
         "PostgreSQL's max_connections.";
     PG_HEADROOM: Gauge, "pgweir_pg_headroom", HOST,
         "Connections that PostgreSQL had to spare for ordinary users when it was asked.";
+    PG_BACKENDS: Gauge, "pgweir_pg_backends", &["host", "whose"],
+        "PostgreSQL's connections when the books were compared with it: own, ghost, orphan, unclaimed, foreign. SHOW BACKENDS names them.";
     PG_ASKED: Gauge, "pgweir_pg_asked_seconds", HOST,
         "How long ago PostgreSQL was asked.";
     LEAK_SUSPECTS: Gauge, "pgweir_leak_suspects", &["stage"],
-        "Clients that hold a server in silence: suspected or confirmed. SHOW LEAKS names them.";
+        "Leak suspects: clients that hold a server in silence or for far too long, or only become more. SHOW LEAKS names them.";
     LEAKS: Counter, "pgweir_leak_suspects_total", &[],
-        "Clients that were suspected of a leak.";
+        "Leak suspects so far.";
     CLIENT_ERRORS: Counter, "pgweir_client_errors_total", &["database", "sqlstate", "cause"],
         "Errors that the pooler itself told clients, with PostgreSQL's SQLSTATE whatever error_codes is.";
+    APPLICATION_ERRORS: Counter, "pgweir_application_errors_total", &["application_name", "cause"],
+        "The same by application and cause: the first hundred names, the rest is other.";
     SERVER_ERRORS: Counter, "pgweir_server_errors_total", &["database", "sqlstate_class"],
         "Errors that PostgreSQL told clients, by the first two characters of the SQLSTATE.";
     SERVER_LOGIN_FAILURES: Counter, "pgweir_server_login_failures_total", &["database", "sqlstate"],
@@ -133,6 +137,8 @@ metrics! {
         "How long transactions took, from when they had a server.";
     HOLD: Histogram, "pgweir_server_hold_seconds", POOL,
         "How long clients held a server: a transaction, or a session.";
+    LOGIN: Histogram, "pgweir_server_login_seconds", &["database", "phase"],
+        "How long the phases of logins to PostgreSQL took that worked: dns, tcp, tls, auth; and first_query, the first of a new server.";
     UNNAMED_POOLS: Gauge, "pgweir_unnamed_pools", &[],
         "Pools that are in the label other, because there are too many of them.";
     SCRAPE: Gauge, "pgweir_last_scrape_seconds", &[],

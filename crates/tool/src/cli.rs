@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{budget, doctor, drain, incident, kill, leaks, maintenance, report, resize, top, why};
+use crate::{
+    budget, doctor, drain, incident, kill, leaks, maintenance, report, resize, rotate, top, why,
+};
 
 /// Commands that speak to a running pooler.
 #[derive(Debug, Parser)]
@@ -24,6 +26,7 @@ pub(crate) enum Command {
     Maintenance(maintenance::Arguments),
     Drain(drain::Arguments),
     Resize(resize::Arguments),
+    Rotate(rotate::Arguments),
     Budget(budget::Arguments),
     Incident(incident::Arguments),
     Report(report::Arguments),

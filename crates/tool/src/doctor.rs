@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 
 use crate::cli::Common;
 use crate::console::Console;
+pub(crate) use crate::doctor::causes::way::explain;
 pub(crate) use crate::doctor::causes::{Cause, Evidence, find as causes_of, longest_wait};
 use crate::table::{Row, Table};
 use crate::trouble::{Trouble, Verdict};
 use crate::{print, quote, time, why};
 
 /// How long a diagnosis may take: the pooler waits for PostgreSQL as long as for any login.
-const DIAGNOSIS_MAX: Duration = Duration::from_secs(90);
+pub(crate) const DIAGNOSIS_MAX: Duration = Duration::from_secs(90);
 
 /// Examine the way from a client to PostgreSQL, and name what is wrong first
 ///
@@ -101,7 +102,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Verdict, Trouble> {
 }
 
 /// The databases to look at: templates have no name that could be looked at.
-async fn databases(console: &Console, named: Option<&str>) -> Result<Vec<String>, Trouble> {
+pub(crate) async fn databases(
+    console: &Console,
+    named: Option<&str>,
+) -> Result<Vec<String>, Trouble> {
     if let Some(name) = named {
         return Ok(vec![name.to_owned()]);
     }
@@ -126,7 +130,7 @@ async fn examine(
     let pools = console.show("POOLS").await?.only(of_database);
     let holders = console.show("HOLDERS").await?.only(of_database);
     let leaks = console.show("LEAKS").await?.only(of_database);
-    let leaks = leaks.only(crate::leaks::is_open);
+    let leaks = leaks.only(crate::leaks::is_silent);
     let why = why::ask(console, database).await?;
     let as_user = user.map_or(String::new(), |user| format!(" USER {}", quote::name(user)));
     let order = format!("DIAGNOSE {}{as_user}", quote::name(database));
@@ -186,12 +190,12 @@ fn tell(examination: &Examination) {
     print::out(&text);
 }
 
-fn indented(text: &str) -> String {
+pub(crate) fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
 /// Steps with their times.
-fn steps(diagnosis: &Table) -> String {
+pub(crate) fn steps(diagnosis: &Table) -> String {
     let lines: Vec<Vec<String>> = diagnosis
         .rows()
         .map(|row| {

@@ -3,6 +3,7 @@
 mod bundle;
 mod episodes;
 mod redact;
+mod suspicions;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::cli::Common;
 use crate::console::Console;
-use crate::incident::episodes::{Episode, Suspicion};
+use crate::incident::episodes::Episode;
+use crate::incident::suspicions::{Context, Shown, Suspicion};
 use crate::table::{Row, Table};
 use crate::trouble::{Trouble, Verdict};
 use crate::{doctor, leaks, print, time, why};
@@ -22,9 +24,10 @@ use crate::{doctor, leaks, print, time, why};
 const EVENTS_SHOWN: usize = 15;
 
 /// Tables of the console that a bundle has.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "SAMPLES",
     "EVENTS",
+    "STATEMENTS",
     "POOLS",
     "HOLDERS",
     "LEAKS",
@@ -167,7 +170,6 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
         .table("SAMPLES")
         .only(|row| is_recent(row) && of_database(row));
     let episodes = episodes::find(&samples);
-    let suspicions = episodes::suspicions(&episodes);
     // A line of the log names its database in the prefix of its client or server.
     let is_about = |row: Row<'_>| {
         let database = arguments.database.as_deref();
@@ -175,11 +177,16 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
         database.is_none_or(|database| peer.is_empty() || peer.contains(&format!(" {database}/")))
     };
     let leaks = record.table("LEAKS").only(of_database);
+    let context = Context {
+        budget: record.table("BUDGET").clone(),
+        leaks: leaks.clone(),
+    };
+    let suspicions = suspicions::find(&episodes, &context);
     let evidence = doctor::Evidence {
         database: arguments.database.clone().unwrap_or_default(),
         pools: record.table("POOLS").only(of_database),
         holders: record.table("HOLDERS").only(of_database),
-        leaks: leaks.only(leaks::is_open),
+        leaks: leaks.only(leaks::is_silent),
         why: record.why.clone(),
         budget: record.table("BUDGET").clone(),
         maintenance: record.table("MAINTENANCE").only(of_database),
@@ -214,30 +221,33 @@ impl Report {
         for episode in &self.episodes {
             let _ = writeln!(text, "  {episode}");
         }
-        if !self.suspicions.is_empty() {
+        let causes = self.causes();
+        if !causes.is_empty() {
             text.push_str("\nlikeliest causes:\n");
         }
-        for (number, suspicion) in self.suspicions.iter().enumerate() {
-            let _ = writeln!(text, "  {}. {}", number + 1, suspicion.title);
-            for line in &suspicion.evidence {
+        for (number, cause) in causes.iter().enumerate() {
+            let now = if cause.is_now {
+                " (at this moment)"
+            } else {
+                ""
+            };
+            let _ = writeln!(text, "  {}. {}{now}", number + 1, cause.title);
+            for line in cause.evidence {
                 let _ = writeln!(text, "     - {line}");
             }
-        }
-        if !self.causes_now.is_empty() {
-            text.push_str("\nat this moment:\n");
-        }
-        for cause in &self.causes_now {
-            let _ = writeln!(text, "  {}", cause.title);
-            for line in &cause.evidence {
-                let _ = writeln!(text, "     - {line}");
-            }
-            for line in &cause.next {
+            for line in cause.next {
                 let _ = writeln!(text, "     next: {line}");
             }
         }
         self.add_leaks(&mut text);
         self.add_events(&mut text);
         text
+    }
+
+    /// The likeliest first.
+    fn causes(&self) -> Vec<Shown<'_>> {
+        let goes_on = self.episodes.iter().any(Episode::goes_on);
+        suspicions::ranked(&self.suspicions, &self.causes_now, goes_on)
     }
 
     fn add_leaks(&self, text: &mut String) {
@@ -277,6 +287,7 @@ impl Report {
         json!({
             "seconds": self.last.as_secs(),
             "episodes": self.episodes.iter().map(Episode::as_json).collect::<Vec<_>>(),
+            "first": self.causes().first().map(|cause| cause.title),
             "causes": self.suspicions.iter().map(Suspicion::as_json).collect::<Vec<_>>(),
             "now": self.causes_now.iter().map(doctor::Cause::as_json).collect::<Vec<_>>(),
             "why": print::as_json(&self.why),

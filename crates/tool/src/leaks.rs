@@ -14,10 +14,11 @@ use crate::{print, time};
 
 /// Who holds a server connection and says nothing
 ///
-/// Shows the clients that hold a server in silence: an open transaction without a query, or
-/// a session that keeps its server while others wait. Each is named by application, address
-/// and user, with its first and last statement and the likely cause. What runs a query is
-/// no leak, however long it takes.
+/// Shows leak suspects: clients that hold a server in silence (an open transaction without a
+/// query, or a session that keeps its server while others wait), statements that take far
+/// longer than they normally do, and clients of one application that only become more and
+/// never work. Each is named by application, address and user, with its first and last
+/// statement and the likely cause.
 ///
 /// Exit codes: 0 nobody; 1 there is a suspect; 2 the pooler cannot be asked.
 #[derive(Args, Debug)]
@@ -75,6 +76,12 @@ pub(crate) fn is_open(leak: Row<'_>) -> bool {
     matches!(leak.text("stage"), "suspected" | "confirmed")
 }
 
+/// Whether it is about a server that is held in silence now, and not about a slow statement or unused clients.
+pub(crate) fn is_silent(leak: Row<'_>) -> bool {
+    // Poolers before there were other kinds do not name it.
+    is_open(leak) && matches!(leak.text("kind"), "silent" | "")
+}
+
 /// Who it is, in words.
 pub(crate) fn who(row: Row<'_>) -> String {
     let app = match row.text("application_name") {
@@ -82,15 +89,16 @@ pub(crate) fn who(row: Row<'_>) -> String {
         app => format!("app={app}"),
     };
     let (user, database) = (row.text("user"), row.text("database"));
-    format!(
-        "{app} at {} (user {user}, database {database})",
-        row.text("addr")
-    )
+    let database = match database {
+        "" => String::new(),
+        name => format!(", database {name}"),
+    };
+    format!("{app} at {} (user {user}{database})", row.text("addr"))
 }
 
 fn story(leaks: &Table) -> String {
     if leaks.is_empty() {
-        return "nobody holds a server in silence\n".to_owned();
+        return "nobody is suspected of a leak\n".to_owned();
     }
     let mut text = String::new();
     let mut by_app: BTreeMap<&str, u32> = BTreeMap::new();
@@ -115,6 +123,14 @@ fn story(leaks: &Table) -> String {
 
 fn one(leak: Row<'_>) -> String {
     let (id, stage) = (leak.text("id"), leak.text("stage"));
+    if leak.text("kind") == "growing" {
+        return format!(
+            "#{id} {stage}: {}, for {}\n   {}\n",
+            who(leak),
+            time::millis(leak.count("held_ms")),
+            leak.text("cause")
+        );
+    }
     let mut text = format!(
         "#{id} {stage}: {}, client {}, server pid {}\n   {}, held {}, silent {}\n",
         who(leak),
@@ -202,12 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn a_population_has_nobody_who_could_be_killed() {
+        let leaks = table(
+            "id stage client_id database user application_name addr held_ms kind cause\n\
+             4 suspected 0 \"\" bob report 10.1.2.3 360000 growing they~become~more",
+        );
+        let text = story(&leaks);
+        assert!(text.contains("app=report at 10.1.2.3") && text.contains("they become more"));
+        assert!(!text.contains("kill"), "{text}");
+    }
+
+    #[test]
     fn what_has_ended_is_no_suspect() {
         let leaks = table("id stage\n1 resolved\n2 suspected");
         assert_eq!(leaks.only(is_open).cells.len(), 1);
-        assert_eq!(
-            story(&Table::default()),
-            "nobody holds a server in silence\n"
-        );
+        assert_eq!(story(&Table::default()), "nobody is suspected of a leak\n");
     }
 }

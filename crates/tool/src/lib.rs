@@ -21,6 +21,7 @@ mod quote;
 mod reach;
 mod report;
 mod resize;
+mod rotate;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -100,6 +101,7 @@ async fn carry_out(command: Command) -> Result<Verdict, trouble::Trouble> {
         Command::Kill(arguments) => kill::run(&arguments).await,
         Command::Maintenance(arguments) => maintenance::run(&arguments).await,
         Command::Resize(arguments) => resize::run(&arguments).await,
+        Command::Rotate(arguments) => rotate::run(&arguments).await,
         Command::Drain(arguments) => drain::run(&arguments).await,
     }
 }
@@ -114,6 +116,7 @@ pub const COMMANDS: &[&str] = &[
     "maintenance",
     "drain",
     "resize",
+    "rotate",
     "budget",
     "incident",
     "report",

@@ -99,7 +99,7 @@ async fn look(console: &Console) -> Result<Look, Trouble> {
         pools: console.show("POOLS").await?,
         totals: console.show("STATS_TOTALS").await?,
         holders: console.show_if_known("HOLDERS").await?,
-        leaks: console.show_if_known("LEAKS").await?.only(leaks::is_open),
+        leaks: console.show_if_known("LEAKS").await?.only(leaks::is_silent),
         budget: console.show_if_known("BUDGET").await?,
     })
 }

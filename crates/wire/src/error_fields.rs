@@ -25,6 +25,8 @@ impl SqlState {
     pub const INVALID_PASSWORD: Self = Self(*b"28P01");
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
+    pub const INSUFFICIENT_RESOURCES: Self = Self(*b"53000");
+    pub const OUT_OF_MEMORY: Self = Self(*b"53200");
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self(*b"53400");
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");

@@ -100,6 +100,10 @@ impl FirstPacket {
         if buf.starts_with(b"X\0\0\0\x04") {
             return Err(StartupError::Terminate);
         }
+        let is_startup = version >> 16 == 3;
+        if is_startup && (SizeLimits::STARTUP + 1..=i32::MAX as u32).contains(&length) {
+            return Err(StartupError::TooLong(first_bytes(buf)));
+        }
         if !(8..=SizeLimits::STARTUP).contains(&length) {
             return Err(StartupError::bad_header(buf));
         }
@@ -110,7 +114,7 @@ impl FirstPacket {
             version,
             code::CANCEL_REQUEST | code::SSL_REQUEST | code::GSSENC_REQUEST
         );
-        if !known && version >> 16 != 3 {
+        if !known && !is_startup {
             return Err(StartupError::bad_header(buf));
         }
         let Some(body) = buf.get(8..length as usize) else {
@@ -194,6 +198,9 @@ pub enum StartupError {
     /// The client says goodbye.
     #[error("client close request")]
     Terminate,
+    /// A StartupMessage over [`SizeLimits::STARTUP`]; carries the first bytes in hex.
+    #[error("bad packet header: '{0}'")]
+    TooLong(String),
     /// The parameter list does not end with a zero byte.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     NoTerminator,
@@ -204,14 +211,18 @@ pub enum StartupError {
 
 impl StartupError {
     fn bad_header(buf: &[u8]) -> Self {
-        use std::fmt::Write as _;
-        let mut hex = String::with_capacity(16);
-        for byte in buf.iter().take(8) {
-            // Writing into a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Self::BadHeader(hex)
+        Self::BadHeader(first_bytes(buf))
     }
+}
+
+fn first_bytes(buf: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut hex = String::with_capacity(16);
+    for byte in buf.iter().take(8) {
+        // Writing into a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 #[cfg(test)]
@@ -255,6 +266,24 @@ mod tests {
         );
         let error = FirstPacket::parse(b"\0\0\0\x12\0\x04\0\0").unwrap_err();
         assert_eq!(error.to_string(), "bad packet header: '0000001200040000'");
+    }
+
+    #[test]
+    fn too_long_is_told_from_what_is_no_startup_message() {
+        let first = |length: u32, version: u32| {
+            FirstPacket::parse(&[length.to_be_bytes(), version.to_be_bytes()].concat())
+        };
+        assert_eq!(first(SizeLimits::STARTUP, 3 << 16), Ok(None));
+        let too_long = StartupError::TooLong("0000271100030000".to_owned());
+        assert_eq!(first(SizeLimits::STARTUP + 1, 3 << 16), Err(too_long));
+        for (length, version) in [
+            (u32::MAX, 3 << 16),
+            (20_000, code::SSL_REQUEST),
+            (7, 3 << 16),
+        ] {
+            let error = first(length, version).unwrap_err();
+            assert!(matches!(error, StartupError::BadHeader(_)), "{error:?}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ only monitoring gets to.
 | `/metrics` | for Prometheus, in the text format 0.0.4 |
 | `/livez` | 200 while the process works, 503 if its janitor has not come for ten seconds |
 | `/readyz` | 200 if clients are served here, 503 if not, with the reasons; `?db=NAME` for one database |
-| `/` | the status, for people: databases, pools, limits, leak suspects; nothing can be changed there |
+| `/` | the status, for people: what holds clients back, the last 15 minutes, databases, leak suspects, applications, errors, limits; nothing can be changed there |
 | `/status.json` | the same, for programs |
 
 A connection is for one request and lives for 15 seconds at most. There are 32 of them for each address, and a hundred in

@@ -42,6 +42,8 @@ pub struct ClientLogin<'a> {
     pub method: PasswordMethod,
     /// What is stored for that user; none if there is no such user.
     pub secret: Option<&'a Secret>,
+    /// What counts as well, while the password is being changed.
+    pub second: Option<&'a Secret>,
     /// Whether SCRAM-SHA-256-PLUS is offered. The data is the hash of our own certificate.
     pub channel_binding: ChannelBinding,
     /// Fresh random bytes.
@@ -121,18 +123,21 @@ enum State {
     Cleartext {
         user: String,
         secret: Secret,
+        second: Option<Secret>,
     },
     Md5 {
         secret: Md5Secret,
+        second: Option<Md5Secret>,
         salt: [u8; 4],
     },
     SaslInitial {
         acceptor: Acceptor,
         secret: SaslSecret,
+        second: Option<SaslSecret>,
     },
     SaslFinal {
         challenged: Challenged,
-        source: Source,
+        sources: Sources,
     },
 }
 
@@ -154,6 +159,13 @@ enum Source {
     AdHoc,
 }
 
+/// The same for the first secret and the second.
+#[derive(Clone, Copy, Debug)]
+struct Sources {
+    first: Source,
+    second: Source,
+}
+
 impl ClientAuthentication {
     /// Decides what to ask first.
     pub fn start(login: ClientLogin<'_>, policy: &Policy) -> Step {
@@ -161,28 +173,35 @@ impl ClientAuthentication {
             user,
             method,
             secret,
+            second,
             channel_binding,
             md5_salt: salt,
             nonce,
         } = login;
         let (secret, mut outlook) = effective_secret(user, secret, policy);
+        // An empty one never lets anybody in.
+        let second = second.filter(|second| outlook.is_ok() && !second.is_empty());
         let (challenge, state) = match (method, secret) {
             (PasswordMethod::Cleartext, secret) => {
                 let user = user.to_owned();
                 (
                     Challenge::CleartextPassword,
-                    State::Cleartext { user, secret },
+                    State::Cleartext {
+                        user,
+                        secret,
+                        second: second.cloned(),
+                    },
                 )
             }
             (PasswordMethod::Md5, Secret::Plain(password)) => {
                 let secret = Md5Secret::derive(&password, user);
-                (Challenge::Md5Password { salt }, State::Md5 { secret, salt })
+                password::ask_md5(salt, secret, second, user)
             }
             (PasswordMethod::Md5, Secret::Md5(secret)) => {
-                (Challenge::Md5Password { salt }, State::Md5 { secret, salt })
+                password::ask_md5(salt, secret, second, user)
             }
             (PasswordMethod::Md5 | PasswordMethod::ScramSha256, Secret::Scram(secret)) => {
-                sasl::offer(channel_binding, nonce, SaslSecret::Stored(secret))
+                sasl::offer(channel_binding, nonce, SaslSecret::Stored(secret), second)
             }
             (PasswordMethod::ScramSha256, Secret::Plain(password)) => {
                 let (salt, iterations) = (policy.process_key.salt(user), policy.scram_iterations);
@@ -191,14 +210,14 @@ impl ClientAuthentication {
                     salt,
                     iterations,
                 };
-                sasl::offer(channel_binding, nonce, secret)
+                sasl::offer(channel_binding, nonce, secret, second)
             }
             (PasswordMethod::ScramSha256, Secret::Md5(_)) => {
                 let made_up = policy
                     .process_key
                     .scram_secret(user, policy.scram_iterations);
                 outlook = outlook.and(Err(Cause::Md5SecretForScram));
-                sasl::offer(channel_binding, nonce, SaslSecret::Stored(made_up))
+                sasl::offer(channel_binding, nonce, SaslSecret::Stored(made_up), None)
             }
         };
         Step::Send(challenge, Self { outlook, state })
@@ -208,16 +227,25 @@ impl ClientAuthentication {
     pub fn respond(self, payload: &[u8]) -> Step {
         let Self { outlook, state } = self;
         match state {
-            State::Cleartext { user, secret } => {
-                password::check_cleartext(payload, &user, secret, outlook)
-            }
-            State::Md5 { secret, salt } => password::check_md5(payload, &secret, salt, outlook),
-            State::SaslInitial { acceptor, secret } => {
-                sasl::open(payload, acceptor, secret, outlook)
-            }
-            State::SaslFinal { challenged, source } => {
-                sasl::check_proof(payload, challenged, source, outlook)
-            }
+            State::Cleartext {
+                user,
+                secret,
+                second,
+            } => password::check_cleartext(payload, user, secret, second, outlook),
+            State::Md5 {
+                secret,
+                second,
+                salt,
+            } => password::check_md5(payload, &secret, second.as_ref(), salt, outlook),
+            State::SaslInitial {
+                acceptor,
+                secret,
+                second,
+            } => sasl::open(payload, acceptor, secret, second, outlook),
+            State::SaslFinal {
+                challenged,
+                sources,
+            } => sasl::check_proof(payload, challenged, sources, outlook),
         }
     }
 }
@@ -234,10 +262,20 @@ enum AfterKeys {
     /// A plain password was given; the keys must be those of the stored secret.
     Compare {
         given: Password,
+        user: String,
         secret: ScramSecret,
+        second: Option<Secret>,
     },
     /// The plain password is stored; the keys are what its proof is checked against.
-    Challenge { opened: Opened },
+    Challenge {
+        opened: Opened,
+        second: Option<SaslSecret>,
+    },
+    /// The same for the second one.
+    ChallengeBoth {
+        opened: Opened,
+        first: (ScramSecret, Source),
+    },
 }
 
 impl AwaitingKeys {
@@ -245,11 +283,18 @@ impl AwaitingKeys {
     pub fn resume(self, keys: Keys) -> Step {
         let Self { outlook, then } = self;
         match then {
-            AfterKeys::Compare { given, secret } => {
-                password::conclude(keys.secret == secret, Proof::Cleartext(given), outlook)
+            AfterKeys::Compare {
+                given,
+                user,
+                secret,
+                second,
+            } => password::compared(keys.secret == secret, given, user, second, outlook),
+            AfterKeys::Challenge { opened, second } => {
+                sasl::challenge(opened, (keys.secret, Source::AdHoc), second, outlook)
             }
-            AfterKeys::Challenge { opened } => {
-                sasl::send_challenge(opened, keys.secret, Source::AdHoc, outlook)
+            AfterKeys::ChallengeBoth { opened, first } => {
+                let second = Some((keys.secret, Source::AdHoc));
+                sasl::send_challenge(opened, first, second, outlook)
             }
         }
     }

@@ -3,8 +3,9 @@
 use subtle::ConstantTimeEq;
 
 use super::{
-    AfterKeys, AwaitingKeys, Cause, Failure, Outlook, Proof, Refusal, Step, Success, fail,
+    AfterKeys, AwaitingKeys, Cause, Failure, Outlook, Proof, Refusal, State, Step, Success, fail,
 };
+use crate::exchange::Challenge;
 use crate::md5;
 use crate::scram::keys::{Iterations, SaltedPasswordJob};
 use crate::scram::messages::Malformed;
@@ -12,40 +13,93 @@ use crate::secret::{Md5Secret, Password, Secret};
 
 pub(super) fn check_cleartext(
     payload: &[u8],
-    user: &str,
+    user: String,
     secret: Secret,
+    second: Option<Secret>,
     outlook: Outlook,
 ) -> Step {
-    let given = match read_password(payload) {
-        Ok(given) => given,
-        Err(failure) => return Step::Fail(failure),
-    };
+    match read_password(payload) {
+        Ok(given) => compare(given, user, secret, second, outlook),
+        Err(failure) => Step::Fail(failure),
+    }
+}
+
+fn compare(
+    given: Password,
+    user: String,
+    secret: Secret,
+    second: Option<Secret>,
+    outlook: Outlook,
+) -> Step {
     let matches = match secret {
         Secret::Plain(stored) => stored == given,
-        Secret::Md5(stored) => stored == Md5Secret::derive(&given, user),
+        Secret::Md5(stored) => stored == Md5Secret::derive(&given, &user),
         Secret::Scram(secret) => {
             let iterations = match Iterations::new(secret.iterations) {
                 Ok(iterations) => iterations,
                 Err(too_many) => return fail(Refusal::Password, too_many.into()),
             };
             let job = SaltedPasswordJob::new(&given, secret.salt.clone(), iterations);
-            let then = AfterKeys::Compare { given, secret };
+            let then = AfterKeys::Compare {
+                given,
+                user,
+                secret,
+                second,
+            };
             return Step::Derive(job, AwaitingKeys { outlook, then });
         }
     };
-    conclude(matches, Proof::Cleartext(given), outlook)
+    compared(matches, given, user, second, outlook)
+}
+
+/// One secret has been compared: if it is another one, the second has its turn.
+pub(super) fn compared(
+    matches: bool,
+    given: Password,
+    user: String,
+    second: Option<Secret>,
+    outlook: Outlook,
+) -> Step {
+    match second {
+        Some(second) if !matches => compare(given, user, second, None, outlook),
+        Some(_) | None => conclude(matches, Proof::Cleartext(given), outlook),
+    }
+}
+
+/// Asks for a hash; a second secret counts if it can make one.
+pub(super) fn ask_md5(
+    salt: [u8; 4],
+    secret: Md5Secret,
+    second: Option<&Secret>,
+    user: &str,
+) -> (Challenge, State) {
+    let second = second.and_then(|second| match second {
+        Secret::Plain(password) => Some(Md5Secret::derive(password, user)),
+        Secret::Md5(secret) => Some(secret.clone()),
+        Secret::Scram(_) => None,
+    });
+    let state = State::Md5 {
+        secret,
+        second,
+        salt,
+    };
+    (Challenge::Md5Password { salt }, state)
 }
 
 pub(super) fn check_md5(
     payload: &[u8],
     secret: &Md5Secret,
+    second: Option<&Md5Secret>,
     salt: [u8; 4],
     outlook: Outlook,
 ) -> Step {
     match read_password(payload) {
         Ok(given) => {
-            let expected = md5::response(secret, salt);
-            let matches = given.expose().ct_eq(expected.as_slice()).into();
+            let is_of = |secret: &Md5Secret| {
+                let expected = md5::response(secret, salt);
+                bool::from(given.expose().ct_eq(expected.as_slice()))
+            };
+            let matches = is_of(secret) || second.is_some_and(is_of);
             conclude(matches, Proof::Md5, outlook)
         }
         Err(failure) => Step::Fail(failure),

@@ -1,4 +1,5 @@
 mod channel_binding;
+mod second;
 
 use std::num::NonZeroU32;
 
@@ -48,6 +49,7 @@ fn login(method: PasswordMethod, secret: Option<&Secret>) -> ClientLogin<'_> {
         user: USER,
         method,
         secret,
+        second: None,
         channel_binding: ChannelBinding::Unavailable,
         md5_salt: [1, 2, 3, 4],
         nonce: Nonce([5; 18]),

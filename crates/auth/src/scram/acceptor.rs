@@ -126,8 +126,15 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Makes server-first-message.
-    pub(crate) fn into_challenge(self, secret: ScramSecret) -> (Vec<u8>, Challenged) {
+    /// Makes server-first-message. A second secret has the salt and the count of the first.
+    pub(crate) fn into_challenge(
+        self,
+        secret: ScramSecret,
+        second: Option<ScramSecret>,
+    ) -> (Vec<u8>, Challenged) {
+        debug_assert!(second.as_ref().is_none_or(|second| {
+            second.salt == secret.salt && second.iterations == secret.iterations
+        }));
         let rest = format!(
             ",s={},i={}",
             base64::encode(&secret.salt),
@@ -140,6 +147,7 @@ impl Opened {
                 opened: self,
                 server_first,
                 secret,
+                second,
             },
         )
     }
@@ -151,6 +159,7 @@ pub(crate) struct Challenged {
     opened: Opened,
     server_first: Vec<u8>,
     secret: ScramSecret,
+    second: Option<ScramSecret>,
 }
 
 /// The client has proven that it knows the password.
@@ -160,6 +169,8 @@ pub(crate) struct Proven {
     pub(crate) server_final: Vec<u8>,
     pub(crate) client_key: Key,
     pub(crate) secret: ScramSecret,
+    /// Whether that is the second one.
+    pub(crate) by_second: bool,
 }
 
 impl Challenged {
@@ -169,6 +180,7 @@ impl Challenged {
             opened,
             server_first,
             secret,
+            second,
         } = self;
         let message = ClientFinal::parse(payload).map_err(Rejected::Malformed)?;
         if message.channel_binding != opened.channel_binding.as_bytes() {
@@ -184,16 +196,26 @@ impl Challenged {
             b",",
             message.without_proof,
         ];
-        let client_key = message.proof.xor(&secret.stored_key.hmac(&signed));
+        let proof = &message.proof;
+        let client_key = |secret: &ScramSecret| {
+            let client_key = proof.xor(&secret.stored_key.hmac(&signed));
+            (client_key.hash() == secret.stored_key).then_some(client_key)
+        };
+        let (client_key, secret, by_second) = match (client_key(&secret), second) {
+            (Some(key), _) => (key, secret, false),
+            (None, Some(second)) => {
+                let key = client_key(&second).ok_or(Rejected::Proof)?;
+                (key, second, true)
+            }
+            (None, None) => return Err(Rejected::Proof),
+        };
         let server_signature = secret.server_key.hmac(&signed);
-        if client_key.hash() != secret.stored_key {
-            return Err(Rejected::Proof);
-        }
         let server_final = format!("v={}", base64::encode(server_signature.expose()));
         Ok(Proven {
             server_final: server_final.into_bytes(),
             client_key,
             secret,
+            by_second,
         })
     }
 }

@@ -9,19 +9,21 @@
 //! that has begun SCRAM must have proven that it knows the secret, and one that must be bound to
 //! its TLS connection must have done SCRAM at all.
 
+mod failure;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use thiserror::Error;
 use zeroize::Zeroizing;
+
+pub use self::failure::ServerFailure;
 
 use crate::exchange::{Challenge, ChannelBinding, Mechanism, Nonce};
 use crate::md5;
-use crate::scram::initiator::{self, Answering, NoMechanism, Opened, Proving, Rejected};
-use crate::scram::keys::{Iterations, Keys, SaltedPasswordJob, TooManyIterations};
-use crate::scram::messages::{InitialResponse, Malformed};
+use crate::scram::initiator::{self, Answering, Opened, Proving};
+use crate::scram::keys::{Iterations, Keys, SaltedPasswordJob};
+use crate::scram::messages::InitialResponse;
 use crate::secret::{Md5Secret, Password, ScramSecret, Secret};
 
 /// What one login at a server needs.
@@ -38,7 +40,7 @@ pub struct ServerLogin {
 }
 
 /// What we can log in with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerSecret {
     /// Serves every method. May be empty: the server then says what it thinks of that.
     Plain(Password),
@@ -94,50 +96,6 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Answer(..)")
     }
-}
-
-/// Why we could not log in. The texts are PgBouncer's where it has one.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ServerFailure {
-    /// What we have cannot answer what the server asks.
-    #[error("wrong password type")]
-    WrongPasswordType,
-    /// The keys of a client's proof belong to another secret than the server's.
-    #[error(
-        "the SCRAM secret of user \"{user}\" on the server is not the one known here \
-         (salt or iteration count differ): copy rolpassword from pg_authid again"
-    )]
-    OtherSecret {
-        /// Whose secret it is.
-        user: String,
-    },
-    /// The server offers nothing that we speak.
-    #[error("none of the server's SASL authentication mechanisms are supported")]
-    NoMechanism,
-    /// Channel binding is required and the server did not offer or do it.
-    #[error("channel binding is required, but the server did not do SCRAM-SHA-256-PLUS")]
-    ChannelBindingRequired,
-    /// The server asks for more work than we do for anybody.
-    #[error(transparent)]
-    Iterations(#[from] TooManyIterations),
-    /// A message of the server cannot be read.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// The server's nonce does not extend ours.
-    #[error("invalid SCRAM response (nonce mismatch)")]
-    Nonce,
-    /// The server reports a failure inside SCRAM.
-    #[error("error received from server in SCRAM exchange: {0}")]
-    Reported(String),
-    /// The server does not know the secret.
-    #[error("invalid server signature")]
-    Signature,
-    /// AuthenticationOk came before the server had proven itself.
-    #[error("server ended the SCRAM exchange before it had proven that it knows the password")]
-    Unproven,
-    /// The server sent something that does not belong here.
-    #[error("unexpected authentication request from server")]
-    OutOfOrder,
 }
 
 /// A login that waits for an Authentication message.
@@ -366,24 +324,4 @@ fn send_proof(
             state,
         },
     )
-}
-
-impl From<NoMechanism> for ServerFailure {
-    fn from(reason: NoMechanism) -> Self {
-        match reason {
-            NoMechanism::Unknown => Self::NoMechanism,
-            NoMechanism::BindingRequired => Self::ChannelBindingRequired,
-        }
-    }
-}
-
-impl From<Rejected> for ServerFailure {
-    fn from(rejected: Rejected) -> Self {
-        match rejected {
-            Rejected::Malformed(malformed) => Self::Malformed(malformed),
-            Rejected::Nonce => Self::Nonce,
-            Rejected::Error(word) => Self::Reported(word),
-            Rejected::Signature => Self::Signature,
-        }
-    }
 }

@@ -22,7 +22,9 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
             | Kind::Hosts
             | Kind::Endpoints
             | Kind::HostLimit
-            | Kind::Secret => Some(text.to_string()),
+            | Kind::AppActions
+            | Kind::Secret
+            | Kind::PasswordSource => Some(text.to_string()),
         },
         DeValue::Integer(integer) if numeric => {
             i64::from_str_radix(integer.as_str(), integer.radix())
@@ -34,7 +36,7 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
         DeValue::Array(array)
             if matches!(
                 kind,
-                Kind::List | Kind::Hosts | Kind::Protocols | Kind::Endpoints
+                Kind::List | Kind::Hosts | Kind::Protocols | Kind::Endpoints | Kind::AppActions
             ) =>
         {
             let words: Option<Vec<&str>> =
@@ -55,10 +57,16 @@ pub(super) fn as_toml(kind: Kind) -> String {
     match kind {
         Kind::Boolean => "true or false".to_owned(),
         Kind::Seconds => "a number of seconds or a text like \"500ms\", \"5s\", \"10m\"".to_owned(),
-        Kind::List | Kind::Hosts | Kind::Endpoints => "a text or an array of texts".to_owned(),
+        Kind::List | Kind::Hosts | Kind::Endpoints | Kind::AppActions => {
+            "a text or an array of texts".to_owned()
+        }
         Kind::Text | Kind::Secret => "a text in quotes".to_owned(),
         Kind::HostLimit => "a whole number, or \"auto\", or a text like \"80%\"".to_owned(),
-        Kind::Integer | Kind::FileMode | Kind::Choice(_) | Kind::Protocols => kind.to_string(),
+        Kind::Integer
+        | Kind::FileMode
+        | Kind::Choice(_)
+        | Kind::Protocols
+        | Kind::PasswordSource => kind.to_string(),
     }
 }
 

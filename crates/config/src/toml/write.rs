@@ -119,8 +119,10 @@ fn value_of(kind: Kind, text: &str) -> String {
         },
         Kind::Endpoints
         | Kind::HostLimit
+        | Kind::AppActions
         | Kind::Text
         | Kind::Secret
+        | Kind::PasswordSource
         | Kind::Choice(_)
         | Kind::Protocols => quoted(text),
     }
@@ -321,6 +323,7 @@ logfile =
             Kind::Endpoints => {
                 "(/[a-z]{1,4}|[a-z]{1,3}:[1-9]{1,3})(,\\[::1\\]:[1-9]{1,2}){0,2}".boxed()
             }
+            Kind::AppActions => "([a-z :]{1,4}:(log|cancel), ?){0,2}".boxed(),
             Kind::HostLimit => "auto|[1-9]0?%|[1-9]{1,3}".boxed(),
             Kind::Choice(words) => proptest::sample::select(in_this_build(words))
                 .prop_map(str::to_ascii_uppercase)
@@ -328,6 +331,7 @@ logfile =
             Kind::Protocols => "secure|all|tlsv1\\.2, !tlsv1\\.1".boxed(),
             Kind::Hosts => "[a-z@/]{1,4}(, ?[a-z]{1,3}){0,2}".boxed(),
             Kind::List => "[a-z_]{1,4}([ ,]{1,2}[a-z]{1,3}){0,2}".boxed(),
+            Kind::PasswordSource => "(file|env|exec):[a-z'\"#;$%é]{1,6}".boxed(),
             Kind::Text | Kind::Secret => "[a-z'\"\\\\#;=$%é]{1,6}".boxed(),
         }
     }

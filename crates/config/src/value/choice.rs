@@ -73,15 +73,20 @@ choices! {
         Statement = "statement",
     }
 
-    /// What becomes of a client that holds a server in silence.
+    /// What becomes of a client that holds a server in silence, or for far longer than its statement
+    /// normally takes.
     pub enum LeakAction {
         /// The log names it.
         Log = "log",
-        /// The client is told with a notice, too.
+        /// A silent client is told with a notice, too.
         Notice = "notice",
-        /// Its transaction is rolled back and it keeps its connection; in session mode it is ended.
+        /// A statement that takes far too long is canceled.
+        Cancel = "cancel",
+        /// The same, and the transaction of a silent client is rolled back.
+        CancelRollback = "cancel+rollback",
+        /// The transaction of a silent client is rolled back and it keeps its connection; in session mode it is ended.
         Rollback = "rollback",
-        /// It is ended.
+        /// A silent client is ended.
         Disconnect = "disconnect",
     }
 

@@ -1,5 +1,6 @@
 //! SHOW HOLDERS and SHOW LEAKS: who has a server, and who should have given it back.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::table::{int4, table};
@@ -7,7 +8,7 @@ use crate::table::{int4, table};
 /// One client that holds a server.
 #[derive(Clone, Debug)]
 pub struct HolderRow {
-    /// The client's number, as in SHOW CLIENTS.
+    /// The client's number, as in SHOW CLIENTS; 0 if it is about many.
     pub client_id: u32,
     /// Its database.
     pub database: Arc<str>,
@@ -56,7 +57,9 @@ pub struct LeakRow {
     /// The last one.
     pub last_statement: String,
     /// What it probably is.
-    pub cause: &'static str,
+    pub cause: Cow<'static, str>,
+    /// `silent`, `slow` or `growing`.
+    pub kind: &'static str,
 }
 
 table!(
@@ -75,6 +78,7 @@ table!(
         "silent_ms" Int8 = row.holder.silent_ms;
         "first_statement" Text = row.first_statement;
         "last_statement" Text = row.last_statement;
-        "cause" Text = row.cause;
+        "cause" Text = &*row.cause;
+        "kind" Text = row.kind;
     }
 );

@@ -3,6 +3,7 @@
 //! Names, types and order of the columns are PgBouncer's; the tests hold them fixed, because some
 //! monitors read by position and others fail on an unexpected type.
 
+mod backends;
 mod budget;
 mod consumers;
 mod databases;
@@ -17,6 +18,7 @@ mod recent;
 mod sockets;
 mod stats;
 
+pub use backends::{BACKENDS, BackendRow};
 pub use budget::{BUDGET, BudgetRow};
 pub use consumers::{APPS, AppRow, CONSUMERS, ConsumerRow};
 pub use databases::{DATABASES, DatabaseRow, PEERS, PeerRow, USERS, UserRow};
@@ -33,7 +35,7 @@ pub use orders::{
 pub use pins::{PINS, PinRow};
 pub use pools::{PEER_POOLS, POOLS, PeerPoolRow, PoolRow};
 pub use questions::{DIAGNOSIS, DiagnosisRow, WHY, WhyRow};
-pub use recent::{EVENTS, EventRow, SAMPLES, SampleRow};
+pub use recent::{EVENTS, EventRow, SAMPLES, STATEMENTS, SampleRow, StatementRow};
 pub use sockets::{
     ACTIVE_SOCKETS, CLIENTS, FDS, FdRow, FdTask, HANDOVER, Replication, SERVERS, SOCKETS,
     SocketBuffers, SocketRow, SocketState, shown_id,

@@ -9,7 +9,7 @@ use crate::table::table;
 pub struct DiagnosisRow {
     /// Which.
     pub step: &'static str,
-    /// `ok`, `failed`, `skipped` or `info`.
+    /// `ok`, `failed`, `retried`, `skipped` or `info`.
     pub outcome: &'static str,
     /// How long it took, where that says something.
     pub took: Option<Duration>,

@@ -1,4 +1,4 @@
-//! SHOW SAMPLES and SHOW EVENTS: what was, for an operator who comes late.
+//! SHOW SAMPLES, SHOW EVENTS and SHOW STATEMENTS: what was, for an operator who comes late.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,5 +82,35 @@ table!(
         "level" Text = row.level;
         "peer" Text = row.peer;
         "text" Text = row.text;
+    }
+);
+
+/// A statement that took long.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct StatementRow {
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+    /// Who asked for it the last time.
+    pub application_name: Arc<str>,
+    pub count: u64,
+    /// Times at the server, in milliseconds.
+    pub total_ms: u64,
+    pub mean_ms: u64,
+    pub max_ms: u64,
+    pub statement: String,
+}
+
+table!(
+    /// SHOW STATEMENTS.
+    pub STATEMENTS: StatementRow, "statements", |row| {
+        "database" Text = row.database;
+        "user" Text = row.user;
+        "application_name" Text = row.application_name;
+        "count" Int8 = row.count;
+        "total_ms" Int8 = row.total_ms;
+        "mean_ms" Int8 = row.mean_ms;
+        "max_ms" Int8 = row.max_ms;
+        "statement" Text = row.statement;
     }
 );

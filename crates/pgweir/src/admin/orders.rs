@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::drain::{self, Drained};
 use crate::farewell::Farewell;
 use crate::shared::{Shared, lock};
-use crate::{diagnose, maintenance, overrides, quarantine, why};
+use crate::{diagnose, maintenance, overrides, quarantine, rotate, why};
 
 /// Carries an order out.
 pub(super) async fn run(
@@ -77,6 +77,12 @@ pub(super) async fn run(
         Order::Diagnose { database, user } => {
             tracing::info!(peer = %client, "DIAGNOSE '{database}' command issued");
             let rows = diagnose::rows(shared, database, user.as_deref()).await?;
+            tables::DIAGNOSIS.write_reply(&rows, out);
+            return Ok(Outcome::Answered);
+        }
+        Order::Rotate { database, user } => {
+            tracing::info!(peer = %client, "ROTATE '{database}' command issued");
+            let rows = rotate::rows(shared, database, user.as_deref()).await?;
             tables::DIAGNOSIS.write_reply(&rows, out);
             return Ok(Outcome::Answered);
         }

@@ -1,6 +1,7 @@
 //! What a client is told whose connection goes on, beyond refusals: the same in both dialects.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use pgweir_wire::{Severity, SqlState};
 
@@ -51,7 +52,20 @@ pub(crate) fn rolled_back() -> Answer {
     }
 }
 
-/// The same, when it goes on and on; in PostgreSQL's words.
+/// `leak_action = cancel`
+pub(crate) fn took_too_long(usual: Duration, took: Duration) -> Answer {
+    let text = "canceling statement: it takes far longer than it normally does (leak_action)";
+    let seconds = took.as_secs();
+    Answer {
+        detail: Some(format!(
+            "It was canceled after {seconds} s; 99 of 100 such statements end within {usual:?}."
+        )),
+        hint: Some("It may have waited for a lock, or have another plan than usual.".to_owned()),
+        ..answer(Severity::Error, SqlState::QUERY_CANCELED, text)
+    }
+}
+
+/// `leak_action = rollback`, when the client goes on and on; in PostgreSQL's words.
 pub(crate) fn still_failed() -> Answer {
     let text = "current transaction is aborted, commands ignored until end of transaction block";
     answer(Severity::Error, SqlState::IN_FAILED_SQL_TRANSACTION, text)

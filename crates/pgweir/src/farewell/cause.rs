@@ -1,6 +1,6 @@
 //! What ended a client, or kept it without a server, in a word that does not change: for metrics.
 
-use pgweir_pool::{Crowd, Refusal};
+use pgweir_pool::{Crowd, FailureKind, Refusal};
 use pgweir_session::{Expiry, Violation};
 use pgweir_wire::SqlState;
 
@@ -17,7 +17,10 @@ impl Farewell {
         match self {
             Self::ClientClosed => "client_closed",
             Self::ClientGone => "client_gone",
-            Self::Startup(_) | Self::LoginMessage | Self::Header(_) => "bad_packet",
+            Self::Startup(_) | Self::LoginMessage | Self::LongLoginMessage | Self::Header(_) => {
+                "bad_packet"
+            }
+            Self::OutOfFiles => "open_files",
             Self::BytesBehindRequest(_) => "bytes_before_encryption",
             Self::TlsRequired => "tls_required",
             Self::NoUser => "no_user",
@@ -40,6 +43,7 @@ impl Farewell {
             },
             Self::Refused(refusal) => match refusal {
                 Refusal::Login(_) => "server_login",
+                Refusal::Failing(failure) if failure.kind == FailureKind::Own => "open_files",
                 Refusal::Failing(_) => "server_down",
                 Refusal::Closed(_) => "maintenance",
                 Refusal::Crowded(crowded) => match crowded.crowd {

@@ -3,25 +3,31 @@
 
 use std::time::{Duration, Instant};
 
-use pgweir_pool::{Bound, Crowd, Crowded, Gauge, Party, Refusal, Scope, Standing};
+use pgweir_pool::{
+    Bound, Crowd, Crowded, Failure, FailureKind, Gauge, Party, Refusal, Scope, Standing,
+};
 use pgweir_session::Expiry;
+use pgweir_wire::SqlState;
 
 use super::Farewell;
 use crate::census;
 use crate::client::Client;
 use crate::shared::Shared;
+use crate::show;
 
 /// A DETAIL and a HINT.
 #[derive(Debug, Default)]
 pub(crate) struct Explanation {
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
-    /// Why an operator kept the client waiting until it could wait no longer.
-    pub(crate) held: Option<String>,
+    /// What made the client wait until it could wait no longer, where that were not others.
+    pub(crate) instead: Option<(SqlState, String)>,
 }
 
 /// Said wherever nothing of a request has reached a server.
 const NOT_RUN: &str = "Nothing of the request has been run.";
+
+const OPEN_FILES_HINT: &str = "Close what is not needed, or raise the process's limit.";
 
 /// Explains a refusal; what is no refusal needs no explanation.
 pub(crate) fn explain(
@@ -37,7 +43,15 @@ pub(crate) fn explain(
             Explanation {
                 detail: Some(format!("{}{}.", reading(scope, gauge), held(holder, "has"))),
                 hint: Some(format!("Retry later, or raise {}.", scope.key())),
-                held: None,
+                instead: None,
+            }
+        }
+        Farewell::OutOfFiles => {
+            let (used, limit) = show::budget::files();
+            Explanation {
+                detail: limit.map(|limit| format!("open files is {limit}, {used} in use.")),
+                hint: Some(OPEN_FILES_HINT.to_owned()),
+                instead: None,
             }
         }
         Farewell::OutcomeUnknown => Explanation {
@@ -45,12 +59,12 @@ pub(crate) fn explain(
                 "PostgreSQL may have committed the transaction before it was lost.".to_owned(),
             ),
             hint: Some("See whether it is there before you repeat it.".to_owned()),
-            held: None,
+            instead: None,
         },
         Farewell::ParameterRefused(refused) => Explanation {
             detail: refused.detail.clone(),
             hint: refused.hint.clone(),
-            held: None,
+            instead: None,
         },
         Farewell::Refused(Refusal::Crowded(crowded)) => {
             let Crowded { crowd, standing } = &**crowded;
@@ -60,10 +74,11 @@ pub(crate) fn explain(
         Farewell::Refused(Refusal::Failing(failure) | Refusal::Login(failure)) => Explanation {
             detail: None,
             hint: Some(match failure.sqlstate {
+                _ if failure.kind == FailureKind::Own => OPEN_FILES_HINT.to_owned(),
                 Some(_) => "PostgreSQL refuses the pooler's login.".to_owned(),
                 None => "PostgreSQL cannot be reached; it is tried again by itself.".to_owned(),
             }),
-            held: None,
+            instead: None,
         },
         Farewell::Expired(Expiry::QueryWait | Expiry::QueryWhileWaiting) => {
             let now = Instant::now();
@@ -78,10 +93,26 @@ pub(crate) fn explain(
                 seconds(waited),
                 standing_text(shared, &standing)
             );
-            let is_held = standing.bound == Bound::Paused;
             let database = &standing.pool.database;
+            let instead = match &standing.bound {
+                // Another pooler may serve them.
+                Bound::Paused => Some((
+                    SqlState::CANNOT_CONNECT_NOW,
+                    shared.operator.reason_for_hold(database),
+                )),
+                Bound::Failing(failure) if failure.kind == FailureKind::Own => {
+                    let code = failure.sqlstate.map(SqlState);
+                    let code = code.unwrap_or(SqlState::INSUFFICIENT_RESOURCES);
+                    Some((code, failure.message.to_string()))
+                }
+                Bound::Failing(_)
+                | Bound::PoolSize { .. }
+                | Bound::Shared(..)
+                | Bound::Party(..)
+                | Bound::Login => None,
+            };
             Explanation {
-                held: is_held.then(|| shared.operator.reason_for_hold(database)),
+                instead,
                 ..waiting_explained(detail, &standing)
             }
         }
@@ -100,7 +131,7 @@ fn waiting_explained(detail: String, standing: &Standing) -> Explanation {
     Explanation {
         detail: Some(format!("{detail} {NOT_RUN}")),
         hint: Some(hint),
-        held: None,
+        instead: None,
     }
 }
 
@@ -123,9 +154,7 @@ pub(crate) fn standing_text(shared: &Shared, standing: &Standing) -> String {
     let bound = match &standing.bound {
         Bound::PoolSize { used, limit } => format!("pool_size of {pool} is {limit}, {used} in use"),
         Bound::Shared(scope, gauge) | Bound::Party(scope, gauge) => reading(scope, gauge),
-        Bound::Failing(failure) => {
-            format!("the last login to PostgreSQL failed: {}", failure.message)
-        }
+        Bound::Failing(failure) => failure_text(shared, standing, failure),
         Bound::Paused => format!("database \"{}\" is paused", name.database),
         Bound::Login => "a login to PostgreSQL is under way".to_owned(),
     };
@@ -135,6 +164,22 @@ pub(crate) fn standing_text(shared: &Shared, standing: &Standing) -> String {
         standing.waiting,
         held(holder, "holds")
     )
+}
+
+/// Where PostgreSQL's own limit is known by number, it is named as SHOW BUDGET names it.
+fn failure_text(shared: &Shared, standing: &Standing, failure: &Failure) -> String {
+    let message = &failure.message;
+    match failure.kind {
+        FailureKind::Own => format!("no connection to PostgreSQL can be opened: {message}"),
+        FailureKind::Connect | FailureKind::Login => {
+            format!("the last login to PostgreSQL failed: {message}")
+        }
+        FailureKind::Busy => {
+            let reached = show::budget::reached_in_postgres(shared, &standing.pool);
+            let reached = reached.map_or_else(String::new, |reached| format!(" ({reached})"));
+            format!("the last login to PostgreSQL failed: {message}{reached}")
+        }
+    }
 }
 
 fn reading(scope: &Scope, gauge: &Gauge) -> String {

@@ -59,8 +59,9 @@ async fn is_of_console(shared: &Arc<Shared>, given: BasicCredentials) -> bool {
     }
     let files = shared.files();
     let check = move || {
-        let secret = files.users.secret(&given.user);
-        secret.is_some_and(|secret| secret.is_of(&given.password, &given.user))
+        let (user, users) = (&given.user, &files.users);
+        let mut secrets = users.secret(user).into_iter().chain(users.second(user));
+        secrets.any(|secret| secret.is_of(&given.password, user))
     };
     shared.http.write(check).await.unwrap_or(false)
 }

@@ -1,5 +1,6 @@
 //! Health and status, in JSON.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,10 +12,20 @@ use serde_json::{Map, Value, json};
 
 use crate::health::{self, Database, State};
 use crate::shared::{PoolHome, Shared, lock};
-use crate::{leaks, series, show};
+use crate::{leaks, show};
 
 /// Databases, limits and clients that are listed; there may be any number of them.
 const LISTED_MAX: usize = 200;
+
+/// Applications that are listed.
+const APPLICATIONS_MAX: usize = 20;
+
+/// Kinds of errors that are listed.
+const ERRORS_MAX: usize = 20;
+
+/// What of the past is shown: a quarter of an hour.
+const HISTORY_PARTS: u32 = 60;
+const HISTORY_PART_SECONDS: u64 = 15;
 
 /// `/livez`
 pub(super) fn alive(shared: &Shared) -> (bool, String) {
@@ -93,6 +104,9 @@ pub(super) fn page(shared: &Shared) -> String {
         "databases": listed(&databases, |database| of_database(&homes, database, now)),
         "limits": listed(&show::budget::rows(shared), limit),
         "leak_suspects": leak_suspects(shared, now),
+        "applications": applications(shared),
+        "errors": errors(shared),
+        "history": history(shared, now),
     });
     text(&page)
 }
@@ -163,20 +177,103 @@ fn leak_suspects(shared: &Shared, now: Instant) -> Vec<Value> {
             Stage::Resolved(_) => return None,
         };
         let facts = &suspect.facts;
-        let identity = facts.client.identity.get();
-        let name = |name: Option<&Arc<str>>| name.map_or(series::OTHER.into(), |n| n.to_string());
         Some(json!({
             "id": suspect.id,
             "stage": stage,
-            "database": name(identity.map(|identity| &identity.database)),
-            "user": name(identity.map(|identity| &identity.user)),
+            "kind": facts.kind.word(),
+            "database": &*facts.database,
+            "user": &*facts.user,
             "application_name": &*facts.app,
-            "address": facts.client.address.to_string(),
+            "address": &*facts.address,
             "server_pid": facts.process_id,
-            "silent_s": leaks::millis(suspect.silent_since, now) / 1000,
+            "silent_s": leaks::millis(suspect.since, now) / 1000,
         }))
     });
     open.take(LISTED_MAX).collect()
+}
+
+/// Who has servers and who waits, by application.
+fn applications(shared: &Shared) -> Vec<Value> {
+    let mut rows = show::consumers::apps(shared);
+    rows.retain(|row| row.clients > 0);
+    rows.sort_by_key(|row| Reverse((row.servers, row.waiting, row.clients)));
+    let rows = rows.iter().take(APPLICATIONS_MAX);
+    let row = |row: &pgweir_console::tables::AppRow| {
+        json!({
+            "application_name": &*row.application_name,
+            "clients": row.clients,
+            "servers": row.servers,
+            "waiting": row.waiting,
+            "peak_servers": row.peak_servers,
+        })
+    };
+    rows.map(row).collect()
+}
+
+/// What clients were told, and why servers could not be opened; what happened most first.
+fn errors(shared: &Shared) -> Vec<Value> {
+    let events = lock(&shared.events).clone();
+    let error = |side, database: &str, code: &[u8], cause: &str, count| {
+        let code = String::from_utf8_lossy(code);
+        let row = json!({
+            "side": side,
+            "database": database,
+            "sqlstate": code,
+            "cause": cause,
+            "count": count,
+        });
+        (count, row)
+    };
+    let of_clients = events.client_errors.iter();
+    let of_clients = of_clients
+        .map(|((database, code, cause), count)| error("client", database, code, cause, count));
+    let of_logins = events.login_failures.iter();
+    let of_logins = of_logins.map(|((database, code), count)| {
+        let code: &[u8] = code.as_ref().map_or(b"", |code| code);
+        let cause = match code.is_empty() {
+            true => "PostgreSQL was not reached",
+            false => "PostgreSQL refused the login",
+        };
+        error("server", database, code, cause, count)
+    });
+    let mut rows: Vec<(u64, Value)> = of_clients.chain(of_logins).collect();
+    rows.sort_by_key(|(count, _)| Reverse(*count));
+    let rows = rows.into_iter().take(ERRORS_MAX);
+    rows.map(|(_, row)| row).collect()
+}
+
+/// The last quarter of an hour in parts of it, the oldest first: the worst second of each.
+fn history(shared: &Shared, now: Instant) -> Value {
+    let parts = HISTORY_PARTS as usize;
+    let mut waiting = vec![0_u32; parts];
+    let mut longest_ms = vec![0_u64; parts];
+    let mut busy = vec![0_u32; parts];
+    // One second, over all databases.
+    let mut second: Option<(Instant, u32, u32)> = None;
+    let part_of = |at: Instant| {
+        let age = now.saturating_duration_since(at).as_secs() / HISTORY_PART_SECONDS;
+        let age = usize::try_from(age).unwrap_or(parts);
+        parts.saturating_sub(1 + age)
+    };
+    for (at, sample) in lock(&shared.samples).all() {
+        let part = part_of(at);
+        let (before, waited, worked) = second.unwrap_or((at, 0, 0));
+        let (waited, worked) = match before == at {
+            true => (waited + sample.waiting, worked + sample.busy),
+            false => (sample.waiting, sample.busy),
+        };
+        second = Some((at, waited, worked));
+        let oldest = u64::try_from(sample.oldest_wait.as_millis()).unwrap_or(u64::MAX);
+        waiting[part] = waiting[part].max(waited);
+        busy[part] = busy[part].max(worked);
+        longest_ms[part] = longest_ms[part].max(oldest);
+    }
+    json!({
+        "part_s": HISTORY_PART_SECONDS,
+        "waiting": waiting,
+        "longest_wait_ms": longest_ms,
+        "busy": busy,
+    })
 }
 
 fn text(page: &Value) -> String {

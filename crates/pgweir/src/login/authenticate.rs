@@ -52,6 +52,8 @@ impl Method {
 pub(super) enum KnownAs {
     /// Its secret, or nothing but its name.
     Known(Option<Secret>),
+    /// Two secrets, because a password is being changed.
+    KnownTwice(Secret, Secret),
     /// Nothing: somebody else knows, and will judge the password.
     Elsewhere,
     /// Nobody; the exchange is done all the same, so that this cannot be told.
@@ -83,8 +85,13 @@ impl Login<'_> {
         if config.global.auth_type == AuthType::Any {
             return Ok(KnownAs::Known(None));
         }
-        if let Some(secret) = self.shared.files().users.secret(user) {
-            return Ok(KnownAs::Known(Some(secret.clone())));
+        let users = &self.shared.files().users;
+        match (users.secret(user), users.second(user)) {
+            (Some(secret), None) => return Ok(KnownAs::Known(Some(secret.clone()))),
+            (Some(secret), Some(second)) => {
+                return Ok(KnownAs::KnownTwice(secret.clone(), second.clone()));
+            }
+            (None, _) => {}
         }
         let settings = credentials::settings(&config, database, user);
         if database_exists && settings.is_some_and(|settings| settings.auth_user.is_some()) {
@@ -107,10 +114,11 @@ impl Login<'_> {
         user: &str,
         known: KnownAs,
     ) -> Result<Option<ServerSecret>, Farewell> {
-        let (secret, unknown) = match known {
-            KnownAs::Known(secret) => (secret, false),
+        let (secret, second, unknown) = match known {
+            KnownAs::Known(secret) => (secret, None, false),
+            KnownAs::KnownTwice(secret, second) => (Some(secret), Some(second), false),
             // If the rules have changed in between, nothing must be taken for granted.
-            KnownAs::Elsewhere | KnownAs::Unknown => (None, true),
+            KnownAs::Elsewhere | KnownAs::Unknown => (None, None, true),
         };
         let fail = |text: &'static str| Err(Farewell::Authentication(text.into()));
         match self.method(database, user)? {
@@ -118,7 +126,8 @@ impl Login<'_> {
             Method::Trust if unknown => fail("\"trust\" authentication failed"),
             Method::Trust => Ok(secret.map(ServerSecret::from)),
             Method::Password(method) => {
-                let proof = self.ask_password(user, method, secret.as_ref()).await?;
+                let secrets = (secret.as_ref(), second.as_ref());
+                let proof = self.ask_password(user, method, secrets).await?;
                 Ok(match (proof, secret) {
                     (Proof::Cleartext(password), _) => Some(ServerSecret::Plain(password)),
                     (Proof::ScramStored(keys), _) => Some(ServerSecret::Keys(keys)),
@@ -233,13 +242,14 @@ impl Login<'_> {
         &mut self,
         user: &str,
         method: PasswordMethod,
-        secret: Option<&Secret>,
+        (secret, second): (Option<&Secret>, Option<&Secret>),
     ) -> Result<Proof, Farewell> {
         let binding = self.talk()?.stream.server_end_point_binding();
         let login = ClientLogin {
             user,
             method,
             secret,
+            second,
             channel_binding: binding.map_or(ChannelBinding::Unavailable, ChannelBinding::Available),
             md5_salt: credentials::random(),
             nonce: credentials::nonce(),

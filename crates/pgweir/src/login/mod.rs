@@ -202,7 +202,12 @@ fn interrupted(interrupted: Interrupted) -> Farewell {
         Interrupted::Frame(error @ FrameError::TooShort { .. }) => Farewell::Header(error),
         Interrupted::Frame(error) => {
             tracing::debug!("client sent {error}");
-            Farewell::LoginMessage
+            match error {
+                FrameError::TooLong { length, .. } if i32::try_from(length).is_ok() => {
+                    Farewell::LongLoginMessage
+                }
+                FrameError::TooLong { .. } | FrameError::TooShort { .. } => Farewell::LoginMessage,
+            }
         }
     }
 }

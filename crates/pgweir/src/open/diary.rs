@@ -10,6 +10,8 @@ pub(crate) enum Ending {
     Failed,
     /// There was nothing to do.
     Skipped,
+    /// It failed, and is done again in another way.
+    Retried,
 }
 
 impl Ending {
@@ -19,6 +21,7 @@ impl Ending {
             Self::Done => "ok",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
+            Self::Retried => "retried",
         }
     }
 }
@@ -67,6 +70,16 @@ impl Diary {
         self.end(Ending::Failed, detail.into());
     }
 
+    /// What has failed is done again in another way.
+    pub(crate) fn forgive(&mut self, why: &str) {
+        for entry in &mut self.entries {
+            if entry.ending == Ending::Failed {
+                entry.ending = Ending::Retried;
+                entry.detail = format!("{}: {why}", entry.detail);
+            }
+        }
+    }
+
     /// A step is not needed.
     pub(crate) fn skip(&mut self, step: &'static str, why: impl Into<String>) {
         self.entries.push(Entry {
@@ -102,6 +115,10 @@ mod tests {
         diary.begin("tls");
         diary.failed("expired");
         diary.failed("connect failed");
+        let mut forgiven = diary.clone();
+        forgiven.forgive("again");
+        assert!(forgiven.failure().is_none());
+        assert_eq!(forgiven.entries()[2].detail, "expired: again");
         let steps: Vec<_> = diary.entries().iter().map(|e| (e.step, e.ending)).collect();
         let expected = [
             ("dns", Ending::Skipped),

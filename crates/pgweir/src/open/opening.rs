@@ -7,19 +7,21 @@ use bytes::BytesMut;
 use pgweir_auth::{
     Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerStep,
 };
-use pgweir_net::{Buffered, Stream, connect};
+use pgweir_net::{Buffered, ConnectError, Stream, connect};
 use pgweir_pool::{Failure, FailureKind};
 use pgweir_session::{Relay, Values};
 use pgweir_wire::backend::{Authentication, read_parameter_status};
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState, frontend};
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::connect_failure;
 use super::diary::Diary;
-use super::secret;
+use super::secret::Found;
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
+use crate::farewell::OUT_OF_FILES;
 use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{Rules, Shared, Welcome, lock};
 use crate::{credentials, survey};
@@ -29,10 +31,23 @@ pub(super) struct Opening<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) info: &'a Arc<ServerInfo>,
     pub(super) rules: &'a Arc<Rules>,
+    /// What it logs in with.
+    pub(super) secret: &'a Found,
     pub(super) talk: Option<Conversation>,
+    /// What PostgreSQL has refused, or cannot be answered.
+    pub(super) refused: Option<Refused>,
     /// The replication client that the server is for.
     pub(super) dedicated_to: Option<Arc<Client>>,
     pub(super) diary: &'a mut Diary,
+}
+
+/// What about a login was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Refused {
+    /// The secret: it is wrong, or of another kind than PostgreSQL's.
+    Secret,
+    /// Who we are, from where: it may be the secret where PostgreSQL asks somebody else about it.
+    Authorization,
 }
 
 /// A failure, and what the log says of it.
@@ -48,6 +63,25 @@ impl From<Failure> for Trouble {
             failure,
         }
     }
+}
+
+/// Whether no socket could be made because the pooler has too little of its own.
+fn own_failure(error: &ConnectError) -> Option<Failure> {
+    const FILES: [Errno; 2] = [Errno::MFILE, Errno::NFILE];
+    const MEMORY: [Errno; 2] = [Errno::NOMEM, Errno::NOBUFS];
+    let errno = Errno::from_io_error(&error.source)?;
+    let (message, code) = if FILES.contains(&errno) {
+        (OUT_OF_FILES, SqlState::INSUFFICIENT_RESOURCES)
+    } else if MEMORY.contains(&errno) {
+        ("the pooler is out of memory", SqlState::OUT_OF_MEMORY)
+    } else {
+        return None;
+    };
+    Some(Failure {
+        message: message.into(),
+        sqlstate: Some(code.0),
+        kind: FailureKind::Own,
+    })
 }
 
 fn login_failure(log: &str, message: String) -> Trouble {
@@ -68,9 +102,17 @@ impl Opening<'_> {
         let stream = connect(&self.info.target, &self.shared.tcp_options())
             .await
             .map_err(|error| {
-                tracing::debug!(peer = %self.info, "{error}");
                 self.diary.failed(error.to_string());
-                connect_failure("connect failed")
+                match own_failure(&error) {
+                    Some(failure) => {
+                        tracing::error!(peer = %self.info, "{error}");
+                        failure
+                    }
+                    None => {
+                        tracing::debug!(peer = %self.info, "{error}");
+                        connect_failure("connect failed")
+                    }
+                }
             })?;
         self.diary.done(self.info.target.to_string());
         let _ = self.info.fd.set(stream.as_fd().as_raw_fd());
@@ -86,7 +128,9 @@ impl Opening<'_> {
         self.diary.begin("auth");
         self.log_in().await?;
         let mut welcome = self.read_welcome().await?;
-        self.diary.done(format!("as {}", self.info.home.name.user));
+        let user = &self.info.home.name.user;
+        let with = self.secret.described();
+        self.diary.done(format!("as {user}, with {with}"));
         let defaults = self.run_connect_query(&mut welcome).await?;
         let talk = self
             .talk
@@ -101,7 +145,8 @@ impl Opening<'_> {
         if self.dedicated_to.is_none() {
             *lock(&self.info.home.welcome) = Some(welcome);
         }
-        let work = Work::none(Arc::clone(self.rules));
+        let mut work = Work::none(Arc::clone(self.rules));
+        work.is_new = true;
         let mut server = Box::new(Server {
             line,
             relay,
@@ -221,7 +266,12 @@ impl Opening<'_> {
                     waiting.resume(&keys)
                 }
                 ServerStep::Verified(next) => return Ok(next),
-                ServerStep::Fail(failure) => return Err(refused(&failure.to_string())),
+                ServerStep::Fail(failure) => {
+                    if failure.is_about_secret() {
+                        self.refused = Some(Refused::Secret);
+                    }
+                    return Err(refused(&failure.to_string()));
+                }
             };
         }
     }
@@ -232,7 +282,7 @@ impl Opening<'_> {
         let binding = stream.and_then(Stream::server_end_point_binding);
         Ok(ServerLogin {
             user: home.name.user.to_string(),
-            secret: secret::find(self.shared, home, self.rules).secret,
+            secret: self.secret.secret.clone(),
             channel_binding: binding.map_or(ChannelBinding::Unavailable, ChannelBinding::Available),
             nonce: credentials::nonce(),
         })
@@ -336,8 +386,13 @@ impl Opening<'_> {
         }
     }
 
-    pub(super) fn server_error(&self, body: &[u8]) -> Trouble {
+    pub(super) fn server_error(&mut self, body: &[u8]) -> Trouble {
         let fields = ErrorFields::parse(body);
+        self.refused = match fields.sqlstate() {
+            Some(SqlState::INVALID_PASSWORD) => Some(Refused::Secret),
+            Some(SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => Some(Refused::Authorization),
+            Some(_) | None => None,
+        };
         let severity = String::from_utf8_lossy(fields.severity);
         let message = String::from_utf8_lossy(fields.message);
         if self.replication().is_some() {

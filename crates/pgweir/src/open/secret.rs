@@ -1,16 +1,38 @@
-//! What the pooler can log in with, and where it has that from.
+//! What the pooler can log in with, where it has that from, and in which order it is tried.
+//!
+//! While a password is being changed there are two, and which of them PostgreSQL takes is only known when it has been asked.
+//! So one attempt to open a server tries each secret that is known, and when PostgreSQL has refused
+//! them, those that reading their sources once more brings.
+
+use std::collections::VecDeque;
+use std::time::Instant;
 
 use pgweir_auth::{Password, Secret, ServerSecret};
+use pgweir_config::PasswordSource;
 
+use super::source;
+use crate::janitor;
 use crate::shared::{PoolHome, Rules, Shared, lock};
 
 /// A secret with its source, in words.
+#[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) secret: ServerSecret,
-    pub(crate) source: &'static str,
+    pub(crate) source: String,
+    /// Whether PostgreSQL may refuse it as "not authorized", because it asks somebody else: a token
+    /// that has run out.
+    pub(crate) is_token: bool,
 }
 
 impl Found {
+    fn new(secret: ServerSecret, source: &str) -> Self {
+        Self {
+            secret,
+            source: source.to_owned(),
+            is_token: false,
+        }
+    }
+
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(&self.secret, ServerSecret::Plain(password) if password.is_empty())
@@ -28,27 +50,146 @@ impl Found {
             }
         }
     }
+
+    /// Both in one phrase.
+    pub(crate) fn described(&self) -> String {
+        match self.is_empty() {
+            true => self.kind().to_owned(),
+            false => format!("{} from {}", self.kind(), self.source),
+        }
+    }
 }
 
-/// The entry of the database, what a client has proven, the file.
-pub(crate) fn find(shared: &Shared, home: &PoolHome, rules: &Rules) -> Found {
-    let found = |secret: ServerSecret, source| Found { secret, source };
+/// Everything that can be tried, never nothing: the sources and the password of the database's entry;
+/// else the source of the user's entry; else what a client has proven, and the file. What has worked
+/// comes first. With `newer_than` a command runs again, unless it has since then.
+///
+/// # Errors
+/// A source cannot be read, and there is nothing else.
+pub(crate) async fn known(
+    shared: &Shared,
+    home: &PoolHome,
+    rules: &Rules,
+    newer_than: Option<Instant>,
+) -> Result<Vec<Found>, String> {
+    let mut found = Vec::new();
+    let mut trouble = None;
+    let mut add = |read: Result<Vec<Found>, String>| match read {
+        Ok(read) => found.extend(read),
+        Err(reason) => trouble = Some(reason),
+    };
     let keys = &rules.database.keys;
     // The password of an entry is that of the user it forces upon clients.
-    if keys.user.as_deref() == Some(&*home.name.user)
-        && let Some(password) = &keys.password
-        && let Ok(secret) = Secret::parse(password.expose().as_bytes())
-    {
-        return found(secret.into(), "the entry of the database");
+    let is_forced = keys.user.as_deref() == Some(&*home.name.user);
+    let of_user = rules.config.users.get(&*home.name.user);
+    let of_user = of_user.and_then(|user| user.keys.password_from.as_ref());
+    if is_forced && (keys.password.is_some() || keys.password_from.is_some()) {
+        if let Some(place) = &keys.password_from {
+            add(from_source(shared, home, place, newer_than).await);
+        }
+        let own = keys.password.as_ref();
+        let own = own.and_then(|password| Secret::parse(password.expose().as_bytes()).ok());
+        let own = own.map(|secret| Found::new(secret.into(), "the entry of the database"));
+        add(Ok(own.into_iter().collect()));
+    } else if let Some(place) = of_user {
+        add(from_source(shared, home, place, newer_than).await);
+    } else {
+        add(Ok(taught_or_filed(shared, home)));
     }
-    if let Some(taught) = lock(&home.secret).clone() {
-        return found(taught, "a client's login");
-    }
-    match shared.files().users.secret(&home.name.user) {
-        Some(secret) => found(secret.clone().into(), "the auth_file"),
-        None => {
+    match (found.is_empty(), trouble) {
+        (true, Some(reason)) => return Err(reason),
+        (true, None) => {
             let nothing = Password::new("").expect("empty is short");
-            found(ServerSecret::Plain(nothing), "nowhere")
+            found.push(Found::new(ServerSecret::Plain(nothing), "nowhere"));
+        }
+        (false, Some(reason)) => tracing::warn!("{reason}"),
+        (false, None) => {}
+    }
+    let proven = lock(&home.proven_secret).clone();
+    found.sort_by_key(|found| Some(&found.secret) != proven.as_ref());
+    Ok(found)
+}
+
+async fn from_source(
+    shared: &Shared,
+    home: &PoolHome,
+    place: &PasswordSource,
+    newer_than: Option<Instant>,
+) -> Result<Vec<Found>, String> {
+    let secrets = source::read(shared, home, place, newer_than).await?;
+    let describe = |(number, secret): (usize, Secret)| Found {
+        secret: secret.into(),
+        source: match number {
+            0 => place.to_string(),
+            _ => format!("{place}, line {}", number + 1),
+        },
+        is_token: matches!(place, PasswordSource::Exec(_)),
+    };
+    Ok(secrets.into_iter().enumerate().map(describe).collect())
+}
+
+/// What a client has proven, and the file.
+fn taught_or_filed(shared: &Shared, home: &PoolHome) -> Vec<Found> {
+    let files = shared.files();
+    let user = &home.name.user;
+    let taught = lock(&home.secret).clone();
+    let taught = taught.map(|secret| Found::new(secret, "a client's login"));
+    let first = files.users.secret(user).cloned();
+    let first = first.map(|secret| Found::new(secret.into(), "the auth_file"));
+    let second = files.users.second(user).cloned();
+    let second = second.map(|secret| Found::new(secret.into(), "the auth_file (the second one)"));
+    taught.into_iter().chain(first).chain(second).collect()
+}
+
+/// What one attempt to open a server tries.
+pub(super) struct Tries {
+    begun: Instant,
+    tried: Vec<ServerSecret>,
+    next: VecDeque<Found>,
+    readings: u8,
+}
+
+impl Tries {
+    /// How often the sources are read.
+    const READINGS_MAX: u8 = 2;
+
+    pub(super) fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            tried: Vec::new(),
+            next: VecDeque::new(),
+            readings: 0,
+        }
+    }
+
+    /// The next secret that has not been tried.
+    ///
+    /// # Errors
+    /// There is none because its source cannot be read.
+    pub(super) async fn next(
+        &mut self,
+        shared: &Shared,
+        home: &PoolHome,
+        rules: &Rules,
+    ) -> Result<Option<Found>, String> {
+        loop {
+            if let Some(found) = self.next.pop_front() {
+                if self.tried.contains(&found.secret) {
+                    continue;
+                }
+                self.tried.push(found.secret.clone());
+                return Ok(Some(found));
+            }
+            if self.readings == Self::READINGS_MAX {
+                return Ok(None);
+            }
+            self.readings += 1;
+            let is_again = self.readings > 1;
+            if is_again {
+                janitor::follow_auth_file(shared);
+            }
+            let newer_than = is_again.then_some(self.begun);
+            self.next = known(shared, home, rules, newer_than).await?.into();
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::{Server, Stage, Work};
 use crate::shared::{Rules, Shared};
-use crate::{pools, reset};
+use crate::{pools, reset, slow};
 
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS_MAX: usize = 32;
@@ -64,6 +64,10 @@ impl Session {
             state.clocks.transaction_start = Some(now);
             state.requested_at = asked;
             state.link = Some(slot);
+        }
+        if self.shared.log.is_noisy() {
+            let waited = now.saturating_duration_since(asked).as_secs_f64() * 1_000.0;
+            tracing::trace!(peer = %self.client, "borrows {}, after {waited:.1} ms", server.info);
         }
         server.work.begin(stage, asked, now);
         self.place = Place::Leased(Held { slot, server });
@@ -177,6 +181,9 @@ impl Session {
         fakes.clear();
         let bytes = input.bytes(scratch);
         held.server.work.tally.bytes_received += bytes.len() as u64;
+        if !was_quiet {
+            held.server.work.moved += bytes.len() as u64;
+        }
         let session_rules = session_rules(&self.shared, &held.server.work);
         let relay = &mut held.server.relay;
         let verdict = relay.from_client(bytes, &mut self.side, &session_rules, to_server, fakes);
@@ -193,6 +200,7 @@ impl Session {
         if was_quiet && held.server.work.query_start.is_none() && !held.server.relay.is_quiet() {
             let now = Instant::now();
             held.server.work.begin_query(now);
+            held.server.relay.forget_cancel();
             let mut state = self.client.state();
             state.clocks.phase = Phase::Active;
             state.clocks.since = now;
@@ -268,6 +276,7 @@ impl Session {
         };
         let out = to_client.bytes(bytes);
         held.server.work.tally.bytes_sent += out.len() as u64;
+        held.server.work.moved += out.len() as u64;
         held.publish(&self.route.home.totals);
         let sent = match held.server.work.stage {
             // A server that is still being prepared has nothing to say to the client.
@@ -314,7 +323,10 @@ impl Session {
         if idle && held.server.relay.take_altered() {
             self.shared.statements.note_altered();
         }
-        held.server.work.end_query(idle, release, now, latencies);
+        let noted = held.server.work.end_query(idle, release, now, latencies);
+        if let Some(noted) = noted {
+            slow::look_at(&self.shared, &self.client, home, &mut held.server, noted);
+        }
         held.server.settle(&self.shared, home);
         let looks = release && self.looks(now);
         let Place::Leased(held) = &mut self.place else {
@@ -363,6 +375,9 @@ impl Session {
             state.clocks.query_start = None;
             state.clocks.transaction_start = None;
             state.link = None;
+        }
+        if self.shared.log.is_noisy() {
+            tracing::trace!(peer = %self.client, "gives {} back", held.server.info);
         }
         if needs_care(&held) {
             reset::spawn(&self.shared, held.slot, held.server, reset::After::Release);

@@ -165,10 +165,13 @@ impl Session {
     #[cold]
     fn answer_inquiry(&self) {
         if let Place::Leased(held) = &self.place {
-            let spoken = held.server.relay.spoken();
+            let (spoken, work) = (held.server.relay.spoken(), &held.server.work);
             self.client.answer_inquiry(SpokenWords {
                 first: spoken.first().to_vec(),
                 last: spoken.last().to_vec(),
+                print: spoken.print(),
+                query: work.query_start,
+                moved: work.moved,
             });
         }
     }
@@ -181,8 +184,8 @@ impl Session {
         if self.client.take_reminder() {
             self.line.offer_held();
         }
-        if let Some(how) = self.client.take_silence() {
-            self.end_silence(how);
+        if let Some(how) = self.client.take_remedy() {
+            self.remedy(how);
         }
         if let Some(farewell) = self.order_to_end() {
             return Some(Stop::Ended(farewell));

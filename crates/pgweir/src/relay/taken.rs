@@ -1,10 +1,12 @@
-//! `leak_action`: a client that holds a server in silence is told, or its transaction is taken from
-//! it. Then it is where PostgreSQL would have it after an error: everything is refused until it
+//! `leak_action`: a statement that takes far too long is canceled; a client that holds a server in silence is
+//! told, or its transaction is taken from it. Then it is where PostgreSQL would have it after an error: everything is refused until it
 //! ends the transaction.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use pgweir_net::Input;
 use pgweir_session::taken::{Next, next};
 use pgweir_session::{Phase, Violation};
@@ -12,9 +14,9 @@ use pgweir_wire::TransactionStatus;
 
 use super::leased::Held;
 use super::{Desk, Place, Session};
-use crate::client::EndSilence;
+use crate::client::Remedy;
 use crate::farewell::{Farewell, asides};
-use crate::{events, reset};
+use crate::{cancel, events, reset};
 
 /// What a client knows of the end of its transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,25 +28,50 @@ pub(super) enum Taken {
 }
 
 impl Session {
-    /// Does what is to be done about the client's silence, if it is still silent.
+    /// Does what is to be done about the client, if it still does what it is suspected for.
     #[cold]
-    pub(super) fn end_silence(&mut self, how: EndSilence) {
+    pub(super) fn remedy(&mut self, how: Remedy) {
+        match how {
+            Remedy::Cancel { query, usual } => self.cancel_overdue(query, usual),
+            Remedy::Notice if self.is_silent() => self.tell(&asides::silent_too_long()),
+            Remedy::Rollback if self.is_silent() => self.take_transaction(),
+            Remedy::Notice | Remedy::Rollback => {}
+        }
+    }
+
+    /// Whether nothing moves in the client's transaction, and it is the client's turn.
+    fn is_silent(&self) -> bool {
         let Place::Leased(held) = &self.place else {
-            return;
+            return false;
         };
-        let is_silent = held.serves()
+        held.serves()
             && held.server.relay.is_quiet()
             && held.server.relay.status() != TransactionStatus::Idle
             && self.line.unread().is_empty()
             && !self.line.has_unsent()
-            && !held.server.work.is_own;
-        if !is_silent {
+            && !held.server.work.is_own
+    }
+
+    /// The query is canceled, and the client learns by which rule.
+    fn cancel_overdue(&mut self, query: Instant, usual: Duration) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        let is_the_same = held.serves()
+            && held.server.work.query_start == Some(query)
+            && !held.server.relay.is_quiet()
+            && held.server.relay.may_cancel();
+        if !is_the_same {
             return;
         }
-        match how {
-            EndSilence::Notice => self.tell(&asides::silent_too_long()),
-            EndSilence::Rollback => self.take_transaction(),
-        }
+        let mut message = BytesMut::new();
+        asides::took_too_long(usual, query.elapsed()).write(&mut message);
+        held.server.relay.expect_cancel(&message);
+        let (shared, client) = (Arc::clone(&self.shared), Arc::clone(&self.client));
+        tokio::spawn(async move {
+            let outcome = cancel::cancel(&shared, &client).await;
+            tracing::warn!(peer = %client, "statement that takes far too long: {outcome}");
+        });
     }
 
     /// The server is rolled back and serves others; the client learns of it when it goes on.

@@ -10,7 +10,7 @@ use pgweir_pool::{Bound, Gauge, PoolName, Scope};
 use rustix::process::{Resource, getrlimit};
 
 use crate::shared::{Shared, lock};
-use crate::survey::HostFacts;
+use crate::survey::{HostFacts, PoolFacts};
 
 /// From what limits everything to what limits one pool.
 pub(crate) fn rows(shared: &Shared) -> Vec<BudgetRow> {
@@ -25,7 +25,15 @@ pub(crate) fn rows(shared: &Shared) -> Vec<BudgetRow> {
 /// Which limits hold clients back, and how many.
 struct Bounds {
     scopes: HashMap<Scope, u32>,
-    pools: HashMap<PoolName, u32>,
+    pools: HashMap<PoolName, OfPool>,
+}
+
+/// A pool that has as many servers as it may.
+#[derive(Clone, Copy)]
+struct OfPool {
+    waiting: u32,
+    /// With the reserve, where that is open.
+    limit: u32,
 }
 
 impl Bounds {
@@ -33,7 +41,7 @@ impl Bounds {
         let now = Instant::now();
         let pools = shared.pools();
         let mut bounds = Self {
-            scopes: HashMap::new(),
+            scopes: pools.held_back(),
             pools: HashMap::new(),
         };
         for view in pools.view().iter().filter(|view| view.idle == 0) {
@@ -41,8 +49,11 @@ impl Bounds {
                 continue;
             };
             match standing.bound {
-                Bound::PoolSize { .. } => {
-                    bounds.pools.insert(standing.pool, standing.waiting);
+                Bound::PoolSize { limit, .. } => {
+                    let waiting = standing.waiting;
+                    bounds
+                        .pools
+                        .insert(standing.pool, OfPool { waiting, limit });
                 }
                 Bound::Shared(scope, _) | Bound::Party(scope, _) => {
                     *bounds.scopes.entry(scope).or_default() += standing.waiting;
@@ -56,8 +67,10 @@ impl Bounds {
 
 /// Open files, and how many there may be.
 pub(crate) fn files() -> (u64, Option<u64>) {
-    let files = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    (files as u64, getrlimit(Resource::Nofile).current)
+    let limit = getrlimit(Resource::Nofile).current;
+    // To count them takes a file, too.
+    let files = fs::read_dir("/proc/self/fd").map(|files| files.count() as u64);
+    (files.unwrap_or(limit.unwrap_or(0)), limit)
 }
 
 fn of_system() -> Vec<BudgetRow> {
@@ -69,7 +82,10 @@ fn of_system() -> Vec<BudgetRow> {
         source: "system",
         ..BudgetRow::default()
     };
-    let mut rows = vec![row("open files", files, file_limit)];
+    let mut rows = vec![BudgetRow {
+        binding: file_limit.is_some_and(|limit| files >= limit),
+        ..row("open files", files, file_limit)
+    }];
     if let Some(bytes) = memory() {
         rows.push(row(
             "memory (KiB)",
@@ -116,31 +132,42 @@ fn of_postgres(shared: &Shared) -> Vec<BudgetRow> {
         rows.push(row("max_connections less reserved", facts.ordinary()));
     }
     for (name, limits) in &facts.pools {
-        let pools = shared.pools();
-        let row = |key, subject: &Arc<str>, used: Gauge, limit: u32| BudgetRow {
-            name: key,
-            subject: Some(subject.to_string()),
-            used: used.used.into(),
-            limit: Some(limit.into()),
-            binding: used.used >= limit,
-            source: "postgres",
-            ..BudgetRow::default()
-        };
-        let of_user = pools
-            .budget
-            .gauge(&Scope::UserServers(Arc::clone(&name.user)));
-        let of_database = Scope::DatabaseServers(Arc::clone(&name.database));
-        let of_database = pools.budget.gauge(&of_database);
-        rows.extend(
-            limits
-                .role
-                .map(|l| row("role CONNECTION LIMIT", &name.user, of_user, l)),
-        );
-        let database = &name.database;
-        let limit = limits.database;
-        rows.extend(limit.map(|l| row("database CONNECTION LIMIT", database, of_database, l)));
+        rows.extend(of_role_and_database(shared, name, *limits));
     }
     rows
+}
+
+/// The CONNECTION LIMITs of what a pool logs in as, and how much of them is ours.
+fn of_role_and_database(shared: &Shared, name: &PoolName, limits: PoolFacts) -> Vec<BudgetRow> {
+    let pools = shared.pools();
+    let gauge = |scope| pools.budget.gauge(&scope);
+    let of_user = gauge(Scope::UserServers(Arc::clone(&name.user)));
+    let of_database = gauge(Scope::DatabaseServers(Arc::clone(&name.database)));
+    let row = |key, subject: &Arc<str>, gauge: Gauge, limit: u32| BudgetRow {
+        name: key,
+        subject: Some(subject.to_string()),
+        used: gauge.used.into(),
+        limit: Some(limit.into()),
+        binding: gauge.used >= limit,
+        source: "postgres",
+        ..BudgetRow::default()
+    };
+    let (user, database) = (&name.user, &name.database);
+    let of_role = limits.role;
+    let role = of_role.map(|l| row("role CONNECTION LIMIT", user, of_user, l));
+    let of_its_own = limits.database;
+    let its_own = of_its_own.map(|l| row("database CONNECTION LIMIT", database, of_database, l));
+    role.into_iter().chain(its_own).collect()
+}
+
+/// Which of PostgreSQL's own limits on a pool's logins is reached by what we have, with its numbers.
+pub(crate) fn reached_in_postgres(shared: &Shared, pool: &PoolName) -> Option<String> {
+    let limits = lock(&shared.facts).pools.get(pool).copied()?;
+    let rows = of_role_and_database(shared, pool, limits);
+    let reached = rows.into_iter().find(|row| row.binding)?;
+    let (name, used) = (reached.name, reached.used);
+    let (subject, limit) = (reached.subject?, reached.limit?);
+    Some(format!("{name} of {subject} is {limit}, {used} in use"))
 }
 
 /// Everything that is counted.
@@ -164,25 +191,40 @@ fn of_scopes(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
     rows
 }
 
+/// What limits one pool: its size and its queue.
 fn of_pools(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
     let homes = shared.homes();
-    let pools = shared.pools();
-    let views = pools.view();
-    let rows = views.iter().map(|view| {
-        let settings = homes
-            .get(&view.name)
-            .map(|home| home.rules().settings.clone());
-        let size = settings.and_then(|settings| settings.pool_size);
-        BudgetRow {
-            name: "pool_size",
+    let views = shared.pools().view();
+    let mut rows = Vec::new();
+    for view in &views {
+        let rules = homes.get(&view.name).map(|home| home.rules());
+        let settings = rules.map(|rules| rules.settings.clone());
+        let bound = bounds.pools.get(&view.name);
+        let row = |name, used: u32, limit: Option<u32>| BudgetRow {
+            name,
             subject: Some(format!("{}/{}", view.name.database, view.name.user)),
-            used: view.total().saturating_sub(view.control).into(),
-            limit: size.map(u64::from),
-            waiting: bounds.pools.get(&view.name).copied().unwrap_or(0),
-            binding: bounds.pools.contains_key(&view.name),
+            used: used.into(),
+            limit: limit.map(u64::from),
             source: "config",
             ..BudgetRow::default()
-        }
-    });
-    rows.collect()
+        };
+        let size = settings.as_ref().and_then(|settings| settings.pool_size);
+        let limit = bound.map(|bound| bound.limit).or(size);
+        rows.push(BudgetRow {
+            waiting: bound.map_or(0, |bound| bound.waiting),
+            binding: bound.is_some(),
+            peak: Some(view.peak.into()),
+            ..row(
+                "pool_size",
+                view.total().saturating_sub(view.control),
+                limit,
+            )
+        });
+        let queue = settings.and_then(|settings| settings.max_pool_waiting);
+        rows.extend(queue.map(|limit| BudgetRow {
+            binding: view.waiting >= limit,
+            ..row("max_pool_waiting", view.waiting, Some(limit))
+        }));
+    }
+    rows
 }

@@ -32,7 +32,7 @@ pub(super) fn consumers(shared: &Shared) -> Vec<ConsumerRow> {
 }
 
 /// Applications, by name.
-pub(super) fn apps(shared: &Shared) -> Vec<AppRow> {
+pub(crate) fn apps(shared: &Shared) -> Vec<AppRow> {
     let usage = lock(&shared.consumers);
     let mut by_name: BTreeMap<Arc<str>, Vec<&Account>> = BTreeMap::new();
     for (consumer, account, _) in usage.accounts() {

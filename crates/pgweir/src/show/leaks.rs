@@ -6,7 +6,7 @@ use pgweir_console::tables::{HolderRow, LeakRow, PinRow, shown_id};
 use pgweir_pool::leak::{Stage, Suspect};
 
 use crate::client::{Client, State};
-use crate::leaks::{self, Facts, millis};
+use crate::leaks::{self, Facts, Kind, Subject, millis};
 use crate::shared::{Shared, lock};
 
 /// Who holds a server now, the longest first.
@@ -87,25 +87,36 @@ pub(super) fn leaks(shared: &Shared) -> Vec<LeakRow> {
         .collect()
 }
 
-fn leak(suspect: &Suspect<Facts>, now: Instant) -> LeakRow {
+fn leak(suspect: &Suspect<Subject, Facts>, now: Instant) -> LeakRow {
     let facts = &suspect.facts;
     let (stage, until) = match suspect.stage {
         Stage::Suspected => ("suspected", now),
         Stage::Confirmed => ("confirmed", now),
         Stage::Resolved(_) => ("resolved", suspect.at),
     };
-    let state = facts.client.state().clone();
     LeakRow {
         id: suspect.id,
         stage,
         holder: HolderRow {
+            client_id: facts
+                .client
+                .as_ref()
+                .map_or(0, |client| shown_id(client.id)),
+            database: facts.database.clone(),
+            user: facts.user.clone(),
             application_name: facts.app.clone(),
+            address: facts.address.clone(),
+            server_pid: facts.process_id,
+            state: facts.kind.state(),
             held_ms: millis(facts.held_since, until),
-            silent_ms: millis(suspect.silent_since, until),
-            ..holder(&facts.client, &state, facts.process_id, facts.kind.state())
+            silent_ms: match facts.kind {
+                Kind::FarTooLong { .. } => 0,
+                _ => millis(suspect.since, until),
+            },
         },
         first_statement: facts.first.clone(),
         last_statement: facts.last.clone(),
         cause: facts.kind.cause(),
+        kind: facts.kind.word(),
     }
 }

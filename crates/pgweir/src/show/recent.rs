@@ -1,9 +1,10 @@
-//! SHOW SAMPLES and SHOW EVENTS.
+//! SHOW SAMPLES, SHOW EVENTS and SHOW STATEMENTS.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use pgweir_console::UnixTime;
-use pgweir_console::tables::{EventRow, SampleRow};
+use pgweir_console::tables::{EventRow, SampleRow, StatementRow};
+use pgweir_stats::{Slow, SlowName};
 
 use super::unix_time;
 use crate::journal::Event;
@@ -48,4 +49,20 @@ pub(super) fn events(shared: &Shared) -> Vec<EventRow> {
         text: event.text,
     };
     shared.log.events().into_iter().map(row).collect()
+}
+
+/// What took long, what cost most first.
+pub(super) fn statements(shared: &Shared) -> Vec<StatementRow> {
+    let slow = lock(&shared.slow).all();
+    let row = |(name, slow): (SlowName, Slow)| StatementRow {
+        database: name.database,
+        user: name.user,
+        application_name: slow.application,
+        count: slow.count,
+        total_ms: slow.total_us / 1_000,
+        mean_ms: slow.total_us / slow.count.max(1) / 1_000,
+        max_ms: slow.max_us / 1_000,
+        statement: name.statement,
+    };
+    slow.into_iter().map(row).collect()
 }

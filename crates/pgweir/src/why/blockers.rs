@@ -17,6 +17,9 @@ pub(super) const QUESTION: &str = "WITH w AS (SELECT pid, pg_catalog.pg_blocking
     'query', pg_catalog.left(a.query, 240))), '[]') \
     FROM p LEFT JOIN w USING (pid) LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)";
 
+/// Applications of those who wait that are named.
+const APPLICATIONS_MAX: usize = 5;
+
 /// One backend, as PostgreSQL describes it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Backend {
@@ -36,8 +39,8 @@ pub(super) struct Backend {
 #[derive(Debug)]
 pub(super) struct Blocker<'a> {
     pub(super) pid: i32,
-    /// How many wait for it, directly or through others.
-    pub(super) waiting: u64,
+    /// Who waits for it, directly or through others.
+    pub(super) waiting: BTreeSet<i32>,
     /// What PostgreSQL says of it; nothing of a prepared transaction.
     pub(super) backend: Option<&'a Backend>,
 }
@@ -82,12 +85,29 @@ pub(super) fn find(backends: &[Backend]) -> Vec<Blocker<'_>> {
         .into_iter()
         .map(|(pid, who)| Blocker {
             pid,
-            waiting: who.len() as u64,
+            waiting: who,
             backend: by_pid.get(&pid).copied(),
         })
         .collect();
-    blockers.sort_by_key(|blocker| (std::cmp::Reverse(blocker.waiting), blocker.pid));
+    blockers.sort_by_key(|blocker| (std::cmp::Reverse(blocker.waiting.len()), blocker.pid));
     blockers
+}
+
+/// Who waits, by application, the most first: `web 3, jobs 1`.
+pub(super) fn by_application(waiting: &BTreeSet<i32>, backends: &[Backend]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for backend in backends.iter().filter(|b| waiting.contains(&b.pid)) {
+        let app = match backend.app.as_str() {
+            "" => "(nameless)",
+            app => app,
+        };
+        *counts.entry(app).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(app, count)| (std::cmp::Reverse(*count), *app));
+    let named = counts.iter().take(APPLICATIONS_MAX);
+    let words: Vec<String> = named.map(|(app, count)| format!("{app} {count}")).collect();
+    words.join(", ")
 }
 
 /// The ends of the chains that begin with a backend.
@@ -123,7 +143,10 @@ mod tests {
 
     fn found(backends: &[Backend]) -> Vec<(i32, u64)> {
         let blockers = find(backends);
-        blockers.iter().map(|b| (b.pid, b.waiting)).collect()
+        blockers
+            .iter()
+            .map(|b| (b.pid, b.waiting.len() as u64))
+            .collect()
     }
 
     #[test]
@@ -142,6 +165,18 @@ mod tests {
             waits(8, &[]),
         ];
         assert_eq!(found(&two), [(9, 2), (8, 1)]);
+    }
+
+    #[test]
+    fn those_who_wait_are_counted_by_application() {
+        let of = |pid, app: &str| Backend {
+            app: app.to_owned(),
+            ..waits(pid, &[1])
+        };
+        let all = [of(2, "jobs"), of(3, "web"), of(4, "web"), of(5, "")];
+        let blockers = find(&all);
+        let text = by_application(&blockers[0].waiting, &all);
+        assert_eq!(text, "web 2, (nameless) 1, jobs 1");
     }
 
     #[test]

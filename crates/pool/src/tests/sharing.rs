@@ -123,3 +123,97 @@ fn two_pools_that_alternate_do_not_log_in_all_the_time() {
     assert!(turns > 20, "{turns}");
     assert!(logins <= 52, "{logins} logins in ten seconds");
 }
+
+#[test]
+fn a_permit_that_comes_free_goes_to_who_has_had_least() {
+    for greedy_first in [true, false] {
+        let mut world = World::new();
+        world.limit_database("p", 2);
+        let [a, b, c] = ["a", "b", "c"].map(|user| world.pool("p", user, limits(20)));
+        world.ask(a);
+        let leaving = world.ask(c);
+        world.settle();
+        // One pool has a server and waits for another; the other one has none.
+        let mut ask = [a, b];
+        if !greedy_first {
+            ask.reverse();
+        }
+        let mut asked = ask.map(|pool| world.ask(pool));
+        if !greedy_first {
+            asked.reverse();
+        }
+        let [greedy, poor] = asked;
+        for _ in 0..10 {
+            world.now += SECOND / 3;
+            world.tick();
+        }
+        let (slot, _) = world.leased.remove(&leaving).expect("it was served");
+        world.pools.closing(slot, world.now);
+        world.closing.push(slot);
+        world.finish_close();
+        // At once, and not after a login for the other one.
+        let opening = |id| {
+            let views = world.pools.view();
+            let view = views.into_iter().find(|view| view.id == id);
+            view.map(|view| view.opening)
+        };
+        assert_eq!(
+            (opening(a), opening(b)),
+            (Some(0), Some(1)),
+            "{greedy_first}"
+        );
+        world.settle();
+        assert!(world.leased.contains_key(&poor), "{greedy_first}");
+        assert!(!world.leased.contains_key(&greedy), "{greedy_first}");
+    }
+}
+
+/// A crowd holds every server for long; one client of another pool wants one for a moment, now and then.
+#[test]
+fn a_heavy_user_cannot_starve_a_light_one() {
+    const HELD: Duration = Duration::from_millis(500);
+    let mut world = World::new();
+    world.limit_database("p", 4);
+    let [heavy, light] = ["a", "b"].map(|user| world.pool("p", user, limits(20)));
+    for _ in 0..40 {
+        world.ask(heavy);
+    }
+    let mut since: BTreeMap<u32, Instant> = BTreeMap::new();
+    let (mut asked, mut longest, mut served) = (None, Duration::ZERO, 0);
+    let start = world.now;
+    for step in 0..60_000 / 5 {
+        world.now = start + 5 * step * Duration::from_millis(1);
+        while world.finish_close() {}
+        while world.finish_open() {}
+        if step % 67 == 0 {
+            world.tick();
+        }
+        if step % 200 == 199 && asked.is_none() {
+            asked = Some((world.ask(light), world.now));
+        }
+        if let Some((client, at)) = asked
+            && world.leased.contains_key(&client)
+        {
+            longest = longest.max(world.now - at);
+            served += 1;
+            asked = None;
+            world.give_back(client);
+        }
+        for client in world.leased.keys() {
+            since.entry(*client).or_insert(world.now);
+        }
+        let done: Vec<_> = since
+            .iter()
+            .filter(|(_, began)| world.now - **began >= HELD)
+            .map(|(client, _)| *client)
+            .collect();
+        for client in done {
+            since.remove(&client);
+            world.ask(heavy);
+            world.give_back(client);
+        }
+    }
+    assert!(served > 50, "{served}");
+    // As soon as somebody gives a server back it is his turn; forty wait before him.
+    assert!(longest <= HELD + HELD / 2, "{longest:?}");
+}

@@ -53,6 +53,7 @@ impl Relay {
         self.residue.begin();
         self.has_unnamed = false;
         self.speaks_of_own = false;
+        self.forget_cancel();
         self.client = client;
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus};
+use pgweir_wire::{FrameError, HEADER_LEN, Header, Reader, SizeLimits, TransactionStatus};
 
 use super::named::Named;
 use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation, mention};
@@ -249,6 +249,16 @@ impl Relay {
 #[inline]
 pub(super) fn there(header: Header, frame: &[u8]) -> &[u8] {
     &frame[HEADER_LEN..frame.len().min(header.frame_len())]
+}
+
+/// It would have to be held as a whole.
+pub(super) fn too_long(header: Header) -> Violation {
+    Violation::ClientFrame(FrameError::TooLong {
+        tag: header.tag,
+        // A body is shorter than its length word says.
+        length: u32::try_from(header.body_len + 4).unwrap_or(u32::MAX),
+        limit: SizeLimits::HELD,
+    })
 }
 
 /// Enough of a query to read its first word: DEALLOCATE, and some space before it.

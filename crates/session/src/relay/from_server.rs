@@ -27,12 +27,12 @@ fn dispels_doubt(tag: u8) -> bool {
 }
 
 /// The error for a statement that returns something else than before.
-fn outgrown_refusal() -> BytesMut {
+fn outgrown_refusal() -> Box<[u8]> {
     let mut out = BytesMut::new();
     out.put_u8(tag::ERROR_RESPONSE);
     out.put_u32(u32::try_from(4 + outgrown::REFUSAL.len()).unwrap_or_default());
     out.put_slice(outgrown::REFUSAL);
-    out
+    out.to_vec().into()
 }
 
 /// Whether a statement failed because it was prepared before a definition was changed.
@@ -86,8 +86,8 @@ impl Relay {
                 continue;
             }
             to_client.pass(input, stretch..at);
-            if self.reworded.is_some() {
-                self.give_reworded(to_client.inject(input));
+            if let Some(message) = self.to_say.take() {
+                to_client.inject(input).extend_from_slice(&message);
             }
             self.server_rest = Rest::new(forward, header.frame_len());
             at = self.server_rest.proceed(input, at, to_client);
@@ -95,13 +95,6 @@ impl Relay {
         }
         to_client.pass(input, stretch..at);
         Ok(at)
-    }
-
-    #[cold]
-    fn give_reworded(&mut self, out: &mut BytesMut) {
-        if let Some(reworded) = self.reworded.take() {
-            out.extend_from_slice(&reworded);
-        }
     }
 
     /// Whether the client gets the frame; `None` if more of it must be there first.
@@ -236,7 +229,7 @@ impl Relay {
         own.put_slice(&frame[..HEADER_LEN]);
         own.put_i32(shown);
         own.put_slice(rest);
-        self.reworded = Some(own);
+        self.to_say = Some(own.to_vec().into());
         Some(Reply::Skip)
     }
 
@@ -310,11 +303,12 @@ impl Relay {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,
         };
-        self.reworded = match std::mem::take(&mut self.raises) {
+        self.to_say = match std::mem::take(&mut self.raises) {
             true => Some(outgrown_refusal()),
+            false if fields.sqlstate() == Some(SqlState::QUERY_CANCELED) => self.on_cancel.take(),
             false => self.reworded(body, client),
         };
-        Ok(Some(match self.reworded {
+        Ok(Some(match self.to_say {
             Some(_) => Reply::Skip,
             None => Reply::Forward,
         }))

@@ -160,8 +160,10 @@ pub struct Relay {
     is_outgrown: bool,
     /// Whether the next error stands for that.
     raises: bool,
-    /// A message for the client in the place of the server's.
-    reworded: Option<BytesMut>,
+    /// The message for the client in place of PostgreSQL's, should its query be canceled.
+    on_cancel: Option<Box<[u8]>>,
+    /// A message for the client in the place of the server's, on its way to it.
+    to_say: Option<Box<[u8]>>,
 }
 
 impl Relay {
@@ -202,7 +204,8 @@ impl Relay {
             compared: None,
             is_outgrown: false,
             raises: false,
-            reworded: None,
+            on_cancel: None,
+            to_say: None,
         }
     }
 
@@ -257,6 +260,23 @@ impl Relay {
     /// with the next one, as if the first had never been sent. An INSERT would lose its BEGIN.
     pub fn may_cancel(&self) -> bool {
         self.pipeline.batches() <= 1
+    }
+
+    /// The pooler is about to cancel what the server works on: the client gets this ErrorResponse for
+    /// PostgreSQL's own.
+    pub fn expect_cancel(&mut self, message: &[u8]) {
+        self.on_cancel = Some(message.into());
+    }
+
+    /// The client asks for something else: what may still be canceled is not the pooler's affair.
+    #[inline]
+    pub fn forget_cancel(&mut self) {
+        self.on_cancel = None;
+    }
+
+    /// Whether the server has answered with an error since the counts were taken.
+    pub fn had_errors(&self) -> bool {
+        self.tally.errors > 0
     }
 
     /// Whether nobody knows what the server is doing.

@@ -7,7 +7,7 @@ use pgweir_wire::read::Truncated;
 use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
 
-use super::from_client::{Act, there};
+use super::from_client::{Act, there, too_long};
 use super::{ClientSide, Relay, Rules, Violation, mention};
 use crate::changes::{Change, Presence};
 use crate::gather::Gather;
@@ -43,7 +43,7 @@ impl Named<'_> {
         act: fn(&mut Self, &[u8]) -> Result<Act, Truncated>,
     ) -> Result<Act, Violation> {
         if header.body_len > SizeLimits::HELD as usize {
-            return Err(Violation::ClientMalformed(header.tag));
+            return Err(too_long(header));
         }
         let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
             return Ok(Act::More);
@@ -152,8 +152,11 @@ impl Named<'_> {
         let there = there(header, frame);
         let mut reader = Reader::new(there);
         let (Ok(portal), Ok(name)) = (reader.string(), reader.string()) else {
-            if there.len() == header.body_len || there.len() > SizeLimits::HELD as usize {
+            if there.len() == header.body_len {
                 return Err(Violation::ClientMalformed(header.tag));
+            }
+            if there.len() > SizeLimits::HELD as usize {
+                return Err(too_long(header));
             }
             return Ok(Act::More);
         };

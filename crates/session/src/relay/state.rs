@@ -131,7 +131,8 @@ impl Relay {
             compared: None,
             is_outgrown: false,
             raises: false,
-            reworded: None,
+            on_cancel: None,
+            to_say: None,
         })
     }
 }

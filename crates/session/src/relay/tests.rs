@@ -1007,3 +1007,26 @@ fn it_knows_how_many_bytes_are_missing_to_the_end_of_a_frame() {
     story.client(&[there.to_vec()]);
     assert_eq!(story.relay.missing_from_client(b""), missing.len());
 }
+
+#[test]
+fn a_query_that_the_pooler_cancels_is_answered_in_its_own_words() {
+    let canceled = frame(b'E', b"SERROR\0C57014\0Mcanceling statement\0\0");
+    let own = frame(b'E', b"SERROR\0C57014\0Mit took far too long\0\0");
+    let mut story = Story::new();
+    story.client(&[query("select 1")]);
+    story.relay.expect_cancel(&own);
+    let row = frame(b'D', b"\0\0");
+    let said = story.server(&[row.clone(), canceled.clone(), ready(b'E')]);
+    assert_eq!(said, [row, own.clone(), ready(b'E')].concat());
+
+    // Nobody else's cancel is answered so, and no other error.
+    for (from_server, forgets) in [(&canceled, true), (&error(), false)] {
+        story.client(&[query("select 2")]);
+        story.relay.expect_cancel(&own);
+        if forgets {
+            story.relay.forget_cancel();
+        }
+        let said = story.server(&[from_server.clone(), ready(b'E')]);
+        assert_eq!(said, [from_server.clone(), ready(b'E')].concat());
+    }
+}

@@ -1,7 +1,7 @@
 //! From what was found to what is wrong: pure, so that every incident can be told as a table.
 
 mod load;
-mod way;
+pub(crate) mod way;
 
 use std::time::Duration;
 

@@ -67,7 +67,7 @@ impl Seen {
                 );
             }
         }
-        for leak in open.rows().filter(|leak| leaks::is_open(*leak)) {
+        for leak in open.rows().filter(|leak| leaks::is_silent(*leak)) {
             note(
                 &mut self.leaks,
                 format!("a server is held in silence by {}", leaks::who(leak)),

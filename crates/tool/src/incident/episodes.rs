@@ -1,8 +1,7 @@
-//! From one sample per second to what happened when, and from that to what it probably was.
+//! From one sample per second to what happened when.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -30,24 +29,24 @@ pub(super) enum Matter {
 pub(super) struct Episode {
     pub(super) database: String,
     pub(super) matter: Matter,
-    from: String,
+    pub(super) from: String,
     to: String,
     /// From the first to the last of its seconds.
-    seconds: u64,
+    pub(super) seconds: u64,
     /// Ago, of its last second.
     age: u64,
     waiting: u64,
     wait_ms: u64,
-    busy: u64,
+    pub(super) busy: u64,
     /// Sums over its seconds.
     busy_sum: u64,
     silent_sum: u64,
-    query_us_max: u64,
-    queries_max: u64,
+    pub(super) query_us_max: u64,
+    pub(super) queries_max: u64,
     /// Mean time and number per second of queries in the calm before it.
-    calm_query_us: u64,
-    calm_queries: u64,
-    failure: Option<String>,
+    pub(super) calm_query_us: u64,
+    pub(super) calm_queries: u64,
+    pub(super) failure: Option<String>,
 }
 
 /// What happened, in the order of its beginning.
@@ -172,12 +171,12 @@ impl Episode {
     }
 
     /// Whether it has not ended.
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         self.age <= 2
     }
 
     /// Which part of the servers in use was held in silence.
-    fn silent_percent(&self) -> u64 {
+    pub(super) fn silent_percent(&self) -> u64 {
         (self.silent_sum * 100)
             .checked_div(self.busy_sum)
             .unwrap_or(0)
@@ -216,97 +215,10 @@ impl fmt::Display for Episode {
     }
 }
 
-/// Something that would explain episodes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Suspicion {
-    name: &'static str,
-    pub(super) title: String,
-    pub(super) evidence: Vec<String>,
-    /// Seconds that it explains.
-    seconds: u64,
-}
-
-impl Suspicion {
-    pub(super) fn as_json(&self) -> Value {
-        json!({
-            "name": self.name,
-            "title": self.title,
-            "evidence": self.evidence,
-            "seconds": self.seconds,
-        })
-    }
-}
-
-/// What would explain them, what explains most seconds first.
-pub(super) fn suspicions(episodes: &[Episode]) -> Vec<Suspicion> {
-    let mut all: Vec<Suspicion> = Vec::new();
-    for episode in episodes {
-        let (name, title, evidence) = suspect(episode);
-        let seconds = episode.seconds + 1;
-        match all.iter_mut().find(|known| known.name == name) {
-            Some(known) => {
-                known.seconds += seconds;
-                if known.evidence.len() < 5 {
-                    known.evidence.push(evidence);
-                }
-            }
-            None => all.push(Suspicion {
-                name,
-                title,
-                evidence: vec![evidence],
-                seconds,
-            }),
-        }
-    }
-    all.sort_by_key(|suspicion| std::cmp::Reverse(suspicion.seconds));
-    all
-}
-
-fn suspect(episode: &Episode) -> (&'static str, String, String) {
-    let place = format!("{} at {}", episode.database, clock(&episode.from));
-    if let Some(failure) = &episode.failure {
-        let title = "PostgreSQL could not be reached, or did not let the pooler in".to_owned();
-        return ("failing", title, format!("{place}: {failure}"));
-    }
-    if episode.silent_percent() >= 50 {
-        let title = "clients held servers in an open transaction and said nothing".to_owned();
-        let percent = episode.silent_percent();
-        let text =
-            format!("{place}: {percent} % of the servers in use (pgweir leaks --all names them)");
-        return ("silent", title, text);
-    }
-    let is_slow = episode.calm_query_us > 0 && episode.query_us_max >= 3 * episode.calm_query_us;
-    if is_slow || (episode.calm_query_us == 0 && episode.query_us_max > 1_000_000) {
-        let title = "queries took much longer than before, which kept servers busy".to_owned();
-        let micros = |us| time::words(Duration::from_micros(us));
-        let text = format!(
-            "{place}: {} instead of {} for a query",
-            micros(episode.query_us_max),
-            micros(episode.calm_query_us)
-        );
-        return ("slow", title, text);
-    }
-    if episode.calm_queries > 0 && episode.queries_max >= 2 * episode.calm_queries {
-        let title = "more was asked than before".to_owned();
-        let (most, calm) = (episode.queries_max, episode.calm_queries);
-        return (
-            "burst",
-            title,
-            format!("{place}: {most} queries per second instead of {calm}"),
-        );
-    }
-    let title =
-        "servers were held all the time, by statements that did not end or for locks".to_owned();
-    let text = format!(
-        "{place}: {} in use (pgweir why, while it lasts)",
-        print::counted(episode.busy, "server")
-    );
-    ("held", title, text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incident::suspicions::{self, Context};
 
     /// Second by second: time of day from the age, then what is given.
     fn samples(seconds: &[&str]) -> Table {
@@ -327,7 +239,7 @@ mod tests {
 
     fn names(seconds: &[&str]) -> Vec<&'static str> {
         let episodes = find(&samples(seconds));
-        suspicions(&episodes)
+        suspicions::find(&episodes, &Context::default())
             .iter()
             .map(|suspicion| suspicion.name)
             .collect()
@@ -368,7 +280,50 @@ mod tests {
             text.contains("could not be opened (tcp: Connection refused); up to 4"),
             "{text}"
         );
-        assert_eq!(names(&seconds), ["failing"]);
+        assert_eq!(names(&seconds), ["postgres_down"]);
+    }
+
+    #[test]
+    fn a_failure_is_called_by_its_name() {
+        for (failure, name) in [
+            ("tls:~certificate~has~expired", "certificate_expired"),
+            ("auth:~password~authentication~failed~(28P01)", "password"),
+            (
+                "auth:~sorry,~too~many~clients~already~(53300)",
+                "foreign_sessions",
+            ),
+            (
+                "auth:~too~many~connections~for~role~\"bob\"~(53300)",
+                "role_limit",
+            ),
+            ("secret:~no~password~can~be~read", "secret"),
+            ("?:~whatever", "failing"),
+        ] {
+            assert_eq!(names(&[CALM, &format!("1 0 0 0 0 0 {failure}")]), [name]);
+        }
+        let mut context = Context {
+            budget: crate::testing::table(
+                "name used limit\nmax_connections 99 100\npool_size 80 90",
+            ),
+            leaks: crate::testing::table("database application_name\nshop cron\nblog web"),
+        };
+        let full = "1 0 0 0 0 0 auth:~sorry,~too~many~clients~already~(53300)";
+        let episodes = find(&samples(&[CALM, full]));
+        let own = suspicions::find(&episodes, &context);
+        assert_eq!(own[0].name, "over_budget");
+        assert!(!own[0].next.is_empty());
+        let silent = find(&samples(&[CALM, "4 2500 3 3 5 500 -"]));
+        let named = suspicions::find(&silent, &context);
+        assert!(
+            named[0].title.contains("leaks transactions: cron held"),
+            "{named:?}"
+        );
+        context.leaks = Table::default();
+        assert!(
+            suspicions::find(&silent, &context)[0]
+                .title
+                .starts_with("clients held")
+        );
     }
 
     #[test]

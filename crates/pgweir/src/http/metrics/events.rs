@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pgweir_stats::LoginPhase;
 use pgweir_stats::metrics::{
-    CLIENT_ERRORS, SERVER_DISCONNECTS, SERVER_ERRORS, SERVER_LOGIN_FAILURES, TLS_EXPIRY,
+    APPLICATION_ERRORS, BOUNDS_US, CLIENT_ERRORS, LOGIN, SERVER_DISCONNECTS, SERVER_ERRORS,
+    SERVER_LOGIN_FAILURES, TLS_EXPIRY,
 };
 use pgweir_stats::prometheus::Page;
 
@@ -15,6 +17,10 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
     let mut family = page.family(&CLIENT_ERRORS);
     for ((database, code, cause), count) in events.client_errors.iter() {
         family.sample(&[database, &String::from_utf8_lossy(code), cause], count);
+    }
+    let mut family = page.family(&APPLICATION_ERRORS);
+    for ((application, cause), count) in events.application_errors.iter() {
+        family.sample(&[application, cause], count);
     }
     let mut family = page.family(&SERVER_ERRORS);
     for ((database, class), count) in events.server_errors.iter() {
@@ -30,6 +36,19 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
         family.sample(&[database, reason], count);
     }
     certificates(shared, page);
+    logins(shared, page);
+}
+
+fn logins(shared: &Shared, page: &mut Page) {
+    let mut family = page.family(&LOGIN);
+    for (database, times) in shared.logins.all() {
+        for phase in LoginPhase::ALL {
+            let view = times.view(phase);
+            if view.count() > 0 {
+                family.histogram(&[&database, phase.word()], &view, BOUNDS_US);
+            }
+        }
+    }
 }
 
 fn certificates(shared: &Shared, page: &mut Page) {

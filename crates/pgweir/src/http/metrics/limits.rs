@@ -5,8 +5,8 @@ use std::time::Instant;
 use pgweir_console::tables::BudgetRow;
 use pgweir_pool::leak::Stage;
 use pgweir_stats::metrics::{
-    LEAK_SUSPECTS, LEAKS, LIMIT_USED, LIMIT_VALUE, LIMIT_WAITING, PG_ASKED, PG_CONNECTIONS,
-    PG_HEADROOM, PG_MAX_CONNECTIONS, SATURATION,
+    LEAK_SUSPECTS, LEAKS, LIMIT_USED, LIMIT_VALUE, LIMIT_WAITING, PG_ASKED, PG_BACKENDS,
+    PG_CONNECTIONS, PG_HEADROOM, PG_MAX_CONNECTIONS, SATURATION,
 };
 use pgweir_stats::prometheus::Page;
 
@@ -20,6 +20,7 @@ const LIMITS_MAX: usize = 300;
 pub(super) fn write(shared: &Shared, page: &mut Page) {
     limits(shared, page);
     postgres(shared, page);
+    backends(shared, page);
     leaks(shared, page);
 }
 
@@ -87,6 +88,22 @@ fn postgres(shared: &Shared, page: &mut Page) {
         let mut family = page.family(metric);
         for (host, facts) in &hosts {
             family.sample(&[host], value(facts));
+        }
+    }
+}
+
+fn backends(shared: &Shared, page: &mut Page) {
+    let backends = lock(&shared.backends);
+    let mut family = page.family(&PG_BACKENDS);
+    for (host, counts) in &backends.found {
+        for (whose, count) in [
+            ("own", counts.own),
+            ("ghost", counts.ghosts),
+            ("orphan", counts.orphans),
+            ("unclaimed", counts.unclaimed),
+            ("foreign", counts.foreign),
+        ] {
+            family.sample(&[host, whose], count as f64);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Cause, Evidence, failed_step};
 use crate::print;
+use crate::table::Table;
 
 /// What a failed step means.
 struct Meaning {
@@ -28,6 +29,15 @@ const MEANINGS: &[Meaning] = &[
         title: "the name of PostgreSQL's host has no address",
         next: &[
             "look the name up from this machine; correct host= of the entry, or the name server",
+        ],
+    },
+    Meaning {
+        step: "secret",
+        signs: &[],
+        name: "secret",
+        title: "the pooler cannot read its password where the configuration says that it is",
+        next: &[
+            "look at that file, variable or command (password_from) as the pooler's own system user; it is tried again by itself",
         ],
     },
     Meaning {
@@ -94,7 +104,7 @@ const MEANINGS: &[Meaning] = &[
         title: "PostgreSQL refuses the pooler's password: it was changed on one side only",
         next: &[
             "put the new password where the pooler has it from (see: tried), or back into PostgreSQL",
-            "then RELOAD: no restart is needed, and servers that are connected go on",
+            "then RELOAD, or pgweir rotate, which tries it as well: no restart is needed, and servers that are connected go on",
         ],
     },
     Meaning {
@@ -210,12 +220,7 @@ pub(super) fn strangers(evidence: &Evidence) -> Option<Cause> {
     if !full {
         return None;
     }
-    let own: u64 = evidence
-        .budget
-        .rows()
-        .filter(|row| row.text("name") == "pool_size")
-        .map(|row| row.count("used"))
-        .sum();
+    let own = own_servers(&evidence.budget);
     let max = evidence.budget.find("name", "max_connections");
     let max = max.and_then(|row| row.number("limit"));
     // Where PostgreSQL could be asked, it says who they are.
@@ -235,26 +240,72 @@ pub(super) fn strangers(evidence: &Evidence) -> Option<Cause> {
     if !told.is_empty() {
         facts.push(told.to_owned());
     }
-    let mostly_own = max.is_some_and(|max| own * 2 > max);
-    let (name, title, next) = match mostly_own {
-        true => (
-            "over_budget",
-            "this pooler has taken nearly all of PostgreSQL's connections",
-            "pgweir budget: it says which max_host_connections fits",
-        ),
-        false => (
-            "foreign_sessions",
-            "PostgreSQL's connections are taken by sessions that do not come through this pooler",
-            "end or shorten them where they come from (those that are named), and bring them behind the pooler",
-        ),
-    };
+    let taken = taken_by(own, max);
     Some(Cause {
-        name,
-        title: title.to_owned(),
+        name: taken.name,
+        title: taken.title.to_owned(),
         evidence: facts,
-        next: vec![next.to_owned()],
+        next: taken.next.iter().map(|&line| line.to_owned()).collect(),
         weight: 850,
     })
+}
+
+/// What a failure means.
+pub(crate) struct Explanation {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) next: &'static [&'static str],
+}
+
+/// Whose connections they are that have filled PostgreSQL.
+fn taken_by(own: u64, max: Option<u64>) -> Explanation {
+    match max.is_some_and(|max| own * 2 > max) {
+        true => Explanation {
+            name: "over_budget",
+            title: "this pooler has taken nearly all of PostgreSQL's connections",
+            next: &["pgweir budget: it says which max_host_connections fits"],
+        },
+        false => Explanation {
+            name: "foreign_sessions",
+            title: "PostgreSQL's connections are taken by sessions that do not come through this pooler",
+            next: &[
+                "end or shorten them where they come from (those that are named), and bring them behind the pooler",
+            ],
+        },
+    }
+}
+
+/// What a failure means that was kept as `step: detail`.
+pub(crate) fn explain(failure: &str, budget: &Table) -> Option<Explanation> {
+    let (step, detail) = failure.split_once(": ")?;
+    let told = detail.to_lowercase();
+    if !FULL.iter().any(|sign| told.contains(sign)) {
+        let meaning = MEANINGS.iter().find(|meaning| meaning.fits(step, &told))?;
+        return Some(Explanation {
+            name: meaning.name,
+            title: meaning.title,
+            next: meaning.next,
+        });
+    }
+    if told.contains("for role") {
+        return Some(Explanation {
+            name: "role_limit",
+            title: "the role's CONNECTION LIMIT in PostgreSQL is reached",
+            next: &["ALTER ROLE ... CONNECTION LIMIT, or a lower pool_size for this user"],
+        });
+    }
+    let max = budget.find("name", "max_connections");
+    Some(taken_by(
+        own_servers(budget),
+        max.and_then(|row| row.number("limit")),
+    ))
+}
+
+/// Servers that the pools have.
+fn own_servers(budget: &Table) -> u64 {
+    let rows = budget.rows();
+    let pools = rows.filter(|row| row.text("name") == "pool_size");
+    pools.map(|row| row.count("used")).sum()
 }
 
 /// `PostgreSQL has 97 of 100 connections in use (3 reserved): 5 from this pooler, ...`: all, max, reserved, own.

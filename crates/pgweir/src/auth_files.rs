@@ -1,0 +1,172 @@
+//! The files that say who users are and how they prove it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use pgweir_auth::hba::{Hba, Method};
+use pgweir_auth::ident::IdentMaps;
+use pgweir_auth::userlist::UserList;
+use pgweir_auth::{Secret, SecretKind};
+use pgweir_config::{Settings, Severity};
+use pgweir_net::os_text;
+
+use crate::ldap::Ldap;
+use crate::pam;
+use crate::shared::{Shared, lock};
+
+/// What `auth_file`, `auth_hba_file`, `auth_ident_file` and `auth_ldap_options` say.
+#[derive(Debug, Default)]
+pub(crate) struct AuthFiles {
+    pub(crate) users: UserList,
+    pub(crate) hba: Hba,
+    pub(crate) ident: IdentMaps,
+    pub(crate) ldap: Ldap,
+    /// Which auth_file that was.
+    pub(crate) seen: Option<FileMark>,
+}
+
+/// What tells one version of a file from the next: a mounted Secret changes by a link.
+pub(crate) type FileMark = (SystemTime, u64);
+
+/// The mark of the auth_file as it is now.
+pub(crate) fn mark_of_auth_file(settings: &Settings) -> Option<FileMark> {
+    let path = settings.auth_file.as_deref()?;
+    let found = fs::metadata(path).ok()?;
+    Some((found.modified().ok()?, found.ino()))
+}
+
+impl AuthFiles {
+    /// Reads the files and logs what is wrong with them.
+    pub(crate) fn load(settings: &Settings, kept: &Self) -> Self {
+        let (files, problems) = Self::read(settings, kept);
+        for (severity, text) in problems {
+            match severity {
+                Severity::Warning => tracing::warn!("{text}"),
+                Severity::Error => tracing::error!("{text}"),
+            }
+        }
+        files
+    }
+
+    /// Reads the files, and says what is wrong with them. A broken file must not keep those out who
+    /// stand in the others; of one that cannot be opened, what it said before counts on.
+    pub(crate) fn read(settings: &Settings, kept: &Self) -> (Self, Vec<(Severity, String)>) {
+        let mut files = Self::default();
+        let mut problems = Vec::new();
+        let named = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
+        if let Some(path) = named(&settings.auth_file) {
+            // It may change while it is read: then it is read again.
+            files.seen = mark_of_auth_file(settings);
+            match fs::read(&path) {
+                Ok(text) => {
+                    let (users, problem) = UserList::parse(&text);
+                    files.users = users;
+                    let told = problem.map(|problem| format!("{path}: {problem}"));
+                    problems.extend(told.map(|text| (Severity::Error, text)));
+                }
+                Err(error) => {
+                    files.users = kept.users.clone();
+                    problems.push(unreadable("auth_file", &path, &error));
+                }
+            }
+        }
+        if let Some(path) = named(&settings.auth_ident_file) {
+            match fs::read_to_string(&path) {
+                Ok(text) => {
+                    let (ident, found) = IdentMaps::parse(&text);
+                    files.ident = ident;
+                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
+                    problems.extend(told.map(|text| (Severity::Warning, text)));
+                }
+                Err(error) => {
+                    files.ident = kept.ident.clone();
+                    problems.push(unreadable("ident config file", &path, &error));
+                }
+            }
+        }
+        let path = &settings.auth_hba_file;
+        if !path.is_empty() {
+            match fs::read_to_string(path) {
+                Ok(text) => {
+                    let mut read = |name: &Path| fs::read_to_string(name);
+                    let (hba, found) = Hba::parse(&text, Path::new(path), &files.ident, &mut read);
+                    files.hba = hba;
+                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
+                    let told =
+                        told.chain(files.without_pam().map(|text| format!("{path}: {text}")));
+                    problems.extend(told.map(|text| (Severity::Warning, text)));
+                }
+                Err(error) => {
+                    files.hba = kept.hba.clone();
+                    problems.push(unreadable("hba config file", path, &error));
+                }
+            }
+        }
+        let (ldap, found) = Ldap::read(settings.auth_ldap_options.as_deref(), &files.hba);
+        files.ldap = ldap;
+        problems.extend(found.into_iter().map(|text| (Severity::Error, text)));
+        (files, problems)
+    }
+
+    /// Rules that nobody can pass because this build lacks PAM.
+    fn without_pam(&self) -> impl Iterator<Item = String> {
+        pam::NOT_BUILT.into_iter().flat_map(|reason| {
+            let rules = self
+                .hba
+                .rules
+                .iter()
+                .filter(|rule| rule.method == Method::Pam);
+            rules.map(move |rule| {
+                let line = rule.line;
+                format!("hba line {line}: {reason}; no login by this line can succeed")
+            })
+        })
+    }
+
+    /// The kind of secret that most users have: an unknown user is treated as if it had one.
+    pub(crate) fn commonest_kind(&self) -> SecretKind {
+        let count = |kind| {
+            self.users
+                .iter()
+                .filter(|(_, secret)| secret.kind() == kind)
+                .count()
+        };
+        let scram = count(SecretKind::Scram);
+        if scram > count(SecretKind::Md5) + count(SecretKind::Plain) {
+            SecretKind::Scram
+        } else {
+            SecretKind::Md5
+        }
+    }
+}
+
+fn unreadable(what: &str, path: &str, error: &std::io::Error) -> (Severity, String) {
+    (
+        Severity::Error,
+        format!("could not open {what} {path}: {}", os_text(error)),
+    )
+}
+
+/// Where the auth_file says something new of a user, that counts: what a client has proven before is
+/// forgotten, unless it still is the only thing that serves, and servers are tried again at once.
+pub(crate) fn forget_replaced(shared: &Shared, old: &AuthFiles, new: &AuthFiles) {
+    for home in shared.homes().into_values() {
+        let user = &home.name.user;
+        let of = |files: &'_ AuthFiles| {
+            let users = &files.users;
+            (users.secret(user).cloned(), users.second(user).cloned())
+        };
+        let (before, now) = (of(old), of(new));
+        if before == now {
+            continue;
+        }
+        let serves =
+            |secret: &Option<Secret>| matches!(secret, Some(Secret::Plain(_) | Secret::Md5(_)));
+        if serves(&now.0) || serves(&now.1) {
+            *lock(&home.secret) = None;
+        }
+        shared.pools().try_again(home.id);
+    }
+}
