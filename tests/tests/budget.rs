@@ -337,7 +337,7 @@ fn limits_on_clients_are_marked_and_named_at_login() {
             eventually(
                 Duration::from_secs(5),
                 || budget(&pooler, key, "used"),
-                |used| used != "" && used != "0",
+                |used| !used.is_empty() && used != "0",
             );
         } else {
             first.start_login(&wish);

@@ -76,12 +76,12 @@ struct Mailbox {
     wait: Option<WaitOrders>,
     /// Somebody wants to know what the client has asked of its server.
     inquired: bool,
+    /// It may be a leak suspect. Kept apart, because that is rare.
+    suspect: Option<Box<SuspectMail>>,
     /// A server stands in for it, and it is not known yet whether that is ended in its place.
     is_stood_in: bool,
     /// What it has sent is to be looked at again.
     reminded: bool,
-    /// It may be a leak suspect. Kept apart, because that is rare.
-    suspect: Option<Box<SuspectMail>>,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
 }
@@ -126,12 +126,12 @@ impl Mailbox {
             && !self.lets_go
             && self.wait.is_none()
             && !self.inquired
-            && !self.reminded
-            && !self.is_stood_in
             && self
                 .suspect
                 .as_ref()
                 .is_none_or(|mail| mail.remedy.is_none())
+            && !self.reminded
+            && !self.is_stood_in
     }
 }
 

@@ -19,7 +19,7 @@ use pgweir_pool::leak::{Leaks, Observed, Stage, Suspect};
 use pgweir_pool::{PoolId, SlotId};
 use pgweir_session::{Phase, normalized};
 
-pub(crate) use self::facts::{Facts, Kind, SpokenWords};
+pub(crate) use self::facts::{Facts, KINDS, Kind, SpokenWords};
 use self::slow::Slow;
 use crate::client::{Client, Remedy, State};
 use crate::consumers::Consumer;

@@ -81,12 +81,16 @@ impl Samples {
 
 /// One look, if it is time for one.
 pub(crate) fn look(shared: &Shared, now: Instant) {
-    if !lock(&shared.samples).is_due(now) {
-        return;
-    }
+    let last = {
+        let samples = lock(&shared.samples);
+        if !samples.is_due(now) {
+            return;
+        }
+        samples.ring.back().map(|(at, _)| *at)
+    };
     let mut by_database = pools(shared, now);
     count_silent(shared, now, &mut by_database);
-    note_failures(shared, now, &mut by_database);
+    note_failures(shared, last, &mut by_database);
     let totals: HashMap<_, _> = janitor::database_totals(shared).into_iter().collect();
     let mut samples = lock(&shared.samples);
     let all_before = std::mem::replace(&mut samples.totals, totals.clone());
@@ -141,13 +145,18 @@ fn count_silent(shared: &Shared, now: Instant, by_database: &mut BTreeMap<Arc<st
     }
 }
 
-fn note_failures(shared: &Shared, now: Instant, by_database: &mut BTreeMap<Arc<str>, Sample>) {
+/// Failures since the last look, which may be a little longer ago than a second.
+fn note_failures(
+    shared: &Shared,
+    last: Option<Instant>,
+    by_database: &mut BTreeMap<Arc<str>, Sample>,
+) {
     for home in shared.homes().into_values() {
         let failure = lock(&home.last_failure);
         let Some((at, diary)) = &*failure else {
             continue;
         };
-        let is_new = now.saturating_duration_since(*at) <= PERIOD;
+        let is_new = last.is_none_or(|last| *at >= last);
         if let Some(entry) = diary.failure().filter(|_| is_new)
             && let Some(sample) = by_database.get_mut(&home.name.database)
         {

@@ -118,7 +118,7 @@ impl Work {
     /// What is to be noted of a query of `us` microseconds: that it is the first of the server, that it
     /// is slow, or that it stands for others.
     #[inline]
-    fn to_note(&mut self, us: u64) -> Option<Noted> {
+    fn noted(&mut self, us: u64) -> Option<Noted> {
         let weight = self.weight_of(us);
         let is_apart = self.is_new || us >= self.rules.slow_us;
         (is_apart || weight.is_some()).then_some(Noted { us, weight })
@@ -198,7 +198,7 @@ impl Work {
             false => transaction_start.map(since),
         };
         self.tally.xact_time_us += transaction_us.unwrap_or(0);
-        let noted = query_us.and_then(|us| self.to_note(us)).map(|noted| Noted {
+        let noted = query_us.and_then(|us| self.noted(us)).map(|noted| Noted {
             // It may have been asked for before there was a server.
             us: self
                 .leased_at

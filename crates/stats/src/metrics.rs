@@ -113,8 +113,8 @@ metrics! {
         "PostgreSQL's connections when the books were compared with it: own, ghost, orphan, unclaimed, foreign. SHOW BACKENDS names them.";
     PG_ASKED: Gauge, "pgweir_pg_asked_seconds", HOST,
         "How long ago PostgreSQL was asked.";
-    LEAK_SUSPECTS: Gauge, "pgweir_leak_suspects", &["stage"],
-        "Leak suspects: clients that hold a server in silence or for far too long, or only become more. SHOW LEAKS names them.";
+    LEAK_SUSPECTS: Gauge, "pgweir_leak_suspects", &["stage", "kind"],
+        "Leak suspects: clients that hold a server in silence, statements that are far too slow, populations that are only growing. SHOW LEAKS names them.";
     LEAKS: Counter, "pgweir_leak_suspects_total", &[],
         "Leak suspects so far.";
     CLIENT_ERRORS: Counter, "pgweir_client_errors_total", &["database", "sqlstate", "cause"],

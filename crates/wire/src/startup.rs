@@ -195,12 +195,12 @@ pub enum StartupError {
     /// A length or version that no PostgreSQL client sends; carries the first bytes in hex.
     #[error("bad packet header: '{0}'")]
     BadHeader(String),
-    /// The client says goodbye.
-    #[error("client close request")]
-    Terminate,
     /// A StartupMessage over [`SizeLimits::STARTUP`]; carries the first bytes in hex.
     #[error("bad packet header: '{0}'")]
     TooLong(String),
+    /// The client says goodbye.
+    #[error("client close request")]
+    Terminate,
     /// The parameter list does not end with a zero byte.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     NoTerminator,

@@ -97,39 +97,66 @@ fn a_query_that_takes_too_long_is_canceled_and_its_client_kept_where_that_can_be
     }
 }
 
+/// Who asks nothing is silent in one way only. What has not come to its end has no limit as a silence, but as a transaction.
 #[test]
 fn transactions_and_silence_have_their_limits() {
+    let copy = || {
+        Batch::new()
+            .query("copy trace from stdin")
+            .copy_data(b"ran\n")
+    };
+    let begun = || {
+        let insert = "insert into trace values ('ran')";
+        vec![
+            ("simple", Batch::new().query("begin").query(insert)),
+            ("extended", Batch::new().run("begin").sync()),
+            ("pipelined", Batch::new().run("begin").run(insert).sync()),
+            ("failed", Batch::new().query("begin").query("select 1/0")),
+        ]
+    };
+    let unfinished = vec![
+        ("copy", copy()),
+        ("sleep", Batch::new().query("select pg_sleep(20)")),
+        ("flushed", Batch::new().run("select 1").flush()),
+    ];
+    let idle = vec![("idle", Batch::new().query("select 1"))];
     for way in WAYS {
-        for (key, batch, code, text) in [
+        for (key, forms, code, text) in [
             (
                 "transaction_timeout",
-                "begin",
+                [begun(), unfinished.clone()].concat(),
                 "25P04",
                 "transaction timeout",
             ),
             (
                 "idle_transaction_timeout",
-                "begin",
+                begun(),
                 "25P03",
                 "idle transaction timeout",
             ),
             (
                 "client_idle_timeout",
-                "select 1",
+                idle.clone(),
                 "57P05",
                 "client_idle_timeout",
             ),
         ] {
-            let Some(scene) = Scene::new(way, |ini| ini.set(key, 1)) else {
+            let Some(scene) = Scene::new(way, |ini| ini.set(key, 1).set("default_pool_size", 8))
+            else {
                 return;
             };
-            let mut client = scene.client();
-            client.query(batch);
-            assert_eq!(
-                client.until_closed(),
-                way.closed(code, text),
-                "{key}, {way:?}"
-            );
+            let mut clients: Vec<_> = forms.iter().map(|_| scene.client()).collect();
+            for ((_, batch), client) in forms.iter().zip(&mut clients) {
+                client.send(batch);
+            }
+            for ((form, _), mut client) in forms.iter().zip(clients) {
+                let said = client.until_closed();
+                let expected = way.closed(code, text);
+                assert!(said.ends_with(&expected), "{key}, {form}, {way:?}: {said}");
+                let errors = 1 + usize::from(*form == "failed");
+                assert_eq!(said.matches("E(").count(), errors, "{key}, {form}: {said}");
+            }
+            scene.serves_again(vec![scene.client()]);
         }
     }
 }

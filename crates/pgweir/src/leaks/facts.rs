@@ -51,6 +51,9 @@ pub(crate) enum Kind {
     },
 }
 
+/// Every [`Kind::word`].
+pub(crate) const KINDS: [&str; 3] = ["silent", "slow", "growing"];
+
 /// The first and the last statement of a client, as they were sent, and what else its task knows.
 #[derive(Debug, Default)]
 pub(crate) struct SpokenWords {

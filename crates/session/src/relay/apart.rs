@@ -51,9 +51,9 @@ impl Relay {
     pub fn begin_lease(&mut self, client: u64) {
         self.spoken.begin();
         self.residue.begin();
+        self.forget_cancel();
         self.has_unnamed = false;
         self.speaks_of_own = false;
-        self.forget_cancel();
         self.client = client;
     }
 

@@ -27,12 +27,12 @@ fn dispels_doubt(tag: u8) -> bool {
 }
 
 /// The error for a statement that returns something else than before.
-fn outgrown_refusal() -> Box<[u8]> {
+fn outgrown_refusal() -> BytesMut {
     let mut out = BytesMut::new();
     out.put_u8(tag::ERROR_RESPONSE);
     out.put_u32(u32::try_from(4 + outgrown::REFUSAL.len()).unwrap_or_default());
     out.put_slice(outgrown::REFUSAL);
-    out.to_vec().into()
+    out
 }
 
 /// Whether a statement failed because it was prepared before a definition was changed.
@@ -86,8 +86,8 @@ impl Relay {
                 continue;
             }
             to_client.pass(input, stretch..at);
-            if let Some(message) = self.to_say.take() {
-                to_client.inject(input).extend_from_slice(&message);
+            if self.reworded.is_some() {
+                self.give_reworded(to_client.inject(input));
             }
             self.server_rest = Rest::new(forward, header.frame_len());
             at = self.server_rest.proceed(input, at, to_client);
@@ -95,6 +95,13 @@ impl Relay {
         }
         to_client.pass(input, stretch..at);
         Ok(at)
+    }
+
+    #[cold]
+    fn give_reworded(&mut self, out: &mut BytesMut) {
+        if let Some(reworded) = self.reworded.take() {
+            out.extend_from_slice(&reworded);
+        }
     }
 
     /// Whether the client gets the frame; `None` if more of it must be there first.
@@ -229,7 +236,7 @@ impl Relay {
         own.put_slice(&frame[..HEADER_LEN]);
         own.put_i32(shown);
         own.put_slice(rest);
-        self.to_say = Some(own.to_vec().into());
+        self.reworded = Some(own);
         Some(Reply::Skip)
     }
 
@@ -303,12 +310,17 @@ impl Relay {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,
         };
-        self.to_say = match std::mem::take(&mut self.raises) {
+        self.reworded = match std::mem::take(&mut self.raises) {
             true => Some(outgrown_refusal()),
-            false if fields.sqlstate() == Some(SqlState::QUERY_CANCELED) => self.on_cancel.take(),
+            false
+                if fields.sqlstate() == Some(SqlState::QUERY_CANCELED)
+                    && self.on_cancel.is_some() =>
+            {
+                self.on_cancel.take()
+            }
             false => self.reworded(body, client),
         };
-        Ok(Some(match self.to_say {
+        Ok(Some(match self.reworded {
             Some(_) => Reply::Skip,
             None => Reply::Forward,
         }))

@@ -124,7 +124,7 @@ impl Relay {
 
     /// An ErrorResponse with the client's name of a statement in the place of the server's; `None` if
     /// there is no such name in it.
-    pub(super) fn reworded(&mut self, body: &[u8], client: &ClientSide) -> Option<Box<[u8]>> {
+    pub(super) fn reworded(&mut self, body: &[u8], client: &ClientSide) -> Option<BytesMut> {
         let taken = self.taken_name.take();
         let (start, end) = server_name(body)?;
         let digits = std::str::from_utf8(&body[start + SERVER_NAME.len()..end]).ok()?;
@@ -145,7 +145,7 @@ impl Relay {
         out.put_slice(&body[..start]);
         out.put_slice(name);
         out.put_slice(&body[end..]);
-        Some(out.to_vec().into())
+        Some(out)
     }
 }
 

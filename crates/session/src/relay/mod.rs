@@ -151,6 +151,8 @@ pub struct Relay {
     facts: Option<Box<Facts>>,
     /// Classes of errors since they were last taken.
     error_classes: Vec<[u8; 2]>,
+    /// The message for the client in place of PostgreSQL's, should its query be canceled.
+    on_cancel: Option<BytesMut>,
     /// A name that the client has parsed last although it was taken.
     taken_name: Option<Box<[u8]>>,
     /// The name that a DEALLOCATE takes away when it is executed, and the statement.
@@ -160,10 +162,8 @@ pub struct Relay {
     is_outgrown: bool,
     /// Whether the next error stands for that.
     raises: bool,
-    /// The message for the client in place of PostgreSQL's, should its query be canceled.
-    on_cancel: Option<Box<[u8]>>,
-    /// A message for the client in the place of the server's, on its way to it.
-    to_say: Option<Box<[u8]>>,
+    /// A message for the client in the place of the server's.
+    reworded: Option<BytesMut>,
 }
 
 impl Relay {
@@ -199,13 +199,13 @@ impl Relay {
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
+            on_cancel: None,
             taken_name: None,
             deallocating: None,
             compared: None,
             is_outgrown: false,
             raises: false,
-            on_cancel: None,
-            to_say: None,
+            reworded: None,
         }
     }
 
@@ -265,7 +265,7 @@ impl Relay {
     /// The pooler is about to cancel what the server works on: the client gets this ErrorResponse for
     /// PostgreSQL's own.
     pub fn expect_cancel(&mut self, message: &[u8]) {
-        self.on_cancel = Some(message.into());
+        self.on_cancel = Some(BytesMut::from(message));
     }
 
     /// The client asks for something else: what may still be canceled is not the pooler's affair.

@@ -124,6 +124,7 @@ impl Relay {
             own_rows: Vec::new(),
             facts: None,
             error_classes: Vec::new(),
+            on_cancel: None,
             taken_name: None,
             deallocating: state
                 .deallocating
@@ -131,8 +132,7 @@ impl Relay {
             compared: None,
             is_outgrown: false,
             raises: false,
-            on_cancel: None,
-            to_say: None,
+            reworded: None,
         })
     }
 }

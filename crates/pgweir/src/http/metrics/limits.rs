@@ -10,6 +10,7 @@ use pgweir_stats::metrics::{
 };
 use pgweir_stats::prometheus::Page;
 
+use crate::leaks::KINDS;
 use crate::shared::{Shared, lock};
 use crate::show;
 use crate::survey::HostFacts;
@@ -110,16 +111,18 @@ fn backends(shared: &Shared, page: &mut Page) {
 
 fn leaks(shared: &Shared, page: &mut Page) {
     let leaks = lock(&shared.leaks);
-    let (mut suspected, mut confirmed) = (0_u64, 0_u64);
-    for suspect in leaks.all() {
-        match suspect.stage {
-            Stage::Suspected => suspected += 1,
-            Stage::Confirmed => confirmed += 1,
-            Stage::Resolved(_) => {}
-        }
+    let all = leaks.all();
+    let count = |stage: Stage, kind: &str| {
+        let of = all
+            .iter()
+            .filter(|s| s.stage == stage && s.facts.kind.word() == kind);
+        of.count() as u64
+    };
+    let mut family = page.family(&LEAK_SUSPECTS);
+    for kind in KINDS {
+        family
+            .sample(&["suspected", kind], count(Stage::Suspected, kind))
+            .sample(&["confirmed", kind], count(Stage::Confirmed, kind));
     }
-    page.family(&LEAK_SUSPECTS)
-        .sample(&["suspected"], suspected)
-        .sample(&["confirmed"], confirmed);
     page.family(&LEAKS).sample(&[], leaks.count());
 }
