@@ -66,6 +66,8 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
     let rules = Rules {
         max_prepared: max_prepared.map(usize::from),
         refuses_queries: false,
+        answers_as_postgres: true,
+        backends: None,
         private: false,
         max_message: 1 << 20,
         tracked: &tracked,
