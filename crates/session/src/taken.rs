@@ -8,22 +8,38 @@
 use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{FrameError, HEADER_LEN, Header};
 
+use crate::batch::{Wish, wish};
 use crate::relay::ClientSide;
 
 /// Bytes of a message in which its statement, or the name of its statement, must begin.
 const LOOK_LEN: usize = 512;
 
+/// How a statement is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// As a Query.
+    Simple,
+    /// By Parse or Bind.
+    Extended,
+}
+
 /// What the next message of such a client is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Next {
     /// Nothing, or not enough of it is there to say.
-    Nothing,
+    Nothing {
+        /// So many bytes at the start need no answer: what is left over from a COPY that was
+        /// refused, or a Flush of nothing.
+        unneeded: usize,
+    },
     /// It leaves.
     Terminate,
     /// ROLLBACK or ABORT: the client agrees.
     Rollback,
     /// COMMIT, END or PREPARE TRANSACTION: the client believes that all is well.
-    Commit,
+    Commit(Form),
+    /// The end of a batch of nothing.
+    Sync,
     /// Anything else.
     Other,
 }
@@ -33,30 +49,55 @@ pub enum Next {
 /// # Errors
 /// A length that no message has.
 pub fn next(bytes: &[u8], side: &ClientSide) -> Result<Next, FrameError> {
+    match wish(bytes)? {
+        (Wish::Nothing, unneeded) => return Ok(Next::Nothing { unneeded }),
+        (Wish::Terminate, _) => return Ok(Next::Terminate),
+        (Wish::Server, _) => {}
+    }
+    let not_enough = Next::Nothing { unneeded: 0 };
     let Some(header) = Header::peek(bytes, u32::MAX)? else {
-        return Ok(Next::Nothing);
+        return Ok(not_enough);
     };
     let body = &bytes[HEADER_LEN.min(bytes.len())..];
     let there = &body[..body.len().min(header.body_len)];
     if there.len() < header.body_len.min(LOOK_LEN) {
-        return Ok(Next::Nothing);
+        return Ok(not_enough);
     }
     Ok(match header.tag {
-        tag::TERMINATE => Next::Terminate,
-        tag::QUERY => ending(there),
-        tag::PARSE => behind_name(there).map_or(Next::Other, ending),
+        tag::SYNC => Next::Sync,
+        tag::QUERY => of_statement(there, Form::Simple),
+        tag::PARSE => behind_name(there).map_or(Next::Other, extended),
         tag::BIND => {
             let statement = behind_name(there).and_then(name);
             let statement = statement.and_then(|name| side.statements.get(name));
-            statement.map_or(Next::Other, |statement| ending(&statement.definition))
+            statement.map_or(Next::Other, |statement| extended(&statement.definition))
         }
         _ => Next::Other,
     })
 }
 
+fn extended(text: &[u8]) -> Next {
+    of_statement(text, Form::Extended)
+}
+
+fn of_statement(text: &[u8], form: Form) -> Next {
+    match ending(text) {
+        Some(Ending::Rollback) => Next::Rollback,
+        Some(Ending::Commit) => Next::Commit(form),
+        None => Next::Other,
+    }
+}
+
 /// Whether a statement ends its transaction with a commit, or with the promise of one.
 pub(crate) fn ends_transaction(text: &[u8]) -> bool {
-    ending(text) == Next::Commit
+    ending(text) == Some(Ending::Commit)
+}
+
+/// How a statement ends its transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ending {
+    Rollback,
+    Commit,
 }
 
 /// The string at the beginning, without its zero byte.
@@ -71,13 +112,13 @@ fn behind_name(bytes: &[u8]) -> Option<&[u8]> {
 
 /// What a statement does to a transaction. It has to stand alone: behind it something else could
 /// run that belongs to the transaction.
-fn ending(text: &[u8]) -> Next {
+fn ending(text: &[u8]) -> Option<Ending> {
     let text = name(text).unwrap_or(text).to_ascii_lowercase();
     let end = text.iter().position(|byte| *byte == b';');
     let (statement, rest) = text.split_at(end.unwrap_or(text.len()));
     let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == b';';
     if !rest.iter().all(is_blank) {
-        return Next::Other;
+        return None;
     }
     let words: Vec<&[u8]> = statement
         .split(u8::is_ascii_whitespace)
@@ -85,11 +126,13 @@ fn ending(text: &[u8]) -> Next {
         .collect();
     match words[..] {
         [b"rollback" | b"abort"] | [b"rollback" | b"abort", b"work" | b"transaction"] => {
-            Next::Rollback
+            Some(Ending::Rollback)
         }
-        [b"commit" | b"end"] | [b"commit" | b"end", b"work" | b"transaction"] => Next::Commit,
-        [b"prepare", b"transaction", ..] => Next::Commit,
-        _ => Next::Other,
+        [b"commit" | b"end"] | [b"commit" | b"end", b"work" | b"transaction"] => {
+            Some(Ending::Commit)
+        }
+        [b"prepare", b"transaction", ..] => Some(Ending::Commit),
+        _ => None,
     }
 }
 
@@ -119,7 +162,7 @@ mod tests {
             assert_eq!(query(text), Next::Rollback, "{text}");
         }
         for text in ["commit", "END;", "commit work", "PREPARE TRANSACTION 'x'"] {
-            assert_eq!(query(text), Next::Commit, "{text}");
+            assert_eq!(query(text), Next::Commit(Form::Simple), "{text}");
         }
     }
 
@@ -144,7 +187,7 @@ mod tests {
         let statement = table.intern(b"rollback\0\0\0");
         side.statements.insert((*b"s1").into(), statement);
         let parse = message(tag::PARSE, b"\0commit\0\0\0");
-        assert_eq!(next(&parse, &side), Ok(Next::Commit));
+        assert_eq!(next(&parse, &side), Ok(Next::Commit(Form::Extended)));
         let bind = message(tag::BIND, b"\0s1\0\0\0\0\0\0\0");
         assert_eq!(next(&bind, &side), Ok(Next::Rollback));
         let unknown = message(tag::BIND, b"\0s2\0\0\0\0\0\0\0");
@@ -152,11 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_refused_copy_left_is_passed_over() {
+        let side = ClientSide::default();
+        let rest = [
+            message(tag::COPY_DATA, b"1\n"),
+            message(tag::COPY_DONE, b""),
+        ]
+        .concat();
+        let bytes = [rest.clone(), message(tag::QUERY, b"rollback\0")].concat();
+        let unneeded = rest.len();
+        assert_eq!(next(&bytes, &side), Ok(Next::Nothing { unneeded }));
+        assert_eq!(next(&bytes[unneeded..], &side), Ok(Next::Rollback));
+        assert_eq!(next(&message(tag::SYNC, b""), &side), Ok(Next::Sync));
+    }
+
+    #[test]
     fn nothing_is_decided_before_enough_is_there() {
         let frame = message(tag::QUERY, b"rollback\0");
         for end in 0..frame.len() {
             let part = next(&frame[..end], &ClientSide::default());
-            assert_eq!(part, Ok(Next::Nothing), "{end} bytes");
+            assert_eq!(part, Ok(Next::Nothing { unneeded: 0 }), "{end} bytes");
         }
         assert_eq!(query(&"x".repeat(2 * LOOK_LEN)), Next::Other);
         assert_eq!(

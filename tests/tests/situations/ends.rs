@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use pgweir_tests::{Batch, eventually, story};
+use pgweir_tests::{Batch, Ini, eventually, story};
 
-use crate::scene::{PATIENCE, Scene, WAYS, doings};
+use crate::scene::{INSERT, PATIENCE, Scene, WAYS, doings, forms};
 
 #[test]
 fn who_is_killed_is_told_so_whatever_it_was_doing() {
@@ -158,6 +158,79 @@ fn transactions_and_silence_have_their_limits() {
             }
             scene.serves_again(vec![scene.client()]);
         }
+    }
+}
+
+/// `leak_action = rollback`. Who is idle or logs in has no transaction, and who is in a COPY or a query is not silent.
+/// Both dialects say the same, because PgBouncer has nothing like it.
+#[test]
+fn whose_transaction_is_taken_learns_it_by_what_it_asks_next_and_goes_on_when_it_has_ended_it() {
+    const TOLD: &str = "the transaction was rolled back because it was idle (leak_action)";
+    const FAILED: &str =
+        "current transaction is aborted, commands ignored until end of transaction block";
+    let forms = forms();
+    // One that gives up at once, and one that asks once more and believes that it commits.
+    let size = 2 * forms.len();
+    for way in WAYS {
+        let change = |ini: Ini| {
+            ini.set("default_pool_size", size)
+                .set("leak_after", 1)
+                .set("leak_action", "rollback")
+        };
+        let Some(scene) = Scene::new(way, change) else {
+            return;
+        };
+        let robbed = (0..size).map(|_| {
+            let mut client = scene.client();
+            assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+            assert_eq!(client.query(INSERT), "C(INSERT 0 1) Z(T)");
+            client
+        });
+        let mut robbed = robbed.collect::<Vec<_>>().into_iter();
+        // Every server is held, so this is served by one of them.
+        let mut other = scene.client();
+        assert_eq!(other.value("select count(*) from trace"), "0", "{way:?}");
+        let name = &scene.tenant.name;
+        let open = format!(
+            "select count(*) from pg_stat_activity where usename = '{name}' and xact_start is not null"
+        );
+        let mut root = scene.tenant.root();
+        eventually(PATIENCE, || root.value(&open), |count| count == "0");
+
+        let mut kept = Vec::new();
+        for (form, batch) in &forms {
+            let (mut quitter, mut believer) = (robbed.next(), robbed.next());
+            for client in [&mut quitter, &mut believer].into_iter().flatten() {
+                client.send(batch);
+                let said = story(&client.until_ready());
+                assert_eq!(said, format!("E(25P03 {TOLD}) Z(E)"), "{form}, {way:?}");
+            }
+            let mut quitter = quitter.expect("one per form");
+            let said = quitter.query("rollback");
+            assert!(
+                !said.contains("E(") && said.ends_with("C(ROLLBACK) Z(I)"),
+                "{form}, {way:?}: {said}"
+            );
+            let mut believer = believer.expect("one per form");
+            let said = believer.ask(batch);
+            assert_eq!(said, format!("E(25P02 {FAILED}) Z(E)"), "{form}, {way:?}");
+            assert_eq!(
+                believer.ask(&Batch::new().sync()),
+                "Z(E)",
+                "{form}, {way:?}"
+            );
+            // A batch may say more than `commit`, so it is refused as a whole.
+            let (commit, expected) = match *form {
+                "extended" => (
+                    Batch::new().run("commit").sync(),
+                    format!("E(25P03 {TOLD}) Z(I)"),
+                ),
+                _ => (Batch::new().query("commit"), "C(ROLLBACK) Z(I)".to_owned()),
+            };
+            assert_eq!(believer.ask(&commit), expected, "{form}, {way:?}");
+            kept.extend([quitter, believer]);
+        }
+        scene.serves_again(kept);
     }
 }
 

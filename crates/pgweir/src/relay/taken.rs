@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_net::Input;
-use pgweir_session::taken::{Next, next};
+use pgweir_session::taken::{Form, Next, next};
 use pgweir_session::{Phase, Violation};
-use pgweir_wire::TransactionStatus;
+use pgweir_wire::{TransactionStatus, backend};
 
 use super::leased::Held;
 use super::{Desk, Place, Session};
@@ -116,18 +116,34 @@ impl Session {
         let next = next(input.bytes(&desk.scratch), &self.side);
         let next = next.map_err(|error| Farewell::Violation(Violation::ClientFrame(error)))?;
         match (next, taken) {
-            (Next::Nothing, _) => self.line.keep(input, &desk.scratch, 0),
+            (Next::Nothing { unneeded }, _) => {
+                self.line.keep(input, &desk.scratch, unneeded);
+                if unneeded > 0 {
+                    self.line.offer_held();
+                }
+            }
             (Next::Terminate, _) => return Poll::Ready(Err(Farewell::ClientClosed)),
             // Any server can say that there is no transaction.
-            (Next::Rollback, _) | (Next::Commit, Taken::Told) => {
+            (Next::Rollback, _) => {
                 self.line.put_back(input, &desk.scratch);
                 self.place = Place::Idle;
             }
-            (Next::Commit, Taken::Untold) => {
+            // So PostgreSQL answers; a server that is in no transaction would say that it has committed.
+            (Next::Commit(Form::Simple), Taken::Told) => {
+                self.line.put_back(input, &desk.scratch);
+                let mut answer = BytesMut::new();
+                backend::command_complete(&mut answer, "ROLLBACK");
+                self.skip_batch_saying(TransactionStatus::Idle, &answer);
+            }
+            (Next::Commit(_), _) => {
                 self.line.put_back(input, &desk.scratch);
                 self.skip_batch_in(TransactionStatus::Idle, &asides::rolled_back());
             }
-            (Next::Other, _) => {
+            (Next::Sync, Taken::Told) => {
+                self.line.put_back(input, &desk.scratch);
+                self.skip_batch_saying(TransactionStatus::Failed, &[]);
+            }
+            (Next::Other, _) | (Next::Sync, Taken::Untold) => {
                 self.line.put_back(input, &desk.scratch);
                 let answer = match taken {
                     Taken::Untold => asides::rolled_back(),

@@ -216,7 +216,12 @@ impl Session {
     pub(super) fn skip_batch_in(&mut self, status: TransactionStatus, answer: &Answer) {
         let mut out = BytesMut::new();
         answer.write(&mut out);
-        self.line.queue(&out);
+        self.skip_batch_saying(status, &out);
+    }
+
+    /// Passes over a batch; `said` is all that it is answered with before its ReadyForQuery.
+    pub(super) fn skip_batch_saying(&mut self, status: TransactionStatus, said: &[u8]) {
+        self.line.queue(said);
         self.line.offer_held();
         self.place = Place::Skipping(SkipBatch::default(), status);
         let now = Instant::now();
