@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::{arbitrary, fuzz_target};
 use pgweir_pool::{
-    Action, Actions, Checkout, Failure, FailureKind, Gate, PoolId, PoolLimits, PoolName, PoolScopes, Pools,
-    Scope, SlotId, Ticket,
+    Action, Actions, Checkout, Failure, FailureKind, Gate, PoolId, PoolLimits, PoolName,
+    PoolScopes, Pools, Scope, SlotId, Ticket,
 };
 
 #[derive(Debug, arbitrary::Arbitrary)]
@@ -128,7 +128,10 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Ask(n) => {
                 world.last += 1;
                 let client = world.last;
-                match world.pools.checkout(id(n), now, None, || client, &mut actions) {
+                match world
+                    .pools
+                    .checkout(id(n), now, None, || client, &mut actions)
+                {
                     Checkout::Ready { slot, server, .. } => world.leased.push((slot, server)),
                     Checkout::Wait(ticket) => world.waiting.push((id(n), ticket, client)),
                     Checkout::Refused(_) => {}

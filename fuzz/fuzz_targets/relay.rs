@@ -4,6 +4,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 use libfuzzer_sys::{arbitrary, fuzz_target};
+use pgweir_session::residue::Kinds;
 use pgweir_session::{Abandon, ClientSide, Gather, Relay, Rules, StatementTable, Tracked, Values};
 use pgweir_wire::Header;
 
@@ -66,7 +67,10 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
     let rules = Rules {
         max_prepared: max_prepared.map(usize::from),
         refuses_queries: false,
+        answers_as_postgres: true,
+        backends: None,
         private: false,
+        refused: Kinds::NONE,
         max_message: 1 << 20,
         tracked: &tracked,
         statements: &table,

@@ -46,6 +46,7 @@ fuzz_target!(|input: Input<'_>| {
         unknown_looks_like: SecretKind::Scram,
     };
     let login = ClientLogin {
+        second: None,
         user: "user",
         method,
         secret: Some(&secret),

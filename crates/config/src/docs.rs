@@ -4,7 +4,7 @@ use crate::declare::{Key, Place, Scope};
 use crate::keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
 use crate::likeness::Likeness;
 use crate::toml::header;
-use crate::value::Kind;
+use crate::value::{Kind, StateKinds};
 
 /// An ini file that names every key in a comment, with its default.
 pub fn sample_ini() -> String {
@@ -143,6 +143,11 @@ fn kind_name(kind: Kind) -> String {
         Kind::Integer => "whole number".to_owned(),
         Kind::Boolean => "boolean".to_owned(),
         Kind::Seconds => "seconds".to_owned(),
+        Kind::StateKinds => StateKinds::ALL
+            .iter()
+            .map(|w| format!("`{w}`"))
+            .collect::<Vec<_>>()
+            .join(", "),
         Kind::AppActions => "list of `application:action`".to_owned(),
         Kind::FileMode => "file mode".to_owned(),
         Kind::Protocols => "TLS versions".to_owned(),

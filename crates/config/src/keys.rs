@@ -12,7 +12,8 @@ use crate::declare::{
 use crate::value::{
     AppActions, AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts,
     LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
-    ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, TlsProtocols, Value,
+    ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, StateKinds,
+    TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -278,6 +279,8 @@ declare_keys! {
         reconcile_control: bool = "0", AtOnce, native "0";
         /// Seconds after which PostgreSQL is asked again whose its connections are, on an idle server; 0 is never.
         reconcile_period: Seconds = "60", AtOnce, native "60";
+        /// Session state that statements may not announce outside of session pooling: kinds divided by commas.
+        refused_state: StateKinds = "", NewLeases, native "", database refused_state, user refused_state;
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.

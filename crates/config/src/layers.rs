@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Peer, User};
 use crate::keys::{DatabaseOverrides, UserOverrides};
-use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds, SessionState};
+use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds, SessionState, StateKinds};
 
 /// The limits and modes of one (database, user). A limit that is `None` is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct PoolSettings {
     pub leak_action: LeakAction,
     /// What becomes of what a client leaves in a server's session.
     pub session_state: SessionState,
+    /// Which kinds of it are refused.
+    pub refused_state: StateKinds,
     /// Servers of the pool that may stay with a client for it.
     pub max_pinned: u32,
     /// The user that runs auth_query.
@@ -197,6 +199,11 @@ impl Config {
                 .session_state
                 .or(database.session_state)
                 .unwrap_or(global.session_state),
+            refused_state: login_user
+                .refused_state
+                .clone()
+                .or_else(|| database.refused_state.clone())
+                .unwrap_or_else(|| global.refused_state.clone()),
             max_pinned: {
                 let set = set(database.max_pinned).unwrap_or(global.max_pinned);
                 let others = pool_size.map_or(u32::MAX, |size| size.saturating_sub(1));

@@ -51,7 +51,7 @@ pub use suggest::nearest;
 pub use value::{
     AppActions, AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit,
     Hosts, Invalid, Kind, LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode,
-    Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters,
+    Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, StateKinds,
     TlsProtocols, TlsVersion, Value,
 };
 

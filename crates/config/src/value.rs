@@ -11,6 +11,7 @@ mod host;
 mod host_limit;
 mod password_source;
 mod seconds;
+mod state_kinds;
 mod tls;
 
 use std::fmt;
@@ -26,6 +27,7 @@ pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
 pub use password_source::PasswordSource;
 pub use seconds::Seconds;
+pub use state_kinds::StateKinds;
 pub use tls::{TlsProtocols, TlsVersion};
 
 /// A value that a configuration file, a connect string or the console's SET can give.
@@ -91,6 +93,8 @@ pub enum Kind {
     Seconds,
     /// Applications, each with what becomes of it.
     AppActions,
+    /// Kinds of session state divided by commas.
+    StateKinds,
     /// Permission bits of a file.
     FileMode,
     /// One of these words, in any case.
@@ -127,6 +131,11 @@ impl fmt::Display for Kind {
                         .join(", "),
                 )
             }
+            Self::StateKinds => write!(
+                f,
+                "some of {} divided by commas",
+                StateKinds::ALL.join(", ")
+            ),
             Self::FileMode => f.write_str("a file mode such as 0777"),
             Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
             Self::Protocols => f.write_str(

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pgweir_net::Address;
 use pgweir_pool::{Actions, SlotId};
 use pgweir_session::Rules;
+use pgweir_session::residue::Kinds;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
@@ -128,6 +129,7 @@ pub(crate) async fn row(
         answers_as_postgres: false,
         backends: None,
         private: false,
+        refused: Kinds::NONE,
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,

@@ -10,9 +10,12 @@ use std::time::{Duration, Instant, SystemTime};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
-use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState};
+use pgweir_config::{
+    Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState, StateKinds,
+};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
+use pgweir_session::residue::Kinds;
 use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Latencies, Norms, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
@@ -286,6 +289,8 @@ pub(crate) struct Rules {
     pub(crate) resets_always: bool,
     /// `session_state`, where neither the pool mode nor `server_reset_query_always` sees to it.
     pub(crate) keeps_private: bool,
+    /// `refused_state`
+    pub(crate) refused: Kinds,
     /// `state_trust`
     pub(crate) state_trust: Duration,
     /// Microseconds from which on a statement is slow.
@@ -314,6 +319,7 @@ impl Rules {
             keeps_private: settings.session_state == SessionState::Private
                 && settings.pool_mode != PoolMode::Session
                 && !resets_always,
+            refused: refused(&settings.refused_state),
             state_trust: global.state_trust.duration(),
             slow_us: slow::threshold_us(global),
             config: Arc::clone(config),
@@ -655,4 +661,20 @@ impl Shared {
 /// a way that matters more than going on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is refused of what statements leave in a session.
+fn refused(kinds: &StateKinds) -> Kinds {
+    let kind = |word: &&str| match *word {
+        "settings" => Kinds::SETTINGS,
+        "role" => Kinds::ROLE,
+        "locks" => Kinds::LOCKS,
+        "temporary" => Kinds::TEMPORARY,
+        "listen" => Kinds::LISTEN,
+        "prepare" => Kinds::PREPARED,
+        "cursors" => Kinds::CURSORS,
+        _ => Kinds::NONE,
+    };
+    let words = kinds.words().iter();
+    words.map(kind).fold(Kinds::NONE, Kinds::and)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_pool::{PoolName, Scope, SlotId};
 use pgweir_session::Rules;
+use pgweir_session::residue::Kinds;
 use tokio::time::timeout;
 
 use crate::close::{self, Busy};
@@ -136,6 +137,7 @@ pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(),
         answers_as_postgres: false,
         backends: None,
         private: false,
+        refused: Kinds::NONE,
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,

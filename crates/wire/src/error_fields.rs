@@ -24,6 +24,7 @@ impl SqlState {
     pub const INVALID_AUTHORIZATION_SPECIFICATION: Self = Self(*b"28000");
     pub const INVALID_PASSWORD: Self = Self(*b"28P01");
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
+    pub const SYNTAX_ERROR: Self = Self(*b"42601");
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
     pub const INSUFFICIENT_RESOURCES: Self = Self(*b"53000");
     pub const OUT_OF_MEMORY: Self = Self(*b"53200");

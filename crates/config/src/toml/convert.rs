@@ -23,6 +23,7 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
             | Kind::Endpoints
             | Kind::HostLimit
             | Kind::AppActions
+            | Kind::StateKinds
             | Kind::Secret
             | Kind::PasswordSource => Some(text.to_string()),
         },
@@ -36,7 +37,12 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
         DeValue::Array(array)
             if matches!(
                 kind,
-                Kind::List | Kind::Hosts | Kind::Protocols | Kind::Endpoints | Kind::AppActions
+                Kind::List
+                    | Kind::Hosts
+                    | Kind::Protocols
+                    | Kind::Endpoints
+                    | Kind::AppActions
+                    | Kind::StateKinds
             ) =>
         {
             let words: Option<Vec<&str>> =
@@ -57,7 +63,7 @@ pub(super) fn as_toml(kind: Kind) -> String {
     match kind {
         Kind::Boolean => "true or false".to_owned(),
         Kind::Seconds => "a number of seconds or a text like \"500ms\", \"5s\", \"10m\"".to_owned(),
-        Kind::List | Kind::Hosts | Kind::Endpoints | Kind::AppActions => {
+        Kind::List | Kind::Hosts | Kind::Endpoints | Kind::AppActions | Kind::StateKinds => {
             "a text or an array of texts".to_owned()
         }
         Kind::Text | Kind::Secret => "a text in quotes".to_owned(),

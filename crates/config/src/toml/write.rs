@@ -120,6 +120,7 @@ fn value_of(kind: Kind, text: &str) -> String {
         Kind::Endpoints
         | Kind::HostLimit
         | Kind::AppActions
+        | Kind::StateKinds
         | Kind::Text
         | Kind::Secret
         | Kind::PasswordSource
@@ -323,6 +324,7 @@ logfile =
             Kind::Endpoints => {
                 "(/[a-z]{1,4}|[a-z]{1,3}:[1-9]{1,3})(,\\[::1\\]:[1-9]{1,2}){0,2}".boxed()
             }
+            Kind::StateKinds => "listen|locks, ?|ROLE, ?role".boxed(),
             Kind::AppActions => "([a-z :]{1,4}:(log|cancel), ?){0,2}".boxed(),
             Kind::HostLimit => "auto|[1-9]0?%|[1-9]{1,3}".boxed(),
             Kind::Choice(words) => proptest::sample::select(in_this_build(words))

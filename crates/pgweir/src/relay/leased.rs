@@ -473,6 +473,7 @@ pub(super) fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_sessi
         answers_as_postgres: rules.answers_as_postgres,
         backends: Some(shared),
         private: work.is_private(),
+        refused: rules.refused,
         tracked: &shared.tracked,
         statements: &shared.statements,
     }

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use pgweir_wire::read::Truncated;
 use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus};
 
+use super::refused::{Noted, refused};
 use super::{Asked, ClientSide, Relay, Rules, Violation, Waits};
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};
@@ -69,18 +70,22 @@ impl Relay {
         self.residue.take_altered()
     }
 
-    /// Notes what a statement may leave. `false`: it must not run before [`Self::waits`] is over.
+    /// Notes what a statement may leave.
     #[inline]
-    pub(super) fn note(&mut self, scan: &Scan, rules: &Rules<'_>) -> bool {
+    pub(super) fn note(&mut self, scan: &Scan, rules: &Rules<'_>) -> Noted {
+        let refused = refused(scan, rules);
+        if !refused.is_empty() {
+            return Noted::Refused(refused);
+        }
         if (scan.reads_drawn | scan.speaks_of_own) && self.must_wait(scan, rules) {
-            return false;
+            return Noted::Wait;
         }
         let values = &self.values;
         self.residue.note(scan, |name| {
             let index = rules.tracked.index(name);
             index.is_some_and(|index| values.get(index).is_some())
         });
-        true
+        Noted::Fine
     }
 
     /// Whether the client would be told what another one has drawn, and nothing hinders the server
@@ -299,15 +304,15 @@ impl Relay {
         rules.private && there.len() < header.body_len && header.body_len <= SCANNED_MAX
     }
 
-    /// Notes the text of a Query, or of a Parse behind the name. `false` as for [`Self::note`].
+    /// Notes the text of a Query, or of a Parse behind the name.
     #[inline]
-    pub(super) fn note_text(&mut self, text: &[u8], is_whole: bool, rules: &Rules<'_>) -> bool {
+    pub(super) fn note_text(&mut self, text: &[u8], is_whole: bool, rules: &Rules<'_>) -> Noted {
         if !rules.private {
-            return true;
+            return Noted::Fine;
         }
         if !is_whole {
             self.residue.note_unreadable();
-            return true;
+            return Noted::Fine;
         }
         let scan = self.familiar.scan(text);
         self.note(&scan, rules)
@@ -315,8 +320,11 @@ impl Relay {
 
     /// The same for a statement that has a name.
     #[inline]
-    pub(super) fn note_statement(&mut self, scan: &Scan, rules: &Rules<'_>) -> bool {
-        !rules.private || self.note(scan, rules)
+    pub(super) fn note_statement(&mut self, scan: &Scan, rules: &Rules<'_>) -> Noted {
+        match rules.private {
+            true => self.note(scan, rules),
+            false => Noted::Fine,
+        }
     }
 
     /// What takes back the things that bind the server; `None` if only DISCARD ALL does.

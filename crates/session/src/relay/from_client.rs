@@ -1,10 +1,12 @@
 //! From the client to the server.
 
 use bytes::BytesMut;
+use pgweir_wire::frontend;
 use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{FrameError, HEADER_LEN, Header, Reader, SizeLimits, TransactionStatus};
 
 use super::named::Named;
+use super::refused::{self, Noted};
 use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation, mention};
 use crate::changes::Change;
 use crate::gather::Gather;
@@ -107,7 +109,7 @@ impl Relay {
         }
         let awaited = match header.tag {
             tag::QUERY if rules.refuses_queries => return Err(Violation::SimpleQuery),
-            tag::QUERY => return Ok(self.query(header, frame, client, rules)),
+            tag::QUERY => return Ok(self.query(header, frame, client, rules, input, out)),
             tag::EXECUTE => Awaited::Execute,
             tag::FUNCTION_CALL => {
                 let there = there(header, frame);
@@ -139,10 +141,10 @@ impl Relay {
                         out,
                     }
                     .act(header, frame),
+                    None if header.tag == tag::PARSE => {
+                        Ok(self.unmapped_parse(header, frame, rules, input, out))
+                    }
                     None => {
-                        if header.tag == tag::PARSE && !self.unmapped_parse(header, frame, rules) {
-                            return Ok(Act::More);
-                        }
                         self.pipeline.push(extended(header.tag), Reply::Forward);
                         Ok(Act::Pass)
                     }
@@ -164,24 +166,57 @@ impl Relay {
         Ok(Act::Pass)
     }
 
-    /// A Parse while names are forwarded as they are. `false`: wait.
-    fn unmapped_parse(&mut self, header: Header, frame: &[u8], rules: &Rules<'_>) -> bool {
+    /// A Parse while names are forwarded as they are.
+    fn unmapped_parse(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        rules: &Rules<'_>,
+        input: &[u8],
+        out: &mut Gather,
+    ) -> Act {
         let there = there(header, frame);
         if Self::awaits_text(rules, header, there) {
-            return false;
+            return Act::More;
         }
         let mut reader = Reader::new(there);
         // Without its name's end the text has not come either.
         let name = reader.string();
         let is_whole = there.len() == header.body_len;
-        if !self.note_text(reader.rest(), is_whole, rules) {
-            return false;
+        match self.note_text(reader.rest(), is_whole, rules) {
+            Noted::Fine => {}
+            Noted::Wait => return Act::More,
+            Noted::Refused(kinds) => return self.refuse_parse(kinds, out.inject(input)),
         }
         self.spoken.note(reader.rest());
         if rules.private && name.is_ok_and(|name| !name.is_empty()) {
             self.residue.suspect(Kinds::PREPARED);
         }
-        true
+        self.pipeline.push(Awaited::Parse, Reply::Forward);
+        Act::Pass
+    }
+
+    /// Makes the server fail in the place of a Parse, or of what needs one.
+    #[cold]
+    pub(super) fn refuse_parse(&mut self, kinds: Kinds, out: &mut BytesMut) -> Act {
+        self.send_refused(kinds, out);
+        self.pipeline.push(Awaited::Parse, Reply::Forward);
+        Act::Drop
+    }
+
+    /// The same for a Parse with a name, which what follows in the batch may mention.
+    #[cold]
+    pub(super) fn refuse_named(&mut self, kinds: Kinds, change: Change, out: &mut BytesMut) -> Act {
+        self.send_refused(kinds, out);
+        self.pipeline
+            .push_change(Awaited::Parse, Reply::Forward, change);
+        Act::Drop
+    }
+
+    fn send_refused(&mut self, kinds: Kinds, out: &mut BytesMut) {
+        let definition = format!("{}\0\0\0", refused::text(kinds));
+        frontend::parse_renamed(out, "", definition.as_bytes());
+        self.has_unnamed = false;
     }
 
     /// A query. While names are mapped its first word is looked at, because drivers send DISCARD ALL
@@ -193,11 +228,22 @@ impl Relay {
         frame: &[u8],
         client: &ClientSide,
         rules: &Rules<'_>,
+        input: &[u8],
+        out: &mut Gather,
     ) -> Act {
         let there = there(header, frame);
         let is_whole = there.len() == header.body_len;
-        if Self::awaits_text(rules, header, there) || !self.note_text(there, is_whole, rules) {
+        if Self::awaits_text(rules, header, there) {
             return Act::More;
+        }
+        match self.note_text(there, is_whole, rules) {
+            Noted::Fine => {}
+            Noted::Wait => return Act::More,
+            Noted::Refused(kinds) => {
+                frontend::query(out.inject(input), &refused::text(kinds));
+                self.pipeline.push(Awaited::Query, Reply::Forward);
+                return Act::Drop;
+            }
         }
         if rules.max_prepared.is_none() {
             self.spoken.note(there);

@@ -5,6 +5,7 @@ use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState, TransactionStatus};
 
+use super::refused;
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
 use crate::outgrown;
@@ -318,7 +319,8 @@ impl Relay {
             {
                 self.on_cancel.take()
             }
-            false => self.reworded(body, client),
+            false => refused::refusal(fields.sqlstate(), fields.message)
+                .or_else(|| self.reworded(body, client)),
         };
         Ok(Some(match self.reworded {
             Some(_) => Reply::Skip,

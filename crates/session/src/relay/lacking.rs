@@ -6,6 +6,7 @@ use pgweir_wire::{TransactionStatus, frontend};
 
 use super::from_client::Act;
 use super::named::Named;
+use super::refused::Noted;
 use super::{Waits, mention};
 use crate::changes::Presence;
 use crate::outgrown;
@@ -59,8 +60,11 @@ impl Named<'_> {
             relay.has_unnamed = true;
             return true;
         };
-        if !relay.note_text(definition, true, self.rules) {
-            return false;
+        match relay.note_text(definition, true, self.rules) {
+            Noted::Fine => {}
+            Noted::Wait => return false,
+            // It was allowed when the client parsed it.
+            Noted::Refused(_) => relay.residue.note_unreadable(),
         }
         relay.spoken.note(definition);
         relay.has_unnamed = true;

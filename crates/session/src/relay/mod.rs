@@ -12,6 +12,7 @@ mod from_server;
 mod lacking;
 mod mention;
 mod named;
+mod refused;
 mod state;
 mod waits;
 
@@ -38,7 +39,7 @@ use crate::prepared::{
     ClientStatements, ServerStatements, Statement, StatementId, StatementTable, Unnamed,
 };
 use crate::residue::probe::Row;
-use crate::residue::{Facts, Familiar, Probe, Residue};
+use crate::residue::{Facts, Familiar, Kinds, Probe, Residue};
 use crate::spoken::Spoken;
 
 /// What a client keeps between leases.
@@ -72,6 +73,8 @@ pub struct Rules<'a> {
     pub answers_as_postgres: bool,
     /// Whether what a client leaves in a session is kept from the others (`session_state`).
     pub private: bool,
+    /// What is refused of it (`refused_state`).
+    pub refused: Kinds,
     /// Which parameters stay with their client.
     pub tracked: &'a Tracked,
     /// All statements that are known.

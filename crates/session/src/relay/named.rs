@@ -8,11 +8,13 @@ use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
 
 use super::from_client::{Act, there, too_long};
+use super::refused::Noted;
 use super::{ClientSide, Relay, Rules, Violation, mention};
 use crate::changes::{Change, Presence};
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::{SERVER_NAME, Statement};
+use crate::residue::Kinds;
 
 /// A message that may name a prepared statement, while names are mapped.
 pub(super) struct Named<'a> {
@@ -86,8 +88,13 @@ impl Named<'_> {
         let name = reader.string()?;
         let definition = reader.rest();
         if name.is_empty() {
-            if !self.relay.note_text(definition, true, self.rules) {
-                return Ok(Act::More);
+            match self.relay.note_text(definition, true, self.rules) {
+                Noted::Fine => {}
+                Noted::Wait => return Ok(Act::More),
+                Noted::Refused(kinds) => {
+                    self.client.unnamed.clear();
+                    return Ok(self.refuse(kinds));
+                }
             }
             self.relay.spoken.note(definition);
             let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
@@ -112,8 +119,18 @@ impl Named<'_> {
             });
         }
         let statement = self.statement(definition);
-        if !self.relay.note_statement(&statement.scan, self.rules) {
-            return Ok(Act::More);
+        match self.relay.note_statement(&statement.scan, self.rules) {
+            Noted::Fine => {}
+            Noted::Wait => return Ok(Act::More),
+            Noted::Refused(kinds) => {
+                let change = Change::Named {
+                    name: name.into(),
+                    statement,
+                    sent: false,
+                };
+                let out = self.out.inject(self.input);
+                return Ok(self.relay.refuse_named(kinds, change, out));
+            }
         }
         self.relay.spoken.note(definition);
         self.relay.tally.client_parses += 1;
@@ -133,6 +150,10 @@ impl Named<'_> {
         Ok(Act::Replaced {
             head: HEADER_LEN + body.len(),
         })
+    }
+
+    fn refuse(&mut self, kinds: Kinds) -> Act {
+        self.relay.refuse_parse(kinds, self.out.inject(self.input))
     }
 
     /// What a definition stands for. One that executes another by its name does so on any server.
@@ -176,8 +197,11 @@ impl Named<'_> {
             self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
             return Ok(Act::Pass);
         };
-        if !self.relay.note_statement(&statement.scan, self.rules) {
-            return Ok(Act::More);
+        match self.relay.note_statement(&statement.scan, self.rules) {
+            Noted::Fine => {}
+            Noted::Wait => return Ok(Act::More),
+            // The client has prepared it when that was allowed.
+            Noted::Refused(kinds) => return Ok(self.refuse(kinds)),
         }
         if self.presence(&statement) != Presence::Has
             && let Some(act) = self.bind_lacking(&statement)

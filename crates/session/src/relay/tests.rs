@@ -48,6 +48,7 @@ impl Story {
             answers_as_postgres: self.answers_as_postgres,
             backends: None,
             private: false,
+            refused: Kinds::NONE,
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -101,6 +102,7 @@ impl Story {
             answers_as_postgres: self.answers_as_postgres,
             backends: None,
             private: false,
+            refused: Kinds::NONE,
             tracked: &self.tracked,
             statements: &self.table,
         };

@@ -77,6 +77,16 @@ impl Kinds {
         self.0 & other.0 != 0
     }
 
+    /// As a number.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Those of a number; what it says beyond them does not count.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
     /// Whether there is none.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -46,6 +46,14 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// What it says that it leaves.
+    pub fn announced(&self) -> Kinds {
+        match self.named.iter().any(|named| !named.is_reset) {
+            true => self.suspects.and(Kinds::SETTINGS),
+            false => self.suspects,
+        }
+    }
+
     /// Whether there is nothing to note but its print.
     #[inline]
     pub fn is_plain(&self) -> bool {

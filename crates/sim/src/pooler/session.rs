@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_pool::{Actions, Checkout, Refusal, SlotId, Ticket};
+use pgweir_session::residue::Kinds;
 use pgweir_session::{ClientSide, Gather, Rules, SkipBatch, Skipped, Violation, Wish, wish};
 use pgweir_wire::backend::{Report, ready_for_query};
 use pgweir_wire::{FrameError, Severity, SqlState, TransactionStatus};
@@ -382,6 +383,7 @@ impl Pooler {
             answers_as_postgres: false,
             backends: None,
             private: false,
+            refused: Kinds::NONE,
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -434,6 +436,7 @@ impl Pooler {
             answers_as_postgres: false,
             backends: None,
             private: false,
+            refused: Kinds::NONE,
             tracked: &self.tracked,
             statements: &self.table,
         };

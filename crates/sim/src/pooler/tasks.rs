@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 use pgweir_pool::SlotId;
+use pgweir_session::residue::Kinds;
 use pgweir_session::{Abandon, ClientSide, Gather, Rules};
 use pgweir_wire::{TransactionStatus, frontend};
 
@@ -236,6 +237,7 @@ impl Pooler {
                 answers_as_postgres: false,
                 backends: None,
                 private: false,
+                refused: Kinds::NONE,
                 tracked: &self.tracked,
                 statements: &self.table,
             };
