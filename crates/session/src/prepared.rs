@@ -33,7 +33,7 @@ pub struct Statement {
     pub scan: Scan,
     /// The statement that it executes by its name.
     pub needs: Option<Arc<Self>>,
-    /// What it returns, by the first answer to a Describe: see [`crate::outgrown`].
+    /// What it returns, by the first answer to a Describe: see `outgrown.rs`.
     pub described: OnceLock<u64>,
     /// How often definitions had been changed when it got its identity.
     since: u64,
