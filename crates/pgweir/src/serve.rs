@@ -365,25 +365,33 @@ fn log_end(shared: &Shared, client: &Client, reason: &str) {
 /// peer's bytes wait in it is reset, and the text would be lost.
 async fn tell(shared: &Shared, client: &Client, mut stream: Stream, farewell: &Farewell) {
     let codes = relay::error_codes(client.route.get(), shared);
-    if let Some(answer) = farewell.explained(codes, shared, client, None) {
-        if shared.config().global.log_pooler_errors {
-            tracing::warn!(peer = %client, "pooler error: {}", answer.text);
+    let mut out = BytesMut::new();
+    match farewell.explained(codes, shared, client, None) {
+        Some(answer) => {
+            if shared.config().global.log_pooler_errors {
+                tracing::warn!(peer = %client, "pooler error: {}", answer.text);
+            }
+            answer.write(&mut out);
         }
-        let mut out = BytesMut::new();
-        answer.write(&mut out);
-        let closing = async {
-            stream.write_all(&out).await?;
-            stream.shutdown().await?;
-            let mut sink = [0; 1024];
-            while stream.read(&mut sink).await? > 0 {}
-            Ok::<_, std::io::Error>(())
-        };
-        // Whoever does not read within the time has lost the text, but nothing else.
-        let _ = timeout(FAREWELL_PATIENCE, closing).await;
-    } else if stream.tls_info().is_some() {
-        // TLS has a farewell of its own; for a plain socket, closing it is all there is to say.
-        let _ = timeout(FAREWELL_PATIENCE, stream.shutdown()).await;
+        // PostgreSQL has told it why.
+        None if matches!(farewell, Farewell::ServerEnded) => {}
+        None => {
+            // TLS has a farewell of its own; for a plain socket, closing it is all there is to say.
+            if stream.tls_info().is_some() {
+                let _ = timeout(FAREWELL_PATIENCE, stream.shutdown()).await;
+            }
+            return;
+        }
     }
+    let closing = async {
+        stream.write_all(&out).await?;
+        stream.shutdown().await?;
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    // Whoever does not read within the time has lost the text, but nothing else.
+    let _ = timeout(FAREWELL_PATIENCE, closing).await;
 }
 
 #[cfg(test)]
