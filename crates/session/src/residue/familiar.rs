@@ -82,8 +82,8 @@ impl Familiar {
     }
 }
 
-/// Whether two texts are the same but for the digits of their numbers. Digits behind a letter belong
-/// to a word.
+/// Whether two texts are the same but for the digits of their numbers and their signs. Digits behind a
+/// letter belong to a word.
 #[inline]
 fn differ_in_numbers_only(known: &[u8], text: &[u8]) -> bool {
     let (mut known, mut text) = (known, text);
@@ -92,7 +92,7 @@ fn differ_in_numbers_only(known: &[u8], text: &[u8]) -> bool {
         if same == known.len() && same == text.len() {
             return true;
         }
-        let (old, new) = (digits(&known[same..]), digits(&text[same..]));
+        let (old, new) = (number(&known[same..]), number(&text[same..]));
         if old + new == 0 {
             return false;
         }
@@ -103,7 +103,10 @@ fn differ_in_numbers_only(known: &[u8], text: &[u8]) -> bool {
             .count();
         let both_have_digits = begun > 0 || (old > 0 && new > 0);
         let before = same.checked_sub(begun + 1).map(|at| known[at]);
-        if !both_have_digits || before.is_none_or(is_word) {
+        let is_signed = known[same..].starts_with(b"-") || text[same..].starts_with(b"-");
+        // Two signs are a comment, and $ with a sign is no parameter.
+        let may_be_signed = begun == 0 && !matches!(before, Some(b'-' | b'$'));
+        if !both_have_digits || before.is_none_or(is_word) || (is_signed && !may_be_signed) {
             return false;
         }
         (known, text) = (&known[same + old..], &text[same + new..]);
@@ -114,12 +117,17 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || matches!(byte, b'_' | 0x80..)
 }
 
+/// The length of the number that is next, with its sign.
 #[inline]
-fn digits(bytes: &[u8]) -> usize {
-    bytes
+fn number(bytes: &[u8]) -> usize {
+    let sign = usize::from(bytes.starts_with(b"-"));
+    let digits = bytes[sign..]
         .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count()
+        .take_while(|byte| byte.is_ascii_digit());
+    match digits.count() {
+        0 => 0,
+        digits => sign + digits,
+    }
 }
 
 /// How many bytes at the beginning are the same.
@@ -153,6 +161,8 @@ mod tests {
             ("in (1, 22, 3)", "in (11, 2, 33)"),
             ("a = '17' and b = 5", "a = '18' and b = 6"),
             ("$1 = 1.5", "$12 = 1.75"),
+            ("a + 17 = 1", "a + -4 = -1"),
+            ("a = -17", "a = 4"),
         ] {
             assert!(
                 differ_in_numbers_only(known.as_bytes(), text.as_bytes()),
@@ -168,7 +178,11 @@ mod tests {
             ("select f1()", "select f12()"),
             ("select ä1()", "select ä2()"),
             ("select _1()", "select _2()"),
-            ("select 1", "select -1"),
+            ("select 1", "select - 1"),
+            ("select -1", "select --1"),
+            ("select $1", "select $-1"),
+            ("select a1", "select a-1"),
+            ("select 12", "select 1-2"),
             ("select 1", "select "),
             ("select 1", "select 1;"),
             ("select 1, 2", "select 1, a"),
@@ -221,6 +235,7 @@ mod tests {
                 for &byte in &text {
                     match byte.is_ascii_digit().then(|| digits.next()).flatten() {
                         Some(0) => other.extend([byte, byte]),
+                        Some(1) => other.extend([b'-', byte]),
                         Some(digit) => other.push(b'0' + digit),
                         None => other.push(byte),
                     }
