@@ -43,6 +43,9 @@ pub struct Slapd {
     daemon: Daemon,
 }
 
+/// How often ports are chosen.
+const TRIES_MAX: u32 = 3;
+
 impl Slapd {
     /// The DN of who may see everything, with the password `secret`.
     pub const MANAGER: &str = "cn=manager,dc=example,dc=net";
@@ -81,19 +84,29 @@ impl Slapd {
             .arg(&entries);
         run_ok(&mut load, LOAD_MAX)?;
 
-        let (port, tls_port) = (free_port(), free_port());
-        let urls = format!("ldap://127.0.0.1:{port} ldaps://127.0.0.1:{tls_port}");
-        let mut serve = account.command(program, &dir);
-        // With a debug level it stays in the foreground.
-        serve.args(["-d", "none", "-h", &urls, "-f"]).arg(&conf);
-        daemon.spawn(&mut serve)?;
-        let accepts = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
-        daemon.wait_until("accept connections", || accepts(port) && accepts(tls_port))?;
-        Ok(Self {
-            port,
-            tls_port,
-            daemon,
-        })
+        let mut tries = 0;
+        loop {
+            let (port, tls_port) = (free_port(), free_port());
+            let urls = format!("ldap://127.0.0.1:{port} ldaps://127.0.0.1:{tls_port}");
+            let mut serve = account.command(program, &dir);
+            // With a debug level it stays in the foreground.
+            serve.args(["-d", "none", "-h", &urls, "-f"]).arg(&conf);
+            daemon.spawn(&mut serve)?;
+            let accepts = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
+            tries += 1;
+            match daemon.wait_until("accept connections", || accepts(port) && accepts(tls_port)) {
+                // Somebody else has taken a port meanwhile.
+                Err(Error::Exited { tail, .. })
+                    if tries < TRIES_MAX && tail.contains("Address already in use") => {}
+                started => {
+                    return started.map(|()| Self {
+                        port,
+                        tls_port,
+                        daemon,
+                    });
+                }
+            }
+        }
     }
 
     /// Writes a file beside the server's own, and says where it is.
