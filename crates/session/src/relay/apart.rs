@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use pgweir_wire::read::Truncated;
 use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus};
 
-use super::refused::{Noted, refused};
+use super::refused::{Admission, refused};
 use super::{Asked, ClientSide, Relay, Rules, Violation, Waits};
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};
@@ -72,20 +72,20 @@ impl Relay {
 
     /// Notes what a statement may leave.
     #[inline]
-    pub(super) fn note(&mut self, scan: &Scan, rules: &Rules<'_>) -> Noted {
+    pub(super) fn note(&mut self, scan: &Scan, rules: &Rules<'_>) -> Admission {
         let refused = refused(scan, rules);
         if !refused.is_empty() {
-            return Noted::Refused(refused);
+            return Admission::Refused(refused);
         }
         if (scan.reads_drawn | scan.speaks_of_own) && self.must_wait(scan, rules) {
-            return Noted::Wait;
+            return Admission::Wait;
         }
         let values = &self.values;
         self.residue.note(scan, |name| {
             let index = rules.tracked.index(name);
             index.is_some_and(|index| values.get(index).is_some())
         });
-        Noted::Fine
+        Admission::Fine
     }
 
     /// Whether the client would be told what another one has drawn, and nothing hinders the server
@@ -306,13 +306,18 @@ impl Relay {
 
     /// Notes the text of a Query, or of a Parse behind the name.
     #[inline]
-    pub(super) fn note_text(&mut self, text: &[u8], is_whole: bool, rules: &Rules<'_>) -> Noted {
+    pub(super) fn note_text(
+        &mut self,
+        text: &[u8],
+        is_whole: bool,
+        rules: &Rules<'_>,
+    ) -> Admission {
         if !rules.private {
-            return Noted::Fine;
+            return Admission::Fine;
         }
         if !is_whole {
             self.residue.note_unreadable();
-            return Noted::Fine;
+            return Admission::Fine;
         }
         let scan = self.familiar.scan(text);
         self.note(&scan, rules)
@@ -320,10 +325,10 @@ impl Relay {
 
     /// The same for a statement that has a name.
     #[inline]
-    pub(super) fn note_statement(&mut self, scan: &Scan, rules: &Rules<'_>) -> Noted {
+    pub(super) fn note_statement(&mut self, scan: &Scan, rules: &Rules<'_>) -> Admission {
         match rules.private {
             true => self.note(scan, rules),
-            false => Noted::Fine,
+            false => Admission::Fine,
         }
     }
 

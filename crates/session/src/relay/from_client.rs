@@ -6,7 +6,7 @@ use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{FrameError, HEADER_LEN, Header, Reader, SizeLimits, TransactionStatus};
 
 use super::named::Named;
-use super::refused::{self, Noted};
+use super::refused::{self, Admission};
 use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation, mention};
 use crate::changes::Change;
 use crate::gather::Gather;
@@ -184,9 +184,9 @@ impl Relay {
         let name = reader.string();
         let is_whole = there.len() == header.body_len;
         match self.note_text(reader.rest(), is_whole, rules) {
-            Noted::Fine => {}
-            Noted::Wait => return Act::More,
-            Noted::Refused(kinds) => return self.refuse_parse(kinds, out.inject(input)),
+            Admission::Fine => {}
+            Admission::Wait => return Act::More,
+            Admission::Refused(kinds) => return self.refuse_parse(kinds, out.inject(input)),
         }
         self.spoken.note(reader.rest());
         if rules.private && name.is_ok_and(|name| !name.is_empty()) {
@@ -237,9 +237,9 @@ impl Relay {
             return Act::More;
         }
         match self.note_text(there, is_whole, rules) {
-            Noted::Fine => {}
-            Noted::Wait => return Act::More,
-            Noted::Refused(kinds) => {
+            Admission::Fine => {}
+            Admission::Wait => return Act::More,
+            Admission::Refused(kinds) => {
                 frontend::query(out.inject(input), &refused::text(kinds));
                 self.pipeline.push(Awaited::Query, Reply::Forward);
                 return Act::Drop;

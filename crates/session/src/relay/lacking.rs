@@ -6,7 +6,7 @@ use pgweir_wire::{TransactionStatus, frontend};
 
 use super::from_client::Act;
 use super::named::Named;
-use super::refused::Noted;
+use super::refused::Admission;
 use super::{Waits, mention};
 use crate::changes::Presence;
 use crate::outgrown;
@@ -61,10 +61,10 @@ impl Named<'_> {
             return true;
         };
         match relay.note_text(definition, true, self.rules) {
-            Noted::Fine => {}
-            Noted::Wait => return false,
+            Admission::Fine => {}
+            Admission::Wait => return false,
             // It was allowed when the client parsed it.
-            Noted::Refused(_) => relay.residue.note_unreadable(),
+            Admission::Refused(_) => relay.residue.note_unreadable(),
         }
         relay.spoken.note(definition);
         relay.has_unnamed = true;

@@ -8,7 +8,7 @@ use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
 
 use super::from_client::{Act, there, too_long};
-use super::refused::Noted;
+use super::refused::Admission;
 use super::{ClientSide, Relay, Rules, Violation, mention};
 use crate::changes::{Change, Presence};
 use crate::gather::Gather;
@@ -89,9 +89,9 @@ impl Named<'_> {
         let definition = reader.rest();
         if name.is_empty() {
             match self.relay.note_text(definition, true, self.rules) {
-                Noted::Fine => {}
-                Noted::Wait => return Ok(Act::More),
-                Noted::Refused(kinds) => {
+                Admission::Fine => {}
+                Admission::Wait => return Ok(Act::More),
+                Admission::Refused(kinds) => {
                     self.client.unnamed.clear();
                     return Ok(self.refuse(kinds));
                 }
@@ -120,9 +120,9 @@ impl Named<'_> {
         }
         let statement = self.statement(definition);
         match self.relay.note_statement(&statement.scan, self.rules) {
-            Noted::Fine => {}
-            Noted::Wait => return Ok(Act::More),
-            Noted::Refused(kinds) => {
+            Admission::Fine => {}
+            Admission::Wait => return Ok(Act::More),
+            Admission::Refused(kinds) => {
                 let change = Change::Named {
                     name: name.into(),
                     statement,
@@ -198,10 +198,10 @@ impl Named<'_> {
             return Ok(Act::Pass);
         };
         match self.relay.note_statement(&statement.scan, self.rules) {
-            Noted::Fine => {}
-            Noted::Wait => return Ok(Act::More),
+            Admission::Fine => {}
+            Admission::Wait => return Ok(Act::More),
             // The client has prepared it when that was allowed.
-            Noted::Refused(kinds) => return Ok(self.refuse(kinds)),
+            Admission::Refused(kinds) => return Ok(self.refuse(kinds)),
         }
         if self.presence(&statement) != Presence::Has
             && let Some(act) = self.bind_lacking(&statement)

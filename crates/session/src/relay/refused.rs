@@ -15,9 +15,9 @@ use crate::residue::{Kinds, Scan};
 /// The only word of the text; behind it stands which kinds are refused.
 const WORD: &str = "pgweir_refuses_";
 
-/// What has become of a text that was noted.
+/// Whether a text may go to the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Noted {
+pub(super) enum Admission {
     /// It may go to the server.
     Fine,
     /// It must not run before what the relay waits for is over.
