@@ -128,6 +128,7 @@ mod tests {
                 }
                 prop_assert_eq!(line.len(), model.len());
                 prop_assert!(line.places.len() <= 2 * line.len() + LEFT_MAX);
+                prop_assert!(line.places.front().is_none_or(|(_, first)| first.is_some()));
                 let all: Vec<_> = line.values().map(|waiting| waiting.waiter).collect();
                 prop_assert_eq!(all, model.values().copied().collect::<Vec<_>>());
             }
