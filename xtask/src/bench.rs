@@ -219,13 +219,12 @@ struct Bench {
 impl Bench {
     fn versions(&self, postgres: &Postgres) -> Vec<String> {
         let programs = &self.scene.programs;
-        let pgweir = match brings_pooler() {
-            true => said(&programs.pgweir.to_string_lossy(), &["--version"]),
-            false => String::new(),
-        };
+        // Its first line is the version of PgBouncer that it replaces.
+        let given = said(&programs.pgweir.to_string_lossy(), &["--version"]);
+        let given = given.lines().find(|line| line.starts_with("pgweir"));
         let revision = said("git", &["describe", "--always", "--dirty"]);
-        let pgweir = match pgweir.lines().next() {
-            Some(version) => format!("pgweir as it was given: {version}"),
+        let pgweir = match given.filter(|_| brings_pooler()) {
+            Some(version) => format!("{version} as it was given"),
             None => format!("pgweir at commit {revision}"),
         };
         let others = [&programs.pgbouncer, &programs.pgcat, &programs.odyssey];

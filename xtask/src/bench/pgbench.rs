@@ -13,7 +13,7 @@ use super::{
     lines::Lines,
     measure::{RUN_MAX, Sample},
     start::Running,
-    workload::Pgbench,
+    workload::{Each, Pgbench},
 };
 use crate::step::Failure;
 
@@ -78,7 +78,9 @@ pub(crate) fn run(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<
     }
     let peak = running.pid.and_then(peak);
     lines.finish()?;
-    let latencies = Latencies::of(&entries(&running.endpoint.dir)?, |_| true);
+    // pgbench's clock starts when the login is over.
+    let is_timed = pgbench.each != Each::Login;
+    let latencies = Latencies::of(&entries(&running.endpoint.dir)?, |_| is_timed);
     let window = window.filter(|window| window.transactions > 0.0);
     let window = window.ok_or_else(no_progress)?;
     Ok(window.sample(latencies, peak))

@@ -116,6 +116,9 @@ pub(crate) fn neighbours(results: &Results) -> String {
 
 /// Counts that took runs of their own.
 pub(crate) fn details(results: &Results) -> String {
+    if results.details.is_empty() {
+        return String::new();
+    }
     let head = ["workload", "peer", "count per transaction"].map(str::to_owned);
     let rows = results.details.iter().map(|detail| {
         vec![

@@ -305,10 +305,10 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     .over(TLS_CLIENT),
     beside(
         "login_storm_16",
-        "select_simple_16 beside 300 logins per second with SCRAM-SHA-256, 32 at once",
+        "select_simple_16 beside 100 logins per second with SCRAM-SHA-256, 32 at once",
         Other::Logins {
             clients: 32,
-            per_second: 300,
+            per_second: 100,
         },
         proven(Auth::Scram),
     ),
