@@ -23,6 +23,9 @@ const LOG_PREFIX: &str = "bench";
 /// pgbench writes the time of every tenth small transaction down: enough for the tail, too little to disturb.
 const SAMPLED: &str = "--sampling-rate=0.1";
 
+/// Clients that have prepared their statements after a second, at least.
+const PREPARED_PER_SECOND: u32 = 400;
+
 /// Whoever comes beside needs a moment to get going.
 const SETTLING: f64 = 0.5;
 
@@ -64,12 +67,18 @@ pub(crate) fn script(dir: &Path, name: &str, text: &str) -> Result<String, Failu
 
 /// Runs it for so many seconds.
 pub(crate) fn run(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<Sample, Failure> {
-    let mut lines = watched(running, pgbench, seconds)?;
+    let warm_up = warm_up(pgbench);
+    let mut lines = watched(running, pgbench, seconds + warm_up)?;
     let mut window: Option<Window> = None;
+    let mut begun: Option<f64> = None;
     while let Some(line) = lines.next()? {
         let Some(progress) = Progress::parse(&line) else {
             continue;
         };
+        let begun = *begun.get_or_insert(progress.at);
+        if progress.at < begun + f64::from(warm_up) {
+            continue;
+        }
         let usage = running.pid.map(Usage::now).transpose()?;
         match &mut window {
             None => window = Some(Window::open(progress, usage)),
@@ -77,12 +86,13 @@ pub(crate) fn run(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<
         }
     }
     let peak = running.pid.and_then(peak);
-    lines.finish()?;
+    let said = lines.finish()?;
+    let entries = entries(&running.endpoint.dir)?;
+    let window = window.filter(|window| window.transactions > 0.0);
+    let window = window.ok_or_else(|| no_progress(&said))?;
     // pgbench's clock starts when the login is over.
     let is_timed = pgbench.each != Each::Login;
-    let latencies = Latencies::of(&entries(&running.endpoint.dir)?, |_| is_timed);
-    let window = window.filter(|window| window.transactions > 0.0);
-    let window = window.ok_or_else(no_progress)?;
+    let latencies = Latencies::of(&entries, |at| is_timed && at > window.first);
     Ok(window.sample(latencies, peak))
 }
 
@@ -110,11 +120,11 @@ pub(crate) fn run_beside<T>(
             other = Some(begin()?);
         }
     }
-    lines.finish()?;
+    let said = lines.finish()?;
     drop(other);
     let entries = entries(&running.endpoint.dir)?;
     let (Some(first), Some(last), Some(window)) = (alone.first(), alone.last(), beside) else {
-        return Err(no_progress());
+        return Err(no_progress(&said));
     };
     let quiet = Latencies::of(&entries, |at| at > first.at && at <= last.at);
     let disturbed = Latencies::of(&entries, |at| at > last.at + SETTLING);
@@ -146,8 +156,21 @@ fn watched(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<Lines, 
     Lines::spawn(&mut command, RUN_MAX + Duration::from_secs(seconds.into()))
 }
 
-fn no_progress() -> Failure {
-    Failure::new("pgbench reported too little progress; let it run longer with --seconds")
+fn no_progress(said: &[String]) -> Failure {
+    Failure::new(format!(
+        "pgbench reported too little progress; let it run longer with --seconds; it said: {}",
+        said.join("; ")
+    ))
+}
+
+/// Seconds until all clients are at work: a thread of pgbench prepares the statements of one client after the other,
+/// and waits each time until that client had its turn.
+fn warm_up(pgbench: &Pgbench) -> u32 {
+    if pgbench.args.contains(&"prepared") && pgbench.clients > 64 {
+        pgbench.clients.div_ceil(PREPARED_PER_SECOND)
+    } else {
+        0
+    }
 }
 
 /// `progress: 1763719800.123 s, 12345.6 tps, lat 1.2 ms stddev 0.1, 0 failed`
@@ -298,6 +321,19 @@ mod tests {
         let sample = window.sample(Latencies(Vec::new()), None);
         assert_eq!((sample.rate, sample.p99_ms), (Some(100.0), None));
         assert!(sample.cost.is_some());
+    }
+
+    #[test]
+    fn many_clients_that_prepare_need_time() {
+        let pgbench = |clients, args| Pgbench {
+            clients,
+            args,
+            script: None,
+            each: Each::Transaction,
+        };
+        assert_eq!(warm_up(&pgbench(16, &["-M", "prepared"])), 0);
+        assert_eq!(warm_up(&pgbench(1000, &["-M", "prepared"])), 3);
+        assert_eq!(warm_up(&pgbench(5000, &["-M", "simple"])), 0);
     }
 
     #[test]
