@@ -37,10 +37,10 @@ const SCALE_MAX: f64 = 2.5;
 
 const STYLE: &str = "\
     text{font-family:system-ui,sans-serif;font-size:11px;fill:#1f2328}\
-    .title{font-size:14px;font-weight:600}.value{font-size:10px;text-anchor:middle}\
-    .paper{fill:#ffffff}.ink{fill:#57606a}.line{stroke:#1f2328;fill:none}.grid{stroke:#d0d7de}\
+    .title{font-size:14px;font-weight:600}.value{font-size:10px;text-anchor:middle;stroke:#ffffff;stroke-width:3px;paint-order:stroke}\
+    .paper{fill:#ffffff}.ink{fill:#8c959f}.halo{stroke:#ffffff;fill:none}.line{stroke:#1f2328;fill:none}.grid{stroke:#d0d7de}\
     .bar{stroke:#1f2328}.stroke{stroke:#1f2328;fill:none}.dot{fill:#1f2328}\
-    @media(prefers-color-scheme:dark){text{fill:#e6edf3}.paper{fill:#0d1117}.ink{fill:#8b949e}\
+    @media(prefers-color-scheme:dark){text{fill:#e6edf3}.paper{fill:#0d1117}.ink{fill:#6e7681}.halo{stroke:#0d1117}.value{stroke:#0d1117}\
     .line{stroke:#e6edf3}.grid{stroke:#30363d}.bar{stroke:#e6edf3}.stroke{stroke:#e6edf3}.dot{fill:#e6edf3}}";
 
 /// What series are filled with, in their order.
@@ -80,15 +80,19 @@ pub(crate) fn draw(chart: &Chart) -> String {
     out += &text(LEFT, 22.0, "title", &chart.title);
     out += &text(LEFT, 40.0, "note", &chart.note);
     out += &axis(&scale, width);
+    let mut numbers = String::new();
     let mut x = LEFT + BETWEEN_GROUPS / 2.0;
     for group in &chart.groups {
-        out += &group.draw(x, &scale);
+        let drawn = group.draw(x, &scale);
+        out += &drawn.bars;
+        numbers += &drawn.numbers;
         x += group.width() + BETWEEN_GROUPS;
     }
-    // Over the bars, so that it can be seen everywhere.
+    // Over the bars, so that it can be seen everywhere, and under the numbers.
     let one = scale.y(1.0);
     out +=
         &format!("<path d=\"M{LEFT} {one:.1}H{width:.0}\" class=\"line\" stroke-width=\"1.5\"/>\n");
+    out += &numbers;
     out += &legend(&chart.legend(width));
     out + "</svg>\n"
 }
@@ -130,11 +134,11 @@ impl BarGroup {
         bars.max(self.label.len() as f64 * LETTER)
     }
 
-    fn draw(&self, left: f64, scale: &Scale) -> String {
+    fn draw(&self, left: f64, scale: &Scale) -> Drawn {
         let count = self.bars.iter().flatten().count() as f64;
         let middle = left + self.width() / 2.0;
         let mut x = middle - (count * (BAR + BETWEEN_BARS) - BETWEEN_BARS) / 2.0;
-        let mut out = String::new();
+        let (mut out, mut numbers) = (String::new(), String::new());
         for (at, bar) in self.bars.iter().enumerate() {
             let Some(spread) = bar else { continue };
             let (top, bottom) = (scale.y(spread.median), scale.y(0.0));
@@ -147,15 +151,22 @@ impl BarGroup {
             let centre = x + BAR / 2.0;
             out += &whisker(centre, high, low);
             let number = format!("{:.2}", spread.median);
-            out += &text(centre, high - 5.0, "value", &number);
+            numbers += &text(centre, high - 5.0, "value", &number);
             x += BAR + BETWEEN_BARS;
         }
         let under = TOP + PLOT_HEIGHT + 18.0;
-        out + &format!(
+        out += &format!(
             "<text x=\"{middle:.1}\" y=\"{under:.1}\" text-anchor=\"middle\">{}</text>\n",
             escaped(&self.label)
-        )
+        );
+        Drawn { bars: out, numbers }
     }
+}
+
+/// A group of bars, and what comes above everything else.
+struct Drawn {
+    bars: String,
+    numbers: String,
 }
 
 /// A thick line of paper under the thin one of ink, so that it can be seen on every pattern.
@@ -167,7 +178,10 @@ fn whisker(x: f64, high: f64, low: f64) -> String {
         x - 4.0,
         x + 4.0
     );
-    format!("<path d=\"{path}\" class=\"line\" stroke-width=\"1.5\"/>\n")
+    format!(
+        "<path d=\"{path}\" class=\"halo\" stroke-width=\"4\"/>\n\
+         <path d=\"{path}\" class=\"line\" stroke-width=\"1.5\"/>\n"
+    )
 }
 
 /// From ratios to places.
