@@ -77,7 +77,7 @@ fn threads(pid: u32) -> io::Result<BTreeMap<u32, Thread>> {
     Ok(threads)
 }
 
-/// `voluntary_ctxt_switches:	12` and `nonvoluntary_ctxt_switches:	3`, added.
+/// `voluntary_ctxt_switches: 12` and `nonvoluntary_ctxt_switches: 3`, added.
 fn switches(status: &str) -> u64 {
     ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
         .iter()

@@ -50,7 +50,7 @@ impl Certificates {
             })
         };
         Ok(Self {
-            ca: root.clone(),
+            ca: root,
             server: leaf("localhost", &["localhost", "127.0.0.1"])?,
             client: leaf("postgres", &[])?,
         })
