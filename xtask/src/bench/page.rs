@@ -145,6 +145,8 @@ fn how_far_to_trust() -> String {
      * PgBouncer reads 4 KiB at a time by default (`pkt_buf`). Most of what it pays for large results is that; with \
      `pkt_buf = 65536` it comes close to the bare relay.\n\
      * Logins are pgbench's with `-C`, two at a time. `connect_16` asks one SELECT after each, the others nothing.\n\
+     * A thread of pgbench prepares statements one client after the other and lets the others of its clients wait; such \
+     runs get some seconds more before anything counts, but in `select_prepared_5000` the tail may still be that.\n\
      * Beside others: the same pgbench runs alone and then with them, so that both times see the same machine. The \
      others need processor time too, whoever the pooler is.\n\
      * Memory of idle clients is the pooler's own (PSS), the growth from before the logins to after them. What the \
