@@ -42,6 +42,7 @@ use self::{
     start::Scene,
     workload::{Load, SCALE, Workload},
 };
+use crate::dist;
 use crate::step::{self, Failure, brings_pooler, cargo, target};
 
 /// What `--write` writes.
@@ -81,19 +82,7 @@ fn measure_all(options: &Options) -> Result<Results, Failure> {
             "the benchmarks need {missing}, which {postgres} comes without"
         )));
     }
-    let files = raise_file_limit()?;
-    let certificates = Certificates::make()?;
-    let programs = programs(&options.asked)?;
-    let cluster = cluster(postgres.clone(), certificates.for_server())?;
-    let bench = Bench {
-        scene: Scene {
-            secrets: Secrets::make(&cluster)?,
-            programs,
-            cluster,
-            certificates,
-        },
-        files,
-    };
+    let bench = Bench::prepare(programs(&options.asked)?, &postgres)?;
     let mut results = Results {
         date: said("date", &["-u", "+%Y-%m-%d %H:%M"]),
         machine: Machine::this(),
@@ -132,38 +121,53 @@ pub(crate) fn raise_file_limit() -> Result<u64, Failure> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
-/// Builds pgweir, unless the caller brings a pooler, and the programs beside it.
+/// Builds what is shipped, unless the caller brings a pooler, and the programs beside it.
 pub(crate) fn programs(asked: &Asked) -> Result<Programs, Failure> {
-    // One by one: built together, they would share the features of their dependencies.
+    let pgweir = match env::var_os("PGWEIR_BIN").filter(|_| brings_pooler()) {
+        Some(path) => path.into(),
+        None => dist::build()?,
+    };
+    beside(pgweir, asked)
+}
+
+/// The programs beside a pgweir.
+fn beside(pgweir: PathBuf, asked: &Asked) -> Result<Programs, Failure> {
     step::run(&mut cargo(&[
         "build",
         "--release",
         "--package",
         "pgweir-benches",
     ]))?;
-    if !brings_pooler() {
-        step::run(&mut cargo(&[
-            "build",
-            "--profile",
-            "dist",
-            "--package",
-            "pgweir",
-        ]))?;
-    }
-    let target = target()?;
-    let folder = target.join("release");
-    let own = target.join("dist").join("pgweir");
+    let folder = target()?.join("release");
     Ok(Programs {
-        pgweir: match env::var_os("PGWEIR_BIN").filter(|_| brings_pooler()) {
-            Some(path) => path.into(),
-            None => own,
-        },
+        pgweir,
         muxrelay: folder.join("muxrelay"),
         load: folder.join("load"),
         pgbouncer: Program::find("pgbouncer", asked.pgbouncer.as_deref())?,
         pgcat: Program::find("pgcat", asked.pgcat.as_deref())?,
         odyssey: Program::find("odyssey", asked.odyssey.as_deref())?,
     })
+}
+
+/// Lets a pgweir do what is measured otherwise, so that it can be watched.
+pub(crate) fn exercise(pgweir: &Path, workloads: &[&str], seconds: u32) -> Result<(), Failure> {
+    let bench = Bench::prepare(
+        beside(pgweir.into(), &Asked::default())?,
+        &step::postgres()?,
+    )?;
+    for name in workloads {
+        let unknown = || Failure::new(format!("there is no workload {name}"));
+        let workload = workloads::find(name).ok_or_else(unknown)?;
+        println!("  {name}");
+        bench.once(Peer::Pgweir, workload, seconds)?;
+    }
+    Ok(())
+}
+
+/// Whether there is a workload of this name.
+#[cfg(test)]
+pub(crate) fn has_workload(name: &str) -> bool {
+    workloads::find(name).is_some()
 }
 
 fn results_file(date: &str) -> Result<PathBuf, Failure> {
@@ -217,6 +221,19 @@ struct Bench {
 }
 
 impl Bench {
+    fn prepare(programs: Programs, postgres: &Postgres) -> Result<Self, Failure> {
+        let files = raise_file_limit()?;
+        let certificates = Certificates::make()?;
+        let cluster = cluster(postgres.clone(), certificates.for_server())?;
+        let scene = Scene {
+            secrets: Secrets::make(&cluster)?,
+            programs,
+            cluster,
+            certificates,
+        };
+        Ok(Self { scene, files })
+    }
+
     fn versions(&self, postgres: &Postgres) -> Vec<String> {
         let programs = &self.scene.programs;
         // Its first line is the version of PgBouncer that it replaces.

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod counts;
 mod demo;
+mod dist;
 mod docs;
 mod fuzz;
 mod overload;
@@ -29,6 +30,7 @@ usage: cargo xtask COMMAND
     --seconds N          for how long (10)
     --debug              the debug build: builds faster, runs slower
     --keep               leave it running until Ctrl-C
+  dist                 build what is shipped, target/dist/pgweir, with a profile of the benchmarks' workloads
   bench [OPTIONS]      pgweir beside PgBouncer, other poolers, a bare relay and PostgreSQL alone, in turns; see
                        docs/benchmarks.md
     --quick              two short rounds
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["dist"] => dist::run(),
         ["check"] => check::run(),
         ["counts", rest @ ..] => counts::run(rest),
         ["overload", rest @ ..] => overload::run(rest),

@@ -324,7 +324,6 @@ pub(crate) const WORKLOADS: &[Workload] = &[
 ];
 
 /// The workload of this name, if there is one.
-#[cfg(test)]
 pub(crate) fn find(name: &str) -> Option<&'static Workload> {
     WORKLOADS.iter().find(|workload| workload.name == name)
 }
