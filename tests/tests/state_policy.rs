@@ -1,7 +1,7 @@
 //! The promise of `state_policy`: for each kind of session state an operator says what becomes of it outside of session
 //! pooling, for all, for a database or for a user, and nothing else changes.
 
-use pgweir_tests::{Batch, Ini, Message, Pooler, RawClient, Tenant, console, start, story};
+use pgweir_tests::{Batch, Http, Ini, Message, Pooler, RawClient, Tenant, console, start, story};
 
 /// A kind, one transaction that leaves it, and a query that finds it, with what a fresh session says.
 struct Kind {
@@ -101,7 +101,9 @@ impl Scene {
 
     fn all(policy: &str, servers: u32) -> Option<Self> {
         let policies = KINDS.map(|kind| format!("{}:{policy}", kind.name));
-        Self::new(servers, |ini| ini.set("state_policy", policies.join(", ")))
+        Self::new(servers, |ini| {
+            Http::set(ini.set("state_policy", policies.join(", ")))
+        })
     }
 
     fn client(&self) -> RawClient {
@@ -180,11 +182,8 @@ fn what_is_warned_of_is_kept_and_said_once() {
     }
     let log = scene.pooler.log();
     assert_eq!(log.matches("session state is left: listen").count(), 2);
-    let totals = console(&scene.pooler).table("show stats_totals");
-    let row = totals
-        .find("database", &scene.tenant.name)
-        .expect("it was used");
-    assert_eq!(row.number("state_warning_count"), 14);
+    let metrics = Http::of(&scene.pooler).metrics();
+    assert_eq!(metrics.sum("pgweir_state_warnings_total", &[]), 14.0);
 }
 
 #[test]

@@ -326,7 +326,9 @@ fn a_transaction_that_is_left_silent_is_taken() {
         assert_eq!(story(&said), format!("{expected} Z(E)"), "{way}");
         let (detail, _) = said[0].explanation();
         assert!(detail.contains("select ?"), "{detail}");
-        assert_eq!(client.query("rollback"), "C(ROLLBACK) Z(I)");
+        // Any server can say that there is no transaction, and does so.
+        let end = client.query("rollback");
+        assert!(end.ends_with("C(ROLLBACK) Z(I)"), "{end}");
     }
     let finding = strict.reported("leak");
     assert_eq!(finding["count"], 2);
@@ -404,9 +406,29 @@ fn what_a_mode_does_not_have_is_found() {
     };
     let mut client = strict.client();
     client.send(&Batch::new().query("begin"));
-    let said = client.until_closed();
+    let fatal = loop {
+        let message = client.read().expect("it is told");
+        if message.tag == b'E' {
+            break message;
+        }
+    };
+    let said = fatal.to_string();
     assert!(said.contains("transaction blocks not allowed"), "{said}");
+    let (_, hint) = fatal.explanation();
+    assert!(hint.contains("docs/strict.md#unsupported"), "{hint}");
     assert_eq!(strict.reported("unsupported")["statement"], "BEGIN");
+}
+
+#[test]
+fn what_ends_a_connection_in_the_dialect_of_pgbouncer_is_found() {
+    let Some(strict) = Strict::new(|ini| ini) else {
+        return;
+    };
+    let mut client = strict.client();
+    client.send(&Batch::new().bind("", "nobody", &[]).sync());
+    assert!(client.until_closed().contains("did not exist"));
+    let finding = strict.reported("unsupported");
+    assert!(finding["detail"].to_string().contains("nobody"));
 }
 
 #[test]
@@ -445,12 +467,8 @@ fn a_run_that_has_found_something_fails_and_says_so_everywhere() {
     let finding = findings.find("statement", "listen a").expect("found");
     assert_eq!(finding.number("count"), 2);
     assert_eq!(finding.get("application_name"), Some("tests"));
-    assert_eq!(
-        finding
-            .get("addr")
-            .is_some_and(|it| it.contains("127.0.0.1")),
-        true
-    );
+    let address = finding.get("addr").unwrap_or_default();
+    assert!(address.contains("127.0.0.1"), "{address}");
     let metrics = Http::of(&strict.pooler).metrics();
     let count = metrics.value("pgweir_strict_findings_total", &[("kind", "listen")]);
     assert_eq!(count, 3.0);

@@ -93,7 +93,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<(), String> {
         return Ok(());
     };
     strict.write()?;
-    tracing::info!("strict run: what goes wrong behind a pooler is an error");
+    tracing::warn!("strict run, which is for tests: what goes wrong behind a pooler is an error");
     tokio::spawn(keep_report(Arc::clone(shared)));
     Ok(())
 }
@@ -138,6 +138,7 @@ pub(crate) fn note(
     statement: &[u8],
     detail: &str,
 ) -> Option<String> {
+    shared.strict.as_ref()?;
     let application = Arc::clone(&client.state().application_name);
     let (database, user) = match client.identity.get() {
         Some(Identity { database, user }) => (Arc::clone(database), Arc::clone(user)),
@@ -256,41 +257,31 @@ fn statement_of(kind: Kinds, said: &[Said]) -> Vec<u8> {
     candidates.join(&b"; "[..])
 }
 
-/// A client leaves, or is sent away for what it did.
-pub(crate) fn note_farewell(shared: &Shared, client: &Client, farewell: &Farewell) {
-    if shared.strict.is_none() {
-        return;
-    }
+/// What a client did that is sent away for it.
+fn fault(farewell: &Farewell) -> Option<(FindingKind, &[u8])> {
     match farewell {
-        Farewell::TransactionInStatementMode => {
-            note(
-                shared,
-                client,
-                FindingKind::Unsupported,
-                b"BEGIN",
-                &farewell.reason(),
-            );
-        }
+        Farewell::TransactionInStatementMode => Some((FindingKind::Unsupported, b"BEGIN")),
         Farewell::Violation(violation) if violation.is_clients() => {
-            note(
-                shared,
-                client,
-                FindingKind::Unsupported,
-                b"",
-                &violation.to_string(),
-            );
+            Some((FindingKind::Unsupported, b""))
         }
         Farewell::Parameter(name) | Farewell::ParameterInOptions(name) => {
-            note(
-                shared,
-                client,
-                FindingKind::Startup,
-                name.as_bytes(),
-                &farewell.reason(),
-            );
+            Some((FindingKind::Startup, name.as_bytes()))
         }
-        _ => {}
+        _ => None,
     }
+}
+
+/// A client leaves, or is sent away.
+pub(crate) fn note_farewell(shared: &Shared, client: &Client, farewell: &Farewell) {
+    if let Some((kind, statement)) = fault(farewell) {
+        note(shared, client, kind, statement, &farewell.reason());
+    }
+}
+
+/// Where a client that is sent away can read more, in a strict run.
+pub(crate) fn hint(shared: &Shared, farewell: &Farewell) -> Option<String> {
+    shared.strict.as_ref()?;
+    fault(farewell).map(|(kind, _)| format!("See {}.", link(kind)))
 }
 
 /// A client has closed its connection while its transaction was open.
