@@ -274,7 +274,11 @@ fn fault(farewell: &Farewell) -> Option<(FindingKind, &[u8])> {
 /// A client leaves, or is sent away.
 pub(crate) fn note_farewell(shared: &Shared, client: &Client, farewell: &Farewell) {
     if let Some((kind, statement)) = fault(farewell) {
-        note(shared, client, kind, statement, &farewell.reason());
+        let detail = match farewell {
+            Farewell::Violation(violation) => violation.to_string(),
+            other => other.reason().into_owned(),
+        };
+        note(shared, client, kind, statement, &detail);
     }
 }
 

@@ -22,7 +22,7 @@ pub enum StatePolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StatePolicies {
     text: String,
-    policies: [StatePolicy; StatePolicies::KINDS.len()],
+    policies: [StatePolicy; Self::KINDS.len()],
 }
 
 impl StatePolicies {

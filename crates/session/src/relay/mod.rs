@@ -13,6 +13,7 @@ mod judged;
 mod lacking;
 mod mention;
 mod named;
+mod requests;
 mod state;
 mod waits;
 
