@@ -4,7 +4,9 @@
 
 use bytes::{BufMut as _, BytesMut};
 use libfuzzer_sys::{arbitrary, fuzz_target};
-use pgweir_session::{Abandon, ClientSide, Gather, Relay, Rules, StateRules, StatementTable, Tracked, Values};
+use pgweir_session::{
+    Abandon, ClientSide, Gather, Relay, Rules, StateRules, StatementTable, Tracked, Values,
+};
 use pgweir_wire::Header;
 
 #[derive(Debug, arbitrary::Arbitrary)]
