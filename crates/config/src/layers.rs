@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Peer, User};
 use crate::keys::{DatabaseOverrides, UserOverrides};
-use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds, SessionState, StateKinds};
+use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds, SessionState, StatePolicies};
 
 /// The limits and modes of one (database, user). A limit that is `None` is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub struct PoolSettings {
     pub leak_action: LeakAction,
     /// What becomes of what a client leaves in a server's session.
     pub session_state: SessionState,
-    /// Which kinds of it are refused.
-    pub refused_state: StateKinds,
+    /// What becomes of each kind of it.
+    pub state_policy: StatePolicies,
     /// Servers of the pool that may stay with a client for it.
     pub max_pinned: u32,
     /// The user that runs auth_query.
@@ -181,11 +181,17 @@ impl Config {
                 login_user.max_user_client_connections,
                 global.max_user_client_connections,
             ),
-            leak_after: login_user
-                .leak_after
-                .or(database.leak_after)
-                .unwrap_or(global.leak_after)
-                .limit(),
+            leak_after: {
+                let set = login_user.leak_after.or(database.leak_after);
+                let set = set.unwrap_or(global.leak_after).limit();
+                match global.strict {
+                    true => set
+                        .into_iter()
+                        .chain(global.strict_leak_after.limit())
+                        .min(),
+                    false => set,
+                }
+            },
             leak_floor: login_user
                 .leak_floor
                 .or(database.leak_floor)
@@ -199,11 +205,11 @@ impl Config {
                 .session_state
                 .or(database.session_state)
                 .unwrap_or(global.session_state),
-            refused_state: login_user
-                .refused_state
+            state_policy: login_user
+                .state_policy
                 .clone()
-                .or_else(|| database.refused_state.clone())
-                .unwrap_or_else(|| global.refused_state.clone()),
+                .or_else(|| database.state_policy.clone())
+                .unwrap_or_else(|| global.state_policy.clone()),
             max_pinned: {
                 let set = set(database.max_pinned).unwrap_or(global.max_pinned);
                 let others = pool_size.map_or(u32::MAX, |size| size.saturating_sub(1));

@@ -51,8 +51,8 @@ pub use suggest::nearest;
 pub use value::{
     AppActions, AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit,
     Hosts, Invalid, Kind, LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode,
-    Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, StateKinds,
-    TlsProtocols, TlsVersion, Value,
+    Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters,
+    StatePolicies, StatePolicy, StrictAllow, TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

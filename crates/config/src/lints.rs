@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::declare::Place;
 use crate::draft::Seen;
 use crate::problem::{Fault, Report, Spot};
-use crate::value::{AuthType, SslMode};
+use crate::value::{AuthType, SessionState, SslMode, StatePolicies};
 
 const PEER_ID_MAX: u32 = 16383;
 
@@ -20,6 +20,7 @@ pub(crate) fn look_at(config: &Config, seen: &Seen, file: &str, report: &mut Rep
     lints.client_tls(config);
     lints.users(config);
     lints.databases(config);
+    lints.session_state(config);
     lints.peers(config);
 }
 
@@ -171,6 +172,16 @@ impl Lints<'_> {
         }
     }
 
+    fn session_state(&mut self, config: &Config) {
+        let global = &config.global;
+        let is_shared = global.session_state == SessionState::Pgbouncer && !global.strict;
+        if is_shared && global.state_policy != StatePolicies::default() {
+            let fault = Fault::new("state_policy does nothing with session_state = pgbouncer");
+            let hint = "say allow for the kinds that may reach others, and session_state = private";
+            self.warning("state_policy", fault, hint);
+        }
+    }
+
     fn peers(&mut self, config: &Config) {
         let own = u32::from(config.global.peer_id);
         if own > PEER_ID_MAX {
@@ -306,6 +317,18 @@ mod tests {
                   (add user=NAME to the entry, or password_from to that user's)"]
             );
         }
+    }
+
+    #[test]
+    fn what_reaches_others_has_no_policy() {
+        let text = format!("{FINE}session_state = pgbouncer\nstate_policy = locks:warn\n");
+        assert_eq!(
+            problems(&text),
+            [
+                "a.ini:6: warning: state_policy does nothing with session_state = pgbouncer \
+              (say allow for the kinds that may reach others, and session_state = private)"
+            ]
+        );
     }
 
     #[test]

@@ -176,6 +176,8 @@ shows! {
     Holders "holders";
     /// Who holds, or has held, a server in silence.
     Leaks "leaks";
+    /// What a strict run has found.
+    Findings "findings";
     /// The databases in which no new transactions begin.
     Maintenance "maintenance";
     /// The keys that are changed for a while.
@@ -204,6 +206,7 @@ impl Show {
                 | Self::Holders
                 | Self::StatsHist
                 | Self::Leaks
+                | Self::Findings
                 | Self::Maintenance
                 | Self::Overrides
                 | Self::Pins

@@ -21,6 +21,7 @@ use crate::leaks::SpokenWords;
 use crate::pins::Pin;
 use crate::server::Server;
 use crate::shared::Route;
+use crate::strict::FindingKind;
 use crate::takeover::hold::HoldAt;
 
 /// A server on its way to, or held by, a client.
@@ -52,6 +53,8 @@ pub(crate) enum Remedy {
     Notice,
     /// Its transaction is rolled back, and its server serves others.
     Rollback,
+    /// The same, in a strict run.
+    Strict(FindingKind),
     /// Its query is canceled, if it is still the one that was asked for then.
     Cancel {
         query: Instant,

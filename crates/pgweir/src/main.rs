@@ -63,10 +63,12 @@ mod show;
 mod shutdown;
 mod signals;
 mod slow;
+mod strict;
 mod survey;
 mod system;
 mod takeover;
 mod tls;
+mod treatment;
 mod vacate;
 mod why;
 
@@ -149,6 +151,10 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Option<Start>, ()> {
     let global = &mut config.global;
     if options.verbose > 0 {
         global.verbose = i32::from(options.verbose);
+    }
+    global.strict |= options.strict;
+    if let Some(file) = &options.report {
+        global.strict_report.clone_from(file);
     }
     if options.user.is_some() {
         global.user.clone_from(&options.user);
@@ -241,7 +247,8 @@ fn serve(start: Start, log: &'static Log) -> ExitCode {
     // What is still running has been told; nothing is waited for any more.
     runtime.shutdown_background();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(End::Clean) => ExitCode::SUCCESS,
+        Ok(End::Found) => ExitCode::from(strict::EXIT_CODE),
         Err(text) => {
             tracing::error!(fatal = true, "{text}");
             ExitCode::FAILURE
@@ -249,7 +256,14 @@ fn serve(start: Start, log: &'static Log) -> ExitCode {
     }
 }
 
-async fn live(start: Start, log: &'static Log) -> Result<(), String> {
+/// How the process ends that was told to end.
+enum End {
+    Clean,
+    /// A strict run has found something.
+    Found,
+}
+
+async fn live(start: Start, log: &'static Log) -> Result<End, String> {
     let Start {
         config,
         sockets,
@@ -263,6 +277,7 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let pidfile = config.global.pidfile.clone();
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
+    strict::start(&shared)?;
     let mut pages = Vec::new();
     let (listeners, _pidfile) = match old {
         None => {
@@ -293,7 +308,10 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
         // A listener that has to close does so at once.
         let _ = listener.await;
     }
-    Ok(())
+    Ok(match strict::finish(&shared) {
+        false => End::Clean,
+        true => End::Found,
+    })
 }
 
 fn open_listeners(shared: &Shared, sockets: ListenFd) -> Result<Vec<Listener>, String> {

@@ -10,13 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
-use pgweir_config::{
-    Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState, StateKinds,
-};
+use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
-use pgweir_session::residue::Kinds;
-use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
+use pgweir_session::{Deadlines, Kinds, Latest, Memory, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Latencies, Norms, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
@@ -41,9 +38,11 @@ use crate::quarantine::Quarantine;
 use crate::samples::Samples;
 use crate::series::{Names, Series};
 use crate::server::{Server, ServerInfo};
+use crate::strict::Strict;
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
+use crate::treatment::Treatment;
 use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
@@ -100,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) logins: Logins,
     /// Statements that took long.
     pub(crate) slow: Mutex<SlowStatements>,
+    /// What a strict run has found, if this is one.
+    pub(crate) strict: Option<Box<Strict>>,
     /// Names in the metrics.
     pub(crate) names: Mutex<Names>,
     /// Counters of the console's own pool.
@@ -289,8 +290,10 @@ pub(crate) struct Rules {
     pub(crate) resets_always: bool,
     /// `session_state`, where neither the pool mode nor `server_reset_query_always` sees to it.
     pub(crate) keeps_private: bool,
-    /// `refused_state`
-    pub(crate) refused: Kinds,
+    /// `state_policy`, and whether the run is a strict one
+    pub(crate) treatment: Treatment,
+    /// Kinds of state that statements may have to answer for before they run.
+    pub(crate) judged: Kinds,
     /// `state_trust`
     pub(crate) state_trust: Duration,
     /// Microseconds from which on a statement is slow.
@@ -315,11 +318,13 @@ impl Rules {
         let global = &config.global;
         let resets_always =
             global.server_reset_query_always && !global.server_reset_query.is_empty();
+        let treatment = Treatment::new(&settings.state_policy, global.strict);
         Some(Self {
-            keeps_private: settings.session_state == SessionState::Private
+            keeps_private: (settings.session_state == SessionState::Private || global.strict)
                 && settings.pool_mode != PoolMode::Session
                 && !resets_always,
-            refused: refused(&settings.refused_state),
+            judged: treatment.judged(),
+            treatment,
             state_trust: global.state_trust.duration(),
             slow_us: slow::threshold_us(global),
             config: Arc::clone(config),
@@ -419,6 +424,7 @@ impl Shared {
             events: Mutex::default(),
             logins: Logins::default(),
             slow: Mutex::default(),
+            strict: Strict::of(&config.global),
             names: Mutex::default(),
             console_totals: Totals::default(),
             autodbs: Mutex::new(BTreeMap::new()),
@@ -661,20 +667,4 @@ impl Shared {
 /// a way that matters more than going on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is refused of what statements leave in a session.
-fn refused(kinds: &StateKinds) -> Kinds {
-    let kind = |word: &&str| match *word {
-        "settings" => Kinds::SETTINGS,
-        "role" => Kinds::ROLE,
-        "locks" => Kinds::LOCKS,
-        "temporary" => Kinds::TEMPORARY,
-        "listen" => Kinds::LISTEN,
-        "prepare" => Kinds::PREPARED,
-        "cursors" => Kinds::CURSORS,
-        _ => Kinds::NONE,
-    };
-    let words = kinds.words().iter();
-    words.map(kind).fold(Kinds::NONE, Kinds::and)
 }

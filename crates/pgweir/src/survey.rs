@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_pool::{PoolName, Scope, SlotId};
-use pgweir_session::Rules;
-use pgweir_session::residue::Kinds;
+use pgweir_session::{Rules, StateRules};
 use tokio::time::timeout;
 
 use crate::close::{self, Busy};
@@ -137,7 +136,7 @@ pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(),
         answers_as_postgres: false,
         backends: None,
         private: false,
-        refused: Kinds::NONE,
+        state: StateRules::default(),
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,

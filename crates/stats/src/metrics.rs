@@ -117,6 +117,8 @@ metrics! {
         "Leak suspects: clients that hold a server in silence, statements that are far too slow, populations that are only growing. SHOW LEAKS names them.";
     LEAKS: Counter, "pgweir_leak_suspects_total", &[],
         "Leak suspects so far.";
+    STRICT_FINDINGS: Counter, "pgweir_strict_findings_total", &["kind"],
+        "How often a strict run has found something, by the kind of it. SHOW FINDINGS has the statements.";
     CLIENT_ERRORS: Counter, "pgweir_client_errors_total", &["database", "sqlstate", "cause"],
         "Errors that the pooler itself told clients, with PostgreSQL's SQLSTATE whatever error_codes is.";
     APPLICATION_ERRORS: Counter, "pgweir_application_errors_total", &["application_name", "cause"],

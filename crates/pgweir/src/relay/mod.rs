@@ -16,6 +16,7 @@ mod holding;
 mod leased;
 mod preparing;
 mod taken;
+mod treating;
 mod waiting;
 
 use std::cell::RefCell;
@@ -33,12 +34,12 @@ use pgweir_session::{ClientSide, Gather, SkipBatch};
 use pgweir_wire::TransactionStatus;
 
 use crate::client::Client;
-use crate::farewell::Farewell;
+use crate::farewell::{Answer, Farewell};
 use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
 use crate::relay::taken::Taken;
 use crate::shared::{Route, Shared};
-use crate::{consumers, pins, pools, reset};
+use crate::{consumers, pins, pools, reset, strict};
 
 /// What a thread needs to move bytes; shared by all its clients.
 struct Desk {
@@ -90,6 +91,8 @@ enum Place {
     Skipping(SkipBatch, TransactionStatus),
     /// Its transaction was ended without it; the next batch is answered with an error.
     Taken(Taken),
+    /// It has asked nothing since something was found; the next batch is answered with an error.
+    Owing(Box<Answer>),
     /// It has a server.
     Leased(Held),
 }
@@ -145,10 +148,11 @@ impl Session {
                 }
                 Place::Skipping(..) => self.poll_skipping(cx, desk),
                 Place::Taken(taken) => {
-                    let taken = *taken;
+                    let taken = taken.clone();
                     self.poll_taken(cx, desk, taken)
                 }
                 Place::Leased(_) => self.poll_leased(cx, desk),
+                Place::Owing(_) => self.poll_owing(cx, desk),
             };
             match step {
                 Poll::Ready(Ok(())) => {}
@@ -204,7 +208,11 @@ impl Session {
             return Some(farewell);
         }
         let is_at_rest = match &self.place {
-            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => true,
+            Place::Idle
+            | Place::Waiting(_)
+            | Place::Skipping(..)
+            | Place::Taken(_)
+            | Place::Owing(_) => true,
             Place::Leased(held) => held.is_at_rest(),
         };
         (is_at_rest && self.client.ends_at_rest()).then_some(Farewell::Drained)
@@ -224,13 +232,17 @@ impl Session {
         client.state().link = None;
         let mut can_be_told = true;
         match place {
-            Place::Idle | Place::Skipping(..) | Place::Taken(_) => {}
+            Place::Idle | Place::Skipping(..) | Place::Taken(_) | Place::Owing(_) => {}
             Place::Waiting(ticket) => {
                 consumers::note_gone(&shared, &client, farewell);
                 pools::leave_queue(&shared, &client, route.home.id, ticket);
             }
             Place::Leased(mut held) => {
-                can_be_told = held.server.relay.is_between_replies();
+                let relay = &held.server.relay;
+                can_be_told = relay.is_between_replies();
+                if relay.status() != TransactionStatus::Idle && !held.server.work.is_own {
+                    strict::note_abandoned(&shared, &client, farewell, relay.spoken().last());
+                }
                 held.server
                     .work
                     .end_lease(Instant::now(), &route.home.latencies);

@@ -49,6 +49,39 @@ impl Session {
         }
     }
 
+    /// Waits until the client asks for something, and answers that with what was found before.
+    pub(super) fn poll_owing(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+    ) -> Poll<Result<(), Farewell>> {
+        if self.line.has_unsent() {
+            ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
+        }
+        let input = ready!(self.line.poll_read(cx, &mut desk.scratch));
+        let input = input.map_err(|_| Farewell::ClientGone)?;
+        if matches!(input, Input::End) {
+            return Poll::Ready(Err(Farewell::ClientGone));
+        }
+        let (wish, consumed) = wish(input.bytes(&desk.scratch)).map_err(broken)?;
+        match wish {
+            Wish::Nothing => {
+                self.line.keep(input, &desk.scratch, consumed);
+                if consumed > 0 {
+                    self.line.offer_held();
+                }
+            }
+            Wish::Terminate => return Poll::Ready(Err(Farewell::ClientClosed)),
+            Wish::Server => {
+                self.line.put_back(input, &desk.scratch);
+                if let Place::Owing(answer) = std::mem::replace(&mut self.place, Place::Idle) {
+                    self.skip_batch(&answer);
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Asks the pool for a server for what the client has sent.
     fn check_out(
         &mut self,

@@ -9,10 +9,11 @@
 mod apart;
 mod from_client;
 mod from_server;
+mod judged;
 mod lacking;
 mod mention;
 mod named;
-mod refused;
+mod requests;
 mod state;
 mod waits;
 
@@ -28,6 +29,8 @@ use thiserror::Error;
 
 pub use apart::Settled;
 pub use from_client::FromClient;
+use judged::Judgements;
+pub use judged::{Case, Judge, Said, StateRules};
 pub use state::RelayState;
 
 use crate::changes::Change;
@@ -39,7 +42,7 @@ use crate::prepared::{
     ClientStatements, ServerStatements, Statement, StatementId, StatementTable, Unnamed,
 };
 use crate::residue::probe::Row;
-use crate::residue::{Facts, Familiar, Kinds, Probe, Residue};
+use crate::residue::{Facts, Familiar, Probe, Residue};
 use crate::spoken::Spoken;
 
 /// What a client keeps between leases.
@@ -73,8 +76,8 @@ pub struct Rules<'a> {
     pub answers_as_postgres: bool,
     /// Whether what a client leaves in a session is kept from the others (`session_state`).
     pub private: bool,
-    /// What is refused of it (`refused_state`).
-    pub refused: Kinds,
+    /// What is more to be done about it.
+    pub state: StateRules<'a>,
     /// Which parameters stay with their client.
     pub tracked: &'a Tracked,
     /// All statements that are known.
@@ -167,6 +170,8 @@ pub struct Relay {
     raises: bool,
     /// A message for the client in the place of the server's.
     reworded: Option<BytesMut>,
+    /// What has been judged, if anything.
+    judgements: Option<Box<Judgements>>,
 }
 
 impl Relay {
@@ -209,6 +214,7 @@ impl Relay {
             is_outgrown: false,
             raises: false,
             reworded: None,
+            judgements: None,
         }
     }
 

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_pool::{Actions, Checkout, Refusal, SlotId, Ticket};
-use pgweir_session::residue::Kinds;
-use pgweir_session::{ClientSide, Gather, Rules, SkipBatch, Skipped, Violation, Wish, wish};
+use pgweir_session::{
+    ClientSide, Gather, Rules, SkipBatch, Skipped, StateRules, Violation, Wish, wish,
+};
 use pgweir_wire::backend::{Report, ready_for_query};
 use pgweir_wire::{FrameError, Severity, SqlState, TransactionStatus};
 
@@ -383,7 +384,7 @@ impl Pooler {
             answers_as_postgres: false,
             backends: None,
             private: false,
-            refused: Kinds::NONE,
+            state: StateRules::default(),
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -436,7 +437,7 @@ impl Pooler {
             answers_as_postgres: false,
             backends: None,
             private: false,
-            refused: Kinds::NONE,
+            state: StateRules::default(),
             tracked: &self.tracked,
             statements: &self.table,
         };
