@@ -68,6 +68,7 @@ mod system;
 mod takeover;
 mod tls;
 mod vacate;
+mod waits;
 mod why;
 
 use std::io::Write as _;

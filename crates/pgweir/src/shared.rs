@@ -44,6 +44,7 @@ use crate::server::{Server, ServerInfo};
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
+use crate::waits::{WaitTimes, Waits};
 use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
@@ -98,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) events: Mutex<Events>,
     /// How long logins to PostgreSQL take.
     pub(crate) logins: Logins,
+    /// How long clients wait, by cause.
+    pub(crate) waits: Waits,
     /// Statements that took long.
     pub(crate) slow: Mutex<SlowStatements>,
     /// Names in the metrics.
@@ -206,6 +209,8 @@ pub(crate) struct PoolHome {
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
     pub(crate) latencies: Latencies,
+    /// Those of its database, by cause.
+    pub(crate) waits: Arc<WaitTimes>,
     /// What it is called in the metrics.
     pub(crate) series: Series,
     pub(crate) rules: RwLock<Arc<Rules>>,
@@ -418,6 +423,7 @@ impl Shared {
             health: Watch::default(),
             events: Mutex::default(),
             logins: Logins::default(),
+            waits: Waits::default(),
             slow: Mutex::default(),
             names: Mutex::default(),
             console_totals: Totals::default(),
@@ -548,12 +554,14 @@ impl Shared {
             limits::apply_to_pool(&mut pools, id, name, &rules);
             id
         };
+        let series = lock(&self.names).give(name, config);
         let home = Arc::new(PoolHome {
             id,
             name: name.clone(),
             totals: Totals::default(),
             latencies: Latencies::default(),
-            series: lock(&self.names).give(name, config),
+            waits: self.waits.of(&series.database),
+            series,
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),
             secret: Mutex::new(None),

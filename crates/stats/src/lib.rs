@@ -21,6 +21,7 @@ pub mod metrics;
 mod norms;
 pub mod prometheus;
 mod slow;
+mod times;
 pub mod usage;
 
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
@@ -31,3 +32,4 @@ pub use ledger::Ledger;
 pub use login::{LoginPhase, LoginTimes};
 pub use norms::Norms;
 pub use slow::{Slow, SlowName, SlowStatements};
+pub use times::Times;

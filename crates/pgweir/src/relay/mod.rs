@@ -227,7 +227,8 @@ impl Session {
             Place::Idle | Place::Skipping(..) | Place::Taken(_) => {}
             Place::Waiting(ticket) => {
                 consumers::note_gone(&shared, &client, farewell);
-                pools::leave_queue(&shared, &client, route.home.id, ticket);
+                let since = Some(client.state().clocks.since);
+                pools::leave_queue(&shared, &client, &route.home, ticket, since);
             }
             Place::Leased(mut held) => {
                 can_be_told = held.server.relay.is_between_replies();
