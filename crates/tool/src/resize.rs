@@ -175,7 +175,7 @@ fn doubts(config: &Config, change: &Change, budget: &Table) -> Result<Vec<String
             .map(|demand| budget::limits_in(budget, &demand.host));
         let demand_and_limits = demand.iter().zip(limits);
         demand_and_limits
-            .map(|(demand, limits)| budget::plan(demand, users, 1, limits))
+            .map(|(demand, limits)| budget::plan(demand, users, demand.poolers, limits))
             .collect()
     };
     let before = plan_of(config);
