@@ -265,6 +265,10 @@ declare_keys! {
         metrics_legacy_names: bool = "0", AtOnce, native "0";
         /// Where metrics and health are served over HTTP; empty is nowhere.
         metrics_listen: Endpoints = "", Restart, native "127.0.0.1:9127";
+        /// Where metrics are sent by OTLP over HTTP: `http://HOST:4318`; empty is nowhere. Cargo feature otel.
+        otel_endpoint: String = "", AtOnce, native "";
+        /// Seconds between two times that metrics are sent.
+        otel_period: Seconds = "60", AtOnce, native "60";
         /// Seconds that a command of password_from may take.
         password_exec_timeout: Seconds = "5", AtOnce, native "5";
         /// Seconds that what a command of password_from has written is used for; 0 runs it for each new server.

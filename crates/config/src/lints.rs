@@ -22,6 +22,7 @@ pub(crate) fn look_at(config: &Config, seen: &Seen, file: &str, report: &mut Rep
     lints.databases(config);
     lints.peers(config);
     lints.fleet(config);
+    lints.otel(config);
 }
 
 /// Why the TLS set-up towards clients refuses, which ends the start.
@@ -187,6 +188,21 @@ impl Lints<'_> {
         if own == 0 && !config.peers.is_empty() {
             let fault = Fault::new("peers are ignored as long as peer_id is 0");
             self.warning("peer_id", fault, "set peer_id to our own number");
+        }
+    }
+
+    fn otel(&mut self, config: &Config) {
+        let endpoint = &config.global.otel_endpoint;
+        if endpoint.is_empty() {
+            return;
+        }
+        if !cfg!(feature = "otel") {
+            let fault = Fault::new("OpenTelemetry is not in this build");
+            let way_out = "build pgweir with --features otel, or leave otel_endpoint empty";
+            self.error("otel_endpoint", fault, way_out);
+        } else if !endpoint.starts_with("http://") {
+            let fault = Fault::new("otel_endpoint is no address that begins with http://");
+            self.error("otel_endpoint", fault, "for instance http://collector:4318");
         }
     }
 

@@ -38,6 +38,7 @@ use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::pins::Pins;
 use crate::quarantine::Quarantine;
+use crate::rds::Rds;
 use crate::samples::Samples;
 use crate::series::{Names, Series};
 use crate::server::{Server, ServerInfo};
@@ -222,6 +223,8 @@ pub(crate) struct PoolHome {
     pub(crate) proven_secret: Mutex<Option<ServerSecret>>,
     /// What the command of its `password_from` has written.
     pub(crate) password_command: Kept,
+    /// What makes its tokens, if it has such.
+    pub(crate) rds: Rds,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
     /// What statements leave in a session.
@@ -567,6 +570,7 @@ impl Shared {
             secret: Mutex::new(None),
             proven_secret: Mutex::new(None),
             password_command: Kept::default(),
+            rds: Rds::default(),
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
             pins: Mutex::default(),

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod collected;
 pub mod counters;
 mod histogram;
 mod history;
@@ -24,6 +25,7 @@ mod slow;
 mod times;
 pub mod usage;
 
+pub use collected::{Collected, Exponential, Point, Reading};
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
 pub use histogram::LatencyHistogram;
 pub use history::{History, LogLine};
