@@ -62,6 +62,12 @@ Where PgBouncer had [pgbouncer_exporter](https://github.com/prometheus-community
 needed: the names, labels and units of its version 0.12 are on the page, and those of versions before 0.11 with
 `metrics_legacy_names = 1`.
 
+## By OTLP
+
+A pgweir with the cargo feature `otel` sends its own families, under these names, to `otel_endpoint` (`http://collector:4318`) every
+`otel_period`: in JSON over HTTP, cumulative since the start, histograms exponential (native ones in Prometheus). A collector that
+is away is said once.
+
 ## What clients wait for
 
 `pgweir_client_wait_cause_seconds` has the waits by what kept the client from being served: `pool_size` (no server is idle and the
