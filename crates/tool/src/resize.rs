@@ -321,7 +321,7 @@ mod tests {
             told[0].contains("4990 clients more take 14970 KiB"),
             "{told:?}"
         );
-        let mut with_tls = plain.clone();
+        let mut with_tls = plain;
         with_tls.global.client_tls_sslmode = SslMode::Require;
         assert_eq!(doubts_of(&with_tls, "1000").len(), 1);
         assert_eq!(doubts_of(&with_tls, "50").len(), 0);
