@@ -167,7 +167,7 @@ fn kind_name(kind: Kind) -> String {
         Kind::Endpoints => "addresses with ports, paths".to_owned(),
         Kind::HostLimit => "whole number, percentage or `auto`".to_owned(),
         Kind::Secret => "secret".to_owned(),
-        Kind::PasswordSource => "`file:`PATH, `env:`NAME or `exec:`COMMAND".to_owned(),
+        Kind::PasswordSource => "`file:`PATH, `env:`NAME, `exec:`COMMAND or `rds:`".to_owned(),
     }
 }
 

@@ -223,6 +223,8 @@ declare_keys! {
         cancel_drain_timeout: Seconds = "5", AtOnce, native "5";
         /// Which SQLSTATEs and texts clients are told.
         error_codes: ErrorCodes = "pgbouncer", AtOnce, native "postgres";
+        /// Poolers that share max_host_connections, max_db_connections and max_user_connections in equal parts.
+        fleet: u16 = "1", AtOnce, native "1";
         /// What becomes of a leak suspect, besides a line in the log.
         leak_action: LeakAction = "log", AtOnce, native "log", database leak_action, user leak_action;
         /// What becomes of the suspects of single applications: `name:action, name:action`. It goes before leak_action.
@@ -263,6 +265,10 @@ declare_keys! {
         metrics_legacy_names: bool = "0", AtOnce, native "0";
         /// Where metrics and health are served over HTTP; empty is nowhere.
         metrics_listen: Endpoints = "", Restart, native "127.0.0.1:9127";
+        /// Where metrics are sent by OTLP over HTTP: `http://HOST:4318`; empty is nowhere. Cargo feature otel.
+        otel_endpoint: String = "", AtOnce, native "";
+        /// Seconds between two times that metrics are sent.
+        otel_period: Seconds = "60", AtOnce, native "60";
         /// Seconds that a command of password_from may take.
         password_exec_timeout: Seconds = "5", AtOnce, native "5";
         /// Seconds that what a command of password_from has written is used for; 0 runs it for each new server.

@@ -98,7 +98,8 @@ impl Config {
             .users
             .get(user)
             .and_then(|user| user.keys.max_user_connections);
-        limit_or(own, self.global.max_user_connections)
+        self.global
+            .part_of(limit_or(own, self.global.max_user_connections))
     }
 
     /// Clients of `user` over all databases; `None` is no limit.
@@ -168,15 +169,18 @@ impl Config {
                 global.client_idle_timeout,
             )
             .limit(),
-            max_db_connections: limit_or(database.max_db_connections, global.max_db_connections),
+            max_db_connections: global.part_of(limit_or(
+                database.max_db_connections,
+                global.max_db_connections,
+            )),
             max_db_client_connections: limit_or(
                 database.max_db_client_connections,
                 global.max_db_client_connections,
             ),
-            max_user_connections: limit_or(
+            max_user_connections: global.part_of(limit_or(
                 pool_user.max_user_connections,
                 global.max_user_connections,
-            ),
+            )),
             max_user_client_connections: limit_or(
                 login_user.max_user_client_connections,
                 global.max_user_client_connections,

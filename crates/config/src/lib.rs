@@ -19,6 +19,7 @@ mod dialect;
 mod diff;
 mod docs;
 mod draft;
+mod fleet;
 mod from_env;
 mod ini;
 mod keys;

@@ -170,7 +170,7 @@ impl fmt::Display for Kind {
             ),
             Self::HostLimit => f.write_str("a whole number, a percentage such as 80%, or auto"),
             Self::Secret => f.write_str("a secret text"),
-            Self::PasswordSource => f.write_str("file:PATH, env:NAME or exec:COMMAND"),
+            Self::PasswordSource => f.write_str("file:PATH, env:NAME, exec:COMMAND or rds:"),
         }
     }
 }

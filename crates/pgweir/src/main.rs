@@ -24,6 +24,8 @@ mod diagnose;
 mod drain;
 mod events;
 mod farewell;
+#[cfg(any(feature = "otel", feature = "rds"))]
+mod fetch;
 mod from_env;
 mod health;
 mod http;
@@ -40,6 +42,8 @@ mod names;
 mod notify;
 mod open;
 mod options;
+#[cfg_attr(not(feature = "otel"), path = "otel_not_built.rs")]
+mod otel;
 mod overrides;
 #[cfg_attr(not(feature = "pam"), path = "pam_not_built.rs")]
 mod pam;
@@ -49,6 +53,8 @@ mod pins;
 mod pools;
 mod preflight;
 mod quarantine;
+#[cfg_attr(not(feature = "rds"), path = "rds_not_built.rs")]
+mod rds;
 mod relay;
 mod reload;
 mod reset;
@@ -70,6 +76,7 @@ mod takeover;
 mod tls;
 mod treatment;
 mod vacate;
+mod waits;
 mod why;
 
 use std::io::Write as _;
@@ -300,6 +307,7 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
         .chain(pages.into_iter().map(|l| http::start(&shared, l)))
         .collect();
     tokio::spawn(janitor::run(Arc::clone(&shared)));
+    otel::start(&shared);
     let signals = tokio::spawn(signals::run(Arc::clone(&shared)));
     notify::ready();
     system::tell_that_it_serves();

@@ -35,6 +35,7 @@ use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::pins::Pins;
 use crate::quarantine::Quarantine;
+use crate::rds::Rds;
 use crate::samples::Samples;
 use crate::series::{Names, Series};
 use crate::server::{Server, ServerInfo};
@@ -43,6 +44,7 @@ use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
 use crate::treatment::Treatment;
+use crate::waits::{WaitTimes, Waits};
 use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
@@ -97,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) events: Mutex<Events>,
     /// How long logins to PostgreSQL take.
     pub(crate) logins: Logins,
+    /// How long clients wait, by cause.
+    pub(crate) waits: Waits,
     /// Statements that took long.
     pub(crate) slow: Mutex<SlowStatements>,
     /// What a strict run has found, if this is one.
@@ -207,6 +211,8 @@ pub(crate) struct PoolHome {
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
     pub(crate) latencies: Latencies,
+    /// Those of its database, by cause.
+    pub(crate) waits: Arc<WaitTimes>,
     /// What it is called in the metrics.
     pub(crate) series: Series,
     pub(crate) rules: RwLock<Arc<Rules>>,
@@ -218,6 +224,8 @@ pub(crate) struct PoolHome {
     pub(crate) proven_secret: Mutex<Option<ServerSecret>>,
     /// What the command of its `password_from` has written.
     pub(crate) password_command: Kept,
+    /// What makes its tokens, if it has such.
+    pub(crate) rds: Rds,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
     /// What statements leave in a session.
@@ -423,6 +431,7 @@ impl Shared {
             health: Watch::default(),
             events: Mutex::default(),
             logins: Logins::default(),
+            waits: Waits::default(),
             slow: Mutex::default(),
             strict: Strict::of(&config.global),
             names: Mutex::default(),
@@ -554,17 +563,20 @@ impl Shared {
             limits::apply_to_pool(&mut pools, id, name, &rules);
             id
         };
+        let series = lock(&self.names).give(name, config);
         let home = Arc::new(PoolHome {
             id,
             name: name.clone(),
             totals: Totals::default(),
             latencies: Latencies::default(),
-            series: lock(&self.names).give(name, config),
+            waits: self.waits.of(&series.database),
+            series,
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
             proven_secret: Mutex::new(None),
             password_command: Kept::default(),
+            rds: Rds::default(),
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
             pins: Mutex::default(),

@@ -181,9 +181,9 @@ fn note(shared: &Shared, home: &PoolHome, answer: Option<(HostFacts, PoolFacts)>
     let Some(host_facts) = host_facts else { return };
     facts.hosts.insert(Arc::clone(host), host_facts);
     drop(facts);
-    let limit = rules.config.global.max_host_connections;
-    if limit.is_relative() {
-        let servers = limit.servers(Some(host_facts.ordinary()));
+    let global = &rules.config.global;
+    if global.max_host_connections.is_relative() {
+        let servers = global.host_servers(Some(host_facts.ordinary()));
         let scope = Scope::HostServers(Arc::clone(host));
         shared.pools().budget.set_limit(scope, servers);
     }

@@ -235,7 +235,8 @@ impl Session {
             Place::Idle | Place::Skipping(..) | Place::Taken(_) | Place::Owing(_) => {}
             Place::Waiting(ticket) => {
                 consumers::note_gone(&shared, &client, farewell);
-                pools::leave_queue(&shared, &client, route.home.id, ticket);
+                let since = Some(client.state().clocks.since);
+                pools::leave_queue(&shared, &client, &route.home, ticket, since);
             }
             Place::Leased(mut held) => {
                 let relay = &held.server.relay;

@@ -191,7 +191,7 @@ impl Pooler {
         let pool = self.ids[self.sessions[id].pool];
         let session = &mut self.sessions[id];
         if std::mem::take(&mut session.canceled) {
-            if self.pools.leave_queue(pool, ticket).is_some() {
+            if self.pools.leave_queue(pool, ticket, env.now()).is_some() {
                 self.answer_canceled(id, env);
             }
             return Ok(true);
@@ -223,7 +223,7 @@ impl Pooler {
             };
             let waited = env.now().saturating_duration_since(session.waits_since);
             let pool = self.ids[session.pool];
-            if waited > timeout && self.pools.leave_queue(pool, ticket).is_some() {
+            if waited > timeout && self.pools.leave_queue(pool, ticket, env.now()).is_some() {
                 self.answer_crowded(id, env);
                 self.wake_session(id, pg, env);
             }
@@ -550,7 +550,7 @@ impl Pooler {
         match place {
             Place::Idle | Place::Skipping(_) | Place::Ended => {}
             Place::Waiting(ticket) => {
-                if self.pools.leave_queue(pool, ticket).is_none() {
+                if self.pools.leave_queue(pool, ticket, env.now()).is_none() {
                     self.return_late_mail(id, pg, env);
                 }
             }
