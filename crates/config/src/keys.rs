@@ -11,7 +11,7 @@ use crate::declare::{
 };
 use crate::value::{
     AppActions, AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts,
-    LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
+    LeakAction, LeakQuery, List, ListenMode, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
     ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, StateKinds,
     TlsProtocols, Value,
 };
@@ -241,6 +241,10 @@ declare_keys! {
         max_address_client_connections: i32 = "0", NewLeases, native "0";
         /// Servers lent to clients of one address at the same time; 0 is no limit.
         max_address_connections: i32 = "0", NewLeases, native "0";
+        /// Outside session pooling, whether one connection of a database listens for its clients, or each keeps its server.
+        listen: ListenMode = "shared", NewLeases, native "shared", database listen;
+        /// Bytes of notifications that are kept for a client that does not read them, or is in a transaction; it ends at more.
+        listen_buffer: u32 = "1048576", NewLeases, native "1048576", database listen_buffer;
         /// Clients of one application, as application_name says at login; 0 is no limit.
         max_app_client_connections: i32 = "0", NewLeases, native "0";
         /// Servers lent to one application at the same time; 0 is no limit.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::config::{Config, Peer, User};
 use crate::keys::{DatabaseOverrides, UserOverrides};
-use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds, SessionState, StateKinds};
+use crate::value::{
+    LeakAction, ListenMode, LoadBalanceHosts, PoolMode, Seconds, SessionState, StateKinds,
+};
 
 /// The limits and modes of one (database, user). A limit that is `None` is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,10 @@ pub struct PoolSettings {
     pub leak_action: LeakAction,
     /// What becomes of what a client leaves in a server's session.
     pub session_state: SessionState,
+    /// `listen`
+    pub listen: ListenMode,
+    /// `listen_buffer`, in bytes.
+    pub listen_buffer: usize,
     /// Which kinds of it are refused.
     pub refused_state: StateKinds,
     /// Servers of the pool that may stay with a client for it.
@@ -199,6 +205,8 @@ impl Config {
                 .session_state
                 .or(database.session_state)
                 .unwrap_or(global.session_state),
+            listen: database.listen.unwrap_or(global.listen),
+            listen_buffer: database.listen_buffer.unwrap_or(global.listen_buffer) as usize,
             refused_state: login_user
                 .refused_state
                 .clone()

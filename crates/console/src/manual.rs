@@ -51,6 +51,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::Apps => columns(&tables::APPS),
         Show::Holders => columns(&tables::HOLDERS),
         Show::Leaks => columns(&tables::LEAKS),
+        Show::Listeners => columns(&tables::LISTENERS),
         Show::Maintenance => columns(&tables::MAINTENANCE),
         Show::Overrides => columns(&tables::OVERRIDES),
         Show::Pins => columns(&tables::PINS),

@@ -10,6 +10,7 @@ mod databases;
 mod internals;
 mod latencies;
 mod leaks;
+mod listeners;
 mod orders;
 mod pins;
 mod pools;
@@ -28,6 +29,7 @@ pub use internals::{
 };
 pub use latencies::{LatencyRow, STATS_HIST};
 pub use leaks::{HOLDERS, HolderRow, LEAKS, LeakRow};
+pub use listeners::{LISTENERS, ListenerRow};
 pub use orders::{
     ClientToEnd, ENDED, MAINTENANCE, MaintenanceRow, OVERRIDES, OverrideRow, QUARANTINE,
     QuarantineRow,

@@ -63,17 +63,8 @@ impl Session {
             relay.settle(&mut self.side, tracked, &mut memory, now)
         };
         match settled {
-            Settled::Bound(kinds) if kinds.is_empty() => {
-                self.unpin();
-                self.release(now);
-            }
-            Settled::Bound(kinds) => match self.pin(kinds, now) {
-                true => self.stay(now),
-                false => {
-                    self.unpin();
-                    self.lose(&kinds.to_string(), NEEDED, now);
-                }
-            },
+            Settled::Bound(_) if self.move_listening() => {}
+            Settled::Bound(kinds) => self.keep(kinds, now),
             Settled::Unknown => {
                 if let Some(refused) = refused {
                     tracing::warn!(peer = %self.client, "session state not known: {}", refused.message);
@@ -81,6 +72,19 @@ impl Session {
                 self.unpin();
                 self.lose("all of it", "The server did not say what it is.", now);
             }
+        }
+    }
+
+    /// The server is released, or stays with the client because of this.
+    pub(super) fn keep(&mut self, kinds: Kinds, now: Instant) {
+        if kinds.is_empty() {
+            self.unpin();
+            self.release(now);
+        } else if self.pin(kinds, now) {
+            self.stay(now);
+        } else {
+            self.unpin();
+            self.lose(&kinds.to_string(), NEEDED, now);
         }
     }
 

@@ -10,6 +10,7 @@ mod apart;
 mod from_client;
 mod from_server;
 mod lacking;
+mod listening;
 mod mention;
 mod named;
 mod refused;
@@ -28,9 +29,11 @@ use thiserror::Error;
 
 pub use apart::Settled;
 pub use from_client::FromClient;
+pub use listening::Listening;
 pub use state::RelayState;
 
 use crate::changes::Change;
+use crate::channels::Channels;
 use crate::gather::Gather;
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
@@ -53,6 +56,8 @@ pub struct ClientSide {
     pub values: Values,
     /// What it requested in its startup message, if it requests something else by now.
     pub startup: Option<Box<Parameters>>,
+    /// What it listens to, and its server does not: that is heard elsewhere and told by others.
+    pub channels: Option<Box<Channels>>,
     /// Whether it has something that no text has named, so that a statement which leaves the same
     /// again would seem to leave nothing.
     pub masks: bool,
@@ -167,6 +172,8 @@ pub struct Relay {
     raises: bool,
     /// A message for the client in the place of the server's.
     reworded: Option<BytesMut>,
+    /// What it does about what its client listens to elsewhere.
+    elsewhere: listening::Elsewhere,
 }
 
 impl Relay {
@@ -209,6 +216,7 @@ impl Relay {
             is_outgrown: false,
             raises: false,
             reworded: None,
+            elsewhere: listening::Elsewhere::default(),
         }
     }
 
@@ -531,6 +539,8 @@ pub enum Waits {
     /// The process ids of clients in it have to be replaced by the servers', see
     /// [`renumbered`](crate::renumbered).
     OwnNames,
+    /// The server has to [listen](Relay::listen_again) to what its client listens to elsewhere.
+    Channels,
     /// It has to be [found out](Relay::compare) whether a statement still returns what it did.
     Comparison,
 }
@@ -568,6 +578,8 @@ enum Asked {
     },
     /// To learn what its session holds.
     Look(Box<Probe>),
+    /// To send a mark.
+    Mark,
     /// Something that is none of the client's business.
     Other,
 }

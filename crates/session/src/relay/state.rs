@@ -133,6 +133,7 @@ impl Relay {
             is_outgrown: false,
             raises: false,
             reworded: None,
+            elsewhere: super::listening::Elsewhere::default(),
         })
     }
 }
