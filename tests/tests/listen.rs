@@ -20,17 +20,22 @@ fn ini(tenant: &Tenant, servers: u32) -> Ini {
 
 /// A column of SHOW LISTENERS.
 fn listeners(pooler: &Pooler, column: usize) -> Vec<String> {
-    let rows = console(pooler).rows("show listeners");
-    let cell = |row: &String| row.split(',').nth(column).unwrap_or_default().to_owned();
+    listeners_on(&mut console(pooler), column)
+}
+
+fn listeners_on(console: &mut RawClient, column: usize) -> Vec<String> {
+    let rows = console.rows("show listeners");
+    let cell = |row: &String| row.split('|').nth(column).unwrap_or_default().to_owned();
     rows.iter().map(cell).collect()
 }
 
 /// Waits until the one connection listens for so many clients, and no server stays with any of them.
 #[track_caller]
 fn listens_for(pooler: &Pooler, clients: usize) {
-    let count = || listeners(pooler, 5).join(" ");
+    let mut console = console(pooler);
+    let count = || listeners_on(&mut console, 5).join(" ");
     eventually(SOON, count, |count| *count == clients.to_string());
-    let pins = || console(pooler).rows("show pins").len();
+    let pins = || console.rows("show pins").len();
     eventually(SOON, pins, |pins| *pins == 0);
 }
 
@@ -85,7 +90,7 @@ fn listen_counts_in_whatever_way_it_is_said() {
         .run("listen b")
         .run("select 2")
         .sync();
-    let channels = "Ünï \"C a b c d e";
+    let channels = "a b c d e Ünï \"C";
     let mut listener = tenant.client(&pooler);
     assert_eq!(
         listener.query("listen a; select 1"),
@@ -132,7 +137,7 @@ fn many_listen_by_one_connection() {
     listens_for(&pooler, 20);
     let mut root = tenant.root();
     let count = format!(
-        "select count(*) filter (where query ilike '%listen%' or query ilike '%notify%') || '/' || count(*) \
+        "select count(*) filter (where query like 'LISTEN%') || '/' || count(*) \
          from pg_stat_activity where usename = '{}'",
         tenant.name
     );
@@ -154,7 +159,6 @@ fn many_listen_by_one_connection() {
     eventually(SOON, || root.value(&count), |count| count == "1/3");
     assert_eq!(listeners(&pooler, 6), ["63"], "delivered");
     drop(clients);
-    eventually(SOON, || tenant.backends(), |backends| *backends == 2);
     // Nobody listens any more.
     eventually(
         Duration::from_secs(15),
@@ -203,9 +207,19 @@ fn unlisten_ends_it() {
         end(client);
         // What was said of the others before is not told any more.
         direct.rows("notify a; notify b; notify \"C c\"; notify a, 'z'");
-        client.rows("listen last");
+        // The second answer shows that all is heard by the one connection, in its order.
+        let mut answers = Vec::new();
+        for sql in ["listen last", "select 1"] {
+            client.send(&Batch::new().query(sql));
+            answers.extend(client.until_ready());
+        }
+        let mut said: Vec<_> = answers
+            .into_iter()
+            .filter(|message| message.tag == b'A')
+            .filter_map(|message| Some(message.to_string().split_once(',')?.1.to_owned()))
+            .map(|said| said.trim_end_matches(",)").to_owned())
+            .collect();
         direct.rows("notify last");
-        let mut said = Vec::new();
         while said.last().is_none_or(|last| last != "last") {
             said.push(told(client).trim_end_matches(",)").to_owned());
         }
@@ -478,7 +492,7 @@ fn what_else_binds_a_server_still_does() {
     let mut client = tenant.client(&pooler);
     client.rows("listen news; select pg_advisory_lock(7)");
     let pins = || console(&pooler).rows("show pins").join(" ");
-    eventually(SOON, pins, |pins| pins.contains(",advisory lock,"));
+    eventually(SOON, pins, |pins| pins.contains("|advisory lock|"));
     assert_eq!(listeners(&pooler, 5), ["1"]);
     tenant.direct().rows("notify news, 'one'");
     assert_eq!(told(&mut client), "news,one)");

@@ -235,16 +235,16 @@ declare_keys! {
         leak_floor: Seconds = "10", AtOnce, native "10", database leak_floor, user leak_floor;
         /// How statements of leak suspects are shown: without their literals, as they are, or not.
         leak_query: LeakQuery = "normalized", AtOnce, native "normalized";
+        /// Who listens outside session pooling: one connection of the database, or each client's own server.
+        listen: ListenMode = "shared", NewLeases, native "shared", database listen;
+        /// Bytes of notifications that are kept for a client that does not take them; with more it is ended.
+        listen_buffer: u32 = "1048576", NewLeases, native "1048576", database listen_buffer;
         /// Milliseconds from which on a statement is slow: logged, and in SHOW STATEMENTS; 0 is all, -1 none.
         log_min_duration_statement: i32 = "-1", AtOnce, native "-1";
         /// Clients of one address; Unix sockets do not count. 0 is no limit.
         max_address_client_connections: i32 = "0", NewLeases, native "0";
         /// Servers lent to clients of one address at the same time; 0 is no limit.
         max_address_connections: i32 = "0", NewLeases, native "0";
-        /// Outside session pooling, whether one connection of a database listens for its clients, or each keeps its server.
-        listen: ListenMode = "shared", NewLeases, native "shared", database listen;
-        /// Bytes of notifications that are kept for a client that does not read them, or is in a transaction; it ends at more.
-        listen_buffer: u32 = "1048576", NewLeases, native "1048576", database listen_buffer;
         /// Clients of one application, as application_name says at login; 0 is no limit.
         max_app_client_connections: i32 = "0", NewLeases, native "0";
         /// Servers lent to one application at the same time; 0 is no limit.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pgweir_console::tables::ListenerRow;
 use pgweir_pool::SlotId;
+use pgweir_session::channels::MARKS;
 use pgweir_session::{Board, Channels, Mark};
 use pgweir_wire::{HEADER_LEN, Header, Reader};
 use tokio::sync::Notify;
@@ -164,7 +165,7 @@ fn find_or_open(shared: &Arc<Shared>, wish: &Wish<'_>) -> Result<Arc<Ear>, Strin
         return Err("no connection could be opened lately".to_owned());
     }
     let marks = u128::from_ne_bytes(credentials::random());
-    let marks = format!("pgweir_marks_{marks:032x}");
+    let marks = format!("{MARKS}{marks:032x}");
     let home = Arc::clone(wish.home);
     let ear = Arc::new(Ear::new(home, wish.encoding.cloned(), marks.into()));
     ears.all.insert(Arc::clone(database), Arc::clone(&ear));

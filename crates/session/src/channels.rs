@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// Names of channels, as the server spells them.
 pub type Channels = BTreeSet<Arc<str>>;
 
+/// What the names of channels of marks begin with.
+pub const MARKS: &str = "pgweir_marks_";
+
 /// The commands that listen to all of them.
 pub fn listen<'a>(channels: impl IntoIterator<Item = &'a Arc<str>>) -> String {
     commands("LISTEN", channels)
@@ -221,11 +224,22 @@ impl<S: Clone> Board<S> {
         }
     }
 
-    /// A client does not listen to these any more.
-    pub fn leave<'a>(&mut self, client: u64, channels: impl IntoIterator<Item = &'a Arc<str>>) {
+    /// A client does not listen to these any more. Its mark may not have come yet, although its server has
+    /// seen it.
+    pub fn leave(&mut self, client: u64, channels: &Channels) {
         for channel in channels {
             if let Some(place) = self.channels.get_mut(channel) {
                 place.listening.remove(&client);
+            }
+        }
+        let own = |joining: &&mut Joining<S>| joining.client == client;
+        for joining in self.joining.values_mut().filter(own) {
+            for channel in channels {
+                if joining.channels.remove(channel)
+                    && let Some(place) = self.channels.get_mut(channel)
+                {
+                    place.joining -= 1;
+                }
             }
         }
     }
@@ -268,11 +282,10 @@ impl<S: Clone> Board<S> {
         (depending.into_values().collect(), asking)
     }
 
-    /// How many clients there are.
+    /// How many clients listen to something.
     pub fn client_count(&self) -> usize {
         let listening = self.channels.values().flat_map(|p| p.listening.keys());
-        let joining = self.joining.values().map(|joining| &joining.client);
-        listening.chain(joining).collect::<BTreeSet<_>>().len()
+        listening.collect::<BTreeSet<_>>().len()
     }
 
     /// The channels that the connection listens to.
@@ -366,6 +379,20 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_before_its_mark_has_come_has_left() {
+        let mut board = board();
+        board.join(1, 1, "ann", names(&["a", "b"]));
+        board.command();
+        board.answered();
+        assert_eq!(board.ready(), [(1, "ann")]);
+        board.leave(1, &names(&["a"]));
+        board.heard(b"marks", b"1");
+        assert!(hears(&mut board, "a").is_empty());
+        assert_eq!(hears(&mut board, "b"), ["ann"]);
+        assert_eq!(board.command().as_deref(), Some("UNLISTEN \"a\";"));
+    }
+
+    #[test]
     fn who_joins_while_a_channel_is_given_up_waits_for_it_again() {
         let mut board = board();
         board.join(1, 1, "ann", names(&["a", "b"]));
@@ -397,7 +424,7 @@ mod tests {
         board.heard(b"marks", b"1");
         board.join(3, 3, "eve", names(&["b"]));
         assert_eq!(board.everybody(), (vec!["ann", "bob"], vec!["eve"]));
-        assert_eq!(board.client_count(), 3);
+        assert_eq!(board.client_count(), 1);
         assert_eq!(board.channels().count(), 1);
     }
 }

@@ -125,7 +125,7 @@ async fn listen(shared: &Shared, ear: &Ear, server: &mut Server) -> End {
         backends: Some(shared),
         ..control::own_rules(shared)
     };
-    let mut said = BytesMut::new();
+    let (mut said, mut last) = (BytesMut::new(), None);
     loop {
         {
             let mut book = ear.book();
@@ -154,7 +154,7 @@ async fn listen(shared: &Shared, ear: &Ear, server: &mut Server) -> End {
         tokio::select! {
             () = ear.changed.notified() => {}
             heard = hear(server, &rules, &mut said) => {
-                let last = pass_on(ear, &mut said);
+                last = pass_on(ear, &mut said).or(last);
                 if let Err(problem) = heard {
                     return End::Lost(last.unwrap_or(problem));
                 }

@@ -17,7 +17,7 @@ use super::{Desk, Place, Session};
 use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
-use crate::server::{Server, Stage, Work};
+use crate::server::{Server, Stage, Step, Work};
 use crate::shared::{Rules, Shared};
 use crate::{pools, reset, slow};
 
@@ -115,7 +115,7 @@ impl Session {
             if self.line.has_unsent() && self.line.poll_drain(cx).is_ready_err() {
                 return Poll::Ready(Err(Farewell::ClientGone));
             }
-            if held.is_at_rest() {
+            if held.may_be_told() {
                 moved |= self.deliver();
             }
             let Place::Leased(held) = &mut self.place else {
@@ -450,6 +450,21 @@ impl Held {
 
     pub(super) fn serves(&self) -> bool {
         matches!(self.server.work.stage, Stage::Serve)
+    }
+
+    /// Whether the client is in no transaction and in no message, and its server has told all that comes
+    /// before what is heard elsewhere.
+    fn may_be_told(&self) -> bool {
+        match self.server.work.stage {
+            Stage::Serve => self.is_at_rest(),
+            Stage::Move(Step::Asked | Step::Ending) => self.server.relay.is_between_replies(),
+            Stage::Move(Step::Marking)
+            | Stage::Check
+            | Stage::Fit(_)
+            | Stage::Refit
+            | Stage::Forget
+            | Stage::Look => false,
+        }
     }
 
     /// Whether the client may have a LISTEN on this server that it would miss.

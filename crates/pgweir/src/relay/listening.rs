@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_config::ListenMode;
-use pgweir_session::{Channels, Listening, Mark, Phase};
+use pgweir_session::{Channels, Kinds, Listening, Mark, Phase};
 
 use super::leased::Held;
 use super::{Place, Session};
@@ -33,7 +33,8 @@ impl Session {
         let Place::Leased(held) = &mut self.place else {
             return false;
         };
-        if channels.is_empty() || held.server.work.rules.settings.listen == ListenMode::Pin {
+        let listens = held.server.relay.residue().bound().has(Kinds::LISTEN);
+        if !listens || held.server.work.rules.settings.listen == ListenMode::Pin {
             return false;
         }
         if new.is_empty() {

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use pgweir_wire::{Reader, TransactionStatus};
 
 use super::{Asked, ClientSide, Relay, Waits};
-use crate::channels::{Channels, Mark, listen};
+use crate::channels::{Channels, MARKS, Mark, listen};
 use crate::residue::Kinds;
 
 /// What a server does about what its client listens to elsewhere.
@@ -27,6 +27,8 @@ pub(super) struct Elsewhere {
     found: Option<Listening>,
     /// What divides what the server tells from what is told elsewhere, and the channels that it is for.
     mark: Option<Box<(Mark, Channels)>>,
+    /// Whether the server listens to marks, and so to those of others.
+    hears_marks: bool,
 }
 
 /// In which way a server has begun to listen to what its client listens to elsewhere.
@@ -91,7 +93,10 @@ impl Relay {
             // Of what was undone nobody knows whether it was all.
             Some(Again::Within) => !self.residue.is_undone(),
         };
-        self.elsewhere.found = channels.map(|channels| Listening { channels, is_all });
+        self.elsewhere.found = channels.map(|mut channels| {
+            channels.retain(|channel| !channel.starts_with(MARKS));
+            Listening { channels, is_all }
+        });
     }
 
     /// What the last look has found, if it has looked for that.
@@ -106,6 +111,7 @@ impl Relay {
         self.ask(&mark.sql(), out);
         self.asked = Asked::Mark;
         self.elsewhere.mark = Some(Box::new((mark, channels)));
+        self.elsewhere.hears_marks = true;
     }
 
     /// Whether the mark that was sent has come.
@@ -134,7 +140,7 @@ impl Relay {
 
     /// Whether the client is told elsewhere of a notification, or it is a mark. Takes the mark.
     pub(super) fn is_told_elsewhere(&mut self, body: &[u8], client: &mut ClientSide) -> bool {
-        if client.channels.is_none() && self.elsewhere.mark.is_none() {
+        if client.channels.is_none() && !self.elsewhere.hears_marks {
             return false;
         }
         let mut reader = Reader::new(body);
@@ -147,10 +153,11 @@ impl Relay {
             all.extend(sent.1.iter().map(Arc::clone));
             return true;
         }
-        let known = |channels: &Channels| {
-            let channel = std::str::from_utf8(channel);
-            channel.is_ok_and(|channel| channels.contains(channel))
-        };
+        let channel = std::str::from_utf8(channel).unwrap_or_default();
+        if self.elsewhere.hears_marks && channel.starts_with(MARKS) {
+            return true;
+        }
+        let known = |channels: &Channels| channels.contains(channel);
         client.channels.as_deref().is_some_and(known)
     }
 }
@@ -176,15 +183,15 @@ mod tests {
         };
         assert!(!dropped(&mut relay, "news", ""));
         let mark = Mark {
-            channel: "marks".into(),
+            channel: "pgweir_marks_a".into(),
             token: 7,
         };
         let mut out = BytesMut::new();
         relay.send_mark(mark, channels(&["news", "Ünï"]), &mut out);
         assert!(!relay.is_marked());
         assert!(!dropped(&mut relay, "news", ""));
-        assert!(!dropped(&mut relay, "marks", "8"), "another's mark");
-        assert!(dropped(&mut relay, "marks", "7"));
+        assert!(dropped(&mut relay, "pgweir_marks_a", "8"), "another's mark");
+        assert!(dropped(&mut relay, "pgweir_marks_a", "7"));
         assert!(relay.is_marked());
         assert!(dropped(&mut relay, "news", ""));
         assert!(dropped(&mut relay, "Ünï", ""));
@@ -199,12 +206,12 @@ mod tests {
     fn a_mark_that_is_given_up_moves_nothing() {
         let (mut relay, mut client) = (Relay::new(Values::default()), ClientSide::default());
         let mark = Mark {
-            channel: "marks".into(),
+            channel: "pgweir_marks_a".into(),
             token: 7,
         };
         relay.send_mark(mark, channels(&["news"]), &mut BytesMut::new());
         relay.forget_mark();
-        relay.is_told_elsewhere(&notification("marks", "7"), &mut client);
+        relay.is_told_elsewhere(&notification("pgweir_marks_a", "7"), &mut client);
         assert_eq!(client.channels, None);
     }
 
