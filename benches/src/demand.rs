@@ -29,6 +29,8 @@ pub struct Demand<'a> {
     pub connections: usize,
     /// Requests per second. Zero is a closed loop: as many as there are connections are under way all the time.
     pub rate: u32,
+    /// Threads that try to log in beside them, again and again, and are refused.
+    pub knocking: usize,
     /// For how long requests become due.
     pub time: Duration,
 }
@@ -64,7 +66,11 @@ impl Demand<'_> {
                 };
                 builder.spawn_scoped(scope, work)
             });
-            let workers = workers.collect::<io::Result<Vec<_>>>();
+            let knocking = (0..self.knocking).map(|_| {
+                let builder = thread::Builder::new().stack_size(STACK_LEN);
+                builder.spawn_scoped(scope, || knock(self.port, end))
+            });
+            let workers = workers.chain(knocking).collect::<io::Result<Vec<_>>>();
             if self.rate > 0 {
                 due.fill(start, self.rate, end);
             }
@@ -99,6 +105,31 @@ fn ask(
             latency: due.elapsed(),
             error,
         });
+    }
+    Ok(answers)
+}
+
+/// Between two attempts to log in.
+const KNOCKS: Duration = Duration::from_millis(5);
+
+/// Tries to log in until the time is over. What is not refused ends it.
+fn knock(port: u16, end: Instant) -> io::Result<Vec<Answer>> {
+    let mut scratch = vec![0; SCRATCH_LEN];
+    let mut answers = Vec::new();
+    while Instant::now() < end {
+        let due = Instant::now();
+        let error = match Client::connect(port, &mut scratch) {
+            // Others have left already.
+            Ok(_) if Instant::now() >= end => break,
+            Ok(_) => return Err(io::Error::other("a login was not refused")),
+            Err(error) if error.kind() == ErrorKind::Other => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        answers.push(Answer {
+            latency: due.elapsed(),
+            error: Some(error),
+        });
+        thread::sleep(KNOCKS);
     }
     Ok(answers)
 }

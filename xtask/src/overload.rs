@@ -36,46 +36,61 @@ struct Case {
     /// Keys and values beside the common ones.
     keys: &'static [(&'static str, &'static str)],
     connections: u32,
+    /// How many try to log in beside them.
+    knocking: u32,
     /// How many times the capacity is asked for; 0 is a closed loop.
     times: u32,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case {
         name: "as many clients as servers",
         keys: &[],
         connections: SERVERS,
+        knocking: 0,
         times: 0,
     },
     Case {
         name: "ten times as many clients",
         keys: &[],
         connections: 10 * SERVERS,
+        knocking: 0,
         times: 0,
     },
     Case {
         name: "fifty times as many clients",
         keys: &[],
         connections: 50 * SERVERS,
+        knocking: 0,
         times: 0,
     },
     Case {
         name: "twice the capacity, no bound",
         keys: &[],
         connections: CONNECTIONS,
+        knocking: 0,
         times: 2,
     },
     Case {
         name: "twice the capacity, `max_pool_waiting = 40`",
         keys: &[("max_pool_waiting", "40")],
         connections: CONNECTIONS,
+        knocking: 0,
         times: 2,
     },
     Case {
         name: "twice the capacity, `query_wait_target = 0.05`",
         keys: &[("query_wait_target", "0.05")],
         connections: CONNECTIONS,
+        knocking: 0,
         times: 2,
+    },
+    Case {
+        name: "ten times as many clients, `max_client_conn` beside them",
+        keys: &[("max_client_conn", "200")],
+        connections: 10 * SERVERS,
+        knocking: 20,
+        times: 0,
     },
 ];
 
@@ -94,7 +109,7 @@ pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
         for (case, outcomes) in CASES.iter().zip(&mut outcomes) {
             let pooler = Pooler::start_binary(&programs.pgweir, ini(&cluster, case))?;
             let rate = (capacity * f64::from(case.times)) as u32;
-            let outcome = demand(&programs.load, pooler.port, case.connections, rate)?;
+            let outcome = demand(&programs.load, pooler.port, case, rate)?;
             if capacity == 0.0 {
                 capacity = outcome.goodput();
             }
@@ -126,8 +141,8 @@ fn ini(cluster: &Cluster, case: &Case) -> Ini {
         .fold(ini, |ini, (key, value)| ini.set(key, value))
 }
 
-fn demand(load: &Path, port: u16, connections: u32, rate: u32) -> Result<Outcome, Failure> {
-    let numbers = [connections, rate, 5].map(|number| number.to_string());
+fn demand(load: &Path, port: u16, case: &Case, rate: u32) -> Result<Outcome, Failure> {
+    let numbers = [case.connections, rate, 5, case.knocking].map(|number| number.to_string());
     let mut command = Command::new(load);
     command
         .args(["demand", &port.to_string(), SQL])
@@ -182,6 +197,7 @@ fn page(table: &str) -> String {
          what they wait for counts from then on. Medians of {ROUNDS} runs of 5 seconds.\n\n{table}\n\
          Without a bound everybody is served, and ever later: at twice the capacity the queue grows as long as the load \
          lasts. `max_pool_waiting` bounds the queue, and `query_wait_target` what is waited for; who is refused is told \
-         so at once, and keeps the connection.\n"
+         so at once, and keeps the connection. In the last row twenty others log in again and again while `max_client_conn` \
+         is reached: the share of what is refused is theirs.\n"
     )
 }

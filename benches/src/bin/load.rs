@@ -4,8 +4,8 @@
 //! run one query, and `ready` is printed again; the end of the input ends it.
 //! `load read PORT SQL TIMES` runs SQL and reads the answer. `load write PORT SQL MEGABYTES ROW` sends rows to
 //! `COPY ... FROM STDIN`. Both print one line of JSON, a [`Transfer`].
-//! `load demand PORT SQL CONNECTIONS RATE SECONDS` sends requests at a fixed rate, or with RATE 0 in a closed loop, and
-//! prints an [`Outcome`](pgweir_benches::Outcome).
+//! `load demand PORT SQL CONNECTIONS RATE SECONDS KNOCKING` sends requests at a fixed rate, or with RATE 0 in a closed loop,
+//! while KNOCKING others try to log in, and prints an [`Outcome`](pgweir_benches::Outcome).
 #![forbid(unsafe_code)]
 
 use std::{
@@ -50,12 +50,13 @@ fn run(args: &[&str]) -> io::Result<()> {
             let bytes = number::<u64>(megabytes)? * 1_000_000;
             timed(|| client.copy_in(sql, data.as_bytes(), bytes, &mut scratch))
         }
-        ["demand", port, sql, connections, rate, seconds] => {
+        ["demand", port, sql, connections, rate, seconds, knocking] => {
             let demand = Demand {
                 port: number(port)?,
                 sql,
                 connections: number(connections)?,
                 rate: number(rate)?,
+                knocking: number(knocking)?,
                 time: Duration::from_secs(number(seconds)?),
             };
             say(&demand.run()?)

@@ -197,12 +197,34 @@ pub struct Budget {
 impl Budget {
     /// Sets a limit; it holds from now on. Who is there already stays.
     pub fn set_limit(&mut self, scope: Scope, limit: Option<u32>) {
+        self.change(&scope, |gauge| gauge.limit = limit);
+    }
+
+    fn find(&self, scope: &Scope) -> Option<&Gauge> {
+        match scope {
+            Scope::Waiting => Some(&self.waiting),
+            scope => self.gauges.get(scope),
+        }
+    }
+
+    fn find_mut(&mut self, scope: &Scope) -> Option<&mut Gauge> {
+        match scope {
+            Scope::Waiting => Some(&mut self.waiting),
+            scope => self.gauges.get_mut(scope),
+        }
+    }
+
+    /// Changes a gauge, which is there from then on, and how many are over.
+    fn change(&mut self, scope: &Scope, change: impl FnOnce(&mut Gauge)) {
         let gauge = match scope {
             Scope::Waiting => &mut self.waiting,
-            scope => self.gauges.entry(scope).or_default(),
+            scope => {
+                let unused = || Self::unused(&self.kinds, scope);
+                self.gauges.entry(scope.clone()).or_insert_with(unused)
+            }
         };
         self.over -= usize::from(gauge.is_over());
-        gauge.limit = limit;
+        change(gauge);
         self.over += usize::from(gauge.is_over());
     }
 
@@ -225,11 +247,8 @@ impl Budget {
 
     /// How a scope stands.
     pub fn gauge(&self, scope: &Scope) -> Gauge {
-        if *scope == Scope::Waiting {
-            return self.waiting;
-        }
         let unused = || Self::unused(&self.kinds, scope);
-        self.gauges.get(scope).copied().unwrap_or_else(unused)
+        self.find(scope).copied().unwrap_or_else(unused)
     }
 
     fn unused(kinds: &HashMap<Kind, u32>, scope: &Scope) -> Gauge {
@@ -249,8 +268,7 @@ impl Budget {
 
     /// Whether a permit of this scope may go from one pool to another now; if so, that is counted.
     pub(crate) fn may_switch(&mut self, scope: &Scope, now: Instant) -> bool {
-        self.gauges
-            .get_mut(scope)
+        self.find_mut(scope)
             .is_none_or(|gauge| gauge.may_switch(now))
     }
 
@@ -285,26 +303,17 @@ impl Budget {
     /// Takes one unit of every scope, even beyond the limit: for what is exempt but still counted.
     pub fn take_unlimited(&mut self, scopes: &[Scope]) {
         for scope in scopes {
-            let unused = || Self::unused(&self.kinds, scope);
-            let gauge = match scope {
-                Scope::Waiting => &mut self.waiting,
-                scope => self.gauges.entry(scope.clone()).or_insert_with(unused),
-            };
-            self.over -= usize::from(gauge.is_over());
-            gauge.used += 1;
-            self.over += usize::from(gauge.is_over());
-            gauge.peak = gauge.peak.max(gauge.used);
+            self.change(scope, |gauge| {
+                gauge.used += 1;
+                gauge.peak = gauge.peak.max(gauge.used);
+            });
         }
     }
 
     /// Gives one unit of every scope back.
     pub fn give_back(&mut self, scopes: &[Scope]) {
         for scope in scopes {
-            let gauge = match scope {
-                Scope::Waiting => Some(&mut self.waiting),
-                scope => self.gauges.get_mut(scope),
-            };
-            let Some(gauge) = gauge else {
+            let Some(gauge) = self.find_mut(scope) else {
                 debug_assert!(false, "{scope} was given back but never taken");
                 continue;
             };
@@ -312,12 +321,14 @@ impl Budget {
                 gauge.used > 0,
                 "{scope} was given back more often than taken"
             );
-            self.over -= usize::from(gauge.is_over());
+            let was_over = gauge.is_over();
             gauge.used = gauge.used.saturating_sub(1);
-            if gauge.used == 0 && scope.kind().is_some() {
+            let (is_over, is_unused) = (gauge.is_over(), gauge.used == 0);
+            self.over -= usize::from(was_over);
+            if is_unused && scope.kind().is_some() {
                 self.gauges.remove(scope);
             } else {
-                self.over += usize::from(gauge.is_over());
+                self.over += usize::from(is_over);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What PostgreSQL itself goes through while clients come and go.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,6 +112,76 @@ fn a_postgresql_that_restarts_under_load_is_not_flooded() {
         "{seen:?}, {served} served"
     );
     assert!(!pooler.log().contains("the books do not balance"));
+}
+
+/// When PostgreSQL is there again everybody wants a server at once. A login takes it a process and a hash: all of them at
+/// once are the next outage.
+#[test]
+fn after_a_restart_servers_log_in_a_few_at_a_time() {
+    const AT_ONCE: usize = 3;
+    const SERVERS: usize = 12;
+    let conf = ["log_connections = on", "pre_auth_delay = 1"].map(str::to_owned);
+    let options = ClusterOptions {
+        conf: conf.to_vec(),
+        ..ClusterOptions::default()
+    };
+    let Some(mut postgres) = Cluster::start_or_skip(options) else {
+        return;
+    };
+    postgres.psql("postgres", "create role crowd login");
+    let ini = Ini::in_front_of(&postgres)
+        .set("pool_mode", "transaction")
+        .set("default_pool_size", SERVERS)
+        .set("max_host_logins", AT_ONCE)
+        .set("server_login_retry", 1)
+        .file("userlist.txt", "\"postgres\" \"\"\n\"crowd\" \"\"\n");
+    let pooler = start(ini);
+    let login = [("user", "crowd"), ("database", "postgres")];
+    let mut crowd: Vec<_> = (0..SERVERS)
+        .map(|_| RawClient::login_with(pooler.port, &login))
+        .collect();
+    postgres
+        .stop(pgweir_tests::Stop::Immediate)
+        .expect("it stops");
+    let before = postgres.log().len();
+    postgres.start_again().expect("it starts");
+    for client in &mut crowd {
+        client.send(&Batch::new().query("select 1 from pg_sleep(8)"));
+    }
+    for client in &mut crowd {
+        assert_eq!(
+            story(&client.until_ready()),
+            "T D(1) C(SELECT 1) Z(I)",
+            "{}",
+            pooler.log()
+        );
+    }
+    let log = postgres.log();
+    let begun = logins_begun(&log[before..], "crowd");
+    assert!(begun.len() >= SERVERS, "{begun:?}\n{log}");
+    // Each takes a second, so no second sees more of them begin.
+    for window in begun.windows(AT_ONCE + 1) {
+        assert!(window[AT_ONCE] - window[0] >= 0.9, "{begun:?}\n{log}");
+    }
+}
+
+/// When logins of a user have begun, in PostgreSQL's own log, in seconds of the day.
+fn logins_begun(log: &str, user: &str) -> Vec<f64> {
+    let process = |line: &str| Some(line.split_once('[')?.1.split_once(']')?.0.to_owned());
+    let second = |line: &str| {
+        let mut parts = line.get(11..23)?.split(':').map(str::parse::<f64>);
+        let mut next = || parts.next()?.ok();
+        Some(3600.0 * next()? + 60.0 * next()? + next()?)
+    };
+    let of_user = log
+        .lines()
+        .filter(|line| line.contains(&format!("] {user}@")));
+    let of_user: HashSet<_> = of_user.filter_map(process).collect();
+    log.lines()
+        .filter(|line| line.contains("connection received"))
+        .filter(|line| process(line).is_some_and(|process| of_user.contains(&process)))
+        .filter_map(second)
+        .collect()
 }
 
 /// Asks, and comes again when it is sent away. How often it was served.
