@@ -292,9 +292,9 @@ fn nothing_crosses_over_one_server() {
     let Some(tenant) = tenant() else { return };
     let pooler = tenant.pooler(1);
     nothing_crosses(&tenant, || tenant.client(&pooler));
-    // Those that were asked directly may not have ended yet.
+    // Those that were asked directly may not have ended yet, nor the connection that listened.
     eventually(
-        Duration::from_secs(5),
+        Duration::from_secs(20),
         || tenant.backends(),
         |&backends| backends == 1,
     );

@@ -328,7 +328,7 @@ impl Subscription {
     }
 
     /// How far that has come; told once.
-    pub(crate) fn take_join(&mut self) -> Join {
+    pub(crate) fn take_join(&self) -> Join {
         let mut kept = lock(&self.subscriber.kept);
         match kept.join {
             Join::None | Join::Asked => Join::None,

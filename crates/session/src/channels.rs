@@ -246,13 +246,18 @@ impl<S: Clone> Board<S> {
 
     /// A client gives up what it has not come to yet.
     pub fn give_up(&mut self, client: u64) {
-        let gone = |_: &u64, joining: &mut Joining<S>| joining.client == client;
-        let gone: Vec<_> = self.joining.extract_if(.., gone).collect();
-        for channel in gone.iter().flat_map(|(_, joining)| &joining.channels) {
-            if let Some(place) = self.channels.get_mut(channel) {
-                place.joining -= 1;
+        let channels = &mut self.channels;
+        self.joining.retain(|_, joining| {
+            if joining.client != client {
+                return true;
             }
-        }
+            for channel in &joining.channels {
+                if let Some(place) = channels.get_mut(channel) {
+                    place.joining -= 1;
+                }
+            }
+            false
+        });
     }
 
     /// A client is gone.

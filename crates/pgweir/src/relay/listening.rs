@@ -96,7 +96,7 @@ impl Session {
     /// Something has happened where the client listens.
     #[cold]
     pub(super) fn move_on(&mut self) {
-        let (Some(subscription), true) = (&mut self.subscription, self.place.is_moving()) else {
+        let (Some(subscription), true) = (&self.subscription, self.place.is_moving()) else {
             return;
         };
         match subscription.take_join() {
