@@ -292,9 +292,9 @@ fn nothing_crosses_over_one_server() {
     let Some(tenant) = tenant() else { return };
     let pooler = tenant.pooler(1);
     nothing_crosses(&tenant, || tenant.client(&pooler));
-    // Those that were asked directly may not have ended yet.
+    // Those that were asked directly may not have ended yet, nor the connection that listened.
     eventually(
-        Duration::from_secs(5),
+        Duration::from_secs(20),
         || tenant.backends(),
         |&backends| backends == 1,
     );
@@ -427,7 +427,8 @@ fn a_server_stays_with_its_client_until_the_state_ends() {
             "temporary object",
         ),
     ] {
-        let pooler = tenant.pooler(2);
+        let ini = tenant.ini().set("listen", "pin");
+        let pooler = start(ini.set("default_pool_size", 2));
         let mut console = console(&pooler);
         let mut pinned_for = |expected: &[&str]| {
             let pins = || pins(&mut console, 6);
@@ -463,6 +464,7 @@ fn a_loose_server_is_called_back_when_somebody_needs_it() {
         tenant
             .ini()
             .set("default_pool_size", 3)
+            .set("listen", "pin")
             .set("max_pinned", 1),
     );
     let listening = "select count(*) from pg_listening_channels()";
@@ -496,7 +498,7 @@ fn a_loose_server_is_called_back_when_somebody_needs_it() {
 #[test]
 fn a_pause_calls_back_what_stays_with_clients() {
     let Some(tenant) = tenant() else { return };
-    let pooler = tenant.pooler(3);
+    let pooler = start(tenant.ini().set("listen", "pin"));
     let mut client = tenant.client(&pooler);
     client.rows("listen news");
     let mut console = console(&pooler);

@@ -352,7 +352,7 @@ fn a_successor_that_fails_leaves_everything_as_it_was() {
     assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     let old = pooler.pid;
     // It asks, gets everything, and leaves before the last word.
-    let parcels = pooler.console("handover 1");
+    let parcels = pooler.console("handover 2");
     assert!(
         parcels.rows.len() >= 4,
         "a process, listeners, a server, a client"
@@ -374,7 +374,7 @@ fn nobody_else_is_handed_anything() {
     let pooler = tenant.pooler(2);
     let mut admin = console(&pooler);
     assert_eq!(
-        admin.query("handover 1"),
+        admin.query("handover 2"),
         "E(08P01 admin access needed) Z(I)"
     );
     let other_version = "E(08P01 invalid command 'handover 0', use SHOW HELP;) Z(I)";

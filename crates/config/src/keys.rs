@@ -11,7 +11,7 @@ use crate::declare::{
 };
 use crate::value::{
     AppActions, AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts,
-    LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
+    LeakAction, LeakQuery, List, ListenMode, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
     ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, StatePolicies,
     StrictAllow, TlsProtocols, Value,
 };
@@ -237,6 +237,10 @@ declare_keys! {
         leak_floor: Seconds = "10", AtOnce, native "10", database leak_floor, user leak_floor;
         /// How statements of leak suspects are shown: without their literals, as they are, or not.
         leak_query: LeakQuery = "normalized", AtOnce, native "normalized";
+        /// Who listens outside session pooling: one connection of the database, or each client's own server.
+        listen: ListenMode = "shared", NewLeases, native "shared", database listen;
+        /// Bytes of notifications that are kept for a client that does not take them; with more it is ended.
+        listen_buffer: u32 = "1048576", NewLeases, native "1048576", database listen_buffer;
         /// Milliseconds from which on a statement is slow: logged, and in SHOW STATEMENTS; 0 is all, -1 none.
         log_min_duration_statement: i32 = "-1", AtOnce, native "-1";
         /// Clients of one address; Unix sockets do not count. 0 is no limit.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::config::{Config, Peer, User};
 use crate::keys::{DatabaseOverrides, UserOverrides};
-use crate::value::{LeakAction, LoadBalanceHosts, PoolMode, Seconds, SessionState, StatePolicies};
+use crate::value::{
+    LeakAction, ListenMode, LoadBalanceHosts, PoolMode, Seconds, SessionState, StatePolicies,
+};
 
 /// The limits and modes of one (database, user). A limit that is `None` is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,10 @@ pub struct PoolSettings {
     pub leak_action: LeakAction,
     /// What becomes of what a client leaves in a server's session.
     pub session_state: SessionState,
+    /// `listen`
+    pub listen: ListenMode,
+    /// `listen_buffer`, in bytes.
+    pub listen_buffer: usize,
     /// What becomes of each kind of it.
     pub state_policy: StatePolicies,
     /// Servers of the pool that may stay with a client for it.
@@ -209,6 +215,8 @@ impl Config {
                 .session_state
                 .or(database.session_state)
                 .unwrap_or(global.session_state),
+            listen: database.listen.unwrap_or(global.listen),
+            listen_buffer: database.listen_buffer.unwrap_or(global.listen_buffer) as usize,
             state_policy: login_user
                 .state_policy
                 .clone()

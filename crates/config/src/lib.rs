@@ -51,9 +51,9 @@ pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use suggest::nearest;
 pub use value::{
     AppActions, AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit,
-    Hosts, Invalid, Kind, LeakAction, LeakQuery, List, LoadBalanceHosts, PasswordSource, PoolMode,
-    Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters,
-    StatePolicies, StatePolicy, StrictAllow, TlsProtocols, TlsVersion, Value,
+    Hosts, Invalid, Kind, LeakAction, LeakQuery, List, ListenMode, LoadBalanceHosts,
+    PasswordSource, PoolMode, Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode,
+    StartupParameters, StatePolicies, StatePolicy, StrictAllow, TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

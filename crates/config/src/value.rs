@@ -20,7 +20,7 @@ use std::num::NonZeroU16;
 
 pub use app_actions::AppActions;
 pub use choice::{
-    AuthType, ErrorCodes, LeakAction, LeakQuery, LoadBalanceHosts, PoolMode, Preflight,
+    AuthType, ErrorCodes, LeakAction, LeakQuery, ListenMode, LoadBalanceHosts, PoolMode, Preflight,
     ReadyPolicy, SessionState, SslMode, StartupParameters,
 };
 pub use endpoint::{Endpoint, Endpoints};

@@ -66,7 +66,7 @@ pub enum Command {
 }
 
 /// The form in which HANDOVER tells what it hands over; the command's argument.
-pub const HANDOVER_VERSION: &str = "1";
+pub const HANDOVER_VERSION: &str = "2";
 
 /// When a shutdown ends connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +178,8 @@ shows! {
     Leaks "leaks";
     /// What a strict run has found.
     Findings "findings";
+    /// The connections that listen for clients: LISTEN outside session pooling.
+    Listeners "listeners";
     /// The databases in which no new transactions begin.
     Maintenance "maintenance";
     /// The keys that are changed for a while.
@@ -207,6 +209,7 @@ impl Show {
                 | Self::StatsHist
                 | Self::Leaks
                 | Self::Findings
+                | Self::Listeners
                 | Self::Maintenance
                 | Self::Overrides
                 | Self::Pins
@@ -367,7 +370,7 @@ mod tests {
             "pause",
             "resume",
             "suspend",
-            "handover 1",
+            "handover 2",
             "kill",
             "kill_client 1",
             "disable p0",

@@ -87,6 +87,8 @@ struct Mailbox {
     is_stood_in: bool,
     /// What it has sent is to be looked at again.
     reminded: bool,
+    /// Something has happened where it listens.
+    notified: bool,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
 }
@@ -465,6 +467,19 @@ impl Client {
         }
     }
 
+    /// Something has happened where the client listens. That can wait while the session is put down.
+    pub(crate) fn notify(&self) {
+        let mut mailbox = self.mailbox();
+        if !std::mem::replace(&mut mailbox.notified, true) {
+            self.ring(mailbox);
+        }
+    }
+
+    /// Whether something has, which is told once.
+    pub(crate) fn take_notified(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.notified))
+    }
+
     /// Asks the task what its client has asked of the server that it holds.
     pub(crate) fn inquire(&self) {
         let mut mailbox = self.mailbox();
@@ -546,7 +561,7 @@ impl Client {
     fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
         let mut mailbox = self.mailbox();
         let taken = f(&mut mailbox);
-        let empty = mailbox.is_empty_but_for_hold() && mailbox.hold.is_none();
+        let empty = mailbox.is_empty_but_for_hold() && mailbox.hold.is_none() && !mailbox.notified;
         self.has_mail.store(!empty, Ordering::Release);
         taken
     }

@@ -41,44 +41,65 @@ pub(crate) async fn open<'a>(
         let text = "another question of this kind has not been answered yet";
         return (Err(text.to_owned()), nothing);
     };
-    let nobody = Address::Unix {
+    let client = nobody(shared);
+    let id = client.id;
+    attach(&client).await;
+    lock(&shared.diaries).insert(id, Diary::default());
+    let lease = take(shared, home, &client).await;
+    let diary = lock(&shared.diaries).remove(&id).unwrap_or_default();
+    let opened = lease.map(|Lease { slot, server, .. }| Control {
+        shared,
+        slot,
+        server: Some(server),
+        _lane: lane,
+    });
+    (opened, diary)
+}
+
+/// Opens a connection that is to stay, for the pooler itself.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) async fn open_for_long(shared: &Arc<Shared>, home: &PoolHome) -> Result<Lease, String> {
+    let client = nobody(shared);
+    attach(&client).await;
+    take(shared, home, &client).await
+}
+
+/// Somebody for whom a server is opened, and who is no client.
+fn nobody(shared: &Shared) -> Arc<Client> {
+    let nowhere = Address::Unix {
         peer: None,
         port: 0,
     };
     let id = shared.next_id();
-    let client = Arc::new(Client::new(id, nobody, nobody, Instant::now()));
-    attach(&client).await;
+    Arc::new(Client::new(id, nowhere, nowhere, Instant::now()))
+}
+
+async fn take(
+    shared: &Arc<Shared>,
+    home: &PoolHome,
+    client: &Arc<Client>,
+) -> Result<Lease, String> {
     let mut actions = Actions::default();
     let ticket = {
-        let (waiter, now) = (Arc::clone(&client), Instant::now());
+        let (waiter, now) = (Arc::clone(client), Instant::now());
         let mut pools = shared.pools();
         pools.open_control(home.id, waiter, now, &mut actions)
     };
-    let ticket = match ticket {
-        Ok(ticket) => ticket,
-        Err(full) => return (Err(no_room(shared, full)), nothing),
-    };
-    lock(&shared.diaries).insert(id, Diary::default());
+    let ticket = ticket.map_err(|full| no_room(shared, full))?;
     pools::perform(shared, actions);
     let patience = shared.config().global.server_connect_timeout.limit();
     let patience = patience.unwrap_or(PATIENCE) + Duration::from_secs(1);
-    let mail = timeout(patience, pools::wait(shared, &client, home, ticket)).await;
-    let diary = lock(&shared.diaries).remove(&id).unwrap_or_default();
-    let opened = match mail {
-        Ok(Ok(Mail::Lease(Lease { slot, server, .. }))) => Ok(Control {
-            shared,
-            slot,
-            server: Some(server),
-            _lane: lane,
-        }),
+    match timeout(patience, pools::wait(shared, client, home, ticket)).await {
+        Ok(Ok(Mail::Lease(lease))) => Ok(lease),
         Ok(Ok(Mail::Refused(refusal))) => Err(crate::farewell::Farewell::Refused(*refusal)
             .reason()
             .into_owned()),
         Ok(Ok(Mail::Greet)) => Err("no server was given".to_owned()),
         Ok(Err(farewell)) => Err(farewell.reason().into_owned()),
         Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
-    };
-    (opened, diary)
+    }
 }
 
 /// Lets this task be woken for that client.
@@ -122,7 +143,16 @@ pub(crate) async fn row(
     server: &mut Server,
     sql: &str,
 ) -> Result<Vec<Option<Vec<u8>>>, String> {
-    let rules = Rules {
+    let rules = own_rules(shared);
+    match timeout(PATIENCE, ask::row(server, sql, &rules)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// What holds for questions of the pooler's own.
+pub(crate) fn own_rules(shared: &Shared) -> Rules<'_> {
+    Rules {
         max_prepared: None,
         refuses_queries: false,
         answers_as_postgres: false,
@@ -132,10 +162,6 @@ pub(crate) async fn row(
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,
-    };
-    match timeout(PATIENCE, ask::row(server, sql, &rules)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     }
 }
 

@@ -111,6 +111,10 @@ pub(crate) enum Farewell {
     NoLdapOptions,
     /// It could not be held within `suspend_timeout`.
     SuspendTimeout,
+    /// The connection that listened for it is gone, and with it notifications, perhaps.
+    NotHeard(Arc<str>),
+    /// `listen_buffer`: it does not read its notifications.
+    NotReading,
 }
 
 /// What is sent, before it is bytes.
@@ -286,6 +290,12 @@ impl Farewell {
             Self::Short(short) => short.text().into(),
             Self::NoLdapOptions => "auth_ldap_options is null".into(),
             Self::SuspendTimeout => "suspend_timeout".into(),
+            Self::NotHeard(why) => {
+                format!("terminating connection because notifications may be lost: {why}").into()
+            }
+            Self::NotReading => {
+                "terminating connection because notifications are not read (listen_buffer)".into()
+            }
         }
     }
 
@@ -373,7 +383,9 @@ impl Farewell {
             | Self::Drained
             | Self::DatabaseRemoved
             | Self::SuspendTimeout
+            | Self::NotHeard(_)
             | Self::ServersShuttingDown => SqlState::ADMIN_SHUTDOWN,
+            Self::NotReading => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{
-    backends, cancel, consumers, health, leaks, maintenance, overrides, pins, pools, samples,
+    backends, cancel, consumers, ears, health, leaks, maintenance, overrides, pins, pools, samples,
     survey,
 };
 
@@ -37,6 +37,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             names::leave_old_addresses(&shared);
             keep_pools(&shared, now);
             pins::look_after(&shared);
+            ears::look_after(&shared);
             survey::refresh(&shared, now);
             backends::refresh(&shared, now);
             let populations = consumers::look(&shared, now);

@@ -22,6 +22,7 @@ mod convert;
 mod credentials;
 mod diagnose;
 mod drain;
+mod ears;
 mod events;
 mod farewell;
 #[cfg(any(feature = "otel", feature = "rds"))]

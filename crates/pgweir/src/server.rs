@@ -93,8 +93,21 @@ pub(crate) enum Stage {
     Forget,
     /// Say what its session holds, when a transaction has ended.
     Look,
+    /// Give what it listens to to the connection that listens for many.
+    Move(Step),
     /// Serve.
     Serve,
+}
+
+/// How far a server has given away what it listens to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// The other connection does not listen yet; the server owes nothing.
+    Asked,
+    /// The mark is on its way.
+    Marking,
+    /// It stops to listen.
+    Ending,
 }
 
 impl Work {

@@ -23,6 +23,7 @@ use crate::backends::Backends;
 use crate::census::Census;
 use crate::client::Client;
 use crate::credentials::DerivedKeys;
+use crate::ears::Ears;
 use crate::events::Events;
 use crate::health::Watch;
 use crate::http::Http;
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) endings: DashMap<SlotId, Option<OwnedFd>>,
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
     pub(crate) held: Held,
+    /// The connections that listen for clients.
+    pub(crate) ears: Mutex<Ears>,
     pub(crate) cancel_lane: Semaphore,
     /// Who may ask PostgreSQL something on a connection of the pooler's own.
     pub(crate) control_lane: Semaphore,
@@ -410,6 +413,7 @@ impl Shared {
             endings: DashMap::new(),
             listeners: Mutex::new(Vec::new()),
             held: Held::default(),
+            ears: Mutex::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
             control_lane: Semaphore::new(1),
             diaries: Mutex::default(),

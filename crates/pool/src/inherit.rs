@@ -14,6 +14,8 @@ pub struct Inherited {
     pub past: Past,
     /// Its host, where the pool has several.
     pub host: Option<Scope>,
+    /// Whether the pooler itself uses it, so that it is beyond the size of its pool.
+    pub is_control: bool,
     /// When it logged in.
     pub opened_at: Instant,
 }
@@ -56,6 +58,7 @@ impl<S, W: Clone> Pools<S, W> {
         let Inherited {
             past,
             host,
+            is_control,
             opened_at,
         } = inherited;
         let servers = self.pool(id).scopes.servers.clone();
@@ -70,7 +73,9 @@ impl<S, W: Clone> Pools<S, W> {
             slot.opened_at = opened_at;
             slot.obsolete = past == Past::Outdated;
             slot.single_use = past == Past::Unknown;
+            slot.is_control = is_control;
         }
+        self.pool_mut(id).control += u32::from(is_control);
         self.pool_mut(id).greeted |= past == Past::Known;
         slot
     }

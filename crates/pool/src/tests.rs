@@ -123,6 +123,7 @@ impl World {
         let inherited = Inherited {
             past,
             host: None,
+            is_control: false,
             opened_at: self.now,
         };
         self.pools.inherit(pool, inherited, self.now)

@@ -11,6 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::channels::Channels;
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::prepared::{ClientStatements, Statement, Unnamed};
@@ -113,9 +114,17 @@ pub struct ClientState {
     /// What the startup message requested, if that is not what is requested now.
     #[serde(default)]
     startup: Option<ParametersState>,
+    /// What it listens to without a server.
+    #[serde(default)]
+    channels: Vec<String>,
 }
 
 impl ClientState {
+    /// Whether it listens to something without a server.
+    pub fn listens(&self) -> bool {
+        !self.channels.is_empty()
+    }
+
     /// Of a client of which only some parameters are known.
     pub fn of_values(values: ValuesState) -> Self {
         Self {
@@ -123,6 +132,7 @@ impl ClientState {
             statements: Vec::new(),
             unnamed: None,
             startup: None,
+            channels: Vec::new(),
         }
     }
 }
@@ -131,6 +141,7 @@ impl ClientSide {
     /// What it is.
     pub fn state(&self, tracked: &Tracked) -> ClientState {
         let named = self.statements.iter();
+        let channels = self.channels.iter().flat_map(|channels| channels.iter());
         ClientState {
             values: self.values.state(tracked),
             statements: named
@@ -138,6 +149,7 @@ impl ClientSide {
                 .collect(),
             unnamed: self.unnamed.get().map(|text| Bytes(text.to_vec())),
             startup: self.startup.as_ref().map(|startup| startup.state()),
+            channels: channels.map(|channel| channel.to_string()).collect(),
         }
     }
 
@@ -155,6 +167,8 @@ impl ClientSide {
             statements.insert(name.0.into(), catalogue.find(id)?);
         }
         let startup = state.startup.as_ref();
+        let channels = state.channels.into_iter().map(Arc::from);
+        let channels: Channels = channels.collect();
         let mut unnamed = Unnamed::default();
         if let Some(definition) = state.unnamed {
             unnamed.set(&definition.0, true);
@@ -165,6 +179,7 @@ impl ClientSide {
             values: Values::restore(&state.values, tracked),
             startup: startup.map(|startup| Box::new(Parameters::restore(startup))),
             masks: startup.is_some(),
+            channels: (!channels.is_empty()).then(|| Box::new(channels)),
         })
     }
 }

@@ -4,7 +4,7 @@
 //! into a message only where a pooler must. [`Pipeline`] knows which replies the server still owes.
 //! [`prepared`] maps the names of prepared statements, [`changes`] knows how that is changing, [`params`] keeps
 //! session parameters with their client, also those that it requested ([`parameters`]), [`deadline`] is the home of every time limit on a client.
-//! [`residue`] knows what a client may have left in a session.
+//! [`residue`] knows what a client may have left in a session, [`channels`] what clients listen to that keep no server for it.
 //! [`handover`] tells another process what a client and a server are to each other.
 //!
 //! The crate does no I/O, reads no clock and keeps nothing static: bytes and times come in as
@@ -14,6 +14,7 @@
 
 pub mod batch;
 pub mod changes;
+pub mod channels;
 pub mod deadline;
 pub mod gather;
 pub mod handover;
@@ -34,6 +35,7 @@ pub mod taken;
 pub mod vacated;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};
+pub use channels::{Board, Channels, Heard, Mark};
 pub use deadline::{Clocks, Deadlines, Expiry, Phase};
 pub use gather::Gather;
 pub use own_list::own_list;
@@ -42,8 +44,8 @@ pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use relay::{
-    Abandon, Backends, Case, ClientSide, FromClient, Judge, Refused, Relay, RelayState, Rules,
-    Said, Settled, StateRules, Tally, Translation, Violation, Waits,
+    Abandon, Backends, Case, ClientSide, FromClient, Judge, Listening, Refused, Relay, RelayState,
+    Rules, Said, Settled, StateRules, Tally, Translation, Violation, Waits,
 };
 pub use renumber::renumbered;
 pub use residue::{Kinds, Memory, Residue};

@@ -180,6 +180,8 @@ counters! {
         "Times a client was warned of what it had left in a session.";
     pin_count: Count, Native, per_second, "pins_total",
         "Times a server has stayed with a client for what that had left in its session.";
+    notification_count: Count, Native, per_second, "notifications_total",
+        "Notifications passed on to clients by the connection that listens for them.";
     server_open_count: Count, Native, per_second, "server_opens_total",
         "Server connections opened.";
     server_close_count: Count, Native, per_second, "server_closes_total",

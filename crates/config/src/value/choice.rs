@@ -182,6 +182,14 @@ choices! {
         Pgbouncer = "pgbouncer",
     }
 
+    /// Who listens for a client that has executed LISTEN.
+    pub enum ListenMode {
+        /// One connection of the database, for all of them.
+        Shared = "shared",
+        /// Its server, which stays with it.
+        Pin = "pin",
+    }
+
     /// What becomes of startup parameters that are neither tracked nor ignored.
     pub enum StartupParameters {
         /// The client is not let in.
@@ -241,5 +249,6 @@ mod tests {
         ErrorCodes::ALL.iter().for_each(assert_round_trip);
         StartupParameters::ALL.iter().for_each(assert_round_trip);
         SessionState::ALL.iter().for_each(assert_round_trip);
+        ListenMode::ALL.iter().for_each(assert_round_trip);
     }
 }

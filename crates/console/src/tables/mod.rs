@@ -11,6 +11,7 @@ mod findings;
 mod internals;
 mod latencies;
 mod leaks;
+mod listeners;
 mod orders;
 mod pins;
 mod pools;
@@ -30,6 +31,7 @@ pub use internals::{
 };
 pub use latencies::{LatencyRow, STATS_HIST};
 pub use leaks::{HOLDERS, HolderRow, LEAKS, LeakRow};
+pub use listeners::{LISTENERS, ListenerRow};
 pub use orders::{
     ClientToEnd, ENDED, MAINTENANCE, MaintenanceRow, OVERRIDES, OverrideRow, QUARANTINE,
     QuarantineRow,

@@ -78,6 +78,8 @@ impl Farewell {
             Self::DatabaseRemoved => "database_removed",
             Self::ShuttingDown | Self::ServersShuttingDown => "shutdown",
             Self::SuspendTimeout => "suspend_timeout",
+            Self::NotHeard(_) => "listener_lost",
+            Self::NotReading => "listen_buffer",
         }
     }
 }

@@ -69,7 +69,7 @@ impl Session {
         };
         match (settled, before) {
             (Settled::Bound(kinds), Some(before)) => self.treat(kinds, &before, now),
-            (Settled::Bound(kinds), None) => self.keep(kinds, now),
+            (Settled::Bound(kinds), None) => self.keep_or_move(kinds, now),
             (Settled::Unknown, _) => {
                 if let Some(refused) = refused {
                     tracing::warn!(peer = %self.client, "session state not known: {}", refused.message);
@@ -77,6 +77,14 @@ impl Session {
                 self.unpin();
                 self.lose("all of it", "The server did not say what it is.", now);
             }
+        }
+    }
+
+    /// What the server listens to is moved elsewhere; if there is nothing to move, the server leaves its client or
+    /// stays with it.
+    pub(super) fn keep_or_move(&mut self, kinds: Kinds, now: Instant) {
+        if !self.move_listening() {
+            self.keep(kinds, now);
         }
     }
 

@@ -101,7 +101,12 @@ impl Session {
 
     /// Goes on with a server that the client has held before, in another process.
     pub(crate) fn hold_on_to(&mut self, lease: Lease) {
-        let Lease { slot, server, .. } = lease;
+        let Lease {
+            slot, mut server, ..
+        } = lease;
+        if self.side.channels.is_some() {
+            server.relay.note_elsewhere();
+        }
         self.shared.pools().charge(slot, self.party.as_ref());
         let in_transaction = server.relay.status() != TransactionStatus::Idle;
         let is_known = !server.relay.owes_unknown();

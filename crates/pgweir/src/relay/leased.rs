@@ -7,7 +7,7 @@ use pgweir_config::PoolMode;
 use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_net::{Buffered, Input};
 use pgweir_pool::SlotId;
-use pgweir_session::{Phase, StateRules, Violation, Waits};
+use pgweir_session::{Kinds, Phase, StateRules, Violation, Waits};
 use pgweir_stats::Totals;
 use pgweir_wire::TransactionStatus;
 
@@ -17,7 +17,7 @@ use super::{Desk, Place, Session};
 use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
-use crate::server::{Server, Stage, Work};
+use crate::server::{Server, Stage, Step, Work};
 use crate::shared::{Rules, Shared};
 use crate::{pools, reset, slow};
 
@@ -42,6 +42,9 @@ impl Session {
         } = lease;
         self.route.refresh(&mut server.work.rules);
         server.relay.begin_lease(self.client.id);
+        if self.side.channels.is_some() {
+            server.relay.note_elsewhere();
+        }
         server.info.note_lease(self.client.process_id());
         let forget = self.must_forget_drawn(&server);
         let stage = if stale || forget || !server.relay.fits(&mut self.side) {
@@ -54,9 +57,12 @@ impl Session {
             // While the server is being prepared the client still waits for it: a cancel must not
             // hit a query that is not the client's.
             state.clocks.phase = match stage {
-                Stage::Check | Stage::Forget | Stage::Fit(_) | Stage::Refit | Stage::Look => {
-                    Phase::Waiting
-                }
+                Stage::Check
+                | Stage::Forget
+                | Stage::Fit(_)
+                | Stage::Refit
+                | Stage::Look
+                | Stage::Move(_) => Phase::Waiting,
                 Stage::Serve => Phase::Active,
             };
             state.clocks.since = now;
@@ -109,6 +115,12 @@ impl Session {
             if self.line.has_unsent() && self.line.poll_drain(cx).is_ready_err() {
                 return Poll::Ready(Err(Farewell::ClientGone));
             }
+            if held.may_be_told() {
+                moved |= self.deliver();
+            }
+            let Place::Leased(held) = &mut self.place else {
+                return Poll::Ready(Ok(()));
+            };
             // The server first: what it says mostly ends the lease, and then the client is read by whoever serves it
             // next, not twice.
             let (from_server, from_client) = held.room(&self.line, self.braking);
@@ -261,7 +273,7 @@ impl Session {
             }
             // The client has had its answers.
             Err(Violation::OwnQueryFailed(message))
-                if matches!(held.server.work.stage, Stage::Look) =>
+                if matches!(held.server.work.stage, Stage::Look) && !held.may_listen() =>
             {
                 tracing::info!(peer = %held.server.info, "session state not known: {message}");
                 self.replace_server("session state not known", Busy::No);
@@ -282,7 +294,9 @@ impl Session {
             // A server that is still being prepared has nothing to say to the client.
             Stage::Check | Stage::Fit(_) => Ok(()),
             _ if out.is_empty() => Ok(()),
-            Stage::Forget | Stage::Refit | Stage::Look | Stage::Serve => self.line.send(cx, out),
+            Stage::Forget | Stage::Refit | Stage::Look | Stage::Move(_) | Stage::Serve => {
+                self.line.send(cx, out)
+            }
         };
         // Even if the client is gone: the server is read on from here when it is cleaned up.
         held.server.line.keep(input, scratch, consumed);
@@ -402,6 +416,9 @@ impl Session {
                 false => Farewell::ServerLost,
             });
         }
+        if held.may_listen() {
+            return Err(Farewell::ServerLost);
+        }
         self.replace_server("server conn crashed?", Busy::Gone);
         Ok(())
     }
@@ -435,6 +452,30 @@ impl Held {
 
     pub(super) fn serves(&self) -> bool {
         matches!(self.server.work.stage, Stage::Serve)
+    }
+
+    /// Whether the client is in no transaction and in no message, and its server has told all that comes
+    /// before what is heard elsewhere.
+    fn may_be_told(&self) -> bool {
+        match self.server.work.stage {
+            Stage::Serve => self.is_at_rest(),
+            Stage::Move(Step::Asked | Step::Ending) => self.server.relay.is_between_replies(),
+            Stage::Move(Step::Marking)
+            | Stage::Check
+            | Stage::Fit(_)
+            | Stage::Refit
+            | Stage::Forget
+            | Stage::Look => false,
+        }
+    }
+
+    /// Whether the client may have a LISTEN on this server that it would miss.
+    fn may_listen(&self) -> bool {
+        match self.server.work.stage {
+            Stage::Move(_) => true,
+            Stage::Look => self.server.relay.residue().may_have(Kinds::LISTEN),
+            Stage::Check | Stage::Fit(_) | Stage::Refit | Stage::Forget | Stage::Serve => false,
+        }
     }
 
     /// A session between two transactions.

@@ -14,6 +14,7 @@
 mod apart;
 mod holding;
 mod leased;
+mod listening;
 mod preparing;
 mod taken;
 mod treating;
@@ -34,6 +35,7 @@ use pgweir_session::{ClientSide, Gather, SkipBatch};
 use pgweir_wire::TransactionStatus;
 
 use crate::client::Client;
+use crate::ears::Subscription;
 use crate::farewell::{Answer, Farewell};
 use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
@@ -68,6 +70,8 @@ pub(crate) struct Session {
     /// Who is charged for its leases.
     party: Option<Party>,
     place: Place,
+    /// Where it listens without a server.
+    subscription: Option<Box<Subscription>>,
     /// Whether it is to come to a halt at the end of the frames that are under way.
     braking: bool,
 }
@@ -121,6 +125,7 @@ impl Session {
             side,
             party,
             place: Place::Idle,
+            subscription: None,
             braking: false,
         }
     }
@@ -188,6 +193,9 @@ impl Session {
         if self.client.take_reminder() {
             self.line.offer_held();
         }
+        if self.client.take_notified() {
+            self.move_on();
+        }
         if let Some(how) = self.client.take_remedy() {
             self.remedy(how);
         }
@@ -224,15 +232,21 @@ impl Session {
             shared,
             client,
             route,
-            line,
+            mut line,
             place,
+            subscription,
             ..
         } = self;
         pins::unpin(&route.home, &client);
         client.state().link = None;
         let mut can_be_told = true;
         match place {
-            Place::Idle | Place::Skipping(..) | Place::Taken(_) | Place::Owing(_) => {}
+            Place::Idle => {
+                // What came in time is not lost with what comes after it.
+                let said = subscription.map(|subscription| subscription.take());
+                line.queue(&said.unwrap_or_default());
+            }
+            Place::Skipping(..) | Place::Taken(_) | Place::Owing(_) => {}
             Place::Waiting(ticket) => {
                 consumers::note_gone(&shared, &client, farewell);
                 let since = Some(client.state().clocks.since);

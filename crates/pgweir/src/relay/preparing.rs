@@ -68,7 +68,7 @@ impl Session {
         if !held.server.relay.is_quiet() {
             return Ok(());
         }
-        if !matches!(held.server.work.stage, Stage::Look)
+        if !matches!(held.server.work.stage, Stage::Look | Stage::Move(_))
             && let Some(refused) = held.server.relay.take_refused()
         {
             return match self.side.go_back() {
@@ -104,6 +104,10 @@ impl Session {
                 self.looked(Instant::now());
                 return Ok(());
             }
+            Stage::Move(step) => {
+                self.moved(step);
+                return Ok(());
+            }
             Stage::Serve => {}
         }
         self.begin_service();
@@ -128,6 +132,7 @@ impl Session {
         match held.server.relay.waits() {
             Waits::Nothing => {}
             Waits::Forgetting => self.forget_drawn(),
+            Waits::Channels => self.listen_again(),
             Waits::Comparison => {
                 let mut out = BytesMut::new();
                 held.server.relay.compare(&mut out);

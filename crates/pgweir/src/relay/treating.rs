@@ -64,7 +64,7 @@ impl Session {
         self.side.take_back(treatment.reset);
         let reset = treatment.reset.both(bound.and(set));
         match (reset.is_empty(), bound.without(reset)) {
-            (true, _) => self.keep(bound, now),
+            (true, _) => self.keep_or_move(bound, now),
             (false, rest) if rest.is_empty() || !self.pin(rest, now) => {
                 self.unpin();
                 self.lose(&reset.and(bound).to_string(), ENDS, now);

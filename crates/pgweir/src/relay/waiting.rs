@@ -26,8 +26,13 @@ impl Session {
         cx: &mut Context<'_>,
         desk: &mut Desk,
     ) -> Poll<Result<(), Farewell>> {
-        if self.line.has_unsent() {
-            ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
+        loop {
+            if self.line.has_unsent() {
+                ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
+            }
+            if !self.deliver() {
+                break;
+            }
         }
         loop {
             let input = ready!(self.line.poll_read(cx, &mut desk.scratch));

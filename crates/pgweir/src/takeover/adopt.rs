@@ -23,6 +23,7 @@ use super::parcel::{self, Ending, LearntSecret, Parcel};
 use super::take::{Estate, Kind};
 use crate::client::{Client, Identity, Lease, Replication, ReplicationKind};
 use crate::close::{self, Goodbye};
+use crate::ears::{self, Ear, Subscription};
 use crate::farewell::Farewell;
 use crate::relay::Session;
 use crate::serve::{self, Inherited};
@@ -39,6 +40,8 @@ pub(crate) struct Adopted {
     shared: Arc<Shared>,
     pub(crate) listeners: Vec<Listener>,
     sessions: Vec<Session>,
+    /// Connections that listen for clients.
+    ears: Vec<(Arc<Ear>, Lease)>,
     /// Servers by the numbers that they had; what clients hold is taken out.
     servers: HashMap<u64, Lease>,
     /// Which of them a client held.
@@ -64,6 +67,7 @@ pub(crate) fn everything(shared: &Arc<Shared>, estate: Estate) -> Result<Adopted
         shared: Arc::clone(shared),
         listeners: Vec::new(),
         sessions: Vec::new(),
+        ears: Vec::new(),
         servers: HashMap::new(),
         lent: Vec::new(),
         endings: Vec::new(),
@@ -87,9 +91,10 @@ pub(crate) fn everything(shared: &Arc<Shared>, estate: Estate) -> Result<Adopted
             }
             (Parcel::Listener, Some(socket)) => adopted.listener(socket)?,
             (Parcel::Server(server), Some(socket)) => adopted.server(*server, socket)?,
+            (Parcel::Ear(ear), Some(socket)) => adopted.ear(*ear, socket)?,
             (Parcel::Ending(ending), socket) => adopted.ending(&ending, socket)?,
             (Parcel::Client(client), Some(socket)) => clients.push((client, socket)),
-            (Parcel::Listener | Parcel::Server(_) | Parcel::Client(_), None) => {
+            (Parcel::Listener | Parcel::Server(_) | Parcel::Ear(_) | Parcel::Client(_), None) => {
                 return Err("a socket was not handed over".to_owned());
             }
         }
@@ -107,6 +112,7 @@ impl Adopted {
             shared,
             listeners,
             sessions,
+            ears,
             mut servers,
             lent,
             endings,
@@ -132,6 +138,9 @@ impl Adopted {
         }
         for Lease { slot, server, .. } in servers.into_values() {
             pools::checkin(&shared, slot, server, Instant::now());
+        }
+        for (ear, lease) in ears {
+            tokio::spawn(ears::run::listen_on(Arc::clone(&shared), ear, lease));
         }
         for session in sessions {
             tokio::spawn(serve::go_on(session));
@@ -165,10 +174,39 @@ impl Adopted {
     }
 
     fn server(&mut self, server: parcel::Server, socket: OwnedFd) -> Result<(), String> {
+        let (number, is_lent) = (server.number, server.is_lent);
+        if let Some(lease) = self.lease(server, socket, false)? {
+            if is_lent {
+                self.lent.push(number);
+            }
+            self.servers.insert(number, lease);
+        }
+        Ok(())
+    }
+
+    fn ear(&mut self, ear: parcel::Ear, socket: OwnedFd) -> Result<(), String> {
+        let Some(lease) = self.lease(ear.server, socket, true)? else {
+            return Ok(());
+        };
+        let channels = ear.channels.into_iter().map(Arc::from);
+        let home = &lease.server.info.home;
+        let encoding = ear.encoding.map(Arc::from);
+        let adopted = ears::adopt(&self.shared, home, encoding, ear.marks.into(), channels);
+        self.ears.push((adopted, lease));
+        Ok(())
+    }
+
+    /// A server with its slot; nothing if there is no pool for it.
+    fn lease(
+        &mut self,
+        server: parcel::Server,
+        socket: OwnedFd,
+        is_control: bool,
+    ) -> Result<Option<Lease>, String> {
         let stream = stream(socket)?;
         let Ok(route) = self.shared.route(&server.database, &server.user) else {
             self.homeless.push(stream);
-            return Ok(());
+            return Ok(None);
         };
         let (home, tracked) = (&route.home, &self.shared.tracked);
         let rules = home.rules();
@@ -198,6 +236,10 @@ impl Adopted {
         }
         let opened = server.opened.moment(self.now);
         let counted = self.counted(&rules, past, server.host.as_deref(), opened);
+        let counted = pgweir_pool::Inherited {
+            is_control,
+            ..counted
+        };
         let info = self.info(home, opened, Some(&stream), &server.cancel_key.0);
         let slot = self.slot(home, counted, &info);
         if let Some(welcome) = welcome {
@@ -214,7 +256,7 @@ impl Adopted {
             is_own: server.is_own,
             ..Work::none(rules)
         };
-        let lease = Lease {
+        Ok(Some(Lease {
             slot,
             server: Box::new(Server {
                 line: server.buffers.restore(stream),
@@ -223,12 +265,7 @@ impl Adopted {
                 work: server_work,
             }),
             stale: false,
-        };
-        if server.is_lent {
-            self.lent.push(server.number);
-        }
-        self.servers.insert(server.number, lease);
-        Ok(())
+        }))
     }
 
     fn ending(&mut self, ending: &Ending, socket: Option<OwnedFd>) -> Result<(), String> {
@@ -263,6 +300,7 @@ impl Adopted {
         let host = known.iter().find(|known| Some(&***known) == host);
         pgweir_pool::Inherited {
             past,
+            is_control: false,
             // The only one is the pool's own affair.
             host: host
                 .filter(|_| known.len() > 1)
@@ -342,6 +380,16 @@ impl Adopted {
             let farewell = Farewell::NoDatabase(client.database.as_str().into());
             return self.stranger(record, stream, farewell);
         };
+        let ear = match client.side.listens() {
+            false => None,
+            true => match ears::find(&self.shared, &route.home.name.database) {
+                Some(ear) => Some(ear),
+                None => {
+                    let why = "its connection was not handed over";
+                    return self.stranger(record, stream, Farewell::NotHeard(why.into()));
+                }
+            },
+        };
         let lease = match client.server {
             None => None,
             Some(number) => match self.servers.remove(&number) {
@@ -369,7 +417,14 @@ impl Adopted {
             since: client.since.moment(self.now),
             lease,
         };
-        self.sessions.push(serve::inherit(&self.shared, inherited));
+        let mut session = serve::inherit(&self.shared, inherited);
+        if let (Some(ear), Some(channels)) = (ear, &session.side().channels) {
+            let bound = session.route.rules().settings.listen_buffer;
+            let said = &client.notifications.0;
+            let subscription = Subscription::seat(&ear, &session.client, bound, channels, said);
+            session.listen_on(subscription);
+        }
+        self.sessions.push(session);
         Ok(())
     }
 

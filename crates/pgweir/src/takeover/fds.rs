@@ -15,7 +15,7 @@ use pgweir_pool::{SlotId, SlotState};
 use pgweir_session::Values;
 use pgweir_wire::CancelKey;
 
-use super::give::{Everything, is_plain};
+use super::give::{Everything, is_plain_to_others};
 use crate::client::Client;
 use crate::server::ServerInfo;
 use crate::shared::{Hold, Shared, lock};
@@ -69,7 +69,7 @@ fn rows<'a>(shared: &Shared, held: &'a Everything<'_>) -> Vec<Row<'a>> {
     clients.sort_by_key(|client| client.id);
     for of_client in &clients {
         match held.sessions.get(&of_client.id) {
-            Some(session) if !is_plain(session) => {}
+            Some(session) if !is_plain_to_others(session) => {}
             Some(session) => {
                 let row = client(shared, of_client, Some(&session.side().values));
                 rows.push((row, Some(session.line.stream().as_fd())));
@@ -90,7 +90,10 @@ fn rows<'a>(shared: &Shared, held: &'a Everything<'_>) -> Vec<Row<'a>> {
         )
     };
     if suspended {
-        let lent = held.sessions.values().filter(|session| is_plain(session));
+        let lent = held
+            .sessions
+            .values()
+            .filter(|session| is_plain_to_others(session));
         let lent = lent.filter_map(|session| session.server());
         let idle = held.servers.iter().map(|(slot, server)| (*slot, &**server));
         for (slot, server) in lent.chain(idle) {

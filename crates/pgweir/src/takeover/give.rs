@@ -14,11 +14,12 @@ use pgweir_session::handover::Bytes;
 use tokio::time::timeout;
 
 use super::parcel::{
-    Age, Buffers, Client, Ending, LearntSecret, Parcel, Process, Relay, Replication, Statement,
-    Welcome, key_bytes,
+    Age, Buffers, Client, Ear, Ending, LearntSecret, Parcel, Process, Relay, Replication,
+    Statement, Welcome, key_bytes,
 };
 use crate::client::{Lease, ReplicationKind};
 use crate::close::{self, Busy};
+use crate::ears;
 use crate::relay::Session;
 use crate::server::Server;
 use crate::shared::{Shared, lock};
@@ -66,9 +67,14 @@ async fn write(parcels: &[Sent<'_>], stream: &mut Stream) -> io::Result<()> {
 /// has closed them: nobody will count them any more.
 pub(crate) async fn end_what_stays(shared: &Arc<Shared>) {
     let Everything {
-        sessions, servers, ..
+        sessions,
+        servers,
+        ears,
+        ..
     } = Everything::lend(shared);
-    let of_sessions = sessions.into_values().filter(|session| !is_plain(session));
+    let of_sessions = sessions
+        .into_values()
+        .filter(|session| !is_plain_to_others(session));
     let lent = of_sessions.filter_map(|session| session.into_server());
     let idle = servers.into_iter().map(|(slot, server)| Lease {
         slot,
@@ -76,7 +82,8 @@ pub(crate) async fn end_what_stays(shared: &Arc<Shared>) {
         stale: false,
     });
     let encrypted = idle.filter(|lease| lease.server.info.tls.get().is_some());
-    for Lease { slot, server, .. } in lent.chain(encrypted) {
+    let ears = ears.into_iter().map(|(_, lease)| lease);
+    for Lease { slot, server, .. } in lent.chain(encrypted).chain(ears) {
         let reason = "it cannot be handed over";
         close::give_up(shared, slot, server, reason, Busy::Yes);
     }
@@ -102,6 +109,7 @@ pub(super) struct Everything<'a> {
     pub(super) listeners: Vec<Arc<Listener>>,
     pub(super) sessions: HashMap<u64, Box<Session>>,
     pub(super) servers: Vec<(SlotId, Box<Server>)>,
+    ears: Vec<(Arc<ears::Ear>, Lease)>,
     endings: Vec<(SlotId, Option<OwnedFd>)>,
     now: Instant,
 }
@@ -115,6 +123,7 @@ impl<'a> Everything<'a> {
             listeners: lock(&shared.listeners).clone(),
             sessions: shared.held.lend_sessions(),
             servers: std::mem::take(&mut lock(&shared.held.servers)),
+            ears: ears::lend(shared),
             endings: endings
                 .map(|entry| (*entry.key(), copy(entry.value())))
                 .collect(),
@@ -124,6 +133,7 @@ impl<'a> Everything<'a> {
 
     pub(super) fn put_back(self) {
         lock(&self.shared.held.servers).extend(self.servers);
+        ears::put_back(self.ears);
         self.shared.held.put_back(self.sessions);
     }
 
@@ -149,6 +159,7 @@ impl<'a> Everything<'a> {
         all.extend(lent.map(|(slot, server)| self.server(slot, server, true)));
         let idle = self.servers.iter();
         all.extend(idle.map(|(slot, server)| self.server(*slot, server, false)));
+        all.extend(self.ears.iter().map(|(ear, lease)| self.ear(ear, lease)));
         let endings = self.endings.iter();
         all.extend(endings.filter_map(|(slot, socket)| self.ending(*slot, socket.as_ref())));
         all.extend(self.clients());
@@ -170,6 +181,11 @@ impl<'a> Everything<'a> {
                 cancel_key: key_bytes(session.client.cancel_key.get()),
                 side: session.side().state(&self.shared.tracked),
                 buffers: Buffers::of(&session.line),
+                notifications: Bytes(
+                    session
+                        .subscription()
+                        .map_or_else(Vec::new, |subscription| subscription.messages()),
+                ),
                 replication: replication.map(|wish| match wish.kind {
                     ReplicationKind::Logical => Replication::Logical,
                     ReplicationKind::Physical => Replication::Physical,
@@ -225,6 +241,24 @@ impl<'a> Everything<'a> {
         }
     }
 
+    /// What listens with TLS ends as any other server, and those that listen by it are not handed over.
+    fn ear<'s>(&self, ear: &ears::Ear, lease: &'s Lease) -> Sent<'s> {
+        let mut sent = self.server(lease.slot, &lease.server, false);
+        sent.parcel = match sent.parcel {
+            Parcel::Server(server) => {
+                let (marks, channels) = ear.hears();
+                Parcel::Ear(Box::new(Ear {
+                    server: *server,
+                    encoding: ear.encoding.as_ref().map(|name| name.to_string()),
+                    marks: marks.to_string(),
+                    channels: channels.iter().map(|name| name.to_string()).collect(),
+                }))
+            }
+            other => other,
+        };
+        sent
+    }
+
     fn host_of(&self, slot: SlotId) -> Option<String> {
         match self.shared.pools().host_of(slot)? {
             Scope::HostServers(host) => Some(host.to_string()),
@@ -256,8 +290,17 @@ fn unsocketed(parcel: Parcel) -> Sent<'static> {
     }
 }
 
-/// Whether neither the client nor the server that it holds speaks TLS.
-pub(super) fn is_plain(session: &Session) -> bool {
+/// Whether a session can be told to a process that knows nothing of those who listen without a server.
+pub(super) fn is_plain_to_others(session: &Session) -> bool {
+    is_plain(session) && session.subscription().is_none()
+}
+
+/// Whether neither the client nor the server that it holds, nor the one that listens for it, speaks TLS.
+fn is_plain(session: &Session) -> bool {
+    let subscription = session.subscription();
+    if subscription.is_some_and(|subscription| subscription.ear().is_encrypted()) {
+        return false;
+    }
     let encrypted = |line: &pgweir_net::Buffered| line.stream().tls_info().is_some();
     !encrypted(&session.line)
         && !session

@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 
 use crate::client::Client;
 use crate::farewell::Farewell;
-use crate::pools;
 use crate::relay::Session;
 use crate::server::Server;
 use crate::shared::{Hold, Shared, Shutdown, lock};
+use crate::{ears, pools};
 
 /// How often to look whether all is held, if nobody rings.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -76,6 +76,7 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
     }
     let told_to_hold = || {
         unheld(shared).for_each(|client| client.hold(at));
+        ears::ring_all(shared);
         is_all_held(shared)
     };
     if !until(shared, deadline, told_to_hold).await {
@@ -105,6 +106,7 @@ pub(crate) fn release(shared: &Arc<Shared>) {
     for (slot, server) in servers {
         pools::checkin(shared, slot, server, now);
     }
+    ears::ring_all(shared);
     shared.held.no_logins.store(false, Ordering::Release);
     shared.held.given.store(false, Ordering::Release);
     shared.held.changed.notify_waiters();
@@ -270,5 +272,5 @@ fn is_all_held(shared: &Shared) -> bool {
             }
         }
     }
-    lent == held
+    lent == held + ears::held(shared)
 }

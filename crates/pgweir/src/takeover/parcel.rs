@@ -26,6 +26,8 @@ pub(crate) enum Parcel {
     Server(Box<Server>),
     /// A server that is to end, or does already, with its socket if that is still known.
     Ending(Ending),
+    /// A connection that listens for clients, with its socket.
+    Ear(Box<Ear>),
     /// A client with its socket.
     Client(Box<Client>),
 }
@@ -53,6 +55,8 @@ pub(crate) struct Client {
     pub(crate) cancel_key: Bytes,
     pub(crate) side: ClientState,
     pub(crate) buffers: Buffers,
+    /// What has come for it where it listens, and it has not been told.
+    pub(crate) notifications: Bytes,
     /// Whether it has a server of its own, and for which kind of replication.
     pub(crate) replication: Option<Replication>,
     pub(crate) connected: Age,
@@ -99,6 +103,17 @@ pub(crate) struct Server {
     /// Since when it works on a query and in a transaction.
     pub(crate) query: Option<Age>,
     pub(crate) transaction: Option<Age>,
+}
+
+/// A server that listens for clients.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Ear {
+    pub(crate) server: Server,
+    /// Its client_encoding, where that was set.
+    pub(crate) encoding: Option<String>,
+    /// The channel of its marks.
+    pub(crate) marks: String,
+    pub(crate) channels: Vec<String>,
 }
 
 /// What is known of a server's work.
@@ -178,7 +193,7 @@ impl Parcel {
     pub(crate) fn has_socket(&self) -> bool {
         match self {
             Self::Process(_) | Self::Statement(_) => false,
-            Self::Listener | Self::Server(_) | Self::Client(_) => true,
+            Self::Listener | Self::Server(_) | Self::Ear(_) | Self::Client(_) => true,
             Self::Ending(ending) => ending.has_socket,
         }
     }

@@ -284,6 +284,7 @@ fn parcel_of_fds(
             cancel_key: Bytes(key.to_be_bytes().to_vec()),
             side: ClientState::of_values(values),
             buffers: Buffers::default(),
+            notifications: Bytes::default(),
             replication: None,
             connected: Age::default(),
             since: Age::default(),

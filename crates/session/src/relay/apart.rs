@@ -39,6 +39,7 @@ impl Relay {
         self.forget_cancel();
         self.has_unnamed = false;
         self.speaks_of_own = false;
+        self.elsewhere.begin();
         self.client = client;
     }
 
@@ -62,7 +63,9 @@ impl Relay {
         {
             return Admission::Refused(refusal);
         }
-        if (scan.reads_drawn | scan.speaks_of_own) && self.must_wait(scan, rules) {
+        if (scan.reads_drawn | scan.speaks_of_own | scan.about_channels)
+            && self.must_wait(scan, rules)
+        {
             return Admission::Wait;
         }
         let values = &self.values;
@@ -147,6 +150,7 @@ impl Relay {
             let left = found.without(self.residue.announced());
             self.residue.teach(found, left, memory, now);
         }
+        self.note_listening(facts.channels);
         self.residue.settle(facts.bound, now);
         Settled::Bound(facts.bound)
     }

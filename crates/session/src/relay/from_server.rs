@@ -137,7 +137,9 @@ impl Relay {
                     _ => Ok(Some(Reply::Forward)),
                 };
             }
-            tag::NOTIFICATION_RESPONSE => return Ok(self.notification(header, frame, rules)),
+            tag::NOTIFICATION_RESPONSE => {
+                return Ok(self.notification(header, frame, client, rules));
+            }
             tag::PARSE_COMPLETE => Awaited::Parse,
             tag::BIND_COMPLETE => Awaited::Bind,
             tag::CLOSE_COMPLETE => Awaited::Close,
@@ -222,11 +224,20 @@ impl Relay {
 
     /// A notification comes from a server, and the client knows only clients.
     #[cold]
-    fn notification(&mut self, header: Header, frame: &[u8], rules: &Rules<'_>) -> Option<Reply> {
+    fn notification(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        client: &mut ClientSide,
+        rules: &Rules<'_>,
+    ) -> Option<Reply> {
+        let frame = frame.get(..header.frame_len())?;
+        if self.is_told_elsewhere(&frame[HEADER_LEN..], client) {
+            return Some(Reply::Skip);
+        }
         let Some(backends) = rules.backends else {
             return Some(Reply::Forward);
         };
-        let frame = frame.get(..header.frame_len())?;
         let Some((sender, rest)) = frame[HEADER_LEN..].split_first_chunk() else {
             return Some(Reply::Forward);
         };
@@ -276,7 +287,7 @@ impl Relay {
                 client.values = self.values.clone();
             }
             Asked::Look(probe) if self.refused.is_none() => self.looked(&probe),
-            Asked::Fit { .. } | Asked::Look(_) | Asked::Other => {}
+            Asked::Fit { .. } | Asked::Look(_) | Asked::Mark | Asked::Other => {}
         }
     }
 
@@ -344,13 +355,13 @@ impl Relay {
     fn own_query_failed(&mut self, fields: &ErrorFields<'_>) -> Result<Reply, Violation> {
         let message = || String::from_utf8_lossy(fields.message).into_owned();
         match self.asked {
-            Asked::Fit { undoing: 0, .. } | Asked::Look(_) if !fields.is_fatal() => {
+            Asked::Fit { undoing: 0, .. } | Asked::Look(_) | Asked::Mark if !fields.is_fatal() => {
                 self.pipeline.failed();
                 self.refused = Some(Box::new(fields.into()));
                 Ok(Reply::Skip)
             }
             Asked::Fit { undoing: 1.., .. } => Err(Violation::UndoFailed(message())),
-            Asked::Fit { .. } | Asked::Look(_) | Asked::Other => {
+            Asked::Fit { .. } | Asked::Look(_) | Asked::Mark | Asked::Other => {
                 Err(Violation::OwnQueryFailed(message()))
             }
         }
@@ -363,7 +374,7 @@ impl Relay {
                 *undoing = undoing.saturating_sub(1);
                 return;
             }
-            Asked::Look(_) => return,
+            Asked::Look(_) | Asked::Mark => return,
             Asked::Other => {}
         }
         if body == b"ROLLBACK\0" {

@@ -11,6 +11,7 @@ mod from_client;
 mod from_server;
 mod judged;
 mod lacking;
+mod listening;
 mod mention;
 mod named;
 mod requests;
@@ -31,9 +32,11 @@ pub use apart::Settled;
 pub use from_client::FromClient;
 use judged::Judgements;
 pub use judged::{Case, Judge, Said, StateRules};
+pub use listening::Listening;
 pub use state::RelayState;
 
 use crate::changes::Change;
+use crate::channels::Channels;
 use crate::gather::Gather;
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
@@ -56,6 +59,8 @@ pub struct ClientSide {
     pub values: Values,
     /// What it requested in its startup message, if it requests something else by now.
     pub startup: Option<Box<Parameters>>,
+    /// What it listens to, and its server does not: that is heard elsewhere and told by others.
+    pub channels: Option<Box<Channels>>,
     /// Whether it has something that no text has named, so that a statement which leaves the same
     /// again would seem to leave nothing.
     pub masks: bool,
@@ -172,6 +177,8 @@ pub struct Relay {
     reworded: Option<BytesMut>,
     /// What has been judged, if anything.
     judgements: Option<Box<Judgements>>,
+    /// What it does about what its client listens to elsewhere.
+    elsewhere: listening::Elsewhere,
 }
 
 impl Relay {
@@ -215,6 +222,7 @@ impl Relay {
             raises: false,
             reworded: None,
             judgements: None,
+            elsewhere: listening::Elsewhere::default(),
         }
     }
 
@@ -537,6 +545,8 @@ pub enum Waits {
     /// The process ids of clients in it have to be replaced by the servers', see
     /// [`renumbered`](crate::renumbered).
     OwnNames,
+    /// The server has to [listen](Relay::listen_again) to what its client listens to elsewhere.
+    Channels,
     /// It has to be [found out](Relay::compare) whether a statement still returns what it did.
     Comparison,
 }
@@ -574,6 +584,8 @@ enum Asked {
     },
     /// To learn what its session holds.
     Look(Box<Probe>),
+    /// To send a mark.
+    Mark,
     /// Something that is none of the client's business.
     Other,
 }

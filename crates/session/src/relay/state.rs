@@ -134,6 +134,7 @@ impl Relay {
             raises: false,
             reworded: None,
             judgements: None,
+            elsewhere: super::listening::Elsewhere::default(),
         })
     }
 }

@@ -14,12 +14,16 @@ use crate::prepared::Statement;
 use crate::residue::Scan;
 
 impl Relay {
-    /// Whether a statement asks for what another client has drawn from a sequence, or may name the
-    /// process of a client.
+    /// Whether a statement asks for what another client has drawn from a sequence, may name the
+    /// process of a client, or ends what its client listens to.
     #[cold]
     pub(super) fn must_wait(&mut self, scan: &Scan, rules: &Rules<'_>) -> bool {
         if scan.reads_drawn && self.must_forget_drawn() {
             self.waits = Waits::Forgetting;
+            return true;
+        }
+        if scan.about_channels && self.must_listen_again() {
+            self.waits = Waits::Channels;
             return true;
         }
         self.speaks_of_own |= scan.speaks_of_own;

@@ -249,6 +249,16 @@ impl Residue {
         self.undone = true;
     }
 
+    /// The server does not listen any more.
+    pub(crate) fn note_unlistened(&mut self) {
+        self.bound = self.bound.without(Kinds::LISTEN);
+    }
+
+    /// Whether something has been undone since it was last known what the session holds.
+    pub(crate) fn is_undone(&self) -> bool {
+        self.undone
+    }
+
     /// What binds the server to its client.
     pub fn bound(&self) -> Kinds {
         self.bound

@@ -4,9 +4,11 @@
 //! client has set, so everything in it is named with its schema.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Kinds, Memory, Named};
+use crate::channels::Channels;
 use crate::params::literal;
 
 /// What is to be looked for.
@@ -37,6 +39,8 @@ pub struct Facts {
     pub settings: Vec<(Box<str>, Box<str>)>,
     /// Those that were asked for by their names and are not set.
     pub unset: Vec<Box<str>>,
+    /// What it listens to, if that was looked for and every name can be told in UTF-8.
+    pub channels: Option<Channels>,
     /// Something was said that cannot be kept: all has to be taken back.
     pub is_strange: bool,
     pub(crate) catalog: Option<Catalog>,
@@ -140,6 +144,7 @@ impl Probe {
             is_complete: self.is_complete,
             has_all_settings: self.kinds.has(Kinds::SETTINGS),
             has_rights: self.kinds.has(Kinds::ROLE),
+            channels: self.kinds.has(Kinds::LISTEN).then(Channels::new),
             ..Facts::default()
         };
         let mut catalog = Catalog::default();
@@ -157,6 +162,7 @@ impl Probe {
                     facts.named(name, value);
                 }
                 ("d", _) => catalog.reads_drawn = true,
+                ("l", _) => facts.channel(name),
                 ("f", Some(letters)) => {
                     let mut kinds = Kinds::NONE;
                     for (letter, kind) in LETTERS {
@@ -186,6 +192,17 @@ impl Facts {
         }
     }
 
+    /// A channel, by the bytes of its name in hexadecimal.
+    fn channel(&mut self, hex: &str) {
+        self.bound.add(Kinds::LISTEN);
+        match (named(hex), &mut self.channels) {
+            (Some(name), Some(channels)) => {
+                channels.insert(name);
+            }
+            (_, channels) => *channels = None,
+        }
+    }
+
     /// A parameter of which only the value is known. One with a dot that was taken back is empty.
     fn named(&mut self, name: &str, value: Option<&str>) {
         match value {
@@ -195,14 +212,20 @@ impl Facts {
     }
 }
 
+/// The text of which the bytes stand in hexadecimal.
+fn named(hex: &str) -> Option<Arc<str>> {
+    let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
+    String::from_utf8(bytes?).ok().map(Arc::from)
+}
+
 /// A row; cells that are no UTF-8 make it a strange one.
 pub(crate) type Row = Vec<Option<Box<str>>>;
 
 /// What the rows of the kinds that bind a session are called.
-const BOUND: [(&str, Kinds); 5] = [
+const BOUND: [(&str, Kinds); 4] = [
     ("locks", Kinds::LOCKS),
     ("temporary", Kinds::TEMPORARY),
-    ("listen", Kinds::LISTEN),
     ("prepared", Kinds::PREPARED),
     ("cursors", Kinds::CURSORS),
 ];
@@ -243,8 +266,9 @@ const PARTS: [(Kinds, &str); 7] = [
     ),
     (
         Kinds::LISTEN,
-        "SELECT 'b', 'listen', NULL \
-         WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_listening_channels())",
+        // In the client's encoding, in which notifications have it, too.
+        "SELECT 'l', pg_catalog.encode(pg_catalog.convert_to(c, pg_catalog.pg_client_encoding()), \
+         'hex'), NULL FROM pg_catalog.pg_listening_channels() c",
     ),
     (
         Kinds::PREPARED,

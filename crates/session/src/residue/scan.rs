@@ -43,6 +43,8 @@ pub struct Scan {
     /// It may name what is not the same behind a pooler: a process that is to be sent a signal, the
     /// list of prepared statements, a database that nobody may be connected to.
     pub speaks_of_own: bool,
+    /// It may end what its client listens to, or asks what that is.
+    pub about_channels: bool,
     /// Functions that it calls and that are not known as PostgreSQL's, a bit for each name.
     pub calls: u128,
 }
@@ -56,7 +58,7 @@ impl Scan {
             && self.named.is_empty()
             && self.calls == 0
             && !(self.unreadable | self.sets | self.ends | self.draws)
-            && !(self.reads_drawn | self.alters | self.speaks_of_own)
+            && !(self.reads_drawn | self.alters | self.speaks_of_own | self.about_channels)
     }
 }
 
@@ -86,6 +88,7 @@ impl Scan {
         self.sets |= body.sets;
         self.ends |= body.ends;
         self.reads_drawn |= body.reads_drawn;
+        self.about_channels |= body.about_channels;
     }
 }
 
@@ -184,10 +187,12 @@ impl<'a> Scanner<'a> {
             b"listen" => self.leaves(Kinds::LISTEN),
             b"unlisten" | b"close" | b"deallocate" => {
                 self.scan.ends = true;
+                self.scan.about_channels |= is(word, b"unlisten");
                 self.skip();
             }
             b"discard" => {
                 self.scan.ends = true;
+                self.scan.about_channels = true;
                 self.scan.sets = true;
                 self.resets(Kinds::SETTINGS.and(Kinds::ROLE));
             }
@@ -342,6 +347,9 @@ impl<'a> Scanner<'a> {
             b'l' | b'L' if self.verb == Verb::Body && is(word, b"listen") => {
                 self.scan.suspects.add(Kinds::LISTEN);
             }
+            b'u' | b'U' if self.verb == Verb::Body && is(word, b"unlisten") => {
+                self.scan.about_channels = true;
+            }
             b'i' | b'I' if is(word, b"insert") => self.scan.draws = true,
             b'u' | b'U' if is(word, b"update") => self.scan.draws = true,
             b'd' | b'D' if is(word, b"delete") => self.scan.draws = true,
@@ -355,6 +363,7 @@ impl<'a> Scanner<'a> {
         if starts(word, b"pg_temp") {
             self.scan.suspects.add(Kinds::TEMPORARY);
         }
+        self.scan.about_channels |= is(word, b"pg_listening_channels");
         self.scan.speaks_of_own |= OWN.iter().any(|own| is(word, own));
         if !starts(word, b"pg_advisory_") && !starts(word, b"pg_try_advisory_") {
             return;

@@ -276,3 +276,50 @@ proptest::proptest! {
         let _ = scan(&sql);
     }
 }
+
+#[test]
+fn texts_say_whether_they_are_about_channels() {
+    for sql in [
+        "unlisten a",
+        "begin; UNLISTEN *; commit",
+        "discard all",
+        "select pg_listening_channels()",
+        "select * from pg_catalog.pg_listening_channels() c",
+        "do $$ begin unlisten a; end $$",
+    ] {
+        assert!(scan(sql.as_bytes()).about_channels, "{sql}");
+    }
+    for sql in [
+        "listen a",
+        "select 'unlisten a'",
+        "select unlisten from discard",
+    ] {
+        assert!(!scan(sql.as_bytes()).about_channels, "{sql}");
+    }
+}
+
+#[test]
+fn channels_are_told_by_the_bytes_of_their_names() {
+    let probe = Probe::of(Kinds::LISTEN, &trusting(), &[]);
+    let row = |hex: &str| vec![Some("l".into()), Some(hex.into()), None];
+    let facts = probe.read(&[row("6e657773"), row("c3bc")]);
+    let channels: Vec<_> = facts
+        .channels
+        .iter()
+        .flatten()
+        .map(|name| &**name)
+        .collect();
+    assert_eq!((channels, facts.bound), (vec!["news", "ü"], Kinds::LISTEN));
+    let none = probe.read(&[]);
+    assert_eq!(
+        (none.channels.map(|c| c.len()), none.bound),
+        (Some(0), Kinds::NONE)
+    );
+    let latin = probe.read(&[row("fc"), row("6e")]);
+    assert_eq!((latin.channels, latin.bound), (None, Kinds::LISTEN));
+    assert!(!latin.is_strange, "it is known that it listens");
+    assert_eq!(
+        Probe::of(Kinds::LOCKS, &trusting(), &[]).read(&[]).channels,
+        None
+    );
+}
