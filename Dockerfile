@@ -1,13 +1,14 @@
 # Two stages: the compiler stays behind, and the image that runs holds one program and no root.
 FROM rust:1-slim-bookworm AS build
-# aws-lc, rustls' cryptography, is C.
+# aws-lc, rustls' cryptography, is C; PostgreSQL is what the profile is taken with.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends gcc libc6-dev \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get install -y --no-install-recommends gcc libc6-dev postgresql \
+    && rm -rf /var/lib/apt/lists/* \
+    && rustup component add llvm-tools
 WORKDIR /src
 COPY . .
-RUN cargo build --profile dist --locked --package pgweir
+RUN cargo xtask dist
 
 FROM debian:bookworm-slim
 # hadolint ignore=DL3008

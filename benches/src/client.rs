@@ -3,12 +3,17 @@
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
+    thread,
+    time::Duration,
 };
 
 use crate::scan::Scan;
 
 /// Protocol 3.0, in the StartupMessage.
 pub const START: u32 = 196_608;
+
+/// A slow reader takes a little this often.
+const READS_PER_SECOND: u32 = 50;
 
 /// One connection.
 #[derive(Debug)]
@@ -23,7 +28,15 @@ impl Client {
     /// # Errors
     /// If the connection fails or the server asks for a password.
     pub fn connect(port: u16, scratch: &mut [u8]) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        Self::connect_to("127.0.0.1", port, scratch)
+    }
+
+    /// As [`Self::connect`], to any address.
+    ///
+    /// # Errors
+    /// If the connection fails or the server asks for a password.
+    pub fn connect_to(host: &str, port: u16, scratch: &mut [u8]) -> io::Result<Self> {
+        let mut stream = TcpStream::connect((host, port))?;
         stream.set_nodelay(true)?;
         stream.write_all(&startup_packet())?;
         let scan = Scan::default();
@@ -39,6 +52,21 @@ impl Client {
     pub fn query(&mut self, sql: &str, scratch: &mut [u8]) -> io::Result<u64> {
         self.ask(sql)?;
         self.read_until_quiet(scratch)
+    }
+
+    /// Runs SQL and reads what comes back at this speed and no faster; gives the number of bytes.
+    ///
+    /// # Errors
+    /// If the connection fails or the server answers with an error.
+    pub fn query_slowly(&mut self, sql: &str, bytes_per_second: u32) -> io::Result<u64> {
+        let mut scratch = vec![0; (bytes_per_second / READS_PER_SECOND).max(1) as usize];
+        self.ask(sql)?;
+        let mut bytes = 0;
+        while !self.scan.is_quiet() {
+            bytes += self.read(&mut scratch, |_| {})?;
+            thread::sleep(Duration::from_secs(1) / READS_PER_SECOND);
+        }
+        Ok(bytes)
     }
 
     /// Runs `COPY ... FROM STDIN` and sends `data` again and again until `bytes` have been sent.

@@ -4,8 +4,9 @@
 
 use bytes::{BufMut as _, BytesMut};
 use libfuzzer_sys::{arbitrary, fuzz_target};
-use pgweir_session::residue::Kinds;
-use pgweir_session::{Abandon, ClientSide, Gather, Relay, Rules, StatementTable, Tracked, Values};
+use pgweir_session::{
+    Abandon, ClientSide, Gather, Relay, Rules, StateRules, StatementTable, Tracked, Values,
+};
 use pgweir_wire::Header;
 
 #[derive(Debug, arbitrary::Arbitrary)]
@@ -70,7 +71,7 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
         answers_as_postgres: true,
         backends: None,
         private: false,
-        refused: Kinds::NONE,
+        state: StateRules::default(),
         max_message: 1 << 20,
         tracked: &tracked,
         statements: &table,

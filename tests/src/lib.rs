@@ -20,6 +20,7 @@ pub mod http;
 mod program;
 pub mod promql;
 pub mod raw;
+mod service;
 mod strait;
 mod tls_wire;
 
@@ -27,6 +28,7 @@ pub use dns::NameServer;
 pub use http::Http;
 pub use program::{Ender, Program, Run, Running, finish, finish_within};
 pub use raw::{Batch, End, Message, RawClient, Wire, cancel, story};
+pub use service::{Call, Service};
 pub use strait::Strait;
 pub use tls_wire::{Begin, TlsWire};
 

@@ -75,7 +75,7 @@ fn a_budget_is_planned_without_a_pooler() {
         &[
             "2 poolers: 160",
             "IT DOES NOT FIT",
-            "max_host_connections = 43 in each pooler",
+            "max_host_connections = 86 with fleet = 2",
         ],
     );
     let run = program.run(&[

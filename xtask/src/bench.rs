@@ -1,57 +1,59 @@
-//! `cargo xtask bench`: pgweir beside PgBouncer and a bare relay, on this machine, in turns.
+//! `cargo xtask bench`: pgweir beside other poolers, a bare relay and PostgreSQL alone, on this machine, in turns.
 //!
 //! Every peer is started afresh for every run, and the peers take turns within a round: A B C, B C A, ... A machine
 //! that is busy with other things disturbs neighbours alike, so ratios are taken within a round, and the median over
 //! the rounds is what counts. Costs are processor time of the pooler alone; how many transactions a second there
-//! were depends on everything that runs, and is printed for completeness.
+//! were depends on everything that runs.
 
 mod cost;
 mod detail;
+mod foreign;
+mod goals;
 mod lines;
+mod material;
 mod measure;
+mod options;
+mod page;
 mod peer;
-mod render;
+mod pgbench;
+mod plot;
 mod results;
+mod start;
+mod svg;
+mod tables;
 mod workload;
+mod workloads;
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
 
-use pgweir_harness::{Cluster, ClusterOptions, Postgres};
+use pgweir_harness::{Cluster, ClusterOptions, Postgres, Tls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub(crate) use self::peer::Asked;
 use self::{
+    material::{Certificates, Secrets},
     measure::Sample,
-    peer::{Peer, PgBouncer, Programs},
+    options::Options,
+    peer::{Peer, Program, Programs},
     results::{Detail, Machine, Results, Run, load, said},
-    workload::{Load, SCALE, WORKLOADS, Workload},
+    start::Scene,
+    workload::{Load, SCALE, Workload},
 };
+use crate::dist;
 use crate::step::{self, Failure, brings_pooler, cargo, target};
 
-/// Clients and servers of the largest workload, with some room.
-const FILES_MIN: u64 = 5_500;
-
-/// The page that `--write` writes.
+/// What `--write` writes.
 const PAGE: &str = "docs/benchmarks.md";
+const PICTURES: &str = "docs/benchmarks";
 
-/// What the user asked for.
-#[derive(Debug, Default)]
-struct Options {
-    rounds: u32,
-    seconds: u32,
-    /// Beginnings of names of workloads; none means all.
-    only: Vec<String>,
-    pgbouncer: Option<PathBuf>,
-    syscalls: bool,
-    callgrind: bool,
-    write: bool,
-    /// Earlier results to use instead of measuring.
-    from: Option<PathBuf>,
-    /// Another measurement to set beside this one.
-    against: Option<PathBuf>,
-}
+/// Backends of the poolers, and of clients that come directly.
+const MAX_CONNECTIONS: u32 = 200;
+
+/// Workloads whose system calls are always counted, because there is a goal.
+const COUNTED: [&str; 2] = ["select_simple_16", "select_simple_64"];
 
 pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
     let options = Options::parse(args)?;
@@ -60,68 +62,17 @@ pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
         None => measure_all(&options)?,
     };
     let against = options.against.as_deref().map(Results::read).transpose()?;
-    print!("\n{}", render::tables(&results, against.as_ref()));
+    print!("\n{}", page::summary(&results, against.as_ref()));
     if options.write {
-        fs::create_dir_all("docs")?;
-        fs::write(PAGE, render::page(&results, against.as_ref()))?;
-        println!("\nWritten to {PAGE}.");
+        fs::create_dir_all(PICTURES)?;
+        let pictures = plot::pictures(&results);
+        for picture in &pictures {
+            fs::write(Path::new(PICTURES).join(&picture.file), &picture.svg)?;
+        }
+        fs::write(PAGE, page::page(&results, against.as_ref(), &pictures))?;
+        println!("\nWritten to {PAGE} and {PICTURES}.");
     }
     Ok(())
-}
-
-impl Options {
-    fn parse(args: &[&str]) -> Result<Self, Failure> {
-        let mut options = Self {
-            rounds: 5,
-            seconds: 5,
-            ..Self::default()
-        };
-        let mut args = args.iter().copied();
-        while let Some(name) = args.next() {
-            let mut value = || {
-                args.next()
-                    .ok_or_else(|| Failure::new(format!("{name} takes a value")))
-            };
-            match name {
-                "--quick" => (options.rounds, options.seconds) = (2, 3),
-                "--rounds" => options.rounds = number(name, value()?, 1)?,
-                "--seconds" => options.seconds = number(name, value()?, 3)?,
-                "--only" => options.only.push(known(value()?)?),
-                "--pgbouncer" => options.pgbouncer = Some(value()?.into()),
-                "--syscalls" => options.syscalls = true,
-                "--callgrind" => options.callgrind = true,
-                "--write" => options.write = true,
-                "--from" => options.from = Some(value()?.into()),
-                "--against" => options.against = Some(value()?.into()),
-                unknown => return Err(Failure::usage(unknown)),
-            }
-        }
-        Ok(options)
-    }
-
-    fn workloads(&self) -> impl Iterator<Item = &'static Workload> {
-        let wanted = |workload: &&Workload| {
-            let mut beginnings = self.only.iter();
-            self.only.is_empty() || beginnings.any(|start| workload.name.starts_with(start))
-        };
-        WORKLOADS.iter().filter(wanted)
-    }
-}
-
-fn number(name: &str, text: &str, min: u32) -> Result<u32, Failure> {
-    let number = text.parse().ok().filter(|number| *number >= min);
-    number.ok_or_else(|| Failure::new(format!("{name} takes a number, {min} or more")))
-}
-
-fn known(start: &str) -> Result<String, Failure> {
-    if WORKLOADS.iter().any(|it| it.name.starts_with(start)) {
-        return Ok(start.to_owned());
-    }
-    let names: Vec<&str> = WORKLOADS.iter().map(|it| it.name).collect();
-    let names = names.join(" ");
-    Err(Failure::new(format!(
-        "no workload begins with {start}; there are {names}"
-    )))
 }
 
 fn measure_all(options: &Options) -> Result<Results, Failure> {
@@ -131,11 +82,7 @@ fn measure_all(options: &Options) -> Result<Results, Failure> {
             "the benchmarks need {missing}, which {postgres} comes without"
         )));
     }
-    raise_file_limit()?;
-    let bench = Bench {
-        programs: programs(options.pgbouncer.as_deref())?,
-        cluster: cluster(postgres.clone())?,
-    };
+    let bench = Bench::prepare(programs(&options.asked)?, &postgres)?;
     let mut results = Results {
         date: said("date", &["-u", "+%Y-%m-%d %H:%M"]),
         machine: Machine::this(),
@@ -149,6 +96,13 @@ fn measure_all(options: &Options) -> Result<Results, Failure> {
     println!("{}", results.versions.join("\n"));
     let file = results_file(&results.date)?;
     for workload in options.workloads() {
+        if let Some(why) = bench.beyond_limits(workload) {
+            println!("\n{}: NOT MEASURED: {why}", workload.name);
+            results
+                .skipped
+                .push(format!("{}, everybody: {why}", workload.name));
+            continue;
+        }
         bench.workload(workload, options, &mut results);
         bench.details(workload, options, &mut results);
         results.machine.load_after = load();
@@ -159,49 +113,61 @@ fn measure_all(options: &Options) -> Result<Results, Failure> {
     Ok(results)
 }
 
-/// Children inherit the limit.
-pub(crate) fn raise_file_limit() -> Result<(), Failure> {
+/// Children inherit the limit, which is what it gives.
+pub(crate) fn raise_file_limit() -> Result<u64, Failure> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Some(maximum) = maximum.filter(|maximum| *maximum < FILES_MIN) {
-        return Err(Failure::new(format!(
-            "the benchmarks open {FILES_MIN} connections, but a process here may open {maximum} files at most; \
-             raise the hard limit (as root: ulimit -Hn {FILES_MIN}) or leave the large workloads out with --only"
-        )));
-    }
     let current = maximum;
-    Ok(setrlimit(Resource::Nofile, Rlimit { current, maximum })?)
+    setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
 }
 
-/// Builds pgweir, unless the caller brings a pooler, and the programs beside it.
-pub(crate) fn programs(pgbouncer: Option<&Path>) -> Result<Programs, Failure> {
-    // One by one: built together, they would share the features of their dependencies.
+/// Builds what is shipped, unless the caller brings a pooler, and the programs beside it.
+pub(crate) fn programs(asked: &Asked) -> Result<Programs, Failure> {
+    let pgweir = match env::var_os("PGWEIR_BIN").filter(|_| brings_pooler()) {
+        Some(path) => path.into(),
+        None => dist::build()?,
+    };
+    beside(pgweir, asked)
+}
+
+/// The programs beside a pgweir.
+fn beside(pgweir: PathBuf, asked: &Asked) -> Result<Programs, Failure> {
     step::run(&mut cargo(&[
         "build",
         "--release",
         "--package",
         "pgweir-benches",
     ]))?;
-    if !brings_pooler() {
-        step::run(&mut cargo(&[
-            "build",
-            "--profile",
-            "dist",
-            "--package",
-            "pgweir",
-        ]))?;
-    }
-    let target = target()?;
-    let folder = target.join("release");
-    let own = target.join("dist").join("pgweir");
+    let folder = target()?.join("release");
     Ok(Programs {
-        pgweir: match env::var_os("PGWEIR_BIN").filter(|_| brings_pooler()) {
-            Some(path) => path.into(),
-            None => own,
-        },
+        pgweir,
         muxrelay: folder.join("muxrelay"),
         load: folder.join("load"),
-        pgbouncer: PgBouncer::find(pgbouncer)?,
+        pgbouncer: Program::find("pgbouncer", asked.pgbouncer.as_deref())?,
+        pgcat: Program::find("pgcat", asked.pgcat.as_deref())?,
+        odyssey: Program::find("odyssey", asked.odyssey.as_deref())?,
     })
+}
+
+/// Lets a pgweir do what is measured otherwise, so that it can be watched.
+pub(crate) fn exercise(pgweir: &Path, workloads: &[&str], seconds: u32) -> Result<(), Failure> {
+    let bench = Bench::prepare(
+        beside(pgweir.into(), &Asked::default())?,
+        &step::postgres()?,
+    )?;
+    for name in workloads {
+        let unknown = || Failure::new(format!("there is no workload {name}"));
+        let workload = workloads::find(name).ok_or_else(unknown)?;
+        println!("  {name}");
+        bench.once(Peer::Pgweir, workload, seconds)?;
+    }
+    Ok(())
+}
+
+/// Whether there is a workload of this name.
+#[cfg(test)]
+pub(crate) fn has_workload(name: &str) -> bool {
+    workloads::find(name).is_some()
 }
 
 fn results_file(date: &str) -> Result<PathBuf, Failure> {
@@ -219,7 +185,7 @@ fn bench_folder() -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-fn cluster(postgres: Postgres) -> Result<Cluster, Failure> {
+fn cluster(postgres: Postgres, tls: Tls) -> Result<Cluster, Failure> {
     println!("Starting a throwaway PostgreSQL and filling pgbench's tables.");
     let conf = [
         "shared_buffers = 512MB",
@@ -230,8 +196,11 @@ fn cluster(postgres: Postgres) -> Result<Cluster, Failure> {
         "autovacuum = off",
     ];
     let options = ClusterOptions {
+        max_connections: MAX_CONNECTIONS,
         conf: conf.map(str::to_owned).into(),
         in_memory: true,
+        // Used by those who ask for it only.
+        tls: Some(tls),
         ..ClusterOptions::default()
     };
     let cluster = Cluster::start_with(postgres, options)?;
@@ -246,28 +215,61 @@ fn cluster(postgres: Postgres) -> Result<Cluster, Failure> {
 /// What is needed to run anything.
 #[derive(Debug)]
 struct Bench {
-    programs: Programs,
-    cluster: Cluster,
+    scene: Scene,
+    /// That a process may open.
+    files: u64,
 }
 
 impl Bench {
+    fn prepare(programs: Programs, postgres: &Postgres) -> Result<Self, Failure> {
+        let files = raise_file_limit()?;
+        let certificates = Certificates::make()?;
+        let cluster = cluster(postgres.clone(), certificates.for_server())?;
+        let scene = Scene {
+            secrets: Secrets::make(&cluster)?,
+            programs,
+            cluster,
+            certificates,
+        };
+        Ok(Self { scene, files })
+    }
+
     fn versions(&self, postgres: &Postgres) -> Vec<String> {
+        let programs = &self.scene.programs;
+        // Its first line is the version of PgBouncer that it replaces.
+        let given = said(&programs.pgweir.to_string_lossy(), &["--version"]);
+        let given = given.lines().find(|line| line.starts_with("pgweir"));
         let revision = said("git", &["describe", "--always", "--dirty"]);
-        let pgbouncer = self.programs.pgbouncer.as_ref();
-        vec![
-            format!("pgweir at commit {revision}"),
-            pgbouncer.map_or_else(
-                || "no PgBouncer: none in PATH or /usr/sbin".to_owned(),
-                |it| it.version.clone(),
-            ),
-            format!("PostgreSQL {} with its own pgbench", postgres.version),
-        ]
+        let pgweir = match given.filter(|_| brings_pooler()) {
+            Some(version) => format!("{version} as it was given"),
+            None => format!("pgweir at commit {revision}"),
+        };
+        let others = [&programs.pgbouncer, &programs.pgcat, &programs.odyssey];
+        let others = others.into_iter().flatten().map(|it| it.version.clone());
+        let postgres = format!("PostgreSQL {} with its own pgbench", postgres.version);
+        let mut versions = vec![pgweir];
+        versions.extend(others);
+        versions.push(postgres);
+        versions.extend(programs.absent());
+        versions
+    }
+
+    /// What this machine does not allow, if that stands in the way.
+    fn beyond_limits(&self, workload: &Workload) -> Option<String> {
+        let needed = workload.files();
+        (self.files < needed).then(|| {
+            format!(
+                "a process needs {needed} open files and may have {}; raise the hard limit \
+                 (as root: ulimit -Hn {needed})",
+                self.files
+            )
+        })
     }
 
     /// All rounds of one workload.
     fn workload(&self, workload: &Workload, options: &Options, results: &mut Results) {
         println!("\n{}: {}", workload.name, workload.what);
-        let peers = self.able(workload, results);
+        let peers = self.able(workload, options, results);
         for round in 0..options.rounds {
             let mut order = peers.clone();
             let first = round as usize % order.len().max(1);
@@ -275,10 +277,8 @@ impl Bench {
             for peer in order {
                 match self.once(peer, workload, options.seconds) {
                     Ok(sample) => {
-                        println!(
-                            "  {round} {peer:<10} {}",
-                            described(&workload.load, &sample)
-                        );
+                        let line = described(&workload.load, &sample);
+                        println!("  {round} {peer:<13} {line}");
                         results.runs.push(Run {
                             workload: workload.name.to_owned(),
                             peer,
@@ -296,10 +296,15 @@ impl Bench {
         }
     }
 
-    fn able(&self, workload: &Workload, results: &mut Results) -> Vec<Peer> {
+    fn able(&self, workload: &Workload, options: &Options, results: &mut Results) -> Vec<Peer> {
+        let programs = &self.scene.programs;
+        let everything = options.all || !options.only.is_empty();
+        let wanted = |peer: &Peer| {
+            options.wants(*peer) && programs.have(*peer) && peer.takes_part(workload, everything)
+        };
         let mut able = Vec::new();
-        for peer in Peer::ALL {
-            match peer::unable(peer, workload, &self.programs) {
+        for peer in Peer::ALL.into_iter().filter(wanted) {
+            match peer::unable(peer, workload, programs) {
                 None => able.push(peer),
                 Some(why) => {
                     println!("  without {peer}: {why}");
@@ -312,33 +317,42 @@ impl Bench {
     }
 
     fn once(&self, peer: Peer, workload: &Workload, seconds: u32) -> Result<Sample, Failure> {
-        let running = peer::start(peer, workload, &self.programs, &self.cluster)?;
-        measure::run(workload, &running, &self.programs.load, seconds).map_err(|failure| {
+        let running = start::start(peer, workload, &self.scene.programs, &self.scene)?;
+        measure::run(workload, &running, &self.scene, seconds).map_err(|failure| {
             let log = running.log();
             Failure::new(format!("{failure}\nits log ends with:\n{log}"))
         })
     }
 
-    /// Counts of system calls and instructions, where asked for.
+    /// Counts of system calls and instructions.
     fn details(&self, workload: &Workload, options: &Options, results: &mut Results) {
-        // With a thousand clients the logins would count for more than the transactions.
-        let few = matches!(workload.load, Load::Pgbench { clients, .. } if clients <= 64);
-        let peers = Peer::ALL.into_iter();
-        for peer in peers.filter(|peer| peer::unable(*peer, workload, &self.programs).is_none()) {
-            let (programs, cluster) = (&self.programs, &self.cluster);
+        let Some(pgbench) = workload.can_be_counted() else {
+            return;
+        };
+        let ran = |peer: &Peer| {
+            let of = |run: &Run| run.workload == workload.name && run.peer == *peer;
+            *peer != Peer::Direct && results.runs.iter().any(of)
+        };
+        let peers: Vec<Peer> = Peer::ALL.into_iter().filter(ran).collect();
+        for peer in peers {
             let mut add = |counted: Result<Detail, Failure>| match counted {
                 Ok(detail) => {
-                    println!("  {peer}: {}", render::counts(&detail));
+                    println!("  {peer}: {}", tables::counts(&detail));
                     results.details.push(detail);
                 }
-                Err(failure) => println!("  {peer}: {failure}"),
+                Err(failure) => {
+                    println!("  {peer}: {failure}");
+                    results
+                        .skipped
+                        .push(format!("{}, {peer}: {failure}", workload.name));
+                }
             };
-            if options.syscalls && few {
-                add(detail::syscalls(peer, workload, programs, cluster));
+            if options.syscalls || COUNTED.contains(&workload.name) {
+                add(detail::syscalls(peer, workload, &pgbench, &self.scene));
             }
-            if options.callgrind && few {
+            if options.callgrind {
                 let kept = bench_folder().and_then(|keep| {
-                    detail::instructions(peer, workload, programs, cluster, &keep)
+                    detail::instructions(peer, workload, &pgbench, &self.scene, &keep)
                 });
                 add(kept);
             }
@@ -348,31 +362,18 @@ impl Bench {
 
 /// One run in one line.
 fn described(load: &Load, sample: &Sample) -> String {
-    let mut line = format!("{:8.2} {}", sample.cost, load.unit());
+    let mut line = match sample.cost {
+        Some(cost) => format!("{cost:8.2} {}", load.unit()),
+        None => "no pooler".to_owned(),
+    };
     if let (Some(rate), Some(unit)) = (sample.rate, load.rate()) {
         line += &format!(", {rate:8.0} {unit}");
     }
     if let (Some(p50), Some(p99)) = (sample.p50_ms, sample.p99_ms) {
         line += &format!(", p50 {p50:.2} ms, p99 {p99:.2} ms");
     }
+    if let Some(beside) = sample.beside {
+        line += &format!(", p99 {beside:.2} times that alone");
+    }
     line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn picks_workloads_by_the_beginning_of_their_names() {
-        let options = Options::parse(&["--only", "copy", "--rounds", "3"]).expect("all known");
-        let names: Vec<&str> = options.workloads().map(|it| it.name).collect();
-        assert_eq!((names, options.rounds), (vec!["copy_out", "copy_in"], 3));
-    }
-
-    #[test]
-    fn refuses_what_it_does_not_know() {
-        assert!(Options::parse(&["--only", "nothing"]).is_err());
-        assert!(Options::parse(&["--rounds", "0"]).is_err());
-        assert!(Options::parse(&["--slow"]).is_err());
-    }
 }

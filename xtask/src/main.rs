@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod counts;
 mod demo;
+mod dist;
 mod docs;
 mod fuzz;
 mod overload;
@@ -29,15 +30,19 @@ usage: cargo xtask COMMAND
     --seconds N          for how long (10)
     --debug              the debug build: builds faster, runs slower
     --keep               leave it running until Ctrl-C
-  bench [OPTIONS]      pgweir beside PgBouncer and a bare relay, in turns; see docs/benchmarks.md
+  dist                 build what is shipped, target/dist/pgweir, with a profile of the benchmarks' workloads
+  bench [OPTIONS]      pgweir beside PgBouncer, other poolers, a bare relay and PostgreSQL alone, in turns; see
+                       docs/benchmarks.md
     --quick              two short rounds
-    --rounds N           rounds (5)
-    --seconds N          how long one run of pgbench takes (5)
-    --only NAME          only workloads whose names begin so; may be repeated
-    --pgbouncer PATH     the PgBouncer to compare with, if not the one in PATH
-    --syscalls           count system calls too (perf)
+    --all                every workload and not only the main ones, and everybody in each
+    --rounds N           rounds (3)
+    --seconds N          how long one run of pgbench takes (4)
+    --only A,B           only workloads whose names begin so
+    --peers A,B          only these, by their names in the tables
+    --pgbouncer PATH     a PgBouncer that is not in PATH; so with --pgcat, --odyssey
+    --syscalls           count system calls of all workloads (perf, or strace), not only where there is a goal
     --callgrind          count instructions too (valgrind)
-    --write              write docs/benchmarks.md
+    --write              write docs/benchmarks.md and its pictures
     --from FILE          use earlier results instead of measuring
     --against FILE       set another measurement beside this one
   counts [--write]     instructions on the hot path (valgrind), compared with docs/counts.md
@@ -63,6 +68,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["demo", rest @ ..] => demo::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["dist"] => dist::run(),
         ["check"] => check::run(),
         ["counts", rest @ ..] => counts::run(rest),
         ["overload", rest @ ..] => overload::run(rest),

@@ -101,7 +101,7 @@ pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
         [unknown, ..] => return Err(Failure::usage(unknown)),
     };
     bench::raise_file_limit()?;
-    let programs = bench::programs(None)?;
+    let programs = bench::programs(&bench::Asked::default())?;
     let cluster = Cluster::start_with(step::postgres()?, ClusterOptions::default())?;
     let mut outcomes: Vec<Vec<Outcome>> = CASES.iter().map(|_| Vec::new()).collect();
     for round in 0..ROUNDS {

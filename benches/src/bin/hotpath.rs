@@ -11,8 +11,10 @@ use bytes::{BufMut as _, BytesMut};
 use pgweir_pool::{
     Action, Actions, Checkout, Gate, PoolId, PoolLimits, PoolName, PoolScopes, Pools, Scope, SlotId,
 };
-use pgweir_session::residue::{Kinds, Memory, Verdict, scan};
-use pgweir_session::{ClientSide, Gather, Relay, Rules, StatementTable, Tracked, Values};
+use pgweir_session::residue::{Memory, Verdict, scan};
+use pgweir_session::{
+    ClientSide, Gather, Relay, Rules, StateRules, StatementTable, Tracked, Values,
+};
 use pgweir_wire::Header;
 
 type Scenario = fn(usize);
@@ -128,7 +130,7 @@ impl Pair {
             answers_as_postgres: false,
             backends: None,
             private: true,
-            refused: Kinds::NONE,
+            state: StateRules::default(),
             tracked: &self.tracked,
             statements: &self.statements,
         };

@@ -1,9 +1,10 @@
 //! Clients that pgbench cannot play: thousands that do nothing, one that reads or writes a great deal.
 //!
-//! `load idle PORT CLIENTS` logs them in, prints `ready` and waits; a line `query` on its input makes each of them
-//! run one query, and `ready` is printed again; the end of the input ends it.
+//! `load idle HOST[,HOST...] PORT CLIENTS` logs them in, as many at each address, prints `ready` and waits; a line
+//! `query` on its input makes each of them run one query, and `ready` is printed again; the end of the input ends it.
 //! `load read PORT SQL TIMES` runs SQL and reads the answer. `load write PORT SQL MEGABYTES ROW` sends rows to
 //! `COPY ... FROM STDIN`. Both print one line of JSON, a [`Transfer`].
+//! `load trickle PORT SQL BYTES_PER_SECOND` runs SQL and reads the answer slowly, again and again.
 //! `load demand PORT SQL CONNECTIONS RATE SECONDS KNOCKING` sends requests at a fixed rate, or with RATE 0 in a closed loop,
 //! while KNOCKING others try to log in, and prints an [`Outcome`](pgweir_benches::Outcome).
 #![forbid(unsafe_code)]
@@ -38,11 +39,21 @@ fn main() -> ExitCode {
 fn run(args: &[&str]) -> io::Result<()> {
     let mut scratch = vec![0; SCRATCH_LEN];
     match args {
-        ["idle", port, clients] => idle(number(port)?, number(clients)?, &mut scratch),
+        ["idle", hosts, port, clients] => {
+            let hosts: Vec<&str> = hosts.split(',').collect();
+            idle(&hosts, number(port)?, number(clients)?, &mut scratch)
+        }
         ["read", port, sql, times] => {
             let mut client = Client::connect(number(port)?, &mut scratch)?;
             let times: u32 = number(times)?;
             timed(|| (0..times).try_fold(0, |sum, _| Ok(sum + client.query(sql, &mut scratch)?)))
+        }
+        ["trickle", port, sql, bytes_per_second] => {
+            let mut client = Client::connect(number(port)?, &mut scratch)?;
+            let bytes_per_second = number(bytes_per_second)?;
+            loop {
+                client.query_slowly(sql, bytes_per_second)?;
+            }
         }
         ["write", port, sql, megabytes, row] => {
             let mut client = Client::connect(number(port)?, &mut scratch)?;
@@ -65,9 +76,10 @@ fn run(args: &[&str]) -> io::Result<()> {
     }
 }
 
-fn idle(port: u16, count: usize, scratch: &mut [u8]) -> io::Result<()> {
+fn idle(hosts: &[&str], port: u16, count: usize, scratch: &mut [u8]) -> io::Result<()> {
     let mut clients = (0..count)
-        .map(|_| Client::connect(port, scratch))
+        .zip(hosts.iter().cycle())
+        .map(|(_, host)| Client::connect_to(host, port, scratch))
         .collect::<io::Result<Vec<_>>>()?;
     ready()?;
     for line in io::stdin().lock().lines() {

@@ -21,6 +21,7 @@ pub mod ident;
 pub mod ldap;
 mod md5;
 mod mock;
+mod rds;
 mod scram;
 mod secret;
 mod server;
@@ -34,6 +35,7 @@ pub use client::{
 };
 pub use exchange::{Challenge, ChannelBinding, Mechanism, Nonce};
 pub use mock::ProcessKey;
+pub use rds::{AwsCredentials, rds_region, rds_token};
 pub use scram::keys::{Fingerprint, Iterations, Key, Keys, SaltedPasswordJob, TooManyIterations};
 pub use scram::messages::Malformed;
 pub use secret::{BadPassword, Md5Secret, Password, ScramSecret, Secret, SecretKind};

@@ -12,6 +12,8 @@ pub struct HostDemand {
     pub host: String,
     /// `max_host_connections`
     pub limit: HostLimit,
+    /// Poolers that share it: `fleet`.
+    pub poolers: u32,
     /// By whom.
     pub databases: Vec<DatabaseDemand>,
 }
@@ -42,15 +44,17 @@ impl DatabaseDemand {
 }
 
 impl HostDemand {
-    /// Servers at most, if so many users log in and PostgreSQL has so many connections for ordinary
-    /// users; `None` is no limit.
+    /// Servers of one pooler at most, if so many users log in and PostgreSQL has so many connections for
+    /// ordinary users; `None` is no limit.
     pub fn servers(&self, users: u32, ordinary: Option<u32>) -> Option<u32> {
         let of_each = self
             .databases
             .iter()
             .map(|database| database.servers(users));
         let asked: Option<u32> = of_each.sum();
-        match (asked, self.limit.servers(ordinary)) {
+        let limit = self.limit.servers(ordinary);
+        let part = limit.map(|limit| (limit / self.poolers.max(1)).max(1));
+        match (asked, part) {
             (Some(asked), Some(limit)) => Some(asked.min(limit)),
             (asked, limit) => asked.or(limit),
         }
@@ -74,9 +78,11 @@ impl Config {
             }
         }
         let limit = self.global.max_host_connections;
+        let poolers = self.global.poolers();
         let demands = hosts.into_iter().map(|(host, databases)| HostDemand {
             host,
             limit,
+            poolers,
             databases,
         });
         demands.collect()

@@ -4,7 +4,7 @@ use crate::declare::{Key, Place, Scope};
 use crate::keys::{DatabaseOverrides, PeerOverrides, Settings, UserOverrides};
 use crate::likeness::Likeness;
 use crate::toml::header;
-use crate::value::{Kind, StateKinds};
+use crate::value::{Kind, StatePolicies, StrictAllow};
 
 /// An ini file that names every key in a comment, with its default.
 pub fn sample_ini() -> String {
@@ -131,6 +131,11 @@ fn elsewhere<S>(key: &Key<S>) -> String {
     format!(" Also: {}.", places.collect::<Vec<_>>().join(", "))
 }
 
+fn words(words: &[&str]) -> String {
+    let quoted = words.iter().map(|word| format!("`{word}`"));
+    quoted.collect::<Vec<_>>().join(", ")
+}
+
 fn kind_name(kind: Kind) -> String {
     match kind {
         Kind::Choice(words) => words
@@ -143,11 +148,18 @@ fn kind_name(kind: Kind) -> String {
         Kind::Integer => "whole number".to_owned(),
         Kind::Boolean => "boolean".to_owned(),
         Kind::Seconds => "seconds".to_owned(),
-        Kind::StateKinds => StateKinds::ALL
-            .iter()
-            .map(|w| format!("`{w}`"))
-            .collect::<Vec<_>>()
-            .join(", "),
+        Kind::StatePolicies => {
+            let policies = StatePolicies::POLICIES.map(|(word, _)| word);
+            format!(
+                "list of `kind:policy`; kinds {}; policies {}",
+                words(&StatePolicies::KINDS),
+                words(&policies)
+            )
+        }
+        Kind::StrictAllow => format!(
+            "list of `kind` or `kind:application`; kinds {} or `*`",
+            words(&StrictAllow::KINDS)
+        ),
         Kind::AppActions => "list of `application:action`".to_owned(),
         Kind::FileMode => "file mode".to_owned(),
         Kind::Protocols => "TLS versions".to_owned(),
@@ -155,7 +167,7 @@ fn kind_name(kind: Kind) -> String {
         Kind::Endpoints => "addresses with ports, paths".to_owned(),
         Kind::HostLimit => "whole number, percentage or `auto`".to_owned(),
         Kind::Secret => "secret".to_owned(),
-        Kind::PasswordSource => "`file:`PATH, `env:`NAME or `exec:`COMMAND".to_owned(),
+        Kind::PasswordSource => "`file:`PATH, `env:`NAME, `exec:`COMMAND or `rds:`".to_owned(),
     }
 }
 

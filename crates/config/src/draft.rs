@@ -130,6 +130,7 @@ impl<'a> Draft<'a> {
                 why @ (Invalid::Malformed(_)
                 | Invalid::OutOfRange { .. }
                 | Invalid::NotBuilt { .. }
+                | Invalid::Policy { .. }
                 | Invalid::ZeroByte),
             ) => report.error(
                 spot,

@@ -12,8 +12,8 @@ use crate::declare::{
 use crate::value::{
     AppActions, AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts,
     LeakAction, LeakQuery, List, ListenMode, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
-    ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, StateKinds,
-    TlsProtocols, Value,
+    ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, StatePolicies,
+    StrictAllow, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -223,6 +223,8 @@ declare_keys! {
         cancel_drain_timeout: Seconds = "5", AtOnce, native "5";
         /// Which SQLSTATEs and texts clients are told.
         error_codes: ErrorCodes = "pgbouncer", AtOnce, native "postgres";
+        /// Poolers that share max_host_connections, max_db_connections and max_user_connections in equal parts.
+        fleet: u16 = "1", AtOnce, native "1";
         /// What becomes of a leak suspect, besides a line in the log.
         leak_action: LeakAction = "log", AtOnce, native "log", database leak_action, user leak_action;
         /// What becomes of the suspects of single applications: `name:action, name:action`. It goes before leak_action.
@@ -267,6 +269,10 @@ declare_keys! {
         metrics_legacy_names: bool = "0", AtOnce, native "0";
         /// Where metrics and health are served over HTTP; empty is nowhere.
         metrics_listen: Endpoints = "", Restart, native "127.0.0.1:9127";
+        /// Where metrics are sent by OTLP over HTTP: `http://HOST:4318`; empty is nowhere. Cargo feature otel.
+        otel_endpoint: String = "", AtOnce, native "";
+        /// Seconds between two times that metrics are sent.
+        otel_period: Seconds = "60", AtOnce, native "60";
         /// Seconds that a command of password_from may take.
         password_exec_timeout: Seconds = "5", AtOnce, native "5";
         /// Seconds that what a command of password_from has written is used for; 0 runs it for each new server.
@@ -283,8 +289,6 @@ declare_keys! {
         reconcile_control: bool = "0", AtOnce, native "0";
         /// Seconds after which PostgreSQL is asked again whose its connections are, on an idle server; 0 is never.
         reconcile_period: Seconds = "60", AtOnce, native "60";
-        /// Session state that statements may not announce outside of session pooling: kinds divided by commas.
-        refused_state: StateKinds = "", NewLeases, native "", database refused_state, user refused_state;
         /// Seconds that a closing server may take to close its socket before its slot is quarantined.
         server_close_timeout: Seconds = "10", AtOnce, native "10";
         /// Seconds that clients wait while no login to PostgreSQL works; 0 is as long as at other times.
@@ -297,10 +301,22 @@ declare_keys! {
         shutdown_drain_timeout: Seconds = "0", AtOnce, native "60";
         /// What becomes of startup parameters that are neither tracked nor ignored.
         startup_parameters: StartupParameters = "refuse", NewLeases, native "apply";
+        /// What becomes of each kind of session state outside of session pooling: `kind:policy, kind:policy`.
+        state_policy: StatePolicies = "", NewLeases, native "", database state_policy, user state_policy;
         /// Seconds for which a statement that left nothing in its session is trusted; 0 is not at all.
         state_trust: Seconds = "300", NewLeases, native "300";
         /// What opens the status page and /status.json, beside the passwords of the console's users.
         status_token: Secret = "", AtOnce, native "";
+        /// Make an error of what goes wrong behind a pooler sooner or later, and report it: for tests.
+        strict: bool = "0", Restart, native "0";
+        /// What a strict run says nothing about: kinds of findings, or `kind:application`; `*` is all kinds.
+        strict_allow: StrictAllow = "", AtOnce, native "";
+        /// Seconds that a transaction may last in a strict run; 0 is no limit.
+        strict_hold: Seconds = "30", AtOnce, native "30";
+        /// Seconds of silence in a transaction that a strict run takes for a leak; 0 is leak_after.
+        strict_leak_after: Seconds = "5", AtOnce, native "5";
+        /// The file for the findings of a strict run: JUnit if it ends in .xml, otherwise JSON; empty is none.
+        strict_report: String = "", Restart, native "";
         /// Threads that serve connections.
         workers: i32 = "1", Restart, native "1";
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::{Config, Peer, User};
 use crate::keys::{DatabaseOverrides, UserOverrides};
 use crate::value::{
-    LeakAction, ListenMode, LoadBalanceHosts, PoolMode, Seconds, SessionState, StateKinds,
+    LeakAction, ListenMode, LoadBalanceHosts, PoolMode, Seconds, SessionState, StatePolicies,
 };
 
 /// The limits and modes of one (database, user). A limit that is `None` is off.
@@ -58,8 +58,8 @@ pub struct PoolSettings {
     pub listen: ListenMode,
     /// `listen_buffer`, in bytes.
     pub listen_buffer: usize,
-    /// Which kinds of it are refused.
-    pub refused_state: StateKinds,
+    /// What becomes of each kind of it.
+    pub state_policy: StatePolicies,
     /// Servers of the pool that may stay with a client for it.
     pub max_pinned: u32,
     /// The user that runs auth_query.
@@ -104,7 +104,8 @@ impl Config {
             .users
             .get(user)
             .and_then(|user| user.keys.max_user_connections);
-        limit_or(own, self.global.max_user_connections)
+        self.global
+            .part_of(limit_or(own, self.global.max_user_connections))
     }
 
     /// Clients of `user` over all databases; `None` is no limit.
@@ -174,24 +175,33 @@ impl Config {
                 global.client_idle_timeout,
             )
             .limit(),
-            max_db_connections: limit_or(database.max_db_connections, global.max_db_connections),
+            max_db_connections: global.part_of(limit_or(
+                database.max_db_connections,
+                global.max_db_connections,
+            )),
             max_db_client_connections: limit_or(
                 database.max_db_client_connections,
                 global.max_db_client_connections,
             ),
-            max_user_connections: limit_or(
+            max_user_connections: global.part_of(limit_or(
                 pool_user.max_user_connections,
                 global.max_user_connections,
-            ),
+            )),
             max_user_client_connections: limit_or(
                 login_user.max_user_client_connections,
                 global.max_user_client_connections,
             ),
-            leak_after: login_user
-                .leak_after
-                .or(database.leak_after)
-                .unwrap_or(global.leak_after)
-                .limit(),
+            leak_after: {
+                let set = login_user.leak_after.or(database.leak_after);
+                let set = set.unwrap_or(global.leak_after).limit();
+                match global.strict {
+                    true => set
+                        .into_iter()
+                        .chain(global.strict_leak_after.limit())
+                        .min(),
+                    false => set,
+                }
+            },
             leak_floor: login_user
                 .leak_floor
                 .or(database.leak_floor)
@@ -207,11 +217,11 @@ impl Config {
                 .unwrap_or(global.session_state),
             listen: database.listen.unwrap_or(global.listen),
             listen_buffer: database.listen_buffer.unwrap_or(global.listen_buffer) as usize,
-            refused_state: login_user
-                .refused_state
+            state_policy: login_user
+                .state_policy
                 .clone()
-                .or_else(|| database.refused_state.clone())
-                .unwrap_or_else(|| global.refused_state.clone()),
+                .or_else(|| database.state_policy.clone())
+                .unwrap_or_else(|| global.state_policy.clone()),
             max_pinned: {
                 let set = set(database.max_pinned).unwrap_or(global.max_pinned);
                 let others = pool_size.map_or(u32::MAX, |size| size.saturating_sub(1));

@@ -19,6 +19,7 @@ mod dialect;
 mod diff;
 mod docs;
 mod draft;
+mod fleet;
 mod from_env;
 mod ini;
 mod keys;
@@ -52,7 +53,7 @@ pub use value::{
     AppActions, AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit,
     Hosts, Invalid, Kind, LeakAction, LeakQuery, List, ListenMode, LoadBalanceHosts,
     PasswordSource, PoolMode, Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode,
-    StartupParameters, StateKinds, TlsProtocols, TlsVersion, Value,
+    StartupParameters, StatePolicies, StatePolicy, StrictAllow, TlsProtocols, TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::declare::Place;
 use crate::draft::Seen;
 use crate::problem::{Fault, Report, Spot};
-use crate::value::{AuthType, SslMode};
+use crate::value::{AuthType, HostLimit, SessionState, SslMode, StatePolicies};
 
 const PEER_ID_MAX: u32 = 16383;
 
@@ -20,7 +20,10 @@ pub(crate) fn look_at(config: &Config, seen: &Seen, file: &str, report: &mut Rep
     lints.client_tls(config);
     lints.users(config);
     lints.databases(config);
+    lints.session_state(config);
     lints.peers(config);
+    lints.fleet(config);
+    lints.otel(config);
 }
 
 /// Why the TLS set-up towards clients refuses, which ends the start.
@@ -171,6 +174,16 @@ impl Lints<'_> {
         }
     }
 
+    fn session_state(&mut self, config: &Config) {
+        let global = &config.global;
+        let is_shared = global.session_state == SessionState::Pgbouncer && !global.strict;
+        if is_shared && global.state_policy != StatePolicies::default() {
+            let fault = Fault::new("state_policy does nothing with session_state = pgbouncer");
+            let hint = "say allow for the kinds that may reach others, and session_state = private";
+            self.warning("state_policy", fault, hint);
+        }
+    }
+
     fn peers(&mut self, config: &Config) {
         let own = u32::from(config.global.peer_id);
         if own > PEER_ID_MAX {
@@ -186,6 +199,53 @@ impl Lints<'_> {
         if own == 0 && !config.peers.is_empty() {
             let fault = Fault::new("peers are ignored as long as peer_id is 0");
             self.warning("peer_id", fault, "set peer_id to our own number");
+        }
+    }
+
+    fn otel(&mut self, config: &Config) {
+        let endpoint = &config.global.otel_endpoint;
+        if endpoint.is_empty() {
+            return;
+        }
+        if !cfg!(feature = "otel") {
+            let fault = Fault::new("OpenTelemetry is not in this build");
+            let way_out = "build pgweir with --features otel, or leave otel_endpoint empty";
+            self.error("otel_endpoint", fault, way_out);
+        } else if !endpoint.starts_with("http://") {
+            let fault = Fault::new("otel_endpoint is no address that begins with http://");
+            self.error("otel_endpoint", fault, "for instance http://collector:4318");
+        }
+    }
+
+    /// A part of a limit is at least one server.
+    fn fleet(&mut self, config: &Config) {
+        let global = &config.global;
+        let poolers = global.poolers();
+        let host = match global.max_host_connections {
+            HostLimit::Count(count) => Some(count),
+            HostLimit::Off | HostLimit::Percent(_) | HostLimit::Auto => None,
+        };
+        let of = |limit: i32| u32::try_from(limit).ok().filter(|&limit| limit > 0);
+        for (key, limit) in [
+            ("max_host_connections", host),
+            ("max_db_connections", of(global.max_db_connections)),
+            ("max_user_connections", of(global.max_user_connections)),
+        ] {
+            if let Some(limit) = limit.filter(|&limit| limit < poolers) {
+                let fault = Fault::new(format!(
+                    "{key} is {limit}, and each of {poolers} poolers has one server of it at least"
+                ));
+                self.error("fleet", fault, "lower fleet, or raise the limit");
+            }
+        }
+        if poolers > 1 && global.max_host_connections == HostLimit::Off {
+            let fault =
+                Fault::new("poolers of a fleet share max_host_connections, which is not set");
+            self.warning(
+                "fleet",
+                fault,
+                "set max_host_connections, for instance to auto",
+            );
         }
     }
 
@@ -306,6 +366,33 @@ mod tests {
                   (add user=NAME to the entry, or password_from to that user's)"]
             );
         }
+    }
+
+    #[test]
+    fn what_reaches_others_has_no_policy() {
+        let text = format!("{FINE}session_state = pgbouncer\nstate_policy = locks:warn\n");
+        assert_eq!(
+            problems(&text),
+            [
+                "a.ini:6: warning: state_policy does nothing with session_state = pgbouncer \
+              (say allow for the kinds that may reach others, and session_state = private)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_fleet_is_not_larger_than_what_it_shares() {
+        let text = format!("{FINE}fleet = 4\nmax_host_connections = 3\n");
+        assert_eq!(
+            problems(&text),
+            [
+                "a.ini:5: error: max_host_connections is 3, and each of 4 poolers has one server of it at least \
+              (lower fleet, or raise the limit)"
+            ]
+        );
+        assert_eq!(problems(&format!("{FINE}fleet = 4\n")).len(), 1);
+        let text = format!("{FINE}fleet = 4\nmax_host_connections = auto\n");
+        assert_eq!(problems(&text), [""; 0]);
     }
 
     #[test]

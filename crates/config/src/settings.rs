@@ -115,6 +115,7 @@ impl Settings {
             Invalid::Malformed(_)
             | Invalid::OutOfRange { .. }
             | Invalid::NotBuilt { .. }
+            | Invalid::Policy { .. }
             | Invalid::ZeroByte => SetError::InvalidValue {
                 key: key.name,
                 value: value.to_owned(),

@@ -11,7 +11,8 @@ mod host;
 mod host_limit;
 mod password_source;
 mod seconds;
-mod state_kinds;
+mod state_policies;
+mod strict_allow;
 mod tls;
 
 use std::fmt;
@@ -27,7 +28,8 @@ pub use host::{Host, Hosts};
 pub use host_limit::HostLimit;
 pub use password_source::PasswordSource;
 pub use seconds::Seconds;
-pub use state_kinds::StateKinds;
+pub use state_policies::{StatePolicies, StatePolicy};
+pub use strict_allow::StrictAllow;
 pub use tls::{TlsProtocols, TlsVersion};
 
 /// A value that a configuration file, a connect string or the console's SET can give.
@@ -73,6 +75,16 @@ pub enum Invalid {
         /// The cargo feature that brings it.
         feature: &'static str,
     },
+    /// Each of the words is known, but they do not fit.
+    #[error("{kind} can be {word}, not {}: {why}", if *word == "pin" { "restore" } else { "pin" })]
+    Policy {
+        /// A kind of state.
+        kind: &'static str,
+        /// What does fit.
+        word: &'static str,
+        /// The reason.
+        why: &'static str,
+    },
     /// Values travel in messages whose strings end at a zero byte.
     #[error("a value cannot contain a zero byte")]
     ZeroByte,
@@ -93,8 +105,10 @@ pub enum Kind {
     Seconds,
     /// Applications, each with what becomes of it.
     AppActions,
-    /// Kinds of session state divided by commas.
-    StateKinds,
+    /// Kinds of session state, each with what becomes of it.
+    StatePolicies,
+    /// Kinds of findings of a strict run, perhaps of single applications.
+    StrictAllow,
     /// Permission bits of a file.
     FileMode,
     /// One of these words, in any case.
@@ -131,10 +145,19 @@ impl fmt::Display for Kind {
                         .join(", "),
                 )
             }
-            Self::StateKinds => write!(
+            Self::StatePolicies => {
+                let policies = StatePolicies::POLICIES.map(|(word, _)| word);
+                write!(
+                    f,
+                    "kind:policy divided by commas; kinds are {}; policies are {}",
+                    StatePolicies::KINDS.join(", "),
+                    policies.join(", ")
+                )
+            }
+            Self::StrictAllow => write!(
                 f,
-                "some of {} divided by commas",
-                StateKinds::ALL.join(", ")
+                "kind or kind:application divided by commas; kinds are {}, and * is all of them",
+                StrictAllow::KINDS.join(", ")
             ),
             Self::FileMode => f.write_str("a file mode such as 0777"),
             Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
@@ -147,7 +170,7 @@ impl fmt::Display for Kind {
             ),
             Self::HostLimit => f.write_str("a whole number, a percentage such as 80%, or auto"),
             Self::Secret => f.write_str("a secret text"),
-            Self::PasswordSource => f.write_str("file:PATH, env:NAME or exec:COMMAND"),
+            Self::PasswordSource => f.write_str("file:PATH, env:NAME, exec:COMMAND or rds:"),
         }
     }
 }

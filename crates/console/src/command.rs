@@ -178,6 +178,8 @@ shows! {
     Leaks "leaks";
     /// The connections that listen for clients: LISTEN outside session pooling.
     Listeners "listeners";
+    /// What a strict run has found.
+    Findings "findings";
     /// The databases in which no new transactions begin.
     Maintenance "maintenance";
     /// The keys that are changed for a while.
@@ -207,6 +209,7 @@ impl Show {
                 | Self::StatsHist
                 | Self::Leaks
                 | Self::Listeners
+                | Self::Findings
                 | Self::Maintenance
                 | Self::Overrides
                 | Self::Pins

@@ -52,6 +52,7 @@ fn columns_of(show: Show) -> Vec<(&'static str, ColumnType)> {
         Show::Holders => columns(&tables::HOLDERS),
         Show::Leaks => columns(&tables::LEAKS),
         Show::Listeners => columns(&tables::LISTENERS),
+        Show::Findings => columns(&tables::FINDINGS),
         Show::Maintenance => columns(&tables::MAINTENANCE),
         Show::Overrides => columns(&tables::OVERRIDES),
         Show::Pins => columns(&tables::PINS),

@@ -38,12 +38,18 @@ pub(crate) struct Run {
     pub(crate) verbose: u8,
     /// `-u`: the system user to become.
     pub(crate) user: Option<String>,
+    /// `--strict`: make errors of what goes wrong behind a pooler.
+    pub(crate) strict: bool,
+    /// `--report`: the file for what a strict run has found.
+    pub(crate) report: Option<String>,
     /// `--from-env`: write the configuration from the environment, if there is none.
     pub(crate) from_env: bool,
 }
 
-/// Stands for a short option where there is none: no argument can have it.
-const NO_SHORT: char = '\0';
+/// Stand for short options where there are none.
+const FROM_ENV: char = '\0';
+const STRICT: char = '\u{1}';
+const REPORT: char = '\u{2}';
 
 /// The commands with their help.
 const COMMANDS: [(&str, &str); 3] = [
@@ -55,7 +61,7 @@ const COMMANDS: [(&str, &str); 3] = [
 const HELP: &str = include_str!("help/pgweir.txt");
 
 /// Long options and the short ones that mean the same.
-const OPTIONS: [(&str, char); 8] = [
+const OPTIONS: [(&str, char); 10] = [
     ("quiet", 'q'),
     ("verbose", 'v'),
     ("help", 'h'),
@@ -63,7 +69,9 @@ const OPTIONS: [(&str, char); 8] = [
     ("version", 'V'),
     ("reboot", 'R'),
     ("user", 'u'),
-    ("from-env", NO_SHORT),
+    ("from-env", FROM_ENV),
+    ("strict", STRICT),
+    ("report", REPORT),
 ];
 
 /// Reads the arguments behind the program's name.
@@ -119,11 +127,11 @@ fn read_long(
     };
     let (name, short) = full_name(given)?;
     match (short, &value) {
-        ('u', None) => {
+        ('u' | REPORT, None) => {
             let missing = || Err(format!("option '--{name}' requires an argument"));
             value = Some(rest.next().unwrap_or_else(missing)?);
         }
-        ('u', Some(_)) | (_, None) => {}
+        ('u' | REPORT, Some(_)) | (_, None) => {}
         (_, Some(_)) => return Err(format!("option '--{name}' doesn't allow an argument")),
     }
     Ok(apply(run, short, value, words))
@@ -138,6 +146,10 @@ fn full_name(given: &str) -> Result<(&'static str, char), String> {
     match meant.as_slice() {
         [] => Err(format!("unrecognized option '--{given}'")),
         [option] => Ok(*option),
+        // What is cut means an option of PgBouncer's, if it can.
+        [(name, short), (_, STRICT | REPORT)] if *name != given && !short.is_control() => {
+            Ok((name, *short))
+        }
         several => match several.iter().find(|(name, _)| *name == given) {
             Some(option) => Ok(*option),
             None => {
@@ -163,7 +175,7 @@ fn read_shorts(
 ) -> Result<Option<Request>, String> {
     let mut characters = shorts.chars();
     while let Some(short) = characters.next() {
-        if !OPTIONS.iter().any(|(_, known)| *known == short) {
+        if short.is_control() || !OPTIONS.iter().any(|(_, known)| *known == short) {
             return Err(format!("invalid option -- '{short}'"));
         }
         let mut value = None;
@@ -190,7 +202,9 @@ fn apply(run: &mut Run, short: char, value: Option<String>, words: &[String]) ->
         'd' => run.daemon = true,
         'R' => run.reboot = true,
         'u' => run.user = value,
-        NO_SHORT => run.from_env = true,
+        FROM_ENV => run.from_env = true,
+        STRICT => run.strict = true,
+        REPORT => run.report = value,
         'V' => return Some(Request::Version),
         _ => return Some(Request::Help(help_of(words.first()).unwrap_or(HELP))),
     }

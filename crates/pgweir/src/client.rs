@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_net::tls::TlsInfo;
 use pgweir_net::{Address, Stream};
-use pgweir_pool::{PoolId, Refusal, Scope, SlotId};
+use pgweir_pool::{Cause, PoolId, Refusal, Scope, SlotId};
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
 
@@ -21,6 +21,7 @@ use crate::leaks::SpokenWords;
 use crate::pins::Pin;
 use crate::server::Server;
 use crate::shared::Route;
+use crate::strict::FindingKind;
 use crate::takeover::hold::HoldAt;
 
 /// A server on its way to, or held by, a client.
@@ -52,6 +53,8 @@ pub(crate) enum Remedy {
     Notice,
     /// Its transaction is rolled back, and its server serves others.
     Rollback,
+    /// The same, in a strict run.
+    Strict(FindingKind),
     /// Its query is canceled, if it is still the one that was asked for then.
     Cancel {
         query: Instant,
@@ -64,6 +67,8 @@ pub(crate) enum Remedy {
 struct Mailbox {
     waker: Option<Waker>,
     mail: Option<Mail>,
+    /// What the wait for it is put down to.
+    cause: Option<Cause>,
     /// The first order to end counts.
     end: Option<Box<Farewell>>,
     /// It is to end as soon as it is between two transactions.
@@ -299,7 +304,7 @@ impl Client {
 
     /// Gives the task something it waits for; comes back if it does not wait any more.
     #[must_use]
-    pub(crate) fn deliver(&self, mail: Mail) -> Option<Mail> {
+    pub(crate) fn deliver(&self, mail: Mail, cause: Option<Cause>) -> Option<Mail> {
         let mut mailbox = self.mailbox();
         if std::mem::take(&mut mailbox.returns_next) {
             return Some(mail);
@@ -309,6 +314,7 @@ impl Client {
             "a client waits for one thing at a time"
         );
         mailbox.mail = Some(mail);
+        mailbox.cause = cause;
         self.ring(mailbox);
         None
     }
@@ -537,9 +543,9 @@ impl Client {
             .map(|farewell| *farewell)
     }
 
-    /// The thing waited for, if it is there.
-    pub(crate) fn take_mail(&self) -> Option<Mail> {
-        self.take(|mailbox| mailbox.mail.take())
+    /// The thing waited for, if it is there, and what the wait is put down to.
+    pub(crate) fn take_mail(&self) -> Option<(Mail, Option<Cause>)> {
+        self.take(|mailbox| Some((mailbox.mail.take()?, mailbox.cause.take())))
     }
 
     /// Whether the present request was canceled, and whether the client should be told that it waits.

@@ -11,6 +11,7 @@ use pgweir_session::Phase;
 use pgweir_stats::usage::{Headcount, Usage};
 
 use crate::client::{Client, State};
+use crate::events;
 use crate::farewell::Farewell;
 use crate::shared::{Shared, lock};
 
@@ -57,7 +58,12 @@ pub(crate) fn look(shared: &Shared, now: Instant) -> HashMap<Consumer, Populatio
         (consumer.clone(), population)
     });
     let populations = populations.collect();
-    lock(&shared.consumers).look(now, headcounts);
+    let applications: Vec<_> = headcounts
+        .iter()
+        .map(|(consumer, headcount)| (Arc::clone(&consumer.app), *headcount))
+        .collect();
+    let passed = lock(&shared.consumers).look(now, headcounts);
+    events::application_time(shared, applications.into_iter(), passed);
     populations
 }
 

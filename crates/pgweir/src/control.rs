@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_net::Address;
 use pgweir_pool::{Actions, SlotId};
-use pgweir_session::Rules;
-use pgweir_session::residue::Kinds;
+use pgweir_session::{Rules, StateRules};
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
@@ -159,7 +158,7 @@ pub(crate) fn own_rules(shared: &Shared) -> Rules<'_> {
         answers_as_postgres: false,
         backends: None,
         private: false,
-        refused: Kinds::NONE,
+        state: StateRules::default(),
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,

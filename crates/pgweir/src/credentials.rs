@@ -7,8 +7,7 @@ use std::time::Instant;
 use bytes::{BufMut as _, BytesMut};
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret};
 use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings};
-use pgweir_session::residue::Kinds;
-use pgweir_session::{Gather, Rules};
+use pgweir_session::{Gather, Rules, StateRules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
 
@@ -154,7 +153,7 @@ async fn look_up(
         answers_as_postgres: false,
         backends: None,
         private: false,
-        refused: Kinds::NONE,
+        state: StateRules::default(),
         tracked: &shared.tracked,
         statements: &shared.statements,
     };

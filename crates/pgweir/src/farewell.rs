@@ -22,6 +22,7 @@ use crate::client::Client;
 use crate::farewell::detail::Explanation;
 use crate::shared::Shared;
 use crate::shortage::Shortage;
+use crate::strict;
 
 /// Why a client's connection ends.
 #[derive(Clone, Debug)]
@@ -154,6 +155,9 @@ impl Farewell {
         party: Option<&Party>,
     ) -> Option<Answer> {
         let answer = self.answer(codes)?;
+        if let hint @ Some(_) = strict::hint(shared, self) {
+            return Some(Answer { hint, ..answer });
+        }
         if codes == ErrorCodes::Pgbouncer {
             return Some(answer);
         }

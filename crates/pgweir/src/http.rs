@@ -74,6 +74,16 @@ impl Http {
         }
     }
 
+    /// Our metrics as values, in their turn.
+    #[cfg(feature = "otel")]
+    pub(crate) async fn collect(
+        &self,
+        shared: &Arc<Shared>,
+    ) -> Option<Vec<pgweir_stats::Collected>> {
+        let shared = Arc::clone(shared);
+        self.write(move || metrics::collect(&shared)).await
+    }
+
     /// Has a page written, or another thing done that takes its time, in its turn, by another thread.
     async fn write<T: Send + 'static>(
         &self,

@@ -25,6 +25,7 @@ use crate::client::{Client, Remedy, State};
 use crate::consumers::Consumer;
 use crate::farewell::Farewell;
 use crate::shared::{Shared, lock};
+use crate::strict;
 
 /// Who can be suspected.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -55,6 +56,7 @@ pub(crate) fn look(
     populations: &HashMap<Consumer, Population>,
     now: Instant,
 ) {
+    strict::look_at_holds(shared, now);
     let mut candidates = HashMap::new();
     let mut observed = leases(shared, watch, now, &mut candidates);
     observed.extend(growing(shared, watch, populations, now, &mut candidates));
@@ -204,8 +206,11 @@ fn tell(shared: &Arc<Shared>, suspect: &Suspect<Subject, Facts>, now: Instant) {
             tracing::info!(peer, "leak suspect #{id} resolved after {passed}s: {end}");
         }
     }
-    if let (Stage::Suspected, Some(client)) = (stage, &facts.client) {
-        act(client, facts.kind);
+    if *stage == Stage::Suspected && !strict::suspected(shared, facts) {
+        facts
+            .client
+            .iter()
+            .for_each(|client| act(client, facts.kind));
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn apply_to_pool(pools: &mut ServerPools, id: PoolId, name: &PoolName
     for host in hosts(rules) {
         // A part of what PostgreSQL has is set when that is known; until then nothing is.
         if !global.max_host_connections.is_relative() {
-            let limit = global.max_host_connections.servers(None);
+            let limit = global.host_servers(None);
             pools.budget.set_limit(Scope::HostServers(host), limit);
         }
     }

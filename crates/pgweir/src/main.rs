@@ -25,6 +25,8 @@ mod drain;
 mod ears;
 mod events;
 mod farewell;
+#[cfg(any(feature = "otel", feature = "rds"))]
+mod fetch;
 mod from_env;
 mod health;
 mod http;
@@ -41,6 +43,8 @@ mod names;
 mod notify;
 mod open;
 mod options;
+#[cfg_attr(not(feature = "otel"), path = "otel_not_built.rs")]
+mod otel;
 mod overrides;
 #[cfg_attr(not(feature = "pam"), path = "pam_not_built.rs")]
 mod pam;
@@ -50,6 +54,8 @@ mod pins;
 mod pools;
 mod preflight;
 mod quarantine;
+#[cfg_attr(not(feature = "rds"), path = "rds_not_built.rs")]
+mod rds;
 mod relay;
 mod reload;
 mod reset;
@@ -64,11 +70,14 @@ mod show;
 mod shutdown;
 mod signals;
 mod slow;
+mod strict;
 mod survey;
 mod system;
 mod takeover;
 mod tls;
+mod treatment;
 mod vacate;
+mod waits;
 mod why;
 
 use std::io::Write as _;
@@ -150,6 +159,10 @@ fn prepare(options: &Run, log: &'static Log) -> Result<Option<Start>, ()> {
     let global = &mut config.global;
     if options.verbose > 0 {
         global.verbose = i32::from(options.verbose);
+    }
+    global.strict |= options.strict;
+    if let Some(file) = &options.report {
+        global.strict_report.clone_from(file);
     }
     if options.user.is_some() {
         global.user.clone_from(&options.user);
@@ -242,7 +255,8 @@ fn serve(start: Start, log: &'static Log) -> ExitCode {
     // What is still running has been told; nothing is waited for any more.
     runtime.shutdown_background();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(End::Clean) => ExitCode::SUCCESS,
+        Ok(End::Found) => ExitCode::from(strict::EXIT_CODE),
         Err(text) => {
             tracing::error!(fatal = true, "{text}");
             ExitCode::FAILURE
@@ -250,7 +264,14 @@ fn serve(start: Start, log: &'static Log) -> ExitCode {
     }
 }
 
-async fn live(start: Start, log: &'static Log) -> Result<(), String> {
+/// How the process ends that was told to end.
+enum End {
+    Clean,
+    /// A strict run has found something.
+    Found,
+}
+
+async fn live(start: Start, log: &'static Log) -> Result<End, String> {
     let Start {
         config,
         sockets,
@@ -264,6 +285,7 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let pidfile = config.global.pidfile.clone();
     let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
+    strict::start(&shared)?;
     let mut pages = Vec::new();
     let (listeners, _pidfile) = match old {
         None => {
@@ -286,6 +308,7 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
         .chain(pages.into_iter().map(|l| http::start(&shared, l)))
         .collect();
     tokio::spawn(janitor::run(Arc::clone(&shared)));
+    otel::start(&shared);
     let signals = tokio::spawn(signals::run(Arc::clone(&shared)));
     notify::ready();
     system::tell_that_it_serves();
@@ -294,7 +317,10 @@ async fn live(start: Start, log: &'static Log) -> Result<(), String> {
         // A listener that has to close does so at once.
         let _ = listener.await;
     }
-    Ok(())
+    Ok(match strict::finish(&shared) {
+        false => End::Clean,
+        true => End::Found,
+    })
 }
 
 fn open_listeners(shared: &Shared, sockets: ListenFd) -> Result<Vec<Listener>, String> {

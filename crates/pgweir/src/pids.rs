@@ -223,7 +223,7 @@ fn stand_in(
             stale,
         },
         Checkout::Wait(ticket) => {
-            pools::leave_queue(shared, asking, home.id, ticket);
+            pools::leave_queue(shared, asking, home, ticket, None);
             return Real::Later;
         }
         Checkout::Refused(_) => return Real::Unknown,

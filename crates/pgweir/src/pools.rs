@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
-use pgweir_pool::{Action, Actions, Checkout, CloseReason, Greeting, PoolId, SlotId, Ticket};
+use pgweir_pool::{Action, Actions, Checkout, CloseReason, Greeting, SlotId, Ticket};
 
 use pgweir_session::Phase;
 use pgweir_stats::Tally;
@@ -39,17 +39,25 @@ fn carry_out(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Client>>) {
                 slot,
                 server,
                 stale,
+                cause,
             } => {
                 let lease = Lease {
                     slot,
                     server,
                     stale,
                 };
-                take_back(shared, waiter.deliver(Mail::Lease(lease)));
+                take_back(shared, waiter.deliver(Mail::Lease(lease), cause));
             }
-            Action::Greet { waiter } => take_back(shared, waiter.deliver(Mail::Greet)),
-            Action::Refuse { waiter, refusal } => {
-                take_back(shared, waiter.deliver(Mail::Refused(Box::new(refusal))));
+            Action::Greet { waiter, cause } => {
+                take_back(shared, waiter.deliver(Mail::Greet, Some(cause)));
+            }
+            Action::Refuse {
+                waiter,
+                refusal,
+                cause,
+            } => {
+                let mail = Mail::Refused(Box::new(refusal));
+                take_back(shared, waiter.deliver(mail, cause));
             }
             Action::Close {
                 slot,
@@ -196,14 +204,16 @@ pub(crate) async fn wait(
     home: &PoolHome,
     ticket: Ticket,
 ) -> Result<Mail, Farewell> {
+    let since = Instant::now();
     let mut place = QueuePlace {
         shared,
         client,
         home,
         ticket,
+        since,
         answered: false,
     };
-    client.state().clocks.begin_wait(Instant::now());
+    client.state().clocks.begin_wait(since);
     let mail = std::future::poll_fn(|_| {
         if let Some(end) = client.take_end() {
             return Poll::Ready(Err(end));
@@ -213,8 +223,10 @@ pub(crate) async fn wait(
             .map_or(Poll::Pending, |mail| Poll::Ready(Ok(mail)))
     })
     .await;
-    place.answered = mail.is_ok();
-    mail
+    let (mail, cause) = mail?;
+    place.answered = true;
+    home.waits.note(cause, since, Instant::now());
+    Ok(mail)
 }
 
 /// Leaves the queue when dropped; a server that had been given meanwhile goes back.
@@ -223,6 +235,7 @@ struct QueuePlace<'a> {
     client: &'a Arc<Client>,
     home: &'a PoolHome,
     ticket: Ticket,
+    since: Instant,
     answered: bool,
 }
 
@@ -230,22 +243,31 @@ impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.client.state().clocks.phase = Phase::Login;
         if !self.answered {
-            leave_queue(self.shared, self.client, self.home.id, self.ticket);
+            let since = Some(self.since);
+            leave_queue(self.shared, self.client, self.home, self.ticket, since);
         }
     }
 }
 
 /// Gives up a place in the queue whose answer has not been taken, and what was given for it
-/// meanwhile.
+/// meanwhile. Since when there was a wait, if it was one.
 pub(crate) fn leave_queue(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
-    pool: PoolId,
+    home: &PoolHome,
     ticket: Ticket,
+    since: Option<Instant>,
 ) {
-    // With several threads the answer may have been decided and not have arrived yet.
-    if shared.pools().leave_queue(pool, ticket).is_none() {
-        take_back(shared, client.decline_mail());
+    let now = Instant::now();
+    let left = shared.pools().leave_queue(home.id, ticket, now);
+    match left {
+        Some((_, cause)) => {
+            if let Some(since) = since {
+                home.waits.note(cause, since, now);
+            }
+        }
+        // With several threads the answer may have been decided and not have arrived yet.
+        None => take_back(shared, client.decline_mail()),
     }
 }
 

@@ -121,6 +121,7 @@ fn trouble(shared: &Shared, demand: &HostDemand, facts: &HostFacts) -> Option<St
     let users = known_users(shared);
     let ordinary = facts.ordinary();
     let asked = demand.servers(users, Some(ordinary));
+    let asked = asked.map(|asked| asked.saturating_mul(demand.poolers));
     if asked.is_some_and(|asked| asked <= ordinary) {
         return None;
     }
@@ -137,8 +138,12 @@ fn trouble(shared: &Shared, demand: &HostDemand, facts: &HostFacts) -> Option<St
             }
         })
         .collect();
+    let fleet = match demand.poolers {
+        1 => String::new(),
+        poolers => format!(" in each of {poolers} poolers"),
+    };
     Some(format!(
-        "{asked} servers can be asked for at {} with {users} users ({}), and PostgreSQL has {ordinary} connections for \
+        "{asked} servers can be asked for at {} with {users} users ({}{fleet}), and PostgreSQL has {ordinary} connections for \
          ordinary users (max_connections {}, {} of them reserved): set max_host_connections, or lower pool_size",
         demand.host,
         parts.join(", "),

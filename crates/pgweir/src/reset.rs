@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pgweir_config::PoolMode;
 use pgweir_pool::SlotId;
-use pgweir_session::residue::Kinds;
-use pgweir_session::{Abandon, ClientSide, Relay, Rules};
+use pgweir_session::{Abandon, ClientSide, Relay, Rules, StateRules};
 use pgweir_wire::TransactionStatus;
 use tokio::time::{sleep, timeout};
 
@@ -134,7 +133,7 @@ async fn clean(
         answers_as_postgres: false,
         backends: None,
         private: false,
-        refused: Kinds::NONE,
+        state: StateRules::default(),
         tracked: &shared.tracked,
         statements: &shared.statements,
     };

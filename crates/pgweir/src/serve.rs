@@ -23,7 +23,7 @@ use crate::login::{Entrance, Entry, Login};
 use crate::relay::{self, Session, Stop};
 use crate::shared::{Hold, Route, Shared, Shutdown};
 use crate::takeover::hold;
-use crate::{admin, cancel, close, events, limits};
+use crate::{admin, cancel, close, events, limits, strict};
 
 /// How long a client that is being sent away may take to read why.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
@@ -220,6 +220,7 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
         log_end(&shared, &client, &farewell.reason());
     }
     events::client_error(&shared, &client, &farewell);
+    strict::note_farewell(&shared, &client, &farewell);
     forget(&shared, &client);
     if let Some(talk) = login.talk {
         tell(&shared, &client, talk.stream, &farewell).await;
@@ -323,6 +324,7 @@ fn start_idle(client: &Client) {
 async fn leave(session: Session, farewell: Farewell) {
     let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
     events::client_error(&shared, &client, &farewell);
+    strict::note_farewell(&shared, &client, &farewell);
     log_end(&shared, &client, &farewell.reason());
     let mut remains = session.into_remains(&farewell);
     forget(&shared, &client);

@@ -10,13 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
-use pgweir_config::{
-    Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState, StateKinds,
-};
+use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
-use pgweir_session::residue::Kinds;
-use pgweir_session::{Deadlines, Latest, Memory, StatementTable, Tracked, Values};
+use pgweir_session::{Deadlines, Kinds, Latest, Memory, StatementTable, Tracked, Values};
 use pgweir_stats::{History, Latencies, Norms, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
@@ -39,12 +36,16 @@ use crate::overrides::Overrides;
 use crate::pam::Pam;
 use crate::pins::Pins;
 use crate::quarantine::Quarantine;
+use crate::rds::Rds;
 use crate::samples::Samples;
 use crate::series::{Names, Series};
 use crate::server::{Server, ServerInfo};
+use crate::strict::Strict;
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
+use crate::treatment::Treatment;
+use crate::waits::{WaitTimes, Waits};
 use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
@@ -101,8 +102,12 @@ pub(crate) struct Shared {
     pub(crate) events: Mutex<Events>,
     /// How long logins to PostgreSQL take.
     pub(crate) logins: Logins,
+    /// How long clients wait, by cause.
+    pub(crate) waits: Waits,
     /// Statements that took long.
     pub(crate) slow: Mutex<SlowStatements>,
+    /// What a strict run has found, if this is one.
+    pub(crate) strict: Option<Box<Strict>>,
     /// Names in the metrics.
     pub(crate) names: Mutex<Names>,
     /// Counters of the console's own pool.
@@ -209,6 +214,8 @@ pub(crate) struct PoolHome {
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
     pub(crate) latencies: Latencies,
+    /// Those of its database, by cause.
+    pub(crate) waits: Arc<WaitTimes>,
     /// What it is called in the metrics.
     pub(crate) series: Series,
     pub(crate) rules: RwLock<Arc<Rules>>,
@@ -220,6 +227,8 @@ pub(crate) struct PoolHome {
     pub(crate) proven_secret: Mutex<Option<ServerSecret>>,
     /// What the command of its `password_from` has written.
     pub(crate) password_command: Kept,
+    /// What makes its tokens, if it has such.
+    pub(crate) rds: Rds,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
     /// What statements leave in a session.
@@ -292,8 +301,10 @@ pub(crate) struct Rules {
     pub(crate) resets_always: bool,
     /// `session_state`, where neither the pool mode nor `server_reset_query_always` sees to it.
     pub(crate) keeps_private: bool,
-    /// `refused_state`
-    pub(crate) refused: Kinds,
+    /// `state_policy`, and whether the run is a strict one
+    pub(crate) treatment: Treatment,
+    /// Kinds of state that statements may have to answer for before they run.
+    pub(crate) judged: Kinds,
     /// `state_trust`
     pub(crate) state_trust: Duration,
     /// Microseconds from which on a statement is slow.
@@ -318,11 +329,13 @@ impl Rules {
         let global = &config.global;
         let resets_always =
             global.server_reset_query_always && !global.server_reset_query.is_empty();
+        let treatment = Treatment::new(&settings.state_policy, global.strict);
         Some(Self {
-            keeps_private: settings.session_state == SessionState::Private
+            keeps_private: (settings.session_state == SessionState::Private || global.strict)
                 && settings.pool_mode != PoolMode::Session
                 && !resets_always,
-            refused: refused(&settings.refused_state),
+            judged: treatment.judged(),
+            treatment,
             state_trust: global.state_trust.duration(),
             slow_us: slow::threshold_us(global),
             config: Arc::clone(config),
@@ -422,7 +435,9 @@ impl Shared {
             health: Watch::default(),
             events: Mutex::default(),
             logins: Logins::default(),
+            waits: Waits::default(),
             slow: Mutex::default(),
+            strict: Strict::of(&config.global),
             names: Mutex::default(),
             console_totals: Totals::default(),
             autodbs: Mutex::new(BTreeMap::new()),
@@ -552,17 +567,20 @@ impl Shared {
             limits::apply_to_pool(&mut pools, id, name, &rules);
             id
         };
+        let series = lock(&self.names).give(name, config);
         let home = Arc::new(PoolHome {
             id,
             name: name.clone(),
             totals: Totals::default(),
             latencies: Latencies::default(),
-            series: lock(&self.names).give(name, config),
+            waits: self.waits.of(&series.database),
+            series,
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),
             secret: Mutex::new(None),
             proven_secret: Mutex::new(None),
             password_command: Kept::default(),
+            rds: Rds::default(),
             turn: AtomicUsize::new(0),
             memory: Mutex::default(),
             pins: Mutex::default(),
@@ -665,20 +683,4 @@ impl Shared {
 /// a way that matters more than going on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is refused of what statements leave in a session.
-fn refused(kinds: &StateKinds) -> Kinds {
-    let kind = |word: &&str| match *word {
-        "settings" => Kinds::SETTINGS,
-        "role" => Kinds::ROLE,
-        "locks" => Kinds::LOCKS,
-        "temporary" => Kinds::TEMPORARY,
-        "listen" => Kinds::LISTEN,
-        "prepare" => Kinds::PREPARED,
-        "cursors" => Kinds::CURSORS,
-        _ => Kinds::NONE,
-    };
-    let words = kinds.words().iter();
-    words.map(kind).fold(Kinds::NONE, Kinds::and)
 }

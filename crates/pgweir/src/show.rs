@@ -43,6 +43,7 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Holders => tables::HOLDERS.write_reply(&leaks::holders(shared), out),
         Show::Leaks => tables::LEAKS.write_reply(&leaks::leaks(shared), out),
         Show::Listeners => tables::LISTENERS.write_reply(&ears::rows(shared), out),
+        Show::Findings => tables::FINDINGS.write_reply(&recent::findings(shared), out),
         Show::Maintenance => tables::MAINTENANCE.write_reply(&orders::maintenance(shared), out),
         Show::Overrides => tables::OVERRIDES.write_reply(&orders::overrides(shared), out),
         Show::Pins => tables::PINS.write_reply(&leaks::pins(shared), out),

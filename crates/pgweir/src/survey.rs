@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_pool::{PoolName, Scope, SlotId};
-use pgweir_session::Rules;
-use pgweir_session::residue::Kinds;
+use pgweir_session::{Rules, StateRules};
 use tokio::time::timeout;
 
 use crate::close::{self, Busy};
@@ -137,7 +136,7 @@ pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(),
         answers_as_postgres: false,
         backends: None,
         private: false,
-        refused: Kinds::NONE,
+        state: StateRules::default(),
         max_message: i32::MAX as u32,
         tracked: &shared.tracked,
         statements: &shared.statements,
@@ -182,9 +181,9 @@ fn note(shared: &Shared, home: &PoolHome, answer: Option<(HostFacts, PoolFacts)>
     let Some(host_facts) = host_facts else { return };
     facts.hosts.insert(Arc::clone(host), host_facts);
     drop(facts);
-    let limit = rules.config.global.max_host_connections;
-    if limit.is_relative() {
-        let servers = limit.servers(Some(host_facts.ordinary()));
+    let global = &rules.config.global;
+    if global.max_host_connections.is_relative() {
+        let servers = global.host_servers(Some(host_facts.ordinary()));
         let scope = Scope::HostServers(Arc::clone(host));
         shared.pools().budget.set_limit(scope, servers);
     }

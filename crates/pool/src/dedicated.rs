@@ -36,15 +36,10 @@ impl<S, W: Clone> Pools<S, W> {
     ) -> Ticket {
         let ticket = self.next_ticket();
         if let Some(refusal) = self.closed_to_clients(id) {
-            let waiter = waiter();
-            actions.push(Action::Refuse { waiter, refusal });
+            actions.refuse_at_once(waiter(), refusal);
             return ticket;
         }
-        let waiting = Waiting {
-            waiter: waiter(),
-            since: now,
-            party: None,
-        };
+        let waiting = Waiting::new(waiter(), now, None);
         self.pool_mut(id).dedicated.push(ticket, waiting);
         self.demand_dedicated(id, now, actions);
         ticket
@@ -149,6 +144,7 @@ impl<S, W: Clone> Pools<S, W> {
                     slot,
                     server,
                     stale: false,
+                    cause: None,
                 });
             }
             Dedication::Abandoned => {

@@ -63,10 +63,9 @@ impl<S, W: Clone> Pools<S, W> {
             Gate::Closed(message) => {
                 self.close_idle(id, CloseReason::Closed, now, actions, |_| true);
                 let refusal = Refusal::Closed(message);
-                self.refuse_waiting(id, &refusal, |_| true, actions);
+                self.refuse_waiting(id, &refusal, |_| true, now, actions);
                 for waiting in std::mem::take(&mut self.pool_mut(id).dedicated).into_values() {
-                    let (waiter, refusal) = (waiting.waiter, refusal.clone());
-                    actions.push(Action::Refuse { waiter, refusal });
+                    actions.refuse_at_once(waiting.waiter, refusal.clone());
                 }
             }
         }

@@ -127,15 +127,17 @@ impl<S, W: Clone> Pools<S, W> {
         if !self.pool(pool_id).waiting.is_empty() {
             self.shed(pool_id, now, actions);
             if self.pool(pool_id).gate == Gate::Open
-                && let Some(Waiting { waiter, party, .. }) = self.dequeue_next(pool_id)
+                && let Some(waiting) = self.dequeue_next(pool_id)
             {
                 self.set_state(id, SlotState::Leased, now);
-                self.charge(id, party.as_ref());
+                self.charge(id, waiting.party.as_ref());
+                let cause = Some(waiting.cause(now));
                 actions.push(Action::Serve {
-                    waiter,
+                    waiter: waiting.waiter,
                     slot: id,
                     server,
                     stale: false,
+                    cause,
                 });
                 return;
             }
@@ -194,16 +196,18 @@ impl<S, W: Clone> Pools<S, W> {
             let Some((slot, server, stale)) = self.pop_idle(id, now) else {
                 break;
             };
-            let Some(Waiting { waiter, party, .. }) = self.dequeue_next(id) else {
+            let Some(waiting) = self.dequeue_next(id) else {
                 debug_assert!(false, "somebody may be served");
                 break;
             };
-            self.charge(slot, party.as_ref());
+            self.charge(slot, waiting.party.as_ref());
+            let cause = Some(waiting.cause(now));
             actions.push(Action::Serve {
-                waiter,
+                waiter: waiting.waiter,
                 slot,
                 server,
                 stale,
+                cause,
             });
         }
     }

@@ -14,6 +14,7 @@
 
 mod audit;
 pub mod budget;
+mod cause;
 mod dedicated;
 mod demand;
 mod gate;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use audit::Imbalance;
 pub use budget::{Budget, Gauge, Kind, Scope};
+pub use cause::Cause;
 pub use demand::{Failure, FailureKind, Refusal};
 pub use gate::Gate;
 pub use inherit::{Inherited, Past};

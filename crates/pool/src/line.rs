@@ -80,6 +80,17 @@ impl<W> Line<W> {
         places.filter_map(|(ticket, waiting)| Some((*ticket, waiting.as_ref()?)))
     }
 
+    /// The client that came last; nobody if that one has left again.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Waiting<W>> {
+        self.places.back_mut()?.1.as_mut()
+    }
+
+    /// All of them, longest first.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Waiting<W>> {
+        let places = self.places.iter_mut();
+        places.filter_map(|(_, waiting)| waiting.as_mut())
+    }
+
     /// All of them, longest first.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Waiting<W>> {
         self.iter().map(|(_, waiting)| waiting)
@@ -110,7 +121,7 @@ mod tests {
                 match step {
                     0 | 1 => {
                         last += 1 + number % 2;
-                        let waiting = Waiting { waiter: last, since: Instant::now(), party: None };
+                        let waiting = Waiting::new(last, Instant::now(), None);
                         line.push(Ticket(last), waiting);
                         model.insert(last, last);
                     }

@@ -29,6 +29,7 @@ impl<S, W: Clone> Pools<S, W> {
         let mut removed = Vec::new();
         let ids: Vec<_> = self.iter().map(|(id, _)| id).collect();
         for id in ids {
+            self.look_at_causes(id, now);
             self.close_expired(id, now, &mut actions, &mut is_dirty);
             self.close_surplus(id, now, &mut actions);
             self.shed(id, now, &mut actions);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::budget::Scope;
+use crate::cause::{Cause, Stretches};
 use crate::demand::Retry;
 use crate::gate::Gate;
 use crate::line::Line;
@@ -99,6 +100,19 @@ pub(crate) struct Waiting<W> {
     pub(crate) waiter: W,
     pub(crate) since: Instant,
     pub(crate) party: Option<Party>,
+    /// What it has waited for.
+    pub(crate) stretches: Stretches,
+}
+
+impl<W> Waiting<W> {
+    pub(crate) fn new(waiter: W, since: Instant, party: Option<Party>) -> Self {
+        Self {
+            waiter,
+            since,
+            party,
+            stretches: Stretches::new(Cause::Login, since),
+        }
+    }
 }
 
 /// The books of one pool.

@@ -8,6 +8,7 @@ use std::{option, vec};
 use slab::Slab;
 
 use crate::budget::Budget;
+use crate::cause::Cause;
 use crate::dedicated::Dedication;
 use crate::demand::{Evict, Failure, FailureKind, Refusal};
 use crate::gate::Gate;
@@ -43,11 +44,15 @@ pub enum Action<S, W> {
         server: S,
         /// It was idle so long that it should be checked first.
         stale: bool,
+        /// What the wait is put down to; nothing for a server that is for the waiter alone.
+        cause: Option<Cause>,
     },
     /// The waiter's pool has had a login: it can be greeted.
     Greet {
         /// Who.
         waiter: W,
+        /// What the wait is put down to.
+        cause: Cause,
     },
     /// The waiter gets nothing.
     Refuse {
@@ -55,6 +60,8 @@ pub enum Action<S, W> {
         waiter: W,
         /// Why.
         refusal: Refusal,
+        /// What the wait is put down to, if it was one for a server that others can use, too.
+        cause: Option<Cause>,
     },
     /// Close the server; then [`Pools::closed`].
     Close {
@@ -123,6 +130,26 @@ impl<S, W> Actions<S, W> {
                 Self::Many(actions)
             }
         };
+    }
+
+    /// Somebody who waits gets nothing.
+    pub(crate) fn refuse(&mut self, waiting: Waiting<W>, refusal: Refusal, now: Instant) {
+        let cause = Some(waiting.cause(now));
+        let waiter = waiting.waiter;
+        self.push(Action::Refuse {
+            waiter,
+            refusal,
+            cause,
+        });
+    }
+
+    /// Somebody who has not waited gets nothing, or who wanted a server alone.
+    pub(crate) fn refuse_at_once(&mut self, waiter: W, refusal: Refusal) {
+        self.push(Action::Refuse {
+            waiter,
+            refusal,
+            cause: None,
+        });
     }
 
     #[cold]
@@ -311,6 +338,7 @@ impl<S, W: Clone> Pools<S, W> {
         match self.enqueue(id, now, party, waiter) {
             Ok(ticket) => {
                 self.demand(id, now, actions);
+                self.note_cause(id, party, now);
                 Checkout::Wait(ticket)
             }
             Err(refusal) => Checkout::Refused(refusal),
@@ -330,28 +358,34 @@ impl<S, W: Clone> Pools<S, W> {
         }
         let ticket = self.next_ticket();
         if let Some(refusal) = self.closed_to_clients(id) {
-            let waiter = waiter();
-            actions.push(Action::Refuse { waiter, refusal });
+            actions.refuse_at_once(waiter(), refusal);
             return Greeting::Wait(ticket);
         }
-        let waiting = Waiting {
-            waiter: waiter(),
-            since: now,
-            party: None,
-        };
+        let waiting = Waiting::new(waiter(), now, None);
         self.pool_mut(id).greeting.push(ticket, waiting);
         self.demand(id, now, actions);
+        self.note_greeting_cause(id, now);
         Greeting::Wait(ticket)
     }
 
     /// A client no longer wants what it was waiting for. `None` if it has been answered already:
-    /// then the answer is on its way, and a server in it must be given back.
-    pub fn leave_queue(&mut self, id: PoolId, ticket: Ticket) -> Option<W> {
+    /// then the answer is on its way, and a server in it must be given back. With the client comes
+    /// what its wait is put down to, if it was one for a server that others can use, too.
+    pub fn leave_queue(
+        &mut self,
+        id: PoolId,
+        ticket: Ticket,
+        now: Instant,
+    ) -> Option<(W, Option<Cause>)> {
         self.get(id)?;
         let queued = self.dequeue(id, ticket);
         let queued = queued.or_else(|| self.pool_mut(id).greeting.remove(ticket));
-        let waiter = queued.map(|waiting| waiting.waiter);
-        waiter.or_else(|| self.abandon_dedicated(id, ticket))
+        if let Some(waiting) = queued {
+            let cause = waiting.cause(now);
+            return Some((waiting.waiter, Some(cause)));
+        }
+        let waiter = self.abandon_dedicated(id, ticket)?;
+        Some((waiter, None))
     }
 
     /// A server has logged in.
@@ -372,8 +406,10 @@ impl<S, W: Clone> Pools<S, W> {
         pool.peak = pool.peak.max(pool.total_for_clients());
         if !obsolete {
             pool.greeted = true;
-            for Waiting { waiter, .. } in std::mem::take(&mut pool.greeting).into_values() {
-                actions.push(Action::Greet { waiter });
+            for waiting in std::mem::take(&mut pool.greeting).into_values() {
+                let cause = waiting.cause(now);
+                let waiter = waiting.waiter;
+                actions.push(Action::Greet { waiter, cause });
             }
         }
         if let Some(slot) = self.slots.get_mut(slot) {
@@ -395,10 +431,7 @@ impl<S, W: Clone> Pools<S, W> {
         match self.end_dedication(slot) {
             Dedication::Nobody => {}
             Dedication::To(_, waiter) => {
-                actions.push(Action::Refuse {
-                    waiter,
-                    refusal: Refusal::Login(failure),
-                });
+                actions.refuse_at_once(waiter, Refusal::Login(failure));
                 self.free(slot, now, &mut actions);
                 return actions;
             }
@@ -411,7 +444,7 @@ impl<S, W: Clone> Pools<S, W> {
         let usable = pool.counts.connected() > 0 && pool.greeted;
         if failure.kind == FailureKind::Login && !usable {
             let refusal = Refusal::Login(failure.clone());
-            self.refuse_waiting(id, &refusal, |_| true, &mut actions);
+            self.refuse_waiting(id, &refusal, |_| true, now, &mut actions);
         }
         self.pool_mut(id).retry.note(failure, now);
         self.free(slot, now, &mut actions);

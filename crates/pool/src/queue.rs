@@ -7,7 +7,7 @@ use crate::demand::Refusal;
 use crate::gate::Gate;
 use crate::line::Line;
 use crate::pool::{Party, Ticket, Waiting};
-use crate::pools::{Action, Actions, PoolId, Pools};
+use crate::pools::{Actions, PoolId, Pools};
 use crate::standing::{Crowd, Crowded};
 
 /// A queue that gets empty at least this often is a burst, not overload.
@@ -34,11 +34,7 @@ impl<S, W: Clone> Pools<S, W> {
             return Err(self.crowded(id, Crowd::AllQueues, party, now));
         }
         let ticket = self.next_ticket();
-        let waiting = Waiting {
-            waiter: waiter(),
-            since: now,
-            party: party.cloned(),
-        };
+        let waiting = Waiting::new(waiter(), now, party.cloned());
         if party.is_some() {
             self.held_back.insert(id);
         }
@@ -96,8 +92,8 @@ impl<S, W: Clone> Pools<S, W> {
             let party = oldest.party.clone();
             let crowd = Crowd::TooLong { waited, target };
             let refusal = self.crowded(id, crowd, party.as_ref(), now);
-            if let Some(Waiting { waiter, .. }) = self.dequeue(id, ticket) {
-                actions.push(Action::Refuse { waiter, refusal });
+            if let Some(waiting) = self.dequeue(id, ticket) {
+                actions.refuse(waiting, refusal, now);
             }
         }
     }
@@ -108,6 +104,7 @@ impl<S, W: Clone> Pools<S, W> {
         id: PoolId,
         refusal: &Refusal,
         which: impl Fn(Instant) -> bool,
+        now: Instant,
         actions: &mut Actions<S, W>,
     ) {
         let pool = self.pool(id);
@@ -117,15 +114,13 @@ impl<S, W: Clone> Pools<S, W> {
         };
         let (waiting, greeting) = (chosen(&pool.waiting), chosen(&pool.greeting));
         for ticket in waiting {
-            if let Some(Waiting { waiter, .. }) = self.dequeue(id, ticket) {
-                let refusal = refusal.clone();
-                actions.push(Action::Refuse { waiter, refusal });
+            if let Some(waiting) = self.dequeue(id, ticket) {
+                actions.refuse(waiting, refusal.clone(), now);
             }
         }
         for ticket in greeting {
-            if let Some(Waiting { waiter, .. }) = self.pool_mut(id).greeting.remove(ticket) {
-                let refusal = refusal.clone();
-                actions.push(Action::Refuse { waiter, refusal });
+            if let Some(waiting) = self.pool_mut(id).greeting.remove(ticket) {
+                actions.refuse(waiting, refusal.clone(), now);
             }
         }
     }
@@ -145,7 +140,7 @@ impl<S, W: Clone> Pools<S, W> {
         }
         if let Some(failure) = self.failing(id) {
             let too_long = |since| now.saturating_duration_since(since) >= timeout;
-            self.refuse_waiting(id, &Refusal::Failing(failure), too_long, actions);
+            self.refuse_waiting(id, &Refusal::Failing(failure), too_long, now, actions);
         }
     }
 

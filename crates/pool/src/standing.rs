@@ -99,7 +99,7 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     /// What keeps the pool from serving one more client.
-    fn bound(&self, id: PoolId, party: Option<&Party>, now: Instant) -> Bound {
+    pub(crate) fn bound(&self, id: PoolId, party: Option<&Party>, now: Instant) -> Bound {
         let pool = self.pool(id);
         if pool.gate != Gate::Open {
             return Bound::Paused;

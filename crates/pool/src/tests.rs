@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod causes;
 mod gates;
 mod overload;
 mod sharing;
@@ -37,6 +38,8 @@ struct World {
     /// Clients whose server is theirs alone.
     owners: BTreeSet<u32>,
     refused: Vec<(u32, Refusal)>,
+    /// What the waits that have ended are put down to.
+    causes: BTreeMap<u32, Option<Cause>>,
     closed_because: Vec<CloseReason>,
     next: u32,
 }
@@ -52,6 +55,7 @@ impl World {
             tickets: BTreeMap::new(),
             owners: BTreeSet::new(),
             refused: Vec::new(),
+            causes: BTreeMap::new(),
             closed_because: Vec::new(),
             next: 0,
         }
@@ -158,15 +162,22 @@ impl World {
                     waiter,
                     slot,
                     server,
+                    cause,
                     ..
                 } => {
+                    self.causes.insert(waiter, cause);
                     assert!(
                         self.tickets.remove(&waiter).is_some(),
                         "served, but did not wait"
                     );
                     self.leased.insert(waiter, (slot, server));
                 }
-                Action::Refuse { waiter, refusal } => {
+                Action::Refuse {
+                    waiter,
+                    refusal,
+                    cause,
+                } => {
+                    self.causes.insert(waiter, cause);
                     self.tickets.remove(&waiter);
                     self.refused.push((waiter, refusal));
                 }
@@ -226,7 +237,8 @@ impl World {
 
     fn give_up(&mut self, client: u32) {
         let (pool, ticket) = self.tickets.remove(&client).expect("it waits");
-        assert_eq!(self.pools.leave_queue(pool, ticket), Some(client));
+        let left = self.pools.leave_queue(pool, ticket, self.now);
+        assert_eq!(left.map(|(waiter, _)| waiter), Some(client));
         assert_eq!(self.pools.audit(), Ok(()));
     }
 

@@ -44,8 +44,8 @@ pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use relay::{
-    Abandon, Backends, ClientSide, FromClient, Listening, Refused, Relay, RelayState, Rules,
-    Settled, Tally, Translation, Violation, Waits,
+    Abandon, Backends, Case, ClientSide, FromClient, Judge, Listening, Refused, Relay, RelayState,
+    Rules, Said, Settled, StateRules, Tally, Translation, Violation, Waits,
 };
 pub use renumber::renumbered;
 pub use residue::{Kinds, Memory, Residue};

@@ -223,6 +223,20 @@ impl Pipeline {
         self.owed.front().map(|owed| (owed.awaited, owed.reply))
     }
 
+    /// Whether nothing that is owed can begin a transaction block.
+    pub fn executes_nothing(&self) -> bool {
+        self.owed.iter().all(|owed| match owed.awaited {
+            Awaited::Parse | Awaited::Bind | Awaited::Describe | Awaited::Close | Awaited::Sync => {
+                true
+            }
+            Awaited::Execute
+            | Awaited::Query
+            | Awaited::FunctionCall
+            | Awaited::CopyEnd
+            | Awaited::Unknown => false,
+        })
+    }
+
     /// How many of the client's queries and pipelines the server has not ended yet. One that the
     /// client began and the pooler ends counts as well.
     pub fn batches(&self) -> usize {

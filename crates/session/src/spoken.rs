@@ -100,7 +100,7 @@ impl Spoken {
 }
 
 /// The text of a Query or Parse ends at a zero byte, behind which types may stand.
-fn text_of(kept: &[u8]) -> &[u8] {
+pub(crate) fn text_of(kept: &[u8]) -> &[u8] {
     let end = kept.iter().position(|byte| *byte == 0);
     &kept[..end.unwrap_or(kept.len())]
 }

@@ -176,6 +176,8 @@ counters! {
         "Times a server was asked what a client has left in its session.";
     state_loss_count: Count, Native, per_second, "state_losses_total",
         "Times a client has lost what it had left in a session.";
+    state_warning_count: Count, Native, per_second, "state_warnings_total",
+        "Times a client was warned of what it had left in a session.";
     pin_count: Count, Native, per_second, "pins_total",
         "Times a server has stayed with a client for what that had left in its session.";
     notification_count: Count, Native, per_second, "notifications_total",

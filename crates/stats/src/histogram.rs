@@ -74,6 +74,12 @@ impl LatencyHistogram {
         self.histogram.count_between(0, limit_us)
     }
 
+    /// The latencies that were counted, to two digits, in ascending order, and how many of each.
+    pub(crate) fn recorded(&self) -> impl Iterator<Item = (u64, u64)> {
+        let recorded = self.histogram.iter_recorded();
+        recorded.map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
+    }
+
     /// How many latencies were counted.
     pub fn count(&self) -> u64 {
         self.histogram.len()

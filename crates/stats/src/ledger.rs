@@ -26,9 +26,14 @@ impl<K: Ord> Ledger<K> {
 
     /// The same with room for fewer names.
     pub fn count_within(&mut self, most: usize, name: K, other: impl FnOnce() -> K) {
+        self.add_within(most, name, 1, other);
+    }
+
+    /// Adds more than one.
+    pub fn add_within(&mut self, most: usize, name: K, amount: u64, other: impl FnOnce() -> K) {
         let has_room = self.counts.len() < most || self.counts.contains_key(&name);
         let name = if has_room { name } else { other() };
-        *self.counts.entry(name).or_default() += 1;
+        *self.counts.entry(name).or_default() += amount;
     }
 
     /// All counts, by name.

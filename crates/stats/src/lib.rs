@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod collected;
 pub mod counters;
 mod histogram;
 mod history;
@@ -21,8 +22,10 @@ pub mod metrics;
 mod norms;
 pub mod prometheus;
 mod slow;
+mod times;
 pub mod usage;
 
+pub use collected::{Collected, Exponential, Point, Reading};
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
 pub use histogram::LatencyHistogram;
 pub use history::{History, LogLine};
@@ -31,3 +34,4 @@ pub use ledger::Ledger;
 pub use login::{LoginPhase, LoginTimes};
 pub use norms::Norms;
 pub use slow::{Slow, SlowName, SlowStatements};
+pub use times::Times;

@@ -1,8 +1,6 @@
 //! How long the phases of a login to PostgreSQL take. Seldom recorded, so this is no hot path.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use crate::{Distribution, LatencyHistogram};
+use crate::{LatencyHistogram, Times};
 
 /// What a server goes through before it has answered for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,27 +50,15 @@ pub struct LoginTimes {
     phases: [Times; LoginPhase::ALL.len()],
 }
 
-#[derive(Debug, Default)]
-struct Times {
-    distribution: Distribution,
-    sum_us: AtomicU64,
-}
-
 impl LoginTimes {
     /// A phase has taken so long.
     pub fn record(&self, phase: LoginPhase, us: u64) {
-        let times = &self.phases[phase as usize];
-        times.distribution.record(us);
-        times.sum_us.fetch_add(us, Relaxed);
+        self.phases[phase as usize].record(us);
     }
 
     /// How long a phase took.
     pub fn view(&self, phase: LoginPhase) -> LatencyHistogram {
-        let times = &self.phases[phase as usize];
-        let mut view = LatencyHistogram::default();
-        times.distribution.add_to(&mut view);
-        view.add_sum(times.sum_us.load(Relaxed));
-        view
+        self.phases[phase as usize].view()
     }
 }
 

@@ -117,10 +117,14 @@ metrics! {
         "Leak suspects: clients that hold a server in silence, statements that are far too slow, populations that are only growing. SHOW LEAKS names them.";
     LEAKS: Counter, "pgweir_leak_suspects_total", &[],
         "Leak suspects so far.";
+    STRICT_FINDINGS: Counter, "pgweir_strict_findings_total", &["kind"],
+        "How often a strict run has found something, by the kind of it. SHOW FINDINGS has the statements.";
     CLIENT_ERRORS: Counter, "pgweir_client_errors_total", &["database", "sqlstate", "cause"],
         "Errors that the pooler itself told clients, with PostgreSQL's SQLSTATE whatever error_codes is.";
     APPLICATION_ERRORS: Counter, "pgweir_application_errors_total", &["application_name", "cause"],
         "The same by application and cause: the first hundred names, the rest is other.";
+    APPLICATION_TIME: Counter, "pgweir_application_seconds_total", &["application_name", "state"],
+        "Seconds that clients of an application held a server or waited for one, as seen three times per second: the first hundred names, the rest is other.";
     SERVER_ERRORS: Counter, "pgweir_server_errors_total", &["database", "sqlstate_class"],
         "Errors that PostgreSQL told clients, by the first two characters of the SQLSTATE.";
     SERVER_LOGIN_FAILURES: Counter, "pgweir_server_login_failures_total", &["database", "sqlstate"],
@@ -131,6 +135,8 @@ metrics! {
         "When a certificate expires, in seconds since 1970. The side is client or server; the certificate is ours, an authority or PostgreSQL's; the subject is its file or its host.";
     WAIT: Histogram, "pgweir_client_wait_seconds", POOL,
         "How long clients waited for a server.";
+    WAIT_CAUSE: Histogram, "pgweir_client_wait_cause_seconds", &["database", "cause"],
+        "Waits for a server by what held the client back for the longest stretch of each; also waits that ended with nothing.";
     QUERY: Histogram, "pgweir_query_seconds", POOL,
         "How long queries took, from when they were asked.";
     XACT: Histogram, "pgweir_xact_seconds", POOL,

@@ -1,11 +1,13 @@
 //! Prometheus' text format (version 0.0.4): a page of families, each written once and whole.
 //!
 //! [`Page::family`] writes the `HELP` and `TYPE` lines and lends out the only way to write samples,
-//! so the samples of two families cannot be mixed, which a scraper would refuse.
+//! so the samples of two families cannot be mixed, which a scraper would refuse. The same families as
+//! values are [`Page::collecting`]'s.
 
 use std::fmt::Write;
 
 use crate::LatencyHistogram;
+use crate::collected::{Collected, Exponential, Point, Reading};
 use crate::metrics::Metric;
 
 /// The value of the HTTP header `Content-Type` of such a page.
@@ -33,10 +35,12 @@ pub enum Value {
     Float(f64),
 }
 
-/// The text of a metrics page while it is written.
+/// A metrics page while it is written.
 #[derive(Debug, Default)]
 pub struct Page {
     text: String,
+    /// In place of the text.
+    collected: Option<Vec<Collected>>,
 }
 
 /// One family of a page, open for its samples.
@@ -45,12 +49,22 @@ pub struct Family<'p> {
     name: &'p str,
     labels: &'p [&'p str],
     text: &'p mut String,
+    /// In place of the text.
+    points: Option<&'p mut Vec<Point>>,
 }
 
 impl Page {
     /// An empty page.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that has no text.
+    pub fn collecting() -> Self {
+        Self {
+            collected: Some(Vec::new()),
+            ..Self::default()
+        }
     }
 
     /// Starts a family. It may appear once on a page.
@@ -67,6 +81,21 @@ impl Page {
         kind: Kind,
     ) -> Family<'p> {
         debug_assert!(is_name(name), "{name:?} is not a metric name");
+        if let Some(collected) = &mut self.collected {
+            collected.push(Collected {
+                name: name.to_owned(),
+                help: help.to_owned(),
+                kind,
+                labels: labels.iter().map(|&label| label.to_owned()).collect(),
+                points: Vec::new(),
+            });
+            return Family {
+                name,
+                labels,
+                text: &mut self.text,
+                points: collected.last_mut().map(|family| &mut family.points),
+            };
+        }
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -81,7 +110,13 @@ impl Page {
             name,
             labels,
             text: &mut self.text,
+            points: None,
         }
+    }
+
+    /// The families that were collected.
+    pub fn into_collected(self) -> Vec<Collected> {
+        self.collected.unwrap_or_default()
     }
 
     /// The finished page.
@@ -94,7 +129,10 @@ impl Family<'_> {
     /// Writes one sample. The values of the labels may be any text; they stand in the order of the
     /// family's labels.
     pub fn sample(&mut self, labels: &[&str], value: impl Into<Value>) -> &mut Self {
-        self.line("", labels, None, value.into());
+        match &mut self.points {
+            Some(points) => points.push(point(labels, Reading::Number(value.into()))),
+            None => self.line("", labels, None, value.into()),
+        }
         self
     }
 
@@ -105,6 +143,11 @@ impl Family<'_> {
         histogram: &LatencyHistogram,
         bounds_us: &[u64],
     ) -> &mut Self {
+        if let Some(points) = &mut self.points {
+            let times = Exponential::of(histogram);
+            points.push(point(labels, Reading::Times(times)));
+            return self;
+        }
         for &bound_us in bounds_us {
             let bound = Value::Float(seconds(bound_us));
             let count = histogram.count_at_most(bound_us);
@@ -149,6 +192,13 @@ impl Family<'_> {
         self.text.push(' ');
         push_value(self.text, value);
         self.text.push('\n');
+    }
+}
+
+fn point(labels: &[&str], reading: Reading) -> Point {
+    Point {
+        labels: labels.iter().map(|&label| label.to_owned()).collect(),
+        reading,
     }
 }
 
@@ -264,6 +314,29 @@ mod tests {
              pgbouncer_pools_server_idle_connections{database=\"p0\",user=\"bob\"} 3\n\
              pgbouncer_pools_server_idle_connections{database=\"p1\",user=\"bob\"} 0\n"
         );
+    }
+
+    #[test]
+    fn what_is_collected_is_what_would_be_written() {
+        let mut page = Page::collecting();
+        let mut times = LatencyHistogram::new();
+        times.record(500);
+        page.named("x", &["l"], "An x.", Kind::Gauge)
+            .sample(&["a\nb"], 3u64);
+        page.named("y_seconds", &[], "A y.", Kind::Histogram)
+            .histogram(&[], &times, &[1_000]);
+        let [x, y] = &page.into_collected()[..] else {
+            panic!("two families");
+        };
+        assert_eq!(
+            (x.name.as_str(), x.kind, &x.points[0].labels[..]),
+            ("x", Kind::Gauge, &["a\nb".to_owned()][..])
+        );
+        assert!(matches!(
+            x.points[0].reading,
+            Reading::Number(Value::Unsigned(3))
+        ));
+        assert!(matches!(&y.points[0].reading, Reading::Times(times) if times.count == 1));
     }
 
     #[test]

@@ -85,8 +85,9 @@ impl<P> Default for Usage<P> {
 }
 
 impl<P: Eq + Hash> Usage<P> {
-    /// Everybody has been counted: whoever is not in `headcounts` has no clients.
-    pub fn look(&mut self, now: Instant, mut headcounts: HashMap<P, Headcount>) {
+    /// Everybody has been counted: whoever is not in `headcounts` has no clients. Returns for how long
+    /// it is taken to have been so: the time since the last look.
+    pub fn look(&mut self, now: Instant, mut headcounts: HashMap<P, Headcount>) -> Duration {
         let passed = self
             .looked_at
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -107,6 +108,7 @@ impl<P: Eq + Hash> Usage<P> {
                     .count(headcount, seconds);
             }
         }
+        passed
     }
 
     /// A client has gone away after it had waited for so long.

@@ -19,7 +19,7 @@ use crate::{print, reach};
 /// Whether PostgreSQL has as many connections as a configuration can ask for
 ///
 /// Adds up what every database and pool of the configuration can ask of each PostgreSQL
-/// host at worst, times the number of poolers that run with it, and compares that with
+/// host at worst, times the number of poolers that run with it (fleet, or --replicas), and compares that with
 /// the host's max_connections less the reserved ones. Where it does not fit, it says which
 /// max_host_connections and which pool sizes would.
 ///
@@ -36,9 +36,9 @@ pub(crate) struct Arguments {
     #[arg(value_name = "CONFIG")]
     file: Option<PathBuf>,
 
-    /// How many poolers run with this configuration, each with its own limits
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    replicas: u32,
+    /// How many poolers run with this configuration [default: its fleet, or one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    replicas: Option<u32>,
 
     /// How many users log in to each database that forces none [default: those of the files]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -85,7 +85,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Verdict, Trouble> {
                 None => postgres::ask(&config, &demand).await,
             },
         };
-        plans.push(plan(&demand, users, arguments.replicas, limits));
+        let replicas = arguments.replicas.unwrap_or(demand.poolers);
+        plans.push(plan(&demand, users, replicas, limits));
     }
     match arguments.common.json {
         true => print::json(&json!(plans.iter().map(Plan::as_json).collect::<Vec<_>>())),

@@ -95,7 +95,8 @@ fn advise(budget: &Table, found: &Table, quarantine: &Table, times: &Table) -> V
         let (most, limit) = (peak(row), row.text("limit"));
         // What PostgreSQL and the system have is not ours to make smaller.
         // Nor are limits on clients and on logins, which cost nothing while they are not used.
-        let is_ours = row.text("source") == "config" && row.number("peak").is_some();
+        let is_set = matches!(row.text("source"), "config" | "fleet");
+        let is_ours = is_set && row.number("peak").is_some();
         let of_servers =
             row.text("name").ends_with("_connections") && !row.text("name").contains("client");
         let text = if percent >= 100 && row.text("name") != "pool_size" {

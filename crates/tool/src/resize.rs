@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use pgweir_config::{Change, Config, Entry};
+use pgweir_config::{Change, Config, Entry, SslMode};
 use serde_json::json;
 
 use crate::budget::{self, Plan};
@@ -18,12 +18,17 @@ use crate::{print, quote, time};
 /// Descriptors that each client and its server may need, and some for the rest.
 const FILES_OF_A_CLIENT: u64 = 1;
 
+/// KiB that a client at rest takes (docs/benchmarks.md), rounded up; and with TLS, whose library keeps buffers.
+const KIB_OF_A_CLIENT: u64 = 3;
+const KIB_OF_A_TLS_CLIENT: u64 = 40;
+
 /// Change a key of the running pooler for a while, if what follows from it fits
 ///
 /// The change counts at once, is logged with who ordered it, and is taken back by itself
 /// when the time has passed. Before it is made it is looked at as pgweir budget does: one
 /// that lets the pools ask for more than PostgreSQL has is refused, because it would make
-/// exhaustion worse; and max_client_conn is compared with the limit on open files.
+/// exhaustion worse; and max_client_conn is compared with the limits on open files and
+/// memory.
 ///
 ///   pgweir resize default_pool_size=40 --ttl 1h
 ///   pgweir resize pool_size=40 --database shop --ttl 30min
@@ -175,7 +180,7 @@ fn doubts(config: &Config, change: &Change, budget: &Table) -> Result<Vec<String
             .map(|demand| budget::limits_in(budget, &demand.host));
         let demand_and_limits = demand.iter().zip(limits);
         demand_and_limits
-            .map(|(demand, limits)| budget::plan(demand, users, 1, limits))
+            .map(|(demand, limits)| budget::plan(demand, users, demand.poolers, limits))
             .collect()
     };
     let before = plan_of(config);
@@ -194,6 +199,7 @@ fn doubts(config: &Config, change: &Change, budget: &Table) -> Result<Vec<String
         }
     }
     doubts.extend(too_few_files(&changed, config, budget));
+    doubts.extend(too_little_memory(&changed, config, budget));
     Ok(doubts)
 }
 
@@ -211,6 +217,30 @@ fn too_few_files(changed: &Config, config: &Config, budget: &Table) -> Option<St
         format!(
             "max_client_conn = {clients} needs more than {needed} open files, and the process may have {limit} \
              (LimitNOFILE, ulimit -n)"
+        )
+    })
+}
+
+/// Whether more clients are let in than there is memory for, were they all at rest. What they have on the way comes on top.
+fn too_little_memory(changed: &Config, config: &Config, budget: &Table) -> Option<String> {
+    let more = changed.global.max_client_conn - config.global.max_client_conn;
+    let more = u64::try_from(more).ok().filter(|&more| more > 0)?;
+    let clients = budget
+        .find("name", "max_client_conn")
+        .map_or(0, |row| row.count("used"));
+    let before = u64::try_from(config.global.max_client_conn).unwrap_or(0);
+    let to_come = more + before.saturating_sub(clients);
+    let memory = budget.find("name", "memory (KiB)")?;
+    let limit = memory.number("limit")?;
+    let each = match changed.global.client_tls_sslmode {
+        SslMode::Disable => KIB_OF_A_CLIENT,
+        _ => KIB_OF_A_TLS_CLIENT,
+    };
+    let (used, needed) = (memory.count("used"), to_come * each);
+    (used + needed > limit).then(|| {
+        format!(
+            "{to_come} clients more take {needed} KiB of memory at rest, and of {limit} KiB that the process may have {used} are \
+             used"
         )
     })
 }
@@ -271,6 +301,30 @@ mod tests {
         };
         assert_eq!(doubts_of("900").len(), 0);
         assert!(doubts_of("1000")[0].contains("LimitNOFILE"));
+    }
+
+    #[test]
+    fn clients_need_memory() {
+        let plain = config("[databases]\na = host=db\n[pgbouncer]\nmax_client_conn = 100\n");
+        let budget = table(
+            "name subject used limit\n\
+             memory~(KiB) - 20000 32000\n\
+             max_client_conn - 10 100",
+        );
+        let doubts_of = |config: &Config, value: &str| {
+            doubts(config, &main("max_client_conn", value), &budget).expect("a change")
+        };
+        // 12000 KiB are left, for 3 KiB each.
+        assert_eq!(doubts_of(&plain, "4000").len(), 0);
+        let told = doubts_of(&plain, "5000");
+        assert!(
+            told[0].contains("4990 clients more take 14970 KiB"),
+            "{told:?}"
+        );
+        let mut with_tls = plain;
+        with_tls.global.client_tls_sslmode = SslMode::Require;
+        assert_eq!(doubts_of(&with_tls, "1000").len(), 1);
+        assert_eq!(doubts_of(&with_tls, "50").len(), 0);
     }
 
     #[test]

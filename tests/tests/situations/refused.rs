@@ -1,4 +1,4 @@
-//! Somebody asks for what an operator has refused (`refused_state`): an error like any other of PostgreSQL's.
+//! Somebody asks for what an operator has refused (`state_policy`): an error like any other of PostgreSQL's.
 //!
 //! There is no form at login, because nothing is asked there, and none of COPY's own: a COPY leaves nothing.
 
@@ -81,7 +81,7 @@ fn what_is_refused_is_an_error_in_its_place_and_costs_no_connection() {
     for way in WAYS {
         for prepared in [0, 100] {
             let Some(scene) = Scene::new(way, |ini| {
-                ini.set("refused_state", "listen, locks")
+                ini.set("state_policy", "listen:refuse, locks:refuse")
                     .set("max_prepared_statements", prepared)
             }) else {
                 return;
@@ -103,7 +103,9 @@ fn what_is_refused_is_an_error_in_its_place_and_costs_no_connection() {
 
 #[test]
 fn what_is_not_refused_is_done() {
-    let Some(scene) = Scene::new(WAYS[0], |ini| ini.set("refused_state", "locks, settings")) else {
+    let Some(scene) = Scene::new(WAYS[0], |ini| {
+        ini.set("state_policy", "locks:refuse, settings:refuse")
+    }) else {
         return;
     };
     let mut client = scene.client();
@@ -121,7 +123,7 @@ fn what_is_not_refused_is_done() {
 #[test]
 fn session_pooling_refuses_nothing() {
     let Some(scene) = Scene::new(WAYS[0], |ini| {
-        ini.set("refused_state", "listen")
+        ini.set("state_policy", "listen:refuse")
             .set("pool_mode", "session")
     }) else {
         return;

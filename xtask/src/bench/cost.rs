@@ -1,47 +1,65 @@
-//! What a process has cost so far: processor time in nanoseconds, and memory of its own.
+//! What a process has cost so far: processor time in nanoseconds, how often it left the processor, and memory.
 
 use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
 use pgweir_harness::{cpu_time, rss};
 
-/// The processor time of a process at one moment.
+/// The processor time of a process at one moment, and how often the kernel has switched away from it.
 #[derive(Debug)]
-pub(crate) struct Cpu {
+pub(crate) struct Usage {
     total: Duration,
     /// By thread, where the kernel counts nanoseconds.
-    threads: BTreeMap<u32, Duration>,
+    threads: BTreeMap<u32, Thread>,
 }
 
-impl Cpu {
+/// One thread's part.
+#[derive(Clone, Copy, Debug, Default)]
+struct Thread {
+    cpu: Duration,
+    switches: u64,
+}
+
+/// What was used between two moments.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    pub(crate) cpu: Duration,
+    /// Context switches, wanted by the process or not.
+    pub(crate) switches: u64,
+}
+
+impl Usage {
     /// Reads the kernel's exact count per thread, or the whole process in ticks of 10 ms where there is none.
     pub(crate) fn now(pid: u32) -> io::Result<Self> {
         let threads = threads(pid).unwrap_or_default();
         let total = if threads.is_empty() {
             cpu_time(pid)?
         } else {
-            threads.values().sum()
+            threads.values().map(|thread| thread.cpu).sum()
         };
         Ok(Self { total, threads })
     }
 
     /// What was used since then. A thread that has ended in between is not counted.
-    pub(crate) fn since(&self, then: &Self) -> Duration {
+    pub(crate) fn since(&self, then: &Self) -> Used {
         if self.threads.is_empty() {
-            return self.total.saturating_sub(then.total);
+            let cpu = self.total.saturating_sub(then.total);
+            return Used { cpu, switches: 0 };
         }
-        let used = self.threads.iter().map(|(thread, now)| {
-            let then = then.threads.get(thread).copied().unwrap_or_default();
-            now.saturating_sub(then)
-        });
-        used.sum()
+        let mut used = Used::default();
+        for (id, now) in &self.threads {
+            let then = then.threads.get(id).copied().unwrap_or_default();
+            used.cpu += now.cpu.saturating_sub(then.cpu);
+            used.switches += now.switches.saturating_sub(then.switches);
+        }
+        used
     }
 }
 
-fn threads(pid: u32) -> io::Result<BTreeMap<u32, Duration>> {
+fn threads(pid: u32) -> io::Result<BTreeMap<u32, Thread>> {
     let mut threads = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
         let entry = entry?;
-        let Some(thread) = entry.file_name().to_str().and_then(|id| id.parse().ok()) else {
+        let Some(id) = entry.file_name().to_str().and_then(|id| id.parse().ok()) else {
             continue;
         };
         let text = fs::read_to_string(entry.path().join("schedstat"))?;
@@ -49,9 +67,28 @@ fn threads(pid: u32) -> io::Result<BTreeMap<u32, Duration>> {
         let Some(nanoseconds) = nanoseconds.filter(|time| *time > 0) else {
             continue;
         };
-        threads.insert(thread, Duration::from_nanos(nanoseconds));
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let thread = Thread {
+            cpu: Duration::from_nanos(nanoseconds),
+            switches: switches(&status),
+        };
+        threads.insert(id, thread);
     }
     Ok(threads)
+}
+
+/// `voluntary_ctxt_switches: 12` and `nonvoluntary_ctxt_switches: 3`, added.
+fn switches(status: &str) -> u64 {
+    ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
+        .iter()
+        .filter_map(|key| field(status, key))
+        .sum()
+}
+
+/// The most memory that a process has had at once, in bytes, shared pages included.
+pub(crate) fn peak(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    field(&status, "VmHWM:").map(|kib| kib * 1024)
 }
 
 /// The memory of a process in bytes; pages it shares with others count in proportion, where the kernel says so.
@@ -61,9 +98,13 @@ pub(crate) fn memory(pid: u32) -> io::Result<u64> {
         return rss(pid);
     }
     let text = fs::read_to_string(path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.map_or_else(|| rss(pid), |kib| Ok(kib * 1024))
+    field(&text, "Pss:").map_or_else(|| rss(pid), |kib| Ok(kib * 1024))
+}
+
+/// The number behind a key at the beginning of a line.
+fn field(text: &str, key: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.trim().trim_end_matches(" kB").parse().ok()
 }
 
 #[cfg(test)]
@@ -73,10 +114,20 @@ mod tests {
     #[test]
     fn work_costs_time() {
         let own = std::process::id();
-        let before = Cpu::now(own).expect("own figures");
+        let before = Usage::now(own).expect("own figures");
         let start = std::time::Instant::now();
         while start.elapsed() < Duration::from_millis(50) {}
-        let cost = Cpu::now(own).expect("own figures").since(&before);
-        assert!(cost > Duration::ZERO && memory(own).is_ok_and(|bytes| bytes > 100_000));
+        let used = Usage::now(own).expect("own figures").since(&before);
+        assert!(used.cpu > Duration::ZERO && memory(own).is_ok_and(|bytes| bytes > 100_000));
+        assert!(peak(own).is_some_and(|bytes| bytes > 100_000));
+    }
+
+    #[test]
+    fn both_kinds_of_switches_count() {
+        let status =
+            "VmHWM:\t  1234 kB\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
+        assert_eq!(switches(status), 15);
+        assert_eq!(field(status, "VmHWM:"), Some(1234));
+        assert_eq!(switches(""), 0);
     }
 }

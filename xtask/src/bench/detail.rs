@@ -11,15 +11,16 @@ use std::{
     time::Duration,
 };
 
-use pgweir_harness::{Cluster, Signal};
+use pgweir_harness::Signal;
 use rustix::process::{Pid, kill_process};
 
 use super::{
     lines::Lines,
-    measure::pgbench_command,
-    peer::{self, Peer, Programs, Running},
+    peer::{Peer, Programs},
+    pgbench,
     results::Detail,
-    workload::{Load, Workload},
+    start::{self, Running, Scene},
+    workload::{Pgbench, Workload},
 };
 use crate::step::Failure;
 
@@ -38,44 +39,131 @@ const SYSCALLS: [(&str, &[&str]); 5] = [
     ("futex", &["futex"]),
 ];
 
-/// Counts system calls with perf.
+/// Counts system calls with perf, or where the kernel does not let it, with strace.
 pub(crate) fn syscalls(
     peer: Peer,
     workload: &Workload,
-    programs: &Programs,
-    cluster: &Cluster,
+    pgbench: &Pgbench,
+    scene: &Scene,
 ) -> Result<Detail, Failure> {
-    let Load::Pgbench { clients, args } = &workload.load else {
-        return Err(Failure::new("system calls are counted under pgbench only"));
+    let by_perf = by_perf(peer, workload, pgbench, scene);
+    let said = match by_perf {
+        Ok(counts) => return Ok(detail(peer, workload, counts)),
+        Err(failure) => failure,
     };
-    let running = peer::start(peer, workload, programs, cluster)?;
+    let counts = by_strace(peer, workload, pgbench, scene).map_err(|failure| {
+        Failure::new(format!(
+            "system calls are NOT COUNTED: perf: {said}; strace: {failure}"
+        ))
+    })?;
+    Ok(detail(peer, workload, counts))
+}
+
+type Counts = BTreeMap<String, f64>;
+
+/// Exact, and nearly free for whom is counted.
+fn by_perf(
+    peer: Peer,
+    workload: &Workload,
+    pgbench: &Pgbench,
+    scene: &Scene,
+) -> Result<Counts, Failure> {
     let names = SYSCALLS.iter().flat_map(|(_, names)| *names);
     let events: Vec<String> = names
         .map(|name| format!("syscalls:sys_enter_{name}"))
         .chain(["raw_syscalls:sys_enter".to_owned()])
         .collect();
-    let mut command = Command::new("perf");
-    command.args(["stat", "-x", ",", "-e", &events.join(",")]);
-    command.args(["-p", &running.pid.to_string()]);
-    let perf = Lines::spawn(&mut command, LIMIT)?;
-    // It says nothing when it has attached itself.
-    std::thread::sleep(Duration::from_millis(700));
-    transactions(&running, *clients, args, SYSCALL_TRANSACTIONS)?;
-    send(perf.pid(), Signal::INT);
-    // Its status says that it was interrupted.
-    let said = perf.rest()?;
-    let total = f64::from(clients * SYSCALL_TRANSACTIONS);
-    let mut counts: BTreeMap<String, f64> = BTreeMap::new();
+    let events = events.join(",");
+    let args = ["stat", "-x", ",", "-e", &events, "-p"];
+    let said = watched("perf", &args, peer, workload, pgbench, scene)?;
+    let total = f64::from(pgbench.clients * SYSCALL_TRANSACTIONS);
+    let mut counts = Counts::new();
     for (count, event) in said.iter().filter_map(|line| counted(line)) {
         let kind = event.rsplit("sys_enter_").next().unwrap_or(event);
-        let known = SYSCALLS.iter().find(|(_, names)| names.contains(&kind));
-        let name = known.map_or("all", |(name, _)| name);
-        *counts.entry(format!("syscalls {name}")).or_default() += count / total;
+        *counts.entry(key(kind)).or_default() += count / total;
     }
-    if counts.is_empty() {
-        return Err(Failure::new(format!("perf says: {}", said.join(" "))));
+    not_empty(counts, &said)
+}
+
+/// Ten times slower for whom is counted, so that more is done at once and the counts are somewhat lower.
+fn by_strace(
+    peer: Peer,
+    workload: &Workload,
+    pgbench: &Pgbench,
+    scene: &Scene,
+) -> Result<Counts, Failure> {
+    let said = watched(
+        "strace",
+        &["-f", "-c", "-p"],
+        peer,
+        workload,
+        pgbench,
+        scene,
+    )?;
+    let total = f64::from(pgbench.clients * SYSCALL_TRANSACTIONS);
+    let mut counts = Counts::new();
+    for (count, name) in said.iter().filter_map(|line| traced(line)) {
+        let key = if name == "total" {
+            key("sys_enter")
+        } else {
+            key(name)
+        };
+        *counts.entry(key).or_default() += count / total;
     }
-    Ok(detail(peer, workload, counts))
+    counts.retain(|name, _| name != OTHER);
+    not_empty(counts, &said)
+}
+
+/// What a program says that has watched the pooler during so many transactions.
+fn watched(
+    program: &str,
+    args: &[&str],
+    peer: Peer,
+    workload: &Workload,
+    pgbench: &Pgbench,
+    scene: &Scene,
+) -> Result<Vec<String>, Failure> {
+    let running = start::start(peer, workload, &scene.programs, scene)?;
+    let pid = running.pid.ok_or_else(|| Failure::new("no pooler"))?;
+    let mut command = Command::new(program);
+    let watcher = Lines::spawn(command.args(args).arg(pid.to_string()), LIMIT)?;
+    // It says nothing when it has attached itself.
+    std::thread::sleep(Duration::from_millis(700));
+    transactions(&running, pgbench, SYSCALL_TRANSACTIONS)?;
+    send(watcher.pid(), Signal::INT);
+    // Its status says that it was interrupted.
+    watcher.rest()
+}
+
+fn not_empty(counts: Counts, said: &[String]) -> Result<Counts, Failure> {
+    match counts.contains_key("syscalls all") {
+        true => Ok(counts),
+        false => Err(Failure::new(said.join(" "))),
+    }
+}
+
+/// Calls that have no row of their own.
+const OTHER: &str = "syscalls other";
+
+/// The name under which a kind of call is counted; `sys_enter` stands for all.
+fn key(kind: &str) -> String {
+    let known = SYSCALLS.iter().find(|(_, names)| names.contains(&kind));
+    match known {
+        Some((name, _)) => format!("syscalls {name}"),
+        None if kind.ends_with("sys_enter") => "syscalls all".to_owned(),
+        None => OTHER.to_owned(),
+    }
+}
+
+/// ` 50.00    0.001000           1      1000        10 read`, with or without errors before the name.
+fn traced(line: &str) -> Option<(f64, &str)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if words.len() < 5 {
+        return None;
+    }
+    let count = words[3].parse().ok()?;
+    words[0].parse::<f64>().ok()?;
+    words.last().map(|name| (count, *name))
 }
 
 /// `12345,,syscalls:sys_enter_read,100000,100.00,,`
@@ -90,13 +178,10 @@ fn counted(line: &str) -> Option<(f64, &str)> {
 pub(crate) fn instructions(
     peer: Peer,
     workload: &Workload,
-    programs: &Programs,
-    cluster: &Cluster,
+    pgbench: &Pgbench,
+    scene: &Scene,
     keep: &Path,
 ) -> Result<Detail, Failure> {
-    let Load::Pgbench { clients, args } = &workload.load else {
-        return Err(Failure::new("instructions are counted under pgbench only"));
-    };
     let folder = PathBuf::from(format!("/tmp/pgweir-callgrind-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     // The pooler writes there too, as another user if we are root.
@@ -104,11 +189,13 @@ pub(crate) fn instructions(
     let [short, long] = CALLGRIND_TRANSACTIONS;
     let count = |each: u32| -> Result<f64, Failure> {
         let out = folder.join(file_name(workload, peer, each));
-        let wrapped = under_valgrind(programs, peer, &folder, &out)?;
-        let mut running = peer::start(peer, workload, &wrapped, cluster)?;
-        transactions(&running, *clients, args, each)?;
+        let wrapped = under_valgrind(&scene.programs, peer, &folder, &out)?;
+        let mut running = start::start(peer, workload, &wrapped, scene)?;
+        transactions(&running, pgbench, each)?;
         // The poolers end when they have no clients; the relay has no handler and just ends.
-        send(running.pid, Signal::TERM);
+        if let Some(pid) = running.pid {
+            send(pid, Signal::TERM);
+        }
         running.wait_for_exit(LIMIT);
         summary(&out)
     };
@@ -119,8 +206,8 @@ pub(crate) fn instructions(
         keep.join(name),
     )?;
     fs::remove_dir_all(&folder)?;
-    let each = more / f64::from(clients * (long - short));
-    let counts = BTreeMap::from([("instructions".to_owned(), each)]);
+    let each = more / f64::from(pgbench.clients * (long - short));
+    let counts = Counts::from([("instructions".to_owned(), each)]);
     Ok(detail(peer, workload, counts))
 }
 
@@ -147,14 +234,22 @@ fn under_valgrind(
         Ok(script)
     };
     let mut programs = programs.clone();
-    match peer {
-        Peer::Pgweir => programs.pgweir = wrap(&programs.pgweir)?,
-        Peer::Muxrelay => programs.muxrelay = wrap(&programs.muxrelay)?,
-        Peer::PgBouncer => {
-            if let Some(pgbouncer) = &mut programs.pgbouncer {
-                pgbouncer.path = wrap(&pgbouncer.path)?;
-            }
+    let foreign = match peer {
+        Peer::Pgweir | Peer::Pgweir2 => {
+            programs.pgweir = wrap(&programs.pgweir)?;
+            None
         }
+        Peer::Muxrelay => {
+            programs.muxrelay = wrap(&programs.muxrelay)?;
+            None
+        }
+        Peer::PgBouncer | Peer::PgBouncer64k => programs.pgbouncer.as_mut(),
+        Peer::Pgcat => programs.pgcat.as_mut(),
+        Peer::Odyssey => programs.odyssey.as_mut(),
+        Peer::Direct => None,
+    };
+    if let Some(program) = foreign {
+        program.path = wrap(&program.path)?;
     }
     Ok(programs)
 }
@@ -168,8 +263,8 @@ fn summary(path: &Path) -> Result<f64, Failure> {
     count.ok_or_else(|| Failure::new(format!("{} has no summary", path.display())))
 }
 
-fn transactions(running: &Running, clients: u32, args: &[&str], each: u32) -> Result<(), Failure> {
-    let mut command = pgbench_command(running, clients, args, &["-t", &each.to_string()])?;
+fn transactions(running: &Running, pgbench: &Pgbench, each: u32) -> Result<(), Failure> {
+    let mut command = pgbench::command(running, pgbench, &["-t", &each.to_string()])?;
     Lines::spawn(&mut command, LIMIT)?.finish().map(|_| ())
 }
 
@@ -180,7 +275,7 @@ fn send(pid: u32, signal: Signal) {
     }
 }
 
-fn detail(peer: Peer, workload: &Workload, counts: BTreeMap<String, f64>) -> Detail {
+fn detail(peer: Peer, workload: &Workload, counts: Counts) -> Detail {
     Detail {
         workload: workload.name.to_owned(),
         peer,
@@ -197,5 +292,20 @@ mod tests {
         let line = "12345,,syscalls:sys_enter_read,100000,100.00,,";
         assert_eq!(counted(line), Some((12345.0, "syscalls:sys_enter_read")));
         assert_eq!(counted("<not counted>,,syscalls:sys_enter_readv,0,,"), None);
+    }
+
+    #[test]
+    fn reads_what_strace_counted() {
+        let with_errors = " 50.00    0.001000           1      1000        10 recvfrom";
+        assert_eq!(traced(with_errors), Some((1000.0, "recvfrom")));
+        let total = "100.00    0.002000           1      2000           total";
+        assert_eq!(traced(total), Some((2000.0, "total")));
+        assert_eq!(
+            traced("% time     seconds  usecs/call     calls    errors syscall"),
+            None
+        );
+        assert_eq!(key("recvfrom"), "syscalls read");
+        assert_eq!(key("raw_syscalls:sys_enter"), "syscalls all");
+        assert_eq!(key("brk"), OTHER);
     }
 }

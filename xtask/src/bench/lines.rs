@@ -80,6 +80,12 @@ impl Lines {
         }
     }
 
+    /// Ends the program.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+    }
+
     /// Reads on to the end of a program that says how it ended in words and not by its status.
     pub(crate) fn rest(mut self) -> Result<Vec<String>, Failure> {
         while self.next()?.is_some() {}

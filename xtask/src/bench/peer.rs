@@ -1,47 +1,88 @@
-//! The programs that are compared, each started afresh for every run with the same limits.
+//! Who is compared, and what each of them can do.
 
 use std::{
     env, fmt,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
-use pgweir_harness::{Cluster, Endpoint, Ini, Pooler};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    lines::Lines,
-    workload::{SERVERS, Workload},
-};
+use super::workload::{Auth, Load, Pgbench, Workload};
 use crate::step::Failure;
 
-/// More than any workload has clients.
-const CLIENTS_MAX: u32 = 6000;
-
-/// The bare relay of one run lives this long at most.
-const RELAY_MAX: Duration = Duration::from_secs(600);
+/// PostgreSQL itself has a process for each client.
+const DIRECT_CLIENTS_MAX: u32 = 64;
 
 /// Who is measured.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Peer {
     Pgweir,
+    /// With two workers.
+    Pgweir2,
     PgBouncer,
+    /// Reading as much at a time as the others.
+    PgBouncer64k,
     Muxrelay,
+    Pgcat,
+    Odyssey,
+    /// No pooler: PostgreSQL.
+    Direct,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 3] = [Self::Pgweir, Self::PgBouncer, Self::Muxrelay];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Pgweir,
+        Self::Pgweir2,
+        Self::PgBouncer,
+        Self::PgBouncer64k,
+        Self::Muxrelay,
+        Self::Pgcat,
+        Self::Odyssey,
+        Self::Direct,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pgweir => "pgweir",
+            Self::Pgweir2 => "pgweir-2",
+            Self::PgBouncer => "PgBouncer",
+            Self::PgBouncer64k => "PgBouncer-64k",
+            Self::Muxrelay => "muxrelay",
+            Self::Pgcat => "pgcat",
+            Self::Odyssey => "Odyssey",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// Whether the workload was meant for it at all. What it was meant for and cannot do, [`unable`] says.
+    pub(crate) fn takes_part(self, workload: &Workload, everything: bool) -> bool {
+        let load = &workload.load;
+        match self {
+            Self::Pgweir | Self::PgBouncer => true,
+            Self::Pgweir2 => !matches!(load, Load::IdleTls { .. }),
+            Self::PgBouncer64k => matches!(load, Load::Read { .. } | Load::Write { .. }),
+            Self::Muxrelay => workload.way.is_plain() && !matches!(load, Load::Beside { .. }),
+            Self::Pgcat | Self::Odyssey => !matches!(load, Load::IdleTls { .. }),
+            Self::Direct => {
+                let anew = match load {
+                    Load::Pgbench(Pgbench { clients, args, .. }) => {
+                        *clients > DIRECT_CLIENTS_MAX || args.contains(&"-C")
+                    }
+                    Load::Read { .. } | Load::Write { .. } => false,
+                    Load::Idle { .. } | Load::IdleTls { .. } | Load::Beside { .. } => true,
+                };
+                let asked = everything || workload.name.starts_with("select_simple");
+                !anew && asked && workload.way.auth == Auth::Trust && !workload.way.tls_server
+            }
+        }
+    }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Pgweir => "pgweir",
-            Self::PgBouncer => "PgBouncer",
-            Self::Muxrelay => "muxrelay",
-        })
+        f.pad(self.name())
     }
 }
 
@@ -51,20 +92,30 @@ pub(crate) struct Programs {
     pub(crate) pgweir: PathBuf,
     pub(crate) muxrelay: PathBuf,
     pub(crate) load: PathBuf,
-    pub(crate) pgbouncer: Option<PgBouncer>,
+    pub(crate) pgbouncer: Option<Program>,
+    pub(crate) pgcat: Option<Program>,
+    pub(crate) odyssey: Option<Program>,
 }
 
-/// A PgBouncer, of whatever version.
+/// Where the user says that programs are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) pgbouncer: Option<PathBuf>,
+    pub(crate) pgcat: Option<PathBuf>,
+    pub(crate) odyssey: Option<PathBuf>,
+}
+
+/// A pooler that others have built.
 #[derive(Clone, Debug)]
-pub(crate) struct PgBouncer {
+pub(crate) struct Program {
     pub(crate) path: PathBuf,
     /// As it says itself: `PgBouncer 1.25.2`.
     pub(crate) version: String,
 }
 
-impl PgBouncer {
+impl Program {
     /// The one that was asked for, or the one in PATH or where Debian puts it.
-    pub(crate) fn find(asked: Option<&Path>) -> Result<Option<Self>, Failure> {
+    pub(crate) fn find(name: &str, asked: Option<&Path>) -> Result<Option<Self>, Failure> {
         if let Some(path) = asked {
             let found = Self::open(path.to_owned());
             return found.map(Some).ok_or_else(|| {
@@ -74,19 +125,21 @@ impl PgBouncer {
         let path = env::var_os("PATH").unwrap_or_default();
         let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
         Ok(folders
-            .map(|folder| folder.join("pgbouncer"))
+            .map(|folder| folder.join(name))
             .filter(|path| path.is_file())
             .find_map(Self::open))
     }
 
     fn open(path: PathBuf) -> Option<Self> {
         let output = Command::new(&path).arg("--version").output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        let version = text.lines().next()?.to_owned();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        let version = text.lines().find(|line| !line.trim().is_empty())?;
+        let version = version.trim().to_owned();
         Some(Self { path, version })
     }
 
-    /// Since 1.21 it follows prepared statements in transaction mode.
+    /// Since 1.21 PgBouncer follows prepared statements in transaction mode.
     fn knows_prepared(&self) -> bool {
         let numbers = self.version.rsplit(' ').next().unwrap_or_default();
         let mut numbers = numbers.split('.').map(|number| number.parse::<u32>());
@@ -94,133 +147,102 @@ impl PgBouncer {
     }
 }
 
-/// One peer, running. Dropping it ends it.
-#[derive(Debug)]
-pub(crate) struct Running {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) pid: u32,
-    life: Life,
-}
-
-#[derive(Debug)]
-enum Life {
-    Pooler(Box<Pooler>),
-    Relay(Lines),
-}
-
-impl Running {
-    /// The last lines of its log.
-    pub(crate) fn log(&self) -> String {
-        let log = match &self.life {
-            Life::Pooler(pooler) => pooler.log(),
-            Life::Relay(_) => String::new(),
-        };
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(10)..].join("\n")
+impl Programs {
+    /// What is not here, and what would bring it.
+    pub(crate) fn absent(&self) -> Vec<String> {
+        let all = [
+            ("pgbouncer", self.pgbouncer.is_some()),
+            ("pgcat", self.pgcat.is_some()),
+            ("odyssey", self.odyssey.is_some()),
+        ];
+        let absent = all.iter().filter(|(_, is_here)| !is_here);
+        absent
+            .map(|(name, _)| format!("no {name}: none in PATH or /usr/sbin, and no --{name} PATH"))
+            .collect()
     }
 
-    /// Waits for the end of a peer that has been interrupted.
-    pub(crate) fn wait_for_exit(&mut self, limit: Duration) {
-        match &mut self.life {
-            Life::Pooler(pooler) => {
-                pooler.wait_for_exit(limit);
-            }
-            Life::Relay(lines) => while let Ok(Some(_)) = lines.next() {},
+    /// Whether there is a program for this peer.
+    pub(crate) fn have(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Pgweir | Peer::Pgweir2 | Peer::Muxrelay | Peer::Direct => true,
+            Peer::PgBouncer | Peer::PgBouncer64k => self.pgbouncer.is_some(),
+            Peer::Pgcat => self.pgcat.is_some(),
+            Peer::Odyssey => self.odyssey.is_some(),
         }
     }
 }
 
-/// Why a peer cannot do a workload, or nothing if it can.
+/// Why a peer cannot do a workload that it takes part in, or nothing if it can.
 pub(crate) fn unable(peer: Peer, workload: &Workload, programs: &Programs) -> Option<String> {
+    let way = workload.way;
     match peer {
-        Peer::Pgweir => None,
+        Peer::Pgweir | Peer::Pgweir2 | Peer::PgBouncer64k | Peer::Direct => None,
         Peer::PgBouncer => match &programs.pgbouncer {
-            None => Some("no pgbouncer in PATH or /usr/sbin".to_owned()),
             Some(it) if workload.load.needs_prepared() && !it.knows_prepared() => Some(format!(
                 "{} does not follow prepared statements",
                 it.version
             )),
-            Some(_) => None,
+            Some(_) | None => None,
         },
         Peer::Muxrelay => match workload.relay.mode() {
             Some(_) => None,
-            None => Some("prepared statements need the same server every time".to_owned()),
+            None if workload.load.needs_prepared() => {
+                Some("prepared statements need the same server every time".to_owned())
+            }
+            None => Some("it listens on one address".to_owned()),
+        },
+        Peer::Pgcat => match way.auth {
+            Auth::Trust | Auth::Md5 if !way.unix => None,
+            Auth::Trust | Auth::Md5 => Some("it knows no Unix sockets".to_owned()),
+            Auth::Scram | Auth::Cert => Some("it asks clients for MD5 passwords only".to_owned()),
+        },
+        Peer::Odyssey => match way.auth {
+            Auth::Cert => Some("its rules for certificates are not written here".to_owned()),
+            Auth::Trust | Auth::Md5 | Auth::Scram if way.unix => {
+                Some("its Unix sockets are not configured here".to_owned())
+            }
+            Auth::Trust | Auth::Md5 | Auth::Scram => None,
         },
     }
-}
-
-/// Starts a peer in front of the cluster.
-pub(crate) fn start(
-    peer: Peer,
-    workload: &Workload,
-    programs: &Programs,
-    cluster: &Cluster,
-) -> Result<Running, Failure> {
-    let pooler = |binary: &Path| -> Result<Running, Failure> {
-        let pooler = Pooler::start_binary(binary, ini(cluster))?;
-        Ok(Running {
-            endpoint: Endpoint {
-                dir: cluster.socket_dir().to_owned(),
-                ..pooler.endpoint()
-            },
-            pid: pooler.pid,
-            life: Life::Pooler(Box::new(pooler)),
-        })
-    };
-    match peer {
-        Peer::Pgweir => pooler(&programs.pgweir),
-        Peer::PgBouncer => match &programs.pgbouncer {
-            Some(pgbouncer) => pooler(&pgbouncer.path),
-            None => Err(Failure::new("there is no PgBouncer here")),
-        },
-        Peer::Muxrelay => relay(workload, &programs.muxrelay, cluster),
-    }
-}
-
-fn relay(workload: &Workload, binary: &Path, cluster: &Cluster) -> Result<Running, Failure> {
-    let mode = workload.relay.mode().unwrap_or_default();
-    let mut command = Command::new(binary);
-    command.args([&cluster.port().to_string(), &SERVERS.to_string(), mode]);
-    let mut lines = Lines::spawn(&mut command, RELAY_MAX)?;
-    let line = lines.next()?.unwrap_or_default();
-    let port = line
-        .parse()
-        .map_err(|_| Failure::new(format!("muxrelay says: {line}")))?;
-    Ok(Running {
-        endpoint: Endpoint {
-            host: "127.0.0.1".to_owned(),
-            port,
-            ..cluster.endpoint().clone()
-        },
-        pid: lines.pid(),
-        life: Life::Relay(lines),
-    })
-}
-
-/// The same file for both poolers. Old PgBouncers refuse keys they do not know, so it holds only old ones; the
-/// limit on prepared statements is 200 in both by default.
-fn ini(cluster: &Cluster) -> Ini {
-    Ini::in_front_of(cluster)
-        .set("pool_mode", "transaction")
-        .set("default_pool_size", SERVERS)
-        .set("max_client_conn", CLIENTS_MAX)
-        .set("log_connections", 0)
-        .set("log_disconnections", 0)
-        .set("log_stats", 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::workloads::find;
 
     #[test]
     fn knows_which_versions_follow_prepared_statements() {
-        let pgbouncer = |version: &str| PgBouncer {
+        let pgbouncer = |version: &str| Program {
             path: PathBuf::new(),
             version: version.to_owned(),
         };
         assert!(!pgbouncer("PgBouncer 1.18.0").knows_prepared());
         assert!(pgbouncer("PgBouncer 1.25.2").knows_prepared());
         assert!(!pgbouncer("something else").knows_prepared());
+    }
+
+    #[test]
+    fn postgresql_itself_takes_part_where_there_is_something_to_see() {
+        let takes_part = |name: &str, everything| {
+            let workload = find(name).expect("a workload of that name");
+            Peer::Direct.takes_part(workload, everything)
+        };
+        assert!(takes_part("select_simple_64", false));
+        assert!(!takes_part("select_simple_1000", true));
+        assert!(!takes_part("tpcb_16", false));
+        assert!(takes_part("tpcb_16", true));
+        assert!(!takes_part("connect_16", true));
+        assert!(!takes_part("tls_server_16", true));
+    }
+
+    #[test]
+    fn the_relay_knows_neither_passwords_nor_tls() {
+        let takes_part = |name: &str| {
+            let workload = find(name).expect("a workload of that name");
+            Peer::Muxrelay.takes_part(workload, true)
+        };
+        assert!(takes_part("login_trust") && takes_part("rows_big"));
+        assert!(!takes_part("login_scram") && !takes_part("tls_client_16"));
     }
 }

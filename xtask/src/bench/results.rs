@@ -101,15 +101,42 @@ impl Results {
         Spread::of(runs.filter_map(|run| figure(&run.sample)).collect())
     }
 
-    /// pgweir's cost in terms of another's, round by round: what disturbs one run of a round disturbs its
+    /// One's figure in terms of another's, round by round: what disturbs one run of a round disturbs its
     /// neighbours too.
-    pub(crate) fn ratio(&self, workload: &str, to: Peer) -> Option<Spread> {
-        let ratios = self.runs(workload, Peer::Pgweir).filter_map(|ours| {
+    pub(crate) fn ratio(
+        &self,
+        workload: &str,
+        of: Peer,
+        to: Peer,
+        figure: impl Fn(&Sample) -> Option<f64>,
+    ) -> Option<Spread> {
+        let ratios = self.runs(workload, of).filter_map(|ours| {
             let mut theirs = self.runs(workload, to);
             let other = theirs.find(|other| other.round == ours.round)?;
-            (other.sample.cost > 0.0).then_some(ours.sample.cost / other.sample.cost)
+            let (ours, theirs) = (figure(&ours.sample)?, figure(&other.sample)?);
+            (theirs > 0.0).then_some(ours / theirs)
         });
         Spread::of(ratios.collect())
+    }
+
+    /// The ratio of costs.
+    pub(crate) fn cost_ratio(&self, workload: &str, of: Peer, to: Peer) -> Option<Spread> {
+        self.ratio(workload, of, to, |sample| sample.cost)
+    }
+
+    /// A count that took a run of its own.
+    pub(crate) fn count(&self, workload: &str, peer: Peer, name: &str) -> Option<f64> {
+        let mut details = self.details.iter();
+        details.find_map(|detail| {
+            let is_it = detail.workload == workload && detail.peer == peer;
+            detail.counts.get(name).copied().filter(|_| is_it)
+        })
+    }
+
+    /// Those who ran at all, in their order.
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        let ran = |peer: &Peer| self.runs.iter().any(|run| run.peer == *peer);
+        Peer::ALL.into_iter().filter(ran).collect()
     }
 
     fn runs(&self, workload: &str, peer: Peer) -> impl Iterator<Item = &Run> {
@@ -166,7 +193,7 @@ pub(crate) mod tests {
             peer,
             round: round as u32,
             sample: Sample {
-                cost,
+                cost: Some(cost),
                 ..Sample::default()
             },
         };
@@ -195,9 +222,10 @@ pub(crate) mod tests {
     fn ratios_are_taken_within_a_round() {
         // The machine was half as fast in the second round; the ratio does not see it.
         let results = results("w", &[(10.0, 20.0), (20.0, 40.0), (12.0, 20.0)]);
-        let ratio = results.ratio("w", Peer::PgBouncer).expect("both ran");
-        assert_eq!((ratio.median, ratio.min, ratio.max), (0.5, 0.5, 0.6));
-        assert_eq!(results.ratio("w", Peer::Muxrelay), None);
+        let ratio = |to| results.cost_ratio("w", Peer::Pgweir, to);
+        let spread = ratio(Peer::PgBouncer).expect("both ran");
+        assert_eq!((spread.median, spread.min, spread.max), (0.5, 0.5, 0.6));
+        assert_eq!(ratio(Peer::Muxrelay), None);
     }
 
     #[test]
@@ -207,6 +235,14 @@ pub(crate) mod tests {
             Some(2.5)
         );
         assert_eq!(Spread::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_can_still_be_read() {
+        let run = r#"{"workload":"w","peer":"pgbouncer","round":1,"cost":2.5,"p50_ms":1.0}"#;
+        let run: Run = serde_json::from_str(run).expect("its fields have their old names");
+        assert_eq!((run.peer, run.sample.cost), (Peer::PgBouncer, Some(2.5)));
+        assert_eq!(run.sample.p999_ms, None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is measured: one row per workload.
+//! What a workload is; which there are is in `workloads`.
 
 /// Connections to PostgreSQL that every peer may use.
 pub(crate) const SERVERS: u32 = 20;
@@ -7,22 +7,67 @@ pub(crate) const SERVERS: u32 = 20;
 pub(crate) const SCALE: u32 = 10;
 
 /// One thing that is done to every peer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
+    /// The picture it is in.
+    pub(crate) group: Group,
     pub(crate) load: Load,
     pub(crate) relay: Relay,
+    pub(crate) way: Way,
+    /// Whether it runs without being asked for.
+    pub(crate) is_main: bool,
+}
+
+/// Workloads that are shown in one picture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Group {
+    Simple,
+    Extended,
+    Prepared,
+    Transactions,
+    Logins,
+    Tls,
+    Transfers,
+    Idle,
+    Beside,
+}
+
+impl Group {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Simple,
+        Self::Extended,
+        Self::Prepared,
+        Self::Transactions,
+        Self::Logins,
+        Self::Tls,
+        Self::Transfers,
+        Self::Idle,
+        Self::Beside,
+    ];
+
+    /// The name of its file, and what stands above it.
+    pub(crate) fn titles(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Simple => ("simple", "One-row SELECT, simple protocol"),
+            Self::Extended => ("extended", "One-row SELECT, extended protocol"),
+            Self::Prepared => ("prepared", "One-row SELECT, prepared statement"),
+            Self::Transactions => ("transactions", "Transactions, pipelines, Unix sockets"),
+            Self::Logins => ("logins", "Logins"),
+            Self::Tls => ("tls", "One-row SELECT over TLS"),
+            Self::Transfers => ("transfers", "Large results and COPY"),
+            Self::Idle => ("idle", "Memory per idle client"),
+            Self::Beside => ("beside", "Quick clients beside others: their p99"),
+        }
+    }
 }
 
 /// Who plays the clients, and how.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Load {
-    /// pgbench with these arguments.
-    Pgbench {
-        clients: u32,
-        args: &'static [&'static str],
-    },
+    /// pgbench.
+    Pgbench(Pgbench),
     /// One client reads the answer to this query so many times.
     Read { sql: &'static str, times: u32 },
     /// One client sends rows.
@@ -31,8 +76,44 @@ pub(crate) enum Load {
         megabytes: u32,
         row: &'static str,
     },
-    /// Clients log in and do nothing, some after one query.
-    Idle { clients: u32, query_first: bool },
+    /// Clients log in and do nothing, some after one query; then so many others are active beside them.
+    Idle {
+        clients: u32,
+        query_first: bool,
+        active: u32,
+    },
+    /// The same played by pgbench, which knows TLS.
+    IdleTls { clients: u32 },
+    /// pgbench alone, and then with somebody beside it.
+    Beside { pgbench: Pgbench, other: Other },
+}
+
+/// One run of pgbench.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pgbench {
+    pub(crate) clients: u32,
+    pub(crate) args: &'static [&'static str],
+    /// Instead of one of its own scripts.
+    pub(crate) script: Option<&'static str>,
+    /// What it counts as a transaction.
+    pub(crate) each: Each,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Each {
+    Transaction,
+    /// Ten statements at once.
+    Pipeline,
+    Login,
+}
+
+/// Who is beside the clients that are measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Other {
+    /// So many logins per second, asked for by so many at once.
+    Logins { clients: u32, per_second: u32 },
+    /// One client that asks for much and takes so many bytes per second.
+    SlowReader { sql: &'static str, per_second: u32 },
 }
 
 /// How the bare relay can do the workload.
@@ -56,204 +137,113 @@ impl Relay {
     }
 }
 
+/// How clients come to the pooler, and how it comes to PostgreSQL.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Way {
+    pub(crate) auth: Auth,
+    pub(crate) tls_client: bool,
+    pub(crate) tls_server: bool,
+    /// Unix sockets on both sides.
+    pub(crate) unix: bool,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Auth {
+    Trust,
+    Md5,
+    Scram,
+    Cert,
+}
+
+impl Way {
+    /// TCP, nobody proves anything.
+    pub(crate) const PLAIN: Self = Self {
+        auth: Auth::Trust,
+        tls_client: false,
+        tls_server: false,
+        unix: false,
+    };
+
+    pub(crate) fn is_plain(self) -> bool {
+        self == Self::PLAIN
+    }
+}
+
 impl Load {
     /// What one unit of the cost is.
     pub(crate) fn unit(&self) -> &'static str {
         match self {
-            Self::Pgbench { .. } => "µs CPU per transaction",
+            Self::Pgbench(pgbench) => match pgbench.each {
+                Each::Transaction => "µs CPU per transaction",
+                Each::Pipeline => "µs CPU per pipeline",
+                Each::Login => "µs CPU per login",
+            },
             Self::Read { .. } | Self::Write { .. } => "s CPU per GB",
-            Self::Idle { .. } => "KiB per client",
+            Self::Idle { .. } | Self::IdleTls { .. } => "KiB per client",
+            Self::Beside { .. } => "ms p99 beside them",
         }
     }
 
     /// What one unit of the rate is, if there is a rate.
     pub(crate) fn rate(&self) -> Option<&'static str> {
         match self {
-            Self::Pgbench { .. } => Some("transactions/s"),
+            Self::Pgbench(Pgbench { each, .. }) => Some(match each {
+                Each::Transaction => "transactions/s",
+                Each::Pipeline => "pipelines/s",
+                Each::Login => "logins/s",
+            }),
+            Self::Beside { .. } => Some("transactions/s"),
             Self::Read { .. } | Self::Write { .. } => Some("MB/s"),
-            Self::Idle { .. } => None,
+            Self::Idle { active: 0, .. } | Self::IdleTls { .. } => None,
+            Self::Idle { .. } => Some("transactions/s"),
         }
     }
 
     /// Whether a pooler has to know prepared statements for it.
     pub(crate) fn needs_prepared(&self) -> bool {
         match self {
-            Self::Pgbench { args, .. } => args.contains(&"prepared"),
-            Self::Read { .. } | Self::Write { .. } | Self::Idle { .. } => false,
+            Self::Pgbench(pgbench) | Self::Beside { pgbench, .. } => {
+                pgbench.args.contains(&"prepared")
+            }
+            Self::Read { .. } | Self::Write { .. } | Self::Idle { .. } | Self::IdleTls { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Connections of clients at the same time.
+    pub(crate) fn clients(&self) -> u32 {
+        match self {
+            Self::Pgbench(pgbench) => pgbench.clients,
+            Self::Beside { pgbench, other } => {
+                pgbench.clients
+                    + match other {
+                        Other::Logins { clients, .. } => *clients,
+                        Other::SlowReader { .. } => 1,
+                    }
+            }
+            Self::Read { .. } | Self::Write { .. } => 1,
+            Self::Idle {
+                clients, active, ..
+            } => clients + active,
+            Self::IdleTls { clients } => *clients,
         }
     }
 }
 
-const fn select(
-    name: &'static str,
-    what: &'static str,
-    args: &'static [&'static str],
-    clients: u32,
-    relay: Relay,
-) -> Workload {
-    let load = Load::Pgbench { clients, args };
-    Workload {
-        name,
-        what,
-        load,
-        relay,
-    }
-}
-
-const SIMPLE: &[&str] = &["-S", "-M", "simple"];
-const EXTENDED: &[&str] = &["-S", "-M", "extended"];
-const PREPARED: &[&str] = &["-S", "-M", "prepared"];
-
-const SIMPLE_WHAT: &str = "one-row SELECT, simple protocol";
-const EXTENDED_WHAT: &str = "the same, extended protocol";
-const PREPARED_WHAT: &str = "the same, named prepared statement";
-
-/// All workloads, in the order in which they run.
-pub(crate) const WORKLOADS: &[Workload] = &[
-    select(
-        "select_simple_16",
-        SIMPLE_WHAT,
-        SIMPLE,
-        16,
-        Relay::Transaction,
-    ),
-    select(
-        "select_simple_64",
-        SIMPLE_WHAT,
-        SIMPLE,
-        64,
-        Relay::Transaction,
-    ),
-    select(
-        "select_simple_1000",
-        SIMPLE_WHAT,
-        SIMPLE,
-        1000,
-        Relay::Transaction,
-    ),
-    select(
-        "select_extended_16",
-        EXTENDED_WHAT,
-        EXTENDED,
-        16,
-        Relay::Transaction,
-    ),
-    select(
-        "select_extended_64",
-        EXTENDED_WHAT,
-        EXTENDED,
-        64,
-        Relay::Transaction,
-    ),
-    select(
-        "select_extended_1000",
-        EXTENDED_WHAT,
-        EXTENDED,
-        1000,
-        Relay::Transaction,
-    ),
-    select(
-        "select_prepared_16",
-        PREPARED_WHAT,
-        PREPARED,
-        16,
-        Relay::Session,
-    ),
-    select("select_prepared_64", PREPARED_WHAT, PREPARED, 64, Relay::No),
-    select(
-        "select_prepared_1000",
-        PREPARED_WHAT,
-        PREPARED,
-        1000,
-        Relay::No,
-    ),
-    select(
-        "connect_16",
-        "a new connection for every SELECT",
-        &["-S", "-C"],
-        16,
-        Relay::Transaction,
-    ),
-    select(
-        "tpcb_16",
-        "pgbench's default: seven statements in a transaction",
-        &[],
-        16,
-        Relay::Transaction,
-    ),
-    Workload {
-        name: "rows_small",
-        what: "a result of 100 MB in rows of about 100 bytes",
-        load: Load::Read {
-            sql: "SELECT repeat('x', 89) FROM generate_series(1, 1000000)",
-            times: 3,
-        },
-        relay: Relay::Transaction,
-    },
-    Workload {
-        name: "rows_big",
-        what: "a result of 100 MB in rows of 8 KB",
-        load: Load::Read {
-            sql: "SELECT repeat('x', 8000) FROM generate_series(1, 12500)",
-            times: 3,
-        },
-        relay: Relay::Transaction,
-    },
-    Workload {
-        name: "copy_out",
-        what: "COPY TO STDOUT of 100 MB in rows of about 100 bytes",
-        load: Load::Read {
-            sql: "COPY (SELECT repeat('x', 94) FROM generate_series(1, 1000000)) TO STDOUT",
-            times: 3,
-        },
-        relay: Relay::Transaction,
-    },
-    Workload {
-        name: "copy_in",
-        what: "COPY FROM STDIN of 300 MB in messages of 8 KB, thrown away by PostgreSQL",
-        load: Load::Write {
-            sql: "COPY sink FROM STDIN WHERE false",
-            megabytes: 300,
-            row: "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789",
-        },
-        relay: Relay::Transaction,
-    },
-    Workload {
-        name: "idle_5000",
-        what: "memory per client that has logged in and never asked anything",
-        load: Load::Idle {
-            clients: 5000,
-            query_first: false,
-        },
-        relay: Relay::Transaction,
-    },
-    Workload {
-        name: "idle_5000_used",
-        what: "memory per client that is idle after one query",
-        load: Load::Idle {
-            clients: 5000,
-            query_first: true,
-        },
-        relay: Relay::Transaction,
-    },
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_unique() {
-        for (at, workload) in WORKLOADS.iter().enumerate() {
-            let others = &WORKLOADS[at + 1..];
-            assert!(others.iter().all(|other| other.name != workload.name));
-        }
+impl Workload {
+    /// Files that a pooler needs open for it, with some room.
+    pub(crate) fn files(&self) -> u64 {
+        u64::from(self.load.clients() + SERVERS) + 100
     }
 
-    #[test]
-    fn the_relay_is_not_asked_for_prepared_statements_on_changing_servers() {
-        for workload in WORKLOADS {
-            assert!(!workload.load.needs_prepared() || workload.relay != Relay::Transaction);
+    /// Whether one run of a count (system calls, instructions) says something: with a thousand clients the
+    /// logins would count for more than the transactions.
+    pub(crate) fn can_be_counted(&self) -> Option<Pgbench> {
+        match self.load {
+            Load::Pgbench(pgbench) if pgbench.clients <= 64 => Some(pgbench),
+            _ => None,
         }
     }
 }

@@ -62,6 +62,22 @@ Where PgBouncer had [pgbouncer_exporter](https://github.com/prometheus-community
 needed: the names, labels and units of its version 0.12 are on the page, and those of versions before 0.11 with
 `metrics_legacy_names = 1`.
 
+## By OTLP
+
+A pgweir with the cargo feature `otel` sends its own families, under these names, to `otel_endpoint` (`http://collector:4318`) every
+`otel_period`: in JSON over HTTP, cumulative since the start, histograms exponential (native ones in Prometheus). A collector that
+is away is said once.
+
+## What clients wait for
+
+`pgweir_client_wait_cause_seconds` has the waits by what kept the client from being served: `pool_size` (no server is idle and the
+pool may have no more), another limit by its key, `login` (a server is on its way), `server_down` (the last login failed, and the
+next comes in a while) or `paused`. A wait may have several causes one after the other: they are looked at when it begins and three
+times per second from then on, and it counts under the one that lasted longest without a break. Waits that end with a refusal, a
+time limit or a client that leaves count as well, and those of logins that wait for the first server of their pool; so there
+can be more than in `pgweir_client_wait_seconds`, which has the waits that ended with a server, and the many of zero.
+Replication connections, whose servers are theirs alone, are not in it.
+
 ";
 
 /// The page.

@@ -23,7 +23,8 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
             | Kind::Endpoints
             | Kind::HostLimit
             | Kind::AppActions
-            | Kind::StateKinds
+            | Kind::StatePolicies
+            | Kind::StrictAllow
             | Kind::Secret
             | Kind::PasswordSource => Some(text.to_string()),
         },
@@ -42,7 +43,8 @@ pub(super) fn text_of(kind: Kind, value: &DeValue<'_>) -> Option<String> {
                     | Kind::Protocols
                     | Kind::Endpoints
                     | Kind::AppActions
-                    | Kind::StateKinds
+                    | Kind::StatePolicies
+                    | Kind::StrictAllow
             ) =>
         {
             let words: Option<Vec<&str>> =
@@ -63,9 +65,12 @@ pub(super) fn as_toml(kind: Kind) -> String {
     match kind {
         Kind::Boolean => "true or false".to_owned(),
         Kind::Seconds => "a number of seconds or a text like \"500ms\", \"5s\", \"10m\"".to_owned(),
-        Kind::List | Kind::Hosts | Kind::Endpoints | Kind::AppActions | Kind::StateKinds => {
-            "a text or an array of texts".to_owned()
-        }
+        Kind::List
+        | Kind::Hosts
+        | Kind::Endpoints
+        | Kind::AppActions
+        | Kind::StatePolicies
+        | Kind::StrictAllow => "a text or an array of texts".to_owned(),
         Kind::Text | Kind::Secret => "a text in quotes".to_owned(),
         Kind::HostLimit => "a whole number, or \"auto\", or a text like \"80%\"".to_owned(),
         Kind::Integer

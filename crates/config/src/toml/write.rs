@@ -120,7 +120,8 @@ fn value_of(kind: Kind, text: &str) -> String {
         Kind::Endpoints
         | Kind::HostLimit
         | Kind::AppActions
-        | Kind::StateKinds
+        | Kind::StatePolicies
+        | Kind::StrictAllow
         | Kind::Text
         | Kind::Secret
         | Kind::PasswordSource
@@ -324,7 +325,8 @@ logfile =
             Kind::Endpoints => {
                 "(/[a-z]{1,4}|[a-z]{1,3}:[1-9]{1,3})(,\\[::1\\]:[1-9]{1,2}){0,2}".boxed()
             }
-            Kind::StateKinds => "listen|locks, ?|ROLE, ?role".boxed(),
+            Kind::StatePolicies => "listen:pin|locks:WARN, ?|ROLE: ?reset, ?listen:allow".boxed(),
+            Kind::StrictAllow => "listen|locks:a b, ?|\\*:x, ?HOLD".boxed(),
             Kind::AppActions => "([a-z :]{1,4}:(log|cancel), ?){0,2}".boxed(),
             Kind::HostLimit => "auto|[1-9]0?%|[1-9]{1,3}".boxed(),
             Kind::Choice(words) => proptest::sample::select(in_this_build(words))

@@ -14,6 +14,8 @@ pub enum PasswordSource {
     Env(String),
     /// What a command of the shell writes to its standard output. It may itself hold a secret.
     Exec(String),
+    /// A token of Amazon RDS, made for each login; with the region, where the host does not name it.
+    Rds(Option<String>),
 }
 
 impl fmt::Display for PasswordSource {
@@ -23,6 +25,8 @@ impl fmt::Display for PasswordSource {
             Self::File(path) => write!(f, "file:{path}"),
             Self::Env(name) => write!(f, "env:{name}"),
             Self::Exec(_) => f.write_str("exec:****"),
+            Self::Rds(Some(region)) => write!(f, "rds:region={region}"),
+            Self::Rds(None) => f.write_str("rds:"),
         }
     }
 }
@@ -42,6 +46,7 @@ impl Value for PasswordSource {
         let rest = rest.trim_ascii();
         let malformed = Err(Invalid::Malformed(Self::KIND));
         match form {
+            "rds" => rds(rest),
             _ if rest.is_empty() => malformed,
             "file" => Ok(Self::File(rest.to_owned())),
             "env" if !rest.contains('=') => Ok(Self::Env(rest.to_owned())),
@@ -57,9 +62,28 @@ impl Value for PasswordSource {
     fn write(&self) -> Option<String> {
         Some(match self {
             Self::Exec(command) => format!("exec:{command}"),
-            Self::File(_) | Self::Env(_) => self.to_string(),
+            Self::File(_) | Self::Env(_) | Self::Rds(_) => self.to_string(),
         })
     }
+}
+
+/// What stands behind `rds:`, which is a value in every build and of use in some.
+fn rds(rest: &str) -> Result<PasswordSource, Invalid> {
+    const FEATURE: &str = "rds";
+    let region = match rest.strip_prefix("region=") {
+        None if rest.is_empty() => None,
+        Some(region) if is_region(region) => Some(region.to_owned()),
+        Some(_) | None => return Err(Invalid::Malformed(Kind::PasswordSource)),
+    };
+    match cfg!(feature = "rds") {
+        true => Ok(PasswordSource::Rds(region)),
+        false => Err(Invalid::NotBuilt { feature: FEATURE }),
+    }
+}
+
+fn is_region(text: &str) -> bool {
+    let is_sign = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(is_sign)
 }
 
 #[cfg(test)]
@@ -98,6 +122,27 @@ mod tests {
             "http:x",
             "hunter2",
         ] {
+            let refused = PasswordSource::parse(text);
+            assert_eq!(
+                refused,
+                Err(Invalid::Malformed(Kind::PasswordSource)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn tokens_are_a_source_where_they_are_built() {
+        for (text, region) in [("rds:", None), ("rds:region=eu-west-1", Some("eu-west-1"))] {
+            let parsed = PasswordSource::parse(text);
+            let source = PasswordSource::Rds(region.map(str::to_owned));
+            assert_eq!(source.write().as_deref(), Some(text));
+            match cfg!(feature = "rds") {
+                true => assert_eq!(parsed, Ok(source)),
+                false => assert_eq!(parsed, Err(Invalid::NotBuilt { feature: "rds" })),
+            }
+        }
+        for text in ["rds", "rds:eu-west-1", "rds:region=", "rds:region=a b"] {
             let refused = PasswordSource::parse(text);
             assert_eq!(
                 refused,

@@ -7,6 +7,7 @@ mod backends;
 mod budget;
 mod consumers;
 mod databases;
+mod findings;
 mod internals;
 mod latencies;
 mod leaks;
@@ -23,6 +24,7 @@ pub use backends::{BACKENDS, BackendRow};
 pub use budget::{BUDGET, BudgetRow};
 pub use consumers::{APPS, AppRow, CONSUMERS, ConsumerRow};
 pub use databases::{DATABASES, DatabaseRow, PEERS, PeerRow, USERS, UserRow};
+pub use findings::{FINDINGS, FindingRow};
 pub use internals::{
     CONFIG, ConfigRow, DNS_HOSTS, DNS_ZONES, DnsHostRow, DnsZoneRow, LISTS, ListCounts, ListRow,
     MEM, MEM_CACHES, MemRow, PauseState, STATE, StateRow, VERSION_TABLE,

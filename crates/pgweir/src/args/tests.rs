@@ -45,7 +45,7 @@ fn flags_are_short_in_one_word_or_long_and_cut() {
         reboot: true,
         verbose: 2,
         user: Some("pg".into()),
-        from_env: false,
+        ..Run::default()
     };
     let ways: [&[&str]; 5] = [
         &["-dqRvv", "-u", "pg", "a.ini"],
@@ -166,4 +166,34 @@ fn a_misspelt_command_is_told_what_it_may_have_been() {
         Err("unknown command 'convrt' (did you mean 'convert'?)".into())
     );
     assert_eq!(parsed(&["help", "x"]), Err("unknown command 'x'".into()));
+}
+
+#[test]
+fn a_strict_run_may_have_a_report() {
+    let run = Run {
+        config: "a.ini".into(),
+        strict: true,
+        report: Some("r.xml".into()),
+        ..Run::default()
+    };
+    let ways: [&[&str]; 2] = [
+        &["--strict", "--report", "r.xml", "a.ini"],
+        &["a.ini", "--report=r.xml", "--str"],
+    ];
+    for words in ways {
+        assert_eq!(parsed(words), Ok(Request::Run(run.clone())));
+    }
+    assert!(parsed(&["--strict=1", "a.ini"]).is_err());
+    assert!(parsed(&["a.ini", "--report"]).is_err());
+    assert!(parsed(&["-\u{1}", "a.ini"]).is_err());
+}
+
+#[test]
+fn what_is_cut_means_what_it_means_to_pgbouncer() {
+    let run = Run {
+        config: "a.ini".into(),
+        reboot: true,
+        ..Run::default()
+    };
+    assert_eq!(parsed(&["--re", "a.ini"]), Ok(Request::Run(run)));
 }

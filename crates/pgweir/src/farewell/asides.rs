@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use pgweir_session::Kinds;
 use pgweir_wire::{Severity, SqlState};
 
 use super::Answer;
+use crate::strict::{self, FindingKind};
 
 fn answer(severity: Severity, code: SqlState, text: impl Into<Cow<'static, str>>) -> Answer {
     Answer {
@@ -86,5 +88,50 @@ pub(crate) fn state_taken_back(what: impl std::fmt::Display, why: &str) -> Answe
     Answer {
         detail: Some(why.to_owned()),
         ..answer(Severity::Warning, SqlState::WARNING, text)
+    }
+}
+
+/// `state_policy`: a statement says that it leaves what is refused.
+pub(crate) fn state_refused(kinds: Kinds) -> Answer {
+    let text = format!("{kinds}: refused in this pooling mode");
+    let detail = "The statement would leave it in the session of a server that others use, too.";
+    let hint = "An operator has refused this kind (state_policy); use a database in session pooling for it.";
+    Answer {
+        detail: Some(detail.to_owned()),
+        hint: Some(hint.to_owned()),
+        ..answer(Severity::Error, SqlState::FEATURE_NOT_SUPPORTED, text)
+    }
+}
+
+/// `state_policy`: a transaction has left what is kept, but not liked.
+pub(crate) fn state_warned(kinds: Kinds) -> Answer {
+    let text = format!("session state was left by the transaction: {kinds}");
+    let detail = "It is kept for this client. Other poolers would lose it, or give it to others.";
+    let hint = "An operator has asked for this warning (state_policy).";
+    Answer {
+        detail: Some(detail.to_owned()),
+        hint: Some(hint.to_owned()),
+        ..answer(Severity::Warning, SqlState::WARNING, text)
+    }
+}
+
+/// A strict run has found something; `why` says what has not been run.
+pub(crate) fn finding(kind: FindingKind, statement: &str, why: &str) -> Answer {
+    let code = match kind {
+        FindingKind::Leak | FindingKind::Hold => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        _ => SqlState::FEATURE_NOT_SUPPORTED,
+    };
+    let text = format!("strict: {} ({})", kind.what(), kind.word());
+    let detail = match statement.is_empty() {
+        true => why.to_owned(),
+        false => format!("Statement: {statement}\n{why}"),
+    };
+    Answer {
+        detail: Some(detail),
+        hint: Some(format!(
+            "See {}; strict_allow silences it.",
+            strict::link(kind)
+        )),
+        ..answer(Severity::Error, code, text)
     }
 }

@@ -19,12 +19,24 @@ use crate::shared::Shared;
 pub(super) fn page(shared: &Shared) -> String {
     let begun = Instant::now();
     let mut page = Page::new();
-    process::write(shared, &mut page);
-    pools::write(shared, &mut page);
-    limits::write(shared, &mut page);
-    events::write(shared, &mut page);
+    own(shared, &mut page);
     exporter::write(shared, &mut page);
     let took = micros(begun.elapsed());
     shared.http.last_us.store(took, Ordering::Relaxed);
     page.into_text()
+}
+
+/// Our families as values, without those that have the exporter's names.
+#[cfg(feature = "otel")]
+pub(super) fn collect(shared: &Shared) -> Vec<pgweir_stats::Collected> {
+    let mut page = Page::collecting();
+    own(shared, &mut page);
+    page.into_collected()
+}
+
+fn own(shared: &Shared, page: &mut Page) {
+    process::write(shared, page);
+    pools::write(shared, page);
+    limits::write(shared, page);
+    events::write(shared, page);
 }

@@ -125,7 +125,7 @@ pub(super) fn of_population(consumer: &Consumer, growing: &Growing) -> Facts {
 
 impl Facts {
     /// The prefix of its lines in the log.
-    pub(super) fn peer(&self) -> String {
+    pub(crate) fn peer(&self) -> String {
         let client = self.client.as_ref();
         client.map_or_else(String::new, |client| client.to_string())
     }

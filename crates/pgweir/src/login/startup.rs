@@ -11,7 +11,7 @@ use pgweir_wire::{ProtocolVersion, StartupMessage};
 use super::{Login, Wish};
 use crate::client::{Identity, Replication, ReplicationKind};
 use crate::farewell::Farewell;
-use crate::options;
+use crate::{options, strict};
 
 /// How a parameter is given.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -79,6 +79,10 @@ impl Login<'_> {
             user: user_name,
         };
         let _ = self.client.identity.set(identity);
+        if self.shared.strict.is_some() && kind.is_none() {
+            let names = values.requested().iter().map(|(name, _)| name);
+            strict::note_startup(self.shared, self.client, names);
+        }
         Ok(Wish {
             database,
             user,

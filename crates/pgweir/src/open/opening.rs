@@ -106,6 +106,11 @@ impl Opening<'_> {
         let stream = self.encrypt(stream).await?;
         self.talk = Some(Conversation::new(stream));
         self.diary.begin("auth");
+        if self.secret.needs_tls && self.info.tls.get().is_none() {
+            let text =
+                "a token of Amazon RDS goes over TLS only: set server_tls_sslmode to verify-full";
+            return Err(refused(text));
+        }
         self.log_in().await?;
         let mut welcome = self.read_welcome().await?;
         let user = &self.info.home.name.user;

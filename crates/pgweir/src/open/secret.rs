@@ -22,6 +22,8 @@ pub(crate) struct Found {
     /// Whether PostgreSQL may refuse it as "not authorized", because it asks somebody else: a token
     /// that has run out.
     pub(crate) is_token: bool,
+    /// Whether it may be told to nobody but whoever has shown a key: it goes over TLS only.
+    pub(crate) needs_tls: bool,
 }
 
 impl Found {
@@ -30,6 +32,7 @@ impl Found {
             secret,
             source: source.to_owned(),
             is_token: false,
+            needs_tls: false,
         }
     }
 
@@ -123,7 +126,8 @@ async fn from_source(
             0 => place.to_string(),
             _ => format!("{place}, line {}", number + 1),
         },
-        is_token: matches!(place, PasswordSource::Exec(_)),
+        is_token: matches!(place, PasswordSource::Exec(_) | PasswordSource::Rds(_)),
+        needs_tls: matches!(place, PasswordSource::Rds(_)),
     };
     Ok(secrets.into_iter().enumerate().map(describe).collect())
 }

@@ -1,5 +1,5 @@
 //! Reads passwords where the configuration says that they are: in a file, in the environment, or in
-//! what a command writes.
+//! what a command writes; or makes a token ([`crate::rds`]).
 //!
 //! A file is read for every new server, so nothing has to watch it. A command's answer is kept for
 //! `password_exec_ttl`, and one of a pool runs at a time. Nothing of what it writes is logged, also
@@ -68,6 +68,10 @@ pub(super) async fn read(
             Some(value) => secrets(std::os::unix::ffi::OsStrExt::as_bytes(&*value)),
             None => Err("there is no such variable".to_owned()),
         },
+        PasswordSource::Rds(region) => {
+            let token = home.rds.token(home, region.as_deref()).await;
+            token.map(|token| vec![token])
+        }
         PasswordSource::Exec(command) => read_command(shared, home, command, newer_than).await,
     };
     read.map_err(|reason| format!("no password can be read from {place}: {reason}"))

@@ -37,6 +37,7 @@ impl Session {
         let home = &self.route.home;
         let mut memory = lock(&home.memory);
         memory.kept = held.server.work.rules.state_trust;
+        memory.allowed = held.server.work.rules.treatment.allowed;
         if held.server.relay.residue().reads_drawn() {
             memory.note_reads_drawn();
         }
@@ -56,16 +57,21 @@ impl Session {
         // What the client may have canceled meanwhile has not begun.
         let _ = self.client.take_wait_orders();
         let refused = held.server.relay.take_refused();
+        let before = self.before_look();
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
         let settled = {
             let mut memory = lock(&self.route.home.memory);
             let tracked = &self.shared.tracked;
             let relay = &mut held.server.relay;
             relay.settle(&mut self.side, tracked, &mut memory, now)
         };
-        match settled {
-            Settled::Bound(_) if self.move_listening() => {}
-            Settled::Bound(kinds) => self.keep(kinds, now),
-            Settled::Unknown => {
+        match (settled, before) {
+            (Settled::Bound(_), None) if self.move_listening() => {}
+            (Settled::Bound(kinds), Some(before)) => self.treat(kinds, &before, now),
+            (Settled::Bound(kinds), None) => self.keep(kinds, now),
+            (Settled::Unknown, _) => {
                 if let Some(refused) = refused {
                     tracing::warn!(peer = %self.client, "session state not known: {}", refused.message);
                 }
@@ -75,21 +81,23 @@ impl Session {
         }
     }
 
-    /// The server is released, or stays with the client because of this.
+    /// The server leaves its client, or stays with it because of what it holds.
     pub(super) fn keep(&mut self, kinds: Kinds, now: Instant) {
         if kinds.is_empty() {
             self.unpin();
-            self.release(now);
-        } else if self.pin(kinds, now) {
-            self.stay(now);
-        } else {
-            self.unpin();
-            self.lose(&kinds.to_string(), NEEDED, now);
+            return self.release(now);
+        }
+        match self.pin(kinds, now) {
+            true => self.stay(now),
+            false => {
+                self.unpin();
+                self.lose(&kinds.to_string(), NEEDED, now);
+            }
         }
     }
 
     /// Keeps the server for the client, unless somebody else needs it.
-    fn pin(&mut self, kinds: Kinds, now: Instant) -> bool {
+    pub(super) fn pin(&mut self, kinds: Kinds, now: Instant) -> bool {
         let Place::Leased(held) = &mut self.place else {
             return false;
         };
@@ -135,7 +143,8 @@ impl Session {
             | Place::Idle
             | Place::Waiting(_)
             | Place::Skipping(..)
-            | Place::Taken(_) => {
+            | Place::Taken(_)
+            | Place::Owing(_) => {
                 self.client.has_let_go();
             }
         }
@@ -188,7 +197,7 @@ impl Session {
 
     /// The server goes back to its pool without what the client has left there, and the client is
     /// told.
-    fn lose(&mut self, what: &str, why: &str, now: Instant) {
+    pub(super) fn lose(&mut self, what: &str, why: &str, now: Instant) {
         let Place::Leased(held) = &mut self.place else {
             return;
         };

@@ -28,7 +28,7 @@ impl Session {
     /// Whether all of it can be told to another process.
     fn can_be_told(&self) -> bool {
         match &self.place {
-            Place::Idle => true,
+            Place::Idle | Place::Owing(_) => true,
             // A server may be on its way.
             Place::Waiting(_) => !self.client.has_other_mail(),
             // Soon over, unless the client does not send the rest.
@@ -41,7 +41,7 @@ impl Session {
     fn is_at_boundary(&self) -> bool {
         let empty = |line: &pgweir_net::Buffered| line.unread().is_empty() && !line.has_unsent();
         let rest = match &self.place {
-            Place::Idle => true,
+            Place::Idle | Place::Owing(_) => true,
             Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => false,
             Place::Leased(held) => {
                 let relay = &held.server.relay;
@@ -58,7 +58,11 @@ impl Session {
     pub(crate) fn server(&self) -> Option<(SlotId, &Server)> {
         match &self.place {
             Place::Leased(held) => Some((held.slot, &*held.server)),
-            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => None,
+            Place::Idle
+            | Place::Waiting(_)
+            | Place::Skipping(..)
+            | Place::Taken(_)
+            | Place::Owing(_) => None,
         }
     }
 
@@ -70,7 +74,11 @@ impl Session {
                 server,
                 stale: false,
             }),
-            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => None,
+            Place::Idle
+            | Place::Waiting(_)
+            | Place::Skipping(..)
+            | Place::Taken(_)
+            | Place::Owing(_) => None,
         }
     }
 
@@ -83,7 +91,11 @@ impl Session {
     pub(crate) fn waits_since(&self) -> Option<Instant> {
         match self.place {
             Place::Waiting(_) => Some(self.client.state().clocks.since),
-            Place::Idle | Place::Skipping(..) | Place::Taken(_) | Place::Leased(_) => None,
+            Place::Idle
+            | Place::Skipping(..)
+            | Place::Taken(_)
+            | Place::Owing(_)
+            | Place::Leased(_) => None,
         }
     }
 

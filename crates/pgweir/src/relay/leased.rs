@@ -7,7 +7,7 @@ use pgweir_config::PoolMode;
 use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_net::{Buffered, Input};
 use pgweir_pool::SlotId;
-use pgweir_session::{Kinds, Phase, Violation, Waits};
+use pgweir_session::{Kinds, Phase, StateRules, Violation, Waits};
 use pgweir_stats::Totals;
 use pgweir_wire::TransactionStatus;
 
@@ -318,9 +318,11 @@ impl Session {
             // An order to end at rest may have waited for this moment.
             Place::Leased(_) if self.client.has_mail() => Ok(Heard::Released),
             Place::Leased(_) => Ok(Heard::More),
-            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => {
-                Ok(Heard::Released)
-            }
+            Place::Idle
+            | Place::Waiting(_)
+            | Place::Skipping(..)
+            | Place::Taken(_)
+            | Place::Owing(_) => Ok(Heard::Released),
         }
     }
 
@@ -514,7 +516,12 @@ pub(super) fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_sessi
         answers_as_postgres: rules.answers_as_postgres,
         backends: Some(shared),
         private: work.is_private(),
-        refused: rules.refused,
+        state: StateRules {
+            judged: rules.judged,
+            judge: Some(shared),
+            remembers: rules.treatment.is_strict,
+            allowed: rules.treatment.allowed,
+        },
         tracked: &shared.tracked,
         statements: &shared.statements,
     }

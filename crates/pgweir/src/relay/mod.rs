@@ -17,6 +17,7 @@ mod leased;
 mod listening;
 mod preparing;
 mod taken;
+mod treating;
 mod waiting;
 
 use std::cell::RefCell;
@@ -35,12 +36,12 @@ use pgweir_wire::TransactionStatus;
 
 use crate::client::Client;
 use crate::ears::Subscription;
-use crate::farewell::Farewell;
+use crate::farewell::{Answer, Farewell};
 use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
 use crate::relay::taken::Taken;
 use crate::shared::{Route, Shared};
-use crate::{consumers, pins, pools, reset};
+use crate::{consumers, pins, pools, reset, strict};
 
 /// What a thread needs to move bytes; shared by all its clients.
 struct Desk {
@@ -94,6 +95,8 @@ enum Place {
     Skipping(SkipBatch, TransactionStatus),
     /// Its transaction was ended without it; the next batch is answered with an error.
     Taken(Taken),
+    /// It has asked nothing since something was found; the next batch is answered with an error.
+    Owing(Box<Answer>),
     /// It has a server.
     Leased(Held),
 }
@@ -150,10 +153,11 @@ impl Session {
                 }
                 Place::Skipping(..) => self.poll_skipping(cx, desk),
                 Place::Taken(taken) => {
-                    let taken = *taken;
+                    let taken = taken.clone();
                     self.poll_taken(cx, desk, taken)
                 }
                 Place::Leased(_) => self.poll_leased(cx, desk),
+                Place::Owing(_) => self.poll_owing(cx, desk),
             };
             match step {
                 Poll::Ready(Ok(())) => {}
@@ -212,7 +216,11 @@ impl Session {
             return Some(farewell);
         }
         let is_at_rest = match &self.place {
-            Place::Idle | Place::Waiting(_) | Place::Skipping(..) | Place::Taken(_) => true,
+            Place::Idle
+            | Place::Waiting(_)
+            | Place::Skipping(..)
+            | Place::Taken(_)
+            | Place::Owing(_) => true,
             Place::Leased(held) => held.is_at_rest(),
         };
         (is_at_rest && self.client.ends_at_rest()).then_some(Farewell::Drained)
@@ -238,13 +246,18 @@ impl Session {
                 let said = subscription.map(|subscription| subscription.take());
                 line.queue(&said.unwrap_or_default());
             }
-            Place::Skipping(..) | Place::Taken(_) => {}
+            Place::Skipping(..) | Place::Taken(_) | Place::Owing(_) => {}
             Place::Waiting(ticket) => {
                 consumers::note_gone(&shared, &client, farewell);
-                pools::leave_queue(&shared, &client, route.home.id, ticket);
+                let since = Some(client.state().clocks.since);
+                pools::leave_queue(&shared, &client, &route.home, ticket, since);
             }
             Place::Leased(mut held) => {
-                can_be_told = held.server.relay.is_between_replies();
+                let relay = &held.server.relay;
+                can_be_told = relay.is_between_replies();
+                if relay.status() != TransactionStatus::Idle && !held.server.work.is_own {
+                    strict::note_abandoned(&shared, &client, farewell, relay.spoken().last());
+                }
                 held.server
                     .work
                     .end_lease(Instant::now(), &route.home.latencies);

@@ -96,6 +96,9 @@ impl Session {
                     self.client.state().clocks.phase = Phase::Active;
                     return Ok(());
                 }
+                // What was taken back between two transactions may have been a parameter.
+                let (tracked, server) = (&self.shared.tracked, &mut held.server);
+                server.work.stage = refit(&self.client, &mut self.side, tracked, server);
             }
             Stage::Look => {
                 self.looked(Instant::now());

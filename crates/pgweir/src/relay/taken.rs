@@ -15,14 +15,15 @@ use pgweir_wire::{TransactionStatus, backend};
 use super::leased::Held;
 use super::{Desk, Place, Session};
 use crate::client::Remedy;
-use crate::farewell::{Farewell, asides};
-use crate::{cancel, events, reset};
+use crate::farewell::{Answer, Farewell, asides};
+use crate::strict::FindingKind;
+use crate::{cancel, events, leaks, reset};
 
 /// What a client knows of the end of its transaction.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) enum Taken {
-    /// Nothing yet.
-    Untold,
+    /// Nothing yet; this is what it will be told.
+    Untold(Box<Answer>),
     /// It has had an error, and has to end the transaction.
     Told,
 }
@@ -34,8 +35,9 @@ impl Session {
         match how {
             Remedy::Cancel { query, usual } => self.cancel_overdue(query, usual),
             Remedy::Notice if self.is_silent() => self.tell(&asides::silent_too_long()),
-            Remedy::Rollback if self.is_silent() => self.take_transaction(),
-            Remedy::Notice | Remedy::Rollback => {}
+            Remedy::Rollback if self.is_silent() => self.take_transaction(asides::rolled_back()),
+            Remedy::Strict(kind) if self.is_silent() => self.take_found(kind),
+            Remedy::Notice | Remedy::Rollback | Remedy::Strict(_) => {}
         }
     }
 
@@ -74,14 +76,25 @@ impl Session {
         });
     }
 
+    /// A strict run takes the transaction.
+    fn take_found(&mut self, kind: FindingKind) {
+        let Place::Leased(held) = &self.place else {
+            return;
+        };
+        let statement = leaks::shown(&self.shared.config(), held.server.relay.spoken().last());
+        let why = "It was the last of its transaction, which was rolled back. Nothing of this request has been run.";
+        self.take_transaction(asides::finding(kind, &statement, why));
+    }
+
     /// The server is rolled back and serves others; the client learns of it when it goes on.
-    fn take_transaction(&mut self) {
-        let place = std::mem::replace(&mut self.place, Place::Taken(Taken::Untold));
+    fn take_transaction(&mut self, answer: Answer) {
+        let taken = Place::Taken(Taken::Untold(Box::new(answer)));
+        let place = std::mem::replace(&mut self.place, taken);
         let Place::Leased(Held { slot, mut server }) = place else {
             self.place = place;
             return;
         };
-        tracing::warn!(peer = %self.client, "transaction rolled back: idle for longer than leak_after");
+        tracing::warn!(peer = %self.client, "transaction rolled back: its client was silent in it for too long");
         events::client_error(&self.shared, &self.client, &Farewell::Leaked);
         let (home, now) = (&self.route.home, Instant::now());
         server.work.end_lease(now, &home.latencies);
@@ -135,18 +148,22 @@ impl Session {
                 backend::command_complete(&mut answer, "ROLLBACK");
                 self.skip_batch_saying(TransactionStatus::Idle, &answer);
             }
-            (Next::Commit(_), _) => {
+            (Next::Commit(_), taken) => {
                 self.line.put_back(input, &desk.scratch);
-                self.skip_batch_in(TransactionStatus::Idle, &asides::rolled_back());
+                let answer = match taken {
+                    Taken::Untold(answer) => *answer,
+                    Taken::Told => asides::rolled_back(),
+                };
+                self.skip_batch_in(TransactionStatus::Idle, &answer);
             }
             (Next::Sync, Taken::Told) => {
                 self.line.put_back(input, &desk.scratch);
                 self.skip_batch_saying(TransactionStatus::Failed, &[]);
             }
-            (Next::Other, _) | (Next::Sync, Taken::Untold) => {
+            (Next::Other, taken) | (Next::Sync, taken @ Taken::Untold(_)) => {
                 self.line.put_back(input, &desk.scratch);
                 let answer = match taken {
-                    Taken::Untold => asides::rolled_back(),
+                    Taken::Untold(answer) => *answer,
                     Taken::Told => asides::still_failed(),
                 };
                 self.skip_batch_in(TransactionStatus::Failed, &answer);

@@ -54,6 +54,39 @@ impl Session {
         }
     }
 
+    /// Waits until the client asks for something, and answers that with what was found before.
+    pub(super) fn poll_owing(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+    ) -> Poll<Result<(), Farewell>> {
+        if self.line.has_unsent() {
+            ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
+        }
+        let input = ready!(self.line.poll_read(cx, &mut desk.scratch));
+        let input = input.map_err(|_| Farewell::ClientGone)?;
+        if matches!(input, Input::End) {
+            return Poll::Ready(Err(Farewell::ClientGone));
+        }
+        let (wish, consumed) = wish(input.bytes(&desk.scratch)).map_err(broken)?;
+        match wish {
+            Wish::Nothing => {
+                self.line.keep(input, &desk.scratch, consumed);
+                if consumed > 0 {
+                    self.line.offer_held();
+                }
+            }
+            Wish::Terminate => return Poll::Ready(Err(Farewell::ClientClosed)),
+            Wish::Server => {
+                self.line.put_back(input, &desk.scratch);
+                if let Place::Owing(answer) = std::mem::replace(&mut self.place, Place::Idle) {
+                    self.skip_batch(&answer);
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Asks the pool for a server for what the client has sent.
     fn check_out(
         &mut self,
@@ -135,11 +168,14 @@ impl Session {
             self.cancel_wait(ticket);
             return Some(Ok(()));
         }
-        match self.client.take_mail() {
-            Some(Mail::Lease(lease)) => {
+        let mail = self.client.take_mail().map(|(mail, cause)| {
+            let (since, now) = (self.client.state().clocks.since, Instant::now());
+            self.route.home.waits.note(cause, since, now);
+            (mail, since, now)
+        });
+        match mail {
+            Some((Mail::Lease(lease), since, now)) => {
                 if let Some(lease) = pools::alive(&self.shared, lease) {
-                    let now = Instant::now();
-                    let since = self.client.state().clocks.since;
                     self.begin_lease(lease, since, now);
                 } else {
                     // What the client sent is still there: it asks again.
@@ -147,10 +183,10 @@ impl Session {
                 }
                 return Some(Ok(()));
             }
-            Some(Mail::Refused(refusal)) => {
+            Some((Mail::Refused(refusal), ..)) => {
                 return Some(self.go_without(Farewell::Refused(*refusal)));
             }
-            Some(Mail::Greet) | None => {}
+            Some((Mail::Greet, ..)) | None => {}
         }
         if notify {
             self.tell_waiting();
@@ -161,7 +197,9 @@ impl Session {
     /// The query that waits is not wanted any more: the client is answered as if it had run. A
     /// server that is on its way is given back unused.
     fn cancel_wait(&mut self, ticket: Ticket) {
-        pools::leave_queue(&self.shared, &self.client, self.route.home.id, ticket);
+        let home = &self.route.home;
+        let since = Some(self.client.state().clocks.since);
+        pools::leave_queue(&self.shared, &self.client, home, ticket, since);
         self.answer_canceled();
     }
 
@@ -187,10 +225,15 @@ impl Session {
 
     /// Whether the place in the queue was still there; if not, a server is on its way.
     fn leave_queue(&self, ticket: Ticket) -> bool {
-        self.shared
-            .pools()
-            .leave_queue(self.route.home.id, ticket)
-            .is_some()
+        let home = &self.route.home;
+        let now = Instant::now();
+        let left = self.shared.pools().leave_queue(home.id, ticket, now);
+        let Some((_, cause)) = left else {
+            return false;
+        };
+        home.waits
+            .note(cause, self.client.state().clocks.since, now);
+        true
     }
 
     /// The client gets no server. Nothing of its batch has been run, so where the dialect has a way

@@ -172,6 +172,7 @@ pub(crate) fn reached_in_postgres(shared: &Shared, pool: &PoolName) -> Option<St
 
 /// Everything that is counted.
 fn of_scopes(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
+    let poolers = shared.config().global.poolers();
     let pools = shared.pools();
     let gauges = pools.budget.iter();
     let shown = gauges.filter(|(_, gauge)| gauge.limit.is_some() || gauge.used > 0);
@@ -184,11 +185,23 @@ fn of_scopes(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
             peak: Some(gauge.peak.into()),
             waiting: bounds.scopes.get(scope).copied().unwrap_or(0),
             binding: gauge.is_full(),
-            source: "config",
+            source: source(scope, poolers),
         })
         .collect();
     rows.sort_by(|a, b| (a.name, &a.subject).cmp(&(b.name, &b.subject)));
     rows
+}
+
+/// Where a limit comes from: a part of what several poolers have together is called so.
+fn source(scope: &Scope, poolers: u32) -> &'static str {
+    let is_part = matches!(
+        scope,
+        Scope::HostServers(_) | Scope::DatabaseServers(_) | Scope::UserServers(_)
+    );
+    match is_part && poolers > 1 {
+        true => "fleet",
+        false => "config",
+    }
 }
 
 /// What limits one pool: its size and its queue.

@@ -1,14 +1,15 @@
-//! SHOW SAMPLES, SHOW EVENTS and SHOW STATEMENTS.
+//! SHOW SAMPLES, SHOW EVENTS, SHOW STATEMENTS and SHOW FINDINGS.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use pgweir_console::UnixTime;
-use pgweir_console::tables::{EventRow, SampleRow, StatementRow};
+use pgweir_console::tables::{EventRow, FindingRow, SampleRow, StatementRow};
 use pgweir_stats::{Slow, SlowName};
 
 use super::unix_time;
 use crate::journal::Event;
 use crate::shared::{Shared, lock};
+use crate::strict::{self, Counted};
 
 /// Second by second, the oldest first.
 pub(super) fn samples(shared: &Shared) -> Vec<SampleRow> {
@@ -65,4 +66,32 @@ pub(super) fn statements(shared: &Shared) -> Vec<StatementRow> {
         statement: name.statement,
     };
     slow.into_iter().map(row).collect()
+}
+
+/// What a strict run has found, in the order in which it was found.
+pub(super) fn findings(shared: &Shared) -> Vec<FindingRow> {
+    let Some(strict) = &shared.strict else {
+        return Vec::new();
+    };
+    let at = |time: SystemTime| {
+        let seconds = time
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        UnixTime(i64::try_from(seconds).unwrap_or(i64::MAX))
+    };
+    let row = |counted: &Counted| FindingRow {
+        kind: counted.finding.kind.word(),
+        severity: strict::severity(counted.finding.kind),
+        count: counted.count,
+        first: at(counted.first),
+        last: at(counted.last),
+        database: counted.finding.database.clone(),
+        user: counted.finding.user.clone(),
+        application_name: counted.finding.application.clone(),
+        address: counted.finding.address.clone(),
+        statement: counted.finding.statement.clone(),
+        detail: counted.finding.detail.clone(),
+    };
+    strict.findings().all().iter().map(row).collect()
 }

@@ -11,11 +11,13 @@ use bytes::BytesMut;
 use pgweir_wire::read::Truncated;
 use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus};
 
-use super::refused::{Admission, refused};
+use super::judged::Admission;
+use super::requests::kind_of;
 use super::{Asked, ClientSide, Relay, Rules, Violation, Waits};
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};
 use crate::pipeline::Reply;
+use crate::prepared::Statement;
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Kinds, Memory, Probe, Scan};
 
@@ -26,24 +28,6 @@ pub enum Settled {
     Bound(Kinds),
     /// The server did not say it in a way that can be kept: only DISCARD ALL helps.
     Unknown,
-}
-
-impl ClientSide {
-    /// A server does not take over what the client has set in a session: it goes back to what its
-    /// startup message requested. `false` if there is nothing to go back to, or rights are among it,
-    /// with which nobody may go on unknowingly.
-    pub fn go_back(&mut self) -> bool {
-        let requested = self.values.requested();
-        if RIGHTS.iter().any(|name| requested.contains(name)) {
-            return false;
-        }
-        let Some(startup) = self.startup.take() else {
-            return false;
-        };
-        self.values.set_requested(*startup);
-        self.masks = false;
-        true
-    }
 }
 
 impl Relay {
@@ -73,10 +57,11 @@ impl Relay {
 
     /// Notes what a statement may leave.
     #[inline]
-    pub(super) fn note(&mut self, scan: &Scan, rules: &Rules<'_>) -> Admission {
-        let refused = refused(scan, rules);
-        if !refused.is_empty() {
-            return Admission::Refused(refused);
+    fn note(&mut self, scan: &Scan, text: &[u8], runs: bool, rules: &Rules<'_>) -> Admission {
+        if !rules.state.judged.is_empty()
+            && let Some(refusal) = self.judge(scan, text, runs, rules)
+        {
+            return Admission::Refused(refusal);
         }
         if (scan.reads_drawn | scan.speaks_of_own | scan.about_channels)
             && self.must_wait(scan, rules)
@@ -84,7 +69,7 @@ impl Relay {
             return Admission::Wait;
         }
         let values = &self.values;
-        self.residue.note(scan, |name| {
+        self.residue.note(scan, rules.state.allowed, |name| {
             let index = rules.tracked.index(name);
             index.is_some_and(|index| values.get(index).is_some())
         });
@@ -247,10 +232,7 @@ impl Relay {
         for name in before.names().chain(there.names()) {
             let is_named = named.iter().any(|named| &*named.name == name);
             if before.get(name) != there.get(name) && !is_named {
-                changed.add(match RIGHTS.contains(&name) {
-                    true => Kinds::ROLE,
-                    false => Kinds::SETTINGS,
-                });
+                changed.add(kind_of(name));
             }
         }
         client.masks |= !changed.is_empty();
@@ -324,16 +306,28 @@ impl Relay {
             return Admission::Fine;
         }
         let scan = self.familiar.scan(text);
-        self.note(&scan, rules)
+        self.note(&scan, text, true, rules)
     }
 
-    /// The same for a statement that has a name.
+    /// The same for a statement that has a name; whether it `runs`, or only gets the name.
     #[inline]
-    pub(super) fn note_statement(&mut self, scan: &Scan, rules: &Rules<'_>) -> Admission {
+    pub(super) fn note_statement(
+        &mut self,
+        statement: &Statement,
+        runs: bool,
+        rules: &Rules<'_>,
+    ) -> Admission {
         match rules.private {
-            true => self.note(scan, rules),
+            true => self.note(&statement.scan, &statement.definition, runs, rules),
             false => Admission::Fine,
         }
+    }
+
+    /// Appends the commands that take back a part of what binds the server to its client, which goes on
+    /// with it.
+    pub fn take_back(&mut self, kinds: Kinds, out: &mut BytesMut) {
+        let sql = self.residue.take_back(kinds);
+        self.ask(&sql, out);
     }
 
     /// What takes back the things that bind the server; `None` if only DISCARD ALL does.

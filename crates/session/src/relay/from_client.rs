@@ -5,8 +5,8 @@ use pgweir_wire::frontend;
 use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{FrameError, HEADER_LEN, Header, Reader, SizeLimits, TransactionStatus};
 
+use super::judged::{self, Admission};
 use super::named::Named;
-use super::refused::{self, Admission};
 use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation, mention};
 use crate::changes::Change;
 use crate::gather::Gather;
@@ -186,10 +186,11 @@ impl Relay {
         match self.note_text(reader.rest(), is_whole, rules) {
             Admission::Fine => {}
             Admission::Wait => return Act::More,
-            Admission::Refused(kinds) => return self.refuse_parse(kinds, out.inject(input)),
+            Admission::Refused(refusal) => return self.refuse_parse(refusal, out.inject(input)),
         }
         self.spoken.note(reader.rest());
-        if rules.private && name.is_ok_and(|name| !name.is_empty()) {
+        let has_name = name.is_ok_and(|name| !name.is_empty());
+        if rules.private && has_name && !rules.state.allowed.has(Kinds::PREPARED) {
             self.residue.suspect(Kinds::PREPARED);
         }
         self.pipeline.push(Awaited::Parse, Reply::Forward);
@@ -198,23 +199,23 @@ impl Relay {
 
     /// Makes the server fail in the place of a Parse, or of what needs one.
     #[cold]
-    pub(super) fn refuse_parse(&mut self, kinds: Kinds, out: &mut BytesMut) -> Act {
-        self.send_refused(kinds, out);
+    pub(super) fn refuse_parse(&mut self, refusal: u32, out: &mut BytesMut) -> Act {
+        self.send_refused(refusal, out);
         self.pipeline.push(Awaited::Parse, Reply::Forward);
         Act::Drop
     }
 
     /// The same for a Parse with a name, which what follows in the batch may mention.
     #[cold]
-    pub(super) fn refuse_named(&mut self, kinds: Kinds, change: Change, out: &mut BytesMut) -> Act {
-        self.send_refused(kinds, out);
+    pub(super) fn refuse_named(&mut self, refusal: u32, change: Change, out: &mut BytesMut) -> Act {
+        self.send_refused(refusal, out);
         self.pipeline
             .push_change(Awaited::Parse, Reply::Forward, change);
         Act::Drop
     }
 
-    fn send_refused(&mut self, kinds: Kinds, out: &mut BytesMut) {
-        let definition = format!("{}\0\0\0", refused::text(kinds));
+    fn send_refused(&mut self, refusal: u32, out: &mut BytesMut) {
+        let definition = format!("{}\0\0\0", judged::text(refusal));
         frontend::parse_renamed(out, "", definition.as_bytes());
         self.has_unnamed = false;
     }
@@ -239,8 +240,8 @@ impl Relay {
         match self.note_text(there, is_whole, rules) {
             Admission::Fine => {}
             Admission::Wait => return Act::More,
-            Admission::Refused(kinds) => {
-                frontend::query(out.inject(input), &refused::text(kinds));
+            Admission::Refused(refusal) => {
+                frontend::query(out.inject(input), &judged::text(refusal));
                 self.pipeline.push(Awaited::Query, Reply::Forward);
                 return Act::Drop;
             }

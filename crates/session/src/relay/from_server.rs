@@ -5,12 +5,12 @@ use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState, TransactionStatus};
 
-use super::refused;
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
 use crate::outgrown;
 use crate::params::Values;
 use crate::pipeline::{AfterError, Awaited, CopyIn, Reply};
+use crate::residue::Kinds;
 
 /// Classes of errors that are kept between two times that they are taken.
 const ERROR_CLASSES_MAX: usize = 64;
@@ -330,7 +330,8 @@ impl Relay {
             {
                 self.on_cancel.take()
             }
-            false => refused::refusal(fields.sqlstate(), fields.message)
+            false => self
+                .refusal(fields.sqlstate(), fields.message)
                 .or_else(|| self.reworded(body, client)),
         };
         Ok(Some(match self.reworded {
@@ -381,8 +382,10 @@ impl Relay {
         }
         match body {
             // It is known what was set, or it will be asked.
-            b"SET\0" if rules.private => self.residue.was_set(),
-            b"RESET\0" if rules.private => {
+            b"SET\0" if rules.private && !rules.state.allowed.has(Kinds::SETTINGS) => {
+                self.residue.was_set();
+            }
+            b"RESET\0" if rules.private && !rules.state.allowed.has(Kinds::SETTINGS) => {
                 self.residue.was_set();
                 self.note_reset(client);
             }
@@ -405,7 +408,10 @@ impl Relay {
     /// The statements that were prepared under our names are gone.
     fn forget_statements(&mut self, client: &mut ClientSide, rules: &Rules<'_>) {
         if rules.max_prepared.is_some() {
-            client.statements.clear();
+            // What the pooler takes back costs its client no names.
+            if !self.is_asking() {
+                client.statements.clear();
+            }
             self.statements.clear();
         }
     }

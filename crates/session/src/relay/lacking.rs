@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pgweir_wire::{TransactionStatus, frontend};
 
 use super::from_client::Act;
+use super::judged::Admission;
 use super::named::Named;
-use super::refused::Admission;
 use super::{Waits, mention};
 use crate::changes::Presence;
 use crate::outgrown;

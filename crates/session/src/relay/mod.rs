@@ -9,11 +9,12 @@
 mod apart;
 mod from_client;
 mod from_server;
+mod judged;
 mod lacking;
 mod listening;
 mod mention;
 mod named;
-mod refused;
+mod requests;
 mod state;
 mod waits;
 
@@ -29,6 +30,8 @@ use thiserror::Error;
 
 pub use apart::Settled;
 pub use from_client::FromClient;
+use judged::Judgements;
+pub use judged::{Case, Judge, Said, StateRules};
 pub use listening::Listening;
 pub use state::RelayState;
 
@@ -42,7 +45,7 @@ use crate::prepared::{
     ClientStatements, ServerStatements, Statement, StatementId, StatementTable, Unnamed,
 };
 use crate::residue::probe::Row;
-use crate::residue::{Facts, Familiar, Kinds, Probe, Residue};
+use crate::residue::{Facts, Familiar, Probe, Residue};
 use crate::spoken::Spoken;
 
 /// What a client keeps between leases.
@@ -78,8 +81,8 @@ pub struct Rules<'a> {
     pub answers_as_postgres: bool,
     /// Whether what a client leaves in a session is kept from the others (`session_state`).
     pub private: bool,
-    /// What is refused of it (`refused_state`).
-    pub refused: Kinds,
+    /// What is more to be done about it.
+    pub state: StateRules<'a>,
     /// Which parameters stay with their client.
     pub tracked: &'a Tracked,
     /// All statements that are known.
@@ -174,6 +177,8 @@ pub struct Relay {
     reworded: Option<BytesMut>,
     /// What it does about what its client listens to elsewhere.
     elsewhere: listening::Elsewhere,
+    /// What has been judged, if anything.
+    judgements: Option<Box<Judgements>>,
 }
 
 impl Relay {
@@ -217,6 +222,7 @@ impl Relay {
             raises: false,
             reworded: None,
             elsewhere: listening::Elsewhere::default(),
+            judgements: None,
         }
     }
 

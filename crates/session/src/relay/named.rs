@@ -8,13 +8,12 @@ use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
 
 use super::from_client::{Act, there, too_long};
-use super::refused::Admission;
+use super::judged::Admission;
 use super::{ClientSide, Relay, Rules, Violation, mention};
 use crate::changes::{Change, Presence};
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::{SERVER_NAME, Statement};
-use crate::residue::Kinds;
 
 /// A message that may name a prepared statement, while names are mapped.
 pub(super) struct Named<'a> {
@@ -91,9 +90,9 @@ impl Named<'_> {
             match self.relay.note_text(definition, true, self.rules) {
                 Admission::Fine => {}
                 Admission::Wait => return Ok(Act::More),
-                Admission::Refused(kinds) => {
+                Admission::Refused(refusal) => {
                     self.client.unnamed.clear();
-                    return Ok(self.refuse(kinds));
+                    return Ok(self.refuse(refusal));
                 }
             }
             self.relay.spoken.note(definition);
@@ -119,17 +118,17 @@ impl Named<'_> {
             });
         }
         let statement = self.statement(definition);
-        match self.relay.note_statement(&statement.scan, self.rules) {
+        match self.relay.note_statement(&statement, false, self.rules) {
             Admission::Fine => {}
             Admission::Wait => return Ok(Act::More),
-            Admission::Refused(kinds) => {
+            Admission::Refused(refusal) => {
                 let change = Change::Named {
                     name: name.into(),
                     statement,
                     sent: false,
                 };
                 let out = self.out.inject(self.input);
-                return Ok(self.relay.refuse_named(kinds, change, out));
+                return Ok(self.relay.refuse_named(refusal, change, out));
             }
         }
         self.relay.spoken.note(definition);
@@ -152,8 +151,9 @@ impl Named<'_> {
         })
     }
 
-    fn refuse(&mut self, kinds: Kinds) -> Act {
-        self.relay.refuse_parse(kinds, self.out.inject(self.input))
+    fn refuse(&mut self, refusal: u32) -> Act {
+        self.relay
+            .refuse_parse(refusal, self.out.inject(self.input))
     }
 
     /// What a definition stands for. One that executes another by its name does so on any server.
@@ -197,11 +197,11 @@ impl Named<'_> {
             self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
             return Ok(Act::Pass);
         };
-        match self.relay.note_statement(&statement.scan, self.rules) {
+        match self.relay.note_statement(&statement, true, self.rules) {
             Admission::Fine => {}
             Admission::Wait => return Ok(Act::More),
             // The client has prepared it when that was allowed.
-            Admission::Refused(kinds) => return Ok(self.refuse(kinds)),
+            Admission::Refused(refusal) => return Ok(self.refuse(refusal)),
         }
         if self.presence(&statement) != Presence::Has
             && let Some(act) = self.bind_lacking(&statement)

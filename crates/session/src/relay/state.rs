@@ -134,6 +134,7 @@ impl Relay {
             raises: false,
             reworded: None,
             elsewhere: super::listening::Elsewhere::default(),
+            judgements: None,
         })
     }
 }

@@ -48,7 +48,7 @@ impl Story {
             answers_as_postgres: self.answers_as_postgres,
             backends: None,
             private: false,
-            refused: Kinds::NONE,
+            state: StateRules::default(),
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -102,7 +102,7 @@ impl Story {
             answers_as_postgres: self.answers_as_postgres,
             backends: None,
             private: false,
-            refused: Kinds::NONE,
+            state: StateRules::default(),
             tracked: &self.tracked,
             statements: &self.table,
         };

@@ -31,6 +31,8 @@ pub struct Memory {
     /// How long a verdict is believed: a function may leave something only now and then. Zero is
     /// never.
     pub kept: Duration,
+    /// Kinds that are not looked for.
+    pub allowed: Kinds,
     verdicts: HashMap<u64, (Verdict, Instant), RandomState>,
     /// Parameters with a dot that functions of the database set by their names. PostgreSQL lists no
     /// such parameter unless it is asked for it by its name.
@@ -96,7 +98,8 @@ impl Memory {
     #[cold]
     fn leaves(&self, bits: u128) -> Kinds {
         let called = self.functions.iter().filter(|(bit, _)| bits & bit != 0);
-        called.fold(Kinds::NONE, |all, (_, kinds)| all.and(*kinds))
+        let all = called.fold(Kinds::NONE, |all, (_, kinds)| all.and(*kinds));
+        all.without(self.allowed)
     }
 
     /// Parameters that functions set.

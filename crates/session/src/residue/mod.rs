@@ -156,16 +156,17 @@ const PRINTS_MAX: usize = 64;
 const BOUND_AGAIN: Duration = Duration::from_secs(1);
 
 impl Residue {
-    /// A statement has been asked for. Of some parameters the server says itself when they change.
+    /// A statement has been asked for. What is `allowed` is not looked for, and of some parameters the server
+    /// says itself when they change.
     #[inline]
-    pub fn note(&mut self, scan: &Scan, is_heard_of: impl Fn(&str) -> bool) {
+    pub fn note(&mut self, scan: &Scan, allowed: Kinds, is_heard_of: impl Fn(&str) -> bool) {
         if scan.print != 0 && self.prints.last() != Some(&scan.print) {
             self.note_print(scan.print);
         }
         if scan.is_plain() {
             return;
         }
-        self.note_more(scan, is_heard_of);
+        self.note_more(scan, allowed, is_heard_of);
     }
 
     #[inline]
@@ -179,10 +180,13 @@ impl Residue {
         }
     }
 
-    fn note_more(&mut self, scan: &Scan, is_heard_of: impl Fn(&str) -> bool) {
-        self.suspects.add(scan.suspects);
-        let unheard = scan.named.iter().filter(|named| !is_heard_of(&named.name));
-        self.named.extend(unheard.cloned());
+    fn note_more(&mut self, scan: &Scan, allowed: Kinds, is_heard_of: impl Fn(&str) -> bool) {
+        self.suspects
+            .add(scan.suspects.and(scan.reset).without(allowed));
+        if !allowed.has(Kinds::SETTINGS) {
+            let unheard = scan.named.iter().filter(|named| !is_heard_of(&named.name));
+            self.named.extend(unheard.cloned());
+        }
         self.calls |= scan.calls;
         self.unreadable |= scan.unreadable;
         self.has_set |= scan.sets;
@@ -389,17 +393,16 @@ impl Residue {
         self.ends = false;
     }
 
+    /// Commands that take back a part of what binds the server to its client; it is not there any more.
+    pub(crate) fn take_back(&mut self, kinds: Kinds) -> String {
+        let commands = commands(self.bound.both(kinds));
+        self.bound = self.bound.without(kinds);
+        commands
+    }
+
     /// Commands that take back what binds the server to its client; `None` if that is nothing, or
     /// there may be more.
     pub fn undo(&self) -> Option<String> {
-        const COMMANDS: [(Kinds, &str); 5] = [
-            (Kinds::LOCKS, "SELECT pg_catalog.pg_advisory_unlock_all();"),
-            (Kinds::LISTEN, "UNLISTEN *;"),
-            (Kinds::CURSORS, "CLOSE ALL;"),
-            (Kinds::PREPARED, "DEALLOCATE ALL;"),
-            // What was prepared may mean what was temporary.
-            (Kinds::TEMPORARY, "DISCARD TEMP;DEALLOCATE ALL;"),
-        ];
         let is_known = self.prints.is_empty()
             && self.suspects.is_empty()
             && self.named.is_empty()
@@ -407,10 +410,23 @@ impl Residue {
         if !is_known {
             return None;
         }
-        let chosen = COMMANDS.iter().filter(|(kind, _)| self.bound.has(*kind));
-        let sql: String = chosen.map(|(_, command)| *command).collect();
+        let sql = commands(self.bound);
         (!sql.is_empty()).then_some(sql)
     }
+}
+
+/// What takes these kinds back.
+fn commands(kinds: Kinds) -> String {
+    const COMMANDS: [(Kinds, &str); 5] = [
+        (Kinds::LOCKS, "SELECT pg_catalog.pg_advisory_unlock_all();"),
+        (Kinds::LISTEN, "UNLISTEN *;"),
+        (Kinds::CURSORS, "CLOSE ALL;"),
+        (Kinds::PREPARED, "DEALLOCATE ALL;"),
+        // What was prepared may mean what was temporary.
+        (Kinds::TEMPORARY, "DISCARD TEMP;DEALLOCATE ALL;"),
+    ];
+    let chosen = COMMANDS.iter().filter(|(kind, _)| kinds.has(*kind));
+    chosen.map(|(_, command)| *command).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use crate::params::literal;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Probe {
     kinds: Kinds,
+    /// Whether that is everything that is not allowed.
+    is_complete: bool,
     /// Parameters that are asked for by their names.
     names: Vec<Box<str>>,
     /// The database's functions are to be looked through as well.
@@ -60,12 +62,14 @@ impl Probe {
     pub(crate) fn everything(memory: &Memory, named: &[Named], now: Instant) -> Self {
         Self {
             catalog: memory.needs_catalog(now),
+            is_complete: true,
             ..Self::of(Kinds::ALL, memory, named)
         }
     }
 
     /// For these kinds, and for parameters that a text has named.
     pub(crate) fn of(kinds: Kinds, memory: &Memory, named: &[Named]) -> Self {
+        let kinds = kinds.without(memory.allowed);
         // PostgreSQL lists those without a dot.
         let lists = kinds.has(Kinds::SETTINGS);
         let named = named.iter().map(|named| &named.name);
@@ -78,6 +82,7 @@ impl Probe {
         }
         Self {
             kinds,
+            is_complete: false,
             names,
             catalog: false,
         }
@@ -136,7 +141,7 @@ impl Probe {
     /// Reads the rows.
     pub(crate) fn read(&self, rows: &[Row]) -> Facts {
         let mut facts = Facts {
-            is_complete: self.kinds == Kinds::ALL,
+            is_complete: self.is_complete,
             has_all_settings: self.kinds.has(Kinds::SETTINGS),
             has_rights: self.kinds.has(Kinds::ROLE),
             channels: self.kinds.has(Kinds::LISTEN).then(Channels::new),

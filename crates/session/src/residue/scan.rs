@@ -24,6 +24,8 @@ pub struct Scan {
     pub print: u64,
     /// What it may leave by what it says.
     pub suspects: Kinds,
+    /// What it may take back by what it says, all of it or a part.
+    pub reset: Kinds,
     /// Parameters that it sets.
     pub named: Vec<Named>,
     /// Nobody knows what it means.
@@ -48,18 +50,11 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// What it says that it leaves.
-    pub fn announced(&self) -> Kinds {
-        match self.named.iter().any(|named| !named.is_reset) {
-            true => self.suspects.and(Kinds::SETTINGS),
-            false => self.suspects,
-        }
-    }
-
     /// Whether there is nothing to note but its print.
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.suspects.is_empty()
+            && self.reset.is_empty()
             && self.named.is_empty()
             && self.calls == 0
             && !(self.unreadable | self.sets | self.ends | self.draws)
@@ -87,6 +82,7 @@ impl Scan {
     /// What the body of a DO says. Its statements stand within others, so they are not told apart.
     fn take_in(&mut self, body: Self) {
         self.suspects.add(body.suspects);
+        self.reset.add(body.reset);
         self.named.extend(body.named);
         self.calls |= body.calls;
         self.sets |= body.sets;
@@ -198,7 +194,7 @@ impl<'a> Scanner<'a> {
                 self.scan.ends = true;
                 self.scan.about_channels = true;
                 self.scan.sets = true;
-                self.leaves(Kinds::SETTINGS.and(Kinds::ROLE));
+                self.resets(Kinds::SETTINGS.and(Kinds::ROLE));
             }
             b"prepare" if self.next_is(b"transaction") => self.skip(),
             b"prepare" => {
@@ -255,6 +251,11 @@ impl<'a> Scanner<'a> {
 
     pub(super) fn leaves(&mut self, kinds: Kinds) {
         self.scan.suspects.add(kinds);
+        self.skip();
+    }
+
+    pub(super) fn resets(&mut self, kinds: Kinds) {
+        self.scan.reset.add(kinds);
         self.skip();
     }
 

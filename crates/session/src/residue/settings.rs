@@ -43,7 +43,8 @@ impl Scanner<'_> {
             self.tokens.next();
             match self.tokens.peek() {
                 Some(Token::Word(next)) if is(next, b"authorization") => {
-                    return self.leaves(Kinds::ROLE);
+                    self.tokens.next();
+                    return self.rights(b"default");
                 }
                 Some(Token::Word(next)) if is(next, b"characteristics") => {
                     return self.leaves(Kinds::SETTINGS);
@@ -53,7 +54,10 @@ impl Scanner<'_> {
             }
         }
         match word {
-            word if is(word, b"role") => self.leaves(Kinds::ROLE),
+            word if is(word, b"role") => {
+                self.tokens.next();
+                self.rights(b"none");
+            }
             word if is(word, b"time") => self.known("timezone"),
             word if is(word, b"names") => self.known("client_encoding"),
             word if is(word, b"schema") => self.known("search_path"),
@@ -64,16 +68,24 @@ impl Scanner<'_> {
         }
     }
 
+    /// What stands behind SET ROLE or SET SESSION AUTHORIZATION; one word takes it back.
+    fn rights(&mut self, own: &[u8]) {
+        match self.tokens.peek() {
+            Some(Token::Word(word)) if is(word, own) => self.resets(Kinds::ROLE),
+            _ => self.leaves(Kinds::ROLE),
+        }
+    }
+
     pub(super) fn reset(&mut self) {
         self.scan.sets = true;
         match self.tokens.peek() {
             Some(Token::Word(word)) if is(word, b"session") || is(word, b"role") => {
-                self.leaves(Kinds::ROLE);
+                self.resets(Kinds::ROLE);
             }
             Some(Token::Word(word)) if is(word, b"transaction") => self.skip(),
             // Who resets everything begins anew.
             Some(Token::Word(word)) if is(word, b"all") || is(word, b"time") => {
-                self.leaves(Kinds::SETTINGS);
+                self.resets(Kinds::SETTINGS);
             }
             _ => self.name(true),
         }

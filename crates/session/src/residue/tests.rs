@@ -3,7 +3,8 @@
 use super::*;
 
 fn noted(residue: &mut Residue, sql: &str) {
-    residue.note(&scan(sql.as_bytes()), |name| name == "timezone");
+    let is_heard_of = |name: &str| name == "timezone";
+    residue.note(&scan(sql.as_bytes()), Kinds::NONE, is_heard_of);
 }
 
 fn trusting() -> Memory {
@@ -78,7 +79,7 @@ fn texts_say_what_they_leave() {
     for (sql, kinds) in [
         ("listen a", Kinds::LISTEN),
         ("SET ROLE a", Kinds::ROLE),
-        ("set session authorization default", Kinds::ROLE),
+        ("set session authorization default", Kinds::NONE),
         ("select set_config('role', 'a', false)", Kinds::ROLE),
         ("select pg_advisory_lock_shared(1, 2)", Kinds::LOCKS),
         ("select pg_try_advisory_lock(1)", Kinds::LOCKS),

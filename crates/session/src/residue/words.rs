@@ -2,7 +2,7 @@
 
 /// A function's name as one of 128 bits.
 #[inline]
-pub(super) fn call_bit(name: &[u8]) -> u128 {
+pub(crate) fn call_bit(name: &[u8]) -> u128 {
     1 << (fold(0, word_hash(name)) >> 57)
 }
 

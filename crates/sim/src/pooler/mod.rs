@@ -246,12 +246,15 @@ impl Pooler {
                     slot,
                     server,
                     stale,
+                    cause: _,
                 } => {
                     let mail = Mail::Lease(slot, server, stale);
                     self.sessions[waiter].mail = Some(mail);
                     env.after(0, Event::Wake(crate::wires::Party::Session(waiter)));
                 }
-                Action::Refuse { waiter, refusal } => {
+                Action::Refuse {
+                    waiter, refusal, ..
+                } => {
                     self.sessions[waiter].mail = Some(Mail::Refused(refusal));
                     env.after(0, Event::Wake(crate::wires::Party::Session(waiter)));
                 }

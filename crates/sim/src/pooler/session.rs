@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_pool::{Actions, Checkout, Refusal, SlotId, Ticket};
-use pgweir_session::residue::Kinds;
-use pgweir_session::{ClientSide, Gather, Rules, SkipBatch, Skipped, Violation, Wish, wish};
+use pgweir_session::{
+    ClientSide, Gather, Rules, SkipBatch, Skipped, StateRules, Violation, Wish, wish,
+};
 use pgweir_wire::backend::{Report, ready_for_query};
 use pgweir_wire::{FrameError, Severity, SqlState, TransactionStatus};
 
@@ -190,7 +191,7 @@ impl Pooler {
         let pool = self.ids[self.sessions[id].pool];
         let session = &mut self.sessions[id];
         if std::mem::take(&mut session.canceled) {
-            if self.pools.leave_queue(pool, ticket).is_some() {
+            if self.pools.leave_queue(pool, ticket, env.now()).is_some() {
                 self.answer_canceled(id, env);
             }
             return Ok(true);
@@ -222,7 +223,7 @@ impl Pooler {
             };
             let waited = env.now().saturating_duration_since(session.waits_since);
             let pool = self.ids[session.pool];
-            if waited > timeout && self.pools.leave_queue(pool, ticket).is_some() {
+            if waited > timeout && self.pools.leave_queue(pool, ticket, env.now()).is_some() {
                 self.answer_crowded(id, env);
                 self.wake_session(id, pg, env);
             }
@@ -383,7 +384,7 @@ impl Pooler {
             answers_as_postgres: false,
             backends: None,
             private: false,
-            refused: Kinds::NONE,
+            state: StateRules::default(),
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -436,7 +437,7 @@ impl Pooler {
             answers_as_postgres: false,
             backends: None,
             private: false,
-            refused: Kinds::NONE,
+            state: StateRules::default(),
             tracked: &self.tracked,
             statements: &self.table,
         };
@@ -549,7 +550,7 @@ impl Pooler {
         match place {
             Place::Idle | Place::Skipping(_) | Place::Ended => {}
             Place::Waiting(ticket) => {
-                if self.pools.leave_queue(pool, ticket).is_none() {
+                if self.pools.leave_queue(pool, ticket, env.now()).is_none() {
                     self.return_late_mail(id, pg, env);
                 }
             }

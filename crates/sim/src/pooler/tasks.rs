@@ -3,8 +3,7 @@
 
 use bytes::BytesMut;
 use pgweir_pool::SlotId;
-use pgweir_session::residue::Kinds;
-use pgweir_session::{Abandon, ClientSide, Gather, Rules};
+use pgweir_session::{Abandon, ClientSide, Gather, Rules, StateRules};
 use pgweir_wire::{TransactionStatus, frontend};
 
 use super::session::{Place, Stage};
@@ -237,7 +236,7 @@ impl Pooler {
                 answers_as_postgres: false,
                 backends: None,
                 private: false,
-                refused: Kinds::NONE,
+                state: StateRules::default(),
                 tracked: &self.tracked,
                 statements: &self.table,
             };

@@ -41,6 +41,8 @@ struct Part {
 pub(crate) struct Plan {
     pub(crate) host: String,
     limit: HostLimit,
+    /// Poolers that share the limits: `fleet`.
+    poolers: u32,
     limits: Option<Limits>,
     users: u32,
     replicas: u32,
@@ -59,6 +61,7 @@ pub(crate) fn plan(demand: &HostDemand, users: u32, replicas: u32, limits: Optio
     Plan {
         host: demand.host.clone(),
         limit: demand.limit,
+        poolers: demand.poolers,
         users,
         replicas,
         parts: demand.databases.iter().map(part).collect(),
@@ -112,13 +115,15 @@ impl Plan {
         }
         let mut advice = Vec::new();
         if let Some(limit) = self.host_limit_that_fits() {
-            let each = if self.replicas > 1 {
-                " in each pooler"
-            } else {
-                ""
+            let (limit, how) = match (self.replicas, self.poolers) {
+                (1, _) => (limit, String::new()),
+                (replicas, poolers) if replicas == poolers => {
+                    (limit * poolers, " for all poolers together".to_owned())
+                }
+                (replicas, _) => (limit * replicas, format!(" with fleet = {replicas}")),
             };
             advice.push(format!(
-                "max_host_connections = {limit}{each}: pools then share what there is, and clients queue for it"
+                "max_host_connections = {limit}{how}: pools then share what there is, and clients queue for it"
             ));
         }
         match self.pool_size_that_fits() {
@@ -151,6 +156,7 @@ impl Plan {
             "host": self.host,
             "users": self.users,
             "replicas": self.replicas,
+            "fleet": self.poolers,
             "databases": parts,
             "servers_of_one": self.of_one,
             "servers_of_all": self.of_all(),
@@ -201,6 +207,12 @@ impl fmt::Display for Plan {
         let limit = pgweir_config::Value::show(&self.limit).unwrap_or_default();
         let limited = match self.limit {
             HostLimit::Off => String::new(),
+            _ if self.poolers > 1 => {
+                format!(
+                    ", by its part of max_host_connections = {limit} for {} poolers",
+                    self.poolers
+                )
+            }
             _ => format!(", by max_host_connections = {limit}"),
         };
         let users = print::counted(self.users.into(), "user");
@@ -258,6 +270,7 @@ mod tests {
         HostDemand {
             host: "db:5432".to_owned(),
             limit,
+            poolers: 1,
             databases: vec![database("shop", 20, true), database("blog", 20, false)],
         }
     }
@@ -281,7 +294,7 @@ mod tests {
         assert_eq!(two.pool_size_that_fits(), Some(10));
         let text = two.to_string();
         assert!(
-            text.contains("max_host_connections = 43 in each pooler"),
+            text.contains("max_host_connections = 86 with fleet = 2"),
             "{text}"
         );
     }
@@ -324,5 +337,9 @@ mod tests {
         assert_eq!((one.of_all(), one.fits()), (Some(87), Some(true)));
         let two = plan(&demand(HostLimit::Auto), 9, 2, limits(100));
         assert_eq!(two.fits(), Some(false));
+        let mut shared = demand(HostLimit::Auto);
+        shared.poolers = 2;
+        let shared = plan(&shared, 9, 2, limits(100));
+        assert_eq!((shared.of_all(), shared.fits()), (Some(86), Some(true)));
     }
 }

@@ -6,13 +6,14 @@ use pgweir_console::tables::BudgetRow;
 use pgweir_pool::leak::Stage;
 use pgweir_stats::metrics::{
     LEAK_SUSPECTS, LEAKS, LIMIT_USED, LIMIT_VALUE, LIMIT_WAITING, PG_ASKED, PG_BACKENDS,
-    PG_CONNECTIONS, PG_HEADROOM, PG_MAX_CONNECTIONS, SATURATION,
+    PG_CONNECTIONS, PG_HEADROOM, PG_MAX_CONNECTIONS, SATURATION, STRICT_FINDINGS,
 };
 use pgweir_stats::prometheus::Page;
 
 use crate::leaks::KINDS;
 use crate::shared::{Shared, lock};
 use crate::show;
+use crate::strict::FindingKind;
 use crate::survey::HostFacts;
 
 /// Limits on the page, the fullest ones: each application and each address may have one.
@@ -125,4 +126,11 @@ fn leaks(shared: &Shared, page: &mut Page) {
             .sample(&["confirmed", kind], count(Stage::Confirmed, kind));
     }
     page.family(&LEAKS).sample(&[], leaks.count());
+    drop(leaks);
+    if let Some(strict) = &shared.strict {
+        let (findings, mut family) = (strict.findings(), page.family(&STRICT_FINDINGS));
+        for kind in FindingKind::ALL {
+            family.sample(&[kind.word()], findings.count(kind));
+        }
+    }
 }

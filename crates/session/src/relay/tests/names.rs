@@ -179,7 +179,7 @@ fn the_server_may_notice_that_a_definition_has_changed() {
         answers_as_postgres: true,
         backends: None,
         private: false,
-        refused: Kinds::NONE,
+        state: StateRules::default(),
         tracked: &story.tracked,
         statements: &story.table,
     };

@@ -1,0 +1,94 @@
+//! What becomes of what a transaction has left, where that is not simply kept (`state_policy`, `strict`).
+//!
+//! Off the hot path: a look has found out what the session holds.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgweir_session::{Kinds, Parameters, Phase};
+
+use super::{Place, Session};
+use crate::farewell::asides;
+use crate::server::Stage;
+use crate::strict;
+
+/// Why a client loses what it has left.
+const ENDS: &str = "It ends with the transaction (state_policy).";
+
+/// What a session and its client had before a look.
+pub(super) struct Before {
+    bound: Kinds,
+    requested: Parameters,
+}
+
+impl Session {
+    /// What there is now, if it matters what a look will find beyond it.
+    pub(super) fn before_look(&self) -> Option<Before> {
+        let Place::Leased(held) = &self.place else {
+            return None;
+        };
+        let examines = held.server.work.rules.treatment.examines();
+        examines.then(|| Before {
+            bound: held.server.relay.residue().bound(),
+            requested: self.side.values.requested().clone(),
+        })
+    }
+
+    /// The session is bound by these kinds, and the parameters of the client are in the books.
+    pub(super) fn treat(&mut self, bound: Kinds, before: &Before, now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        let treatment = held.server.work.rules.treatment;
+        let (set, names) = self.side.set_beyond(&before.requested);
+        let left = bound.without(before.bound).and(set);
+        let said = held.server.relay.take_said();
+        if treatment.is_strict {
+            let names = names.join(", ");
+            let found = strict::examine(&self.shared, &self.client, left, &said, &names);
+            if let (caught, Some(answer)) = found {
+                self.side.take_back(caught);
+                self.unpin();
+                self.client.has_let_go();
+                self.release(now);
+                self.place = Place::Owing(Box::new(answer));
+                return;
+            }
+        }
+        let warned = treatment.warned.both(left);
+        if !warned.is_empty() {
+            held.server.work.tally.state_warning_count += 1;
+            tracing::info!(peer = %self.client, "session state is left: {warned}");
+            self.tell(&asides::state_warned(warned));
+        }
+        self.side.take_back(treatment.reset);
+        let reset = treatment.reset.both(bound.and(set));
+        match (reset.is_empty(), bound.without(reset)) {
+            (true, _) if self.move_listening() => {}
+            (true, _) => self.keep(bound, now),
+            (false, rest) if rest.is_empty() || !self.pin(rest, now) => {
+                self.unpin();
+                self.lose(&reset.and(bound).to_string(), ENDS, now);
+            }
+            (false, _) => self.take_back(reset, now),
+        }
+    }
+
+    /// The server stays with the client, without a part of what it holds.
+    fn take_back(&mut self, kinds: Kinds, now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        held.server.work.tally.state_loss_count += 1;
+        tracing::info!(peer = %self.client, "session state is taken back: {kinds}");
+        let mut out = BytesMut::new();
+        held.server.relay.take_back(kinds, &mut out);
+        held.server.line.queue(&out);
+        held.server.work.stage = Stage::Refit;
+        let mut state = self.client.state();
+        state.clocks.phase = Phase::Waiting;
+        state.clocks.since = now;
+        drop(state);
+        self.tell(&asides::state_taken_back(kinds, ENDS));
+    }
+}
