@@ -68,6 +68,7 @@ impl Session {
             relay.settle(&mut self.side, tracked, &mut memory, now)
         };
         match (settled, before) {
+            (Settled::Bound(_), None) if self.move_listening() => {}
             (Settled::Bound(kinds), Some(before)) => self.treat(kinds, &before, now),
             (Settled::Bound(kinds), None) => self.keep_or_move(kinds, now),
             (Settled::Unknown, _) => {
