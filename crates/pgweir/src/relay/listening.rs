@@ -1,5 +1,5 @@
 //! A client that listens and keeps no server for it: its channels are moved from the server on which it
-//! has executed LISTEN to the connection that listens for many ([`ears`](crate::ears)), and what comes
+//! has executed LISTEN to the connection that listens for many ([`crate::ears`]), and what comes
 //! there is told when the client can be told.
 
 use std::sync::Arc;
