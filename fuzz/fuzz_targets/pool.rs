@@ -58,7 +58,9 @@ impl World {
                     self.answered(waiter);
                     self.leased.push((slot, server));
                 }
-                Action::Greet { waiter } | Action::Refuse { waiter, .. } => self.answered(waiter),
+                Action::Greet { waiter, .. } | Action::Refuse { waiter, .. } => {
+                    self.answered(waiter)
+                }
                 Action::Close { slot, .. } => self.closing.push(slot),
                 Action::TakingReserve { .. } => {}
             }
@@ -158,7 +160,8 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::GiveUp(n) => {
                 if let Some((pool, ticket, client)) = take(&mut world.waiting, n) {
-                    assert_eq!(world.pools.leave_queue(pool, ticket), Some(client));
+                    let left = world.pools.leave_queue(pool, ticket, now);
+                    assert_eq!(left.map(|(waiter, _)| waiter), Some(client));
                 }
             }
             Step::Vanish(n) => {
