@@ -79,8 +79,6 @@ struct Mailbox {
     returns_next: bool,
     /// Orders for somebody who waits.
     wait: Option<WaitOrders>,
-    /// Somebody wants to know what the client has asked of its server.
-    inquired: bool,
     /// It may be a leak suspect. Kept apart, because that is rare.
     suspect: Option<Box<SuspectMail>>,
     /// A server stands in for it, and it is not known yet whether that is ended in its place.
@@ -96,6 +94,8 @@ struct Mailbox {
 /// Between a client's task and whoever suspects it of a leak.
 #[derive(Debug, Default)]
 struct SuspectMail {
+    /// Somebody wants to know what the client has asked of its server.
+    inquired: bool,
     /// What is to be done about it.
     remedy: Option<Remedy>,
     /// What the task has been asked.
@@ -132,11 +132,10 @@ impl Mailbox {
             && !self.ends_at_rest
             && !self.lets_go
             && self.wait.is_none()
-            && !self.inquired
             && self
                 .suspect
                 .as_ref()
-                .is_none_or(|mail| mail.remedy.is_none())
+                .is_none_or(|mail| mail.remedy.is_none() && !mail.inquired)
             && !self.reminded
             && !self.is_stood_in
     }
@@ -483,7 +482,7 @@ impl Client {
     /// Asks the task what its client has asked of the server that it holds.
     pub(crate) fn inquire(&self) {
         let mut mailbox = self.mailbox();
-        mailbox.inquired = true;
+        mailbox.suspect.get_or_insert_default().inquired = true;
         self.ring(mailbox);
     }
 
@@ -513,7 +512,10 @@ impl Client {
 
     /// Whether somebody asks that.
     pub(crate) fn take_inquiry(&self) -> bool {
-        self.take(|mailbox| std::mem::take(&mut mailbox.inquired))
+        self.take(|mailbox| {
+            let suspect = mailbox.suspect.as_mut();
+            suspect.is_some_and(|suspect| std::mem::take(&mut suspect.inquired))
+        })
     }
 
     /// The answer.
@@ -527,7 +529,7 @@ impl Client {
         let mut mailbox = self.mailbox();
         let mut mail = mailbox.suspect.take()?;
         let spoken = mail.spoken.take();
-        mailbox.suspect = mail.remedy.is_some().then_some(mail);
+        mailbox.suspect = (mail.remedy.is_some() || mail.inquired).then_some(mail);
         spoken
     }
 
