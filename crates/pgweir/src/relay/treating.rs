@@ -41,7 +41,10 @@ impl Session {
         };
         let treatment = held.server.work.rules.treatment;
         let (set, names) = self.side.set_beyond(&before.requested);
-        let left = bound.without(before.bound).and(set);
+        let mut left = bound.without(before.bound).and(set);
+        if held.server.relay.has_found_nothing_new(&self.side) {
+            left = left.without(Kinds::LISTEN);
+        }
         let said = held.server.relay.take_said();
         if treatment.is_strict {
             let names = names.join(", ");

@@ -104,6 +104,15 @@ impl Relay {
         self.elsewhere.found.take()
     }
 
+    /// Whether the last look has found nothing but what the client listens to elsewhere: the server was made to listen to
+    /// that as well, for a statement that may end some of it.
+    pub fn has_found_nothing_new(&self, client: &ClientSide) -> bool {
+        let (Some(found), Some(known)) = (&self.elsewhere.found, client.channels.as_deref()) else {
+            return false;
+        };
+        found.channels.is_subset(known)
+    }
+
     /// Appends the commands that send a mark: what the server hears behind it on these channels is not
     /// passed on, because it is told elsewhere. When the server has answered, [`Self::is_marked`] says
     /// whether the mark has come.
