@@ -34,6 +34,17 @@ impl Session {
                 break;
             }
         }
+        let input = ready!(self.poll_wish(cx, desk))?;
+        Poll::Ready(self.check_out(cx, desk, input))
+    }
+
+    /// Reads until the client wants something that needs a server: that.
+    #[inline]
+    fn poll_wish(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+    ) -> Poll<Result<Input, Farewell>> {
         loop {
             let input = ready!(self.line.poll_read(cx, &mut desk.scratch));
             let input = input.map_err(|_| Farewell::ClientGone)?;
@@ -49,7 +60,7 @@ impl Session {
                     }
                 }
                 Wish::Terminate => return Poll::Ready(Err(Farewell::ClientClosed)),
-                Wish::Server => return Poll::Ready(self.check_out(cx, desk, input)),
+                Wish::Server => return Poll::Ready(Ok(input)),
             }
         }
     }
@@ -63,26 +74,10 @@ impl Session {
         if self.line.has_unsent() {
             ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
         }
-        let input = ready!(self.line.poll_read(cx, &mut desk.scratch));
-        let input = input.map_err(|_| Farewell::ClientGone)?;
-        if matches!(input, Input::End) {
-            return Poll::Ready(Err(Farewell::ClientGone));
-        }
-        let (wish, consumed) = wish(input.bytes(&desk.scratch)).map_err(broken)?;
-        match wish {
-            Wish::Nothing => {
-                self.line.keep(input, &desk.scratch, consumed);
-                if consumed > 0 {
-                    self.line.offer_held();
-                }
-            }
-            Wish::Terminate => return Poll::Ready(Err(Farewell::ClientClosed)),
-            Wish::Server => {
-                self.line.put_back(input, &desk.scratch);
-                if let Place::Owing(answer) = std::mem::replace(&mut self.place, Place::Idle) {
-                    self.skip_batch(&answer);
-                }
-            }
+        let input = ready!(self.poll_wish(cx, desk))?;
+        self.line.put_back(input, &desk.scratch);
+        if let Place::Owing(answer) = std::mem::replace(&mut self.place, Place::Idle) {
+            self.skip_batch(&answer);
         }
         Poll::Ready(Ok(()))
     }
