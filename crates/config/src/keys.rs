@@ -190,8 +190,8 @@ declare_keys! {
         syslog_facility: String = "daemon", AtOnce;
         /// The name in syslog.
         syslog_ident: String = "pgbouncer", AtOnce;
-        /// Let the kernel hold a connection back until its first bytes are there.
-        tcp_defer_accept: i32 = "1", AtOnce, idle "connections are accepted before their first bytes are there";
+        /// Let the kernel hold a connection back until its first bytes are there, for 45 seconds at most.
+        tcp_defer_accept: i32 = "1", AtOnce;
         /// Send TCP keepalives.
         tcp_keepalive: bool = "1", NewLeases;
         /// Lost keepalives after which a connection is dead; 0 is the system's default.

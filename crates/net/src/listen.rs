@@ -6,7 +6,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt::SetUsize};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -32,6 +34,18 @@ pub struct Listener {
     /// The Unix socket's file, when this listener made it.
     file: Option<SocketFile>,
 }
+
+/// The kernel's option, in seconds; tcp(7).
+#[derive(Clone, Copy)]
+struct TcpDeferAccept;
+
+nix::setsockopt_impl!(
+    TcpDeferAccept,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    usize,
+    SetUsize
+);
 
 #[derive(Debug)]
 enum ListenSocket {
@@ -271,6 +285,21 @@ impl Listener {
             }
             ListenSocket::Unix(_) => Ok(()),
         }
+    }
+
+    /// Lets the kernel hold new connections back until their first bytes are there, or for about
+    /// `time` (whole seconds); zero is not at all. A login then begins with something to read. Nothing to do
+    /// for a Unix socket.
+    pub fn set_defer_accept(&self, time: Duration) -> Result<(), ListenError> {
+        let ListenSocket::Tcp(listener) = &self.socket else {
+            return Ok(());
+        };
+        let seconds = usize::try_from(time.as_secs()).unwrap_or(usize::MAX);
+        setsockopt(listener, TcpDeferAccept, &seconds).map_err(|errno| ListenError::Os {
+            name: self.name.clone(),
+            step: "setsockopt/TCP_DEFER_ACCEPT",
+            source: errno.into(),
+        })
     }
 
     /// As the log names it: `127.0.0.1:6432`, `[::]:6432`, `unix:/tmp/.s.PGSQL.6432`.

@@ -127,6 +127,20 @@ fn group(name: &str) -> Result<Option<u32>, String> {
     }
 }
 
+/// How long the kernel may hold a connection back whose first bytes are not there yet.
+const DEFER_ACCEPT: Duration = Duration::from_secs(45);
+
+/// Puts `tcp_defer_accept` in force: a connection is not worth a turn before it says something.
+pub(crate) fn tune(listener: &Listener, settings: &Settings) {
+    let time = match settings.tcp_defer_accept > 0 {
+        true => DEFER_ACCEPT,
+        false => Duration::ZERO,
+    };
+    if let Err(error) = listener.set_defer_accept(time) {
+        tracing::warn!("{error}");
+    }
+}
+
 /// Accepts until the listener has to close.
 pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
     let mut spare = spare();

@@ -344,6 +344,7 @@ async fn take_over(shared: &Arc<Shared>, old: UnixStream) -> Result<Vec<Listener
 }
 
 fn spawn_listener(shared: &Arc<Shared>, listener: Listener) -> tokio::task::JoinHandle<()> {
+    accept::tune(&listener, &shared.config().global);
     let listener = Arc::new(listener);
     lock(&shared.listeners).push(Arc::clone(&listener));
     tokio::spawn(accept::run(Arc::clone(shared), listener))

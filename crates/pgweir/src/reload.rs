@@ -7,6 +7,7 @@ use std::time::Instant;
 use pgweir_config::{Config, DatabaseChange, Diff, KeyChange, Phase, SetOutcome, Severity, diff};
 use pgweir_console::Notice;
 
+use crate::accept;
 use crate::farewell::Farewell;
 use crate::janitor;
 use crate::log::Log;
@@ -177,6 +178,11 @@ pub(crate) fn follow_key(shared: &Arc<Shared>, key: &str) -> Option<Notice> {
 /// Puts a configuration in force and acts on the difference, but for TLS.
 pub(crate) fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) {
     let difference = diff(old, &new);
+    if new.global.tcp_defer_accept != old.global.tcp_defer_accept {
+        for listener in &*lock(&shared.listeners) {
+            accept::tune(listener, &new.global);
+        }
+    }
     shared.set_config(new);
     for (name, change) in &difference.databases {
         match change {
