@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 pub(crate) struct Conversation {
     pub(crate) stream: Stream,
     pub(crate) unread: BytesMut,
+    /// What leaves with what is sent next.
+    held: BytesMut,
 }
 
 /// Why no message could be read.
@@ -37,6 +39,7 @@ impl Conversation {
         Self {
             stream,
             unread: BytesMut::new(),
+            held: BytesMut::new(),
         }
     }
 
@@ -78,8 +81,25 @@ impl Conversation {
 
     /// Writes all of it.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await?;
+        match self.held.is_empty() {
+            true => self.stream.write_all(bytes).await?,
+            false => {
+                let mut held = std::mem::take(&mut self.held);
+                held.extend_from_slice(bytes);
+                self.stream.write_all(&held).await?;
+            }
+        }
         self.stream.flush().await
+    }
+
+    /// Keeps a message until the next one is sent: the peer has nothing to say in between.
+    pub(crate) fn hold(&mut self, message: BytesMut) {
+        self.held.unsplit(message);
+    }
+
+    /// The stream, and what has been held back and is to be written to it first.
+    pub(crate) fn into_parts(self) -> (Stream, BytesMut) {
+        (self.stream, self.held)
     }
 
     async fn read_more(&mut self) -> Result<(), Interrupted> {

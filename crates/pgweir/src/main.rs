@@ -4,6 +4,10 @@
 //! serve until told to stop. One connection's life is in `serve`, one query's way in `relay`.
 #![forbid(unsafe_code)]
 
+/// A login is fifty allocations, and a client that is idle is little else.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod accept;
 mod admin;
 mod args;
@@ -78,6 +82,7 @@ mod tls;
 mod treatment;
 mod vacate;
 mod waits;
+mod welcome;
 mod why;
 
 use std::io::Write as _;

@@ -64,7 +64,7 @@ pub(crate) async fn turn_away(
     events::client_error(&shared, &client, &farewell);
     log_end(&shared, &client, &farewell.reason());
     forget(&shared, &client);
-    tell(&shared, &client, stream, &farewell).await;
+    tell(&shared, &client, stream, BytesMut::new(), &farewell).await;
 }
 
 /// A client's life to its end, even if that is a panic.
@@ -130,7 +130,8 @@ async fn visit_console(
     log_end(&shared, &client, &farewell.reason());
     resume_if_last(&shared, &client);
     forget(&shared, &client);
-    tell(&shared, &client, talk.stream, &farewell).await;
+    let (stream, held) = talk.into_parts();
+    tell(&shared, &client, stream, held, &farewell).await;
 }
 
 async fn visit_to_cancel(
@@ -223,7 +224,8 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
     strict::note_farewell(&shared, &client, &farewell);
     forget(&shared, &client);
     if let Some(talk) = login.talk {
-        tell(&shared, &client, talk.stream, &farewell).await;
+        let (stream, held) = talk.into_parts();
+        tell(&shared, &client, stream, held, &farewell).await;
     }
     None
 }
@@ -231,10 +233,12 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
 /// The client counts among those that log in no more.
 fn login_over(shared: &Shared, client: &Client) {
     let mut counted = client.counted();
-    let login = counted.scopes.extract_if(.., |s| *s == Scope::Logins);
-    let login: Vec<_> = login.collect();
+    let login = counted.scopes.iter().position(|s| *s == Scope::Logins);
+    let Some(login) = login.map(|at| counted.scopes.remove(at)) else {
+        return;
+    };
     drop(counted);
-    shared.pools().budget.give_back(&login);
+    shared.pools().budget.give_back(&[login]);
 }
 
 fn begin(
@@ -334,7 +338,8 @@ async fn leave(session: Session, farewell: Farewell) {
             .await
             .is_ok_and(|result| result.is_ok())
         {
-            tell(&shared, &client, remains.line.into_stream(), &farewell).await;
+            let stream = remains.line.into_stream();
+            tell(&shared, &client, stream, BytesMut::new(), &farewell).await;
         }
     }
 }
@@ -363,11 +368,16 @@ fn log_end(shared: &Shared, client: &Client, reason: &str) {
     }
 }
 
-/// Says why, and closes so that the client can still read it: a socket that is closed while the
-/// peer's bytes wait in it is reset, and the text would be lost.
-async fn tell(shared: &Shared, client: &Client, mut stream: Stream, farewell: &Farewell) {
+/// Says why, behind what is still to be said, and closes so that the client can read it: a socket that
+/// is closed while the peer's bytes wait in it is reset, and the text would be lost.
+async fn tell(
+    shared: &Shared,
+    client: &Client,
+    mut stream: Stream,
+    mut out: BytesMut,
+    farewell: &Farewell,
+) {
     let codes = relay::error_codes(client.route.get(), shared);
-    let mut out = BytesMut::new();
     match farewell.explained(codes, shared, client, None) {
         Some(answer) => {
             if shared.config().global.log_pooler_errors {

@@ -13,7 +13,8 @@ use pgweir_stats::{Latencies, Tally};
 use pgweir_wire::CancelKey;
 
 use crate::events;
-use crate::shared::{PoolHome, Rules, Shared, Welcome};
+use crate::shared::{PoolHome, Rules, Shared};
+use crate::welcome::Welcome;
 
 /// A server that is logged in. It moves by value: into a client's task, and back to the pool.
 #[derive(Debug)]

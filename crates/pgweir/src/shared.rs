@@ -46,6 +46,7 @@ use crate::takeover::hold::Held;
 use crate::tls::Tls;
 use crate::treatment::Treatment;
 use crate::waits::{WaitTimes, Waits};
+use crate::welcome::Welcome;
 use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
@@ -246,15 +247,6 @@ impl PoolHome {
     pub(crate) fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// ParameterStatus values of a server that are the same for every client.
-#[derive(Debug, Default)]
-pub(crate) struct Welcome {
-    /// Those that are not tracked, in the server's order.
-    pub(crate) untracked: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Those that are.
-    pub(crate) tracked: Values,
 }
 
 /// Where a login as a user to a database leads.

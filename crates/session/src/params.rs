@@ -152,9 +152,12 @@ impl Values {
             self.shared = Arc::clone(&other.shared);
             return;
         }
-        for (index, value) in other.shared.tracked.iter().enumerate() {
-            if let (None, Some(value)) = (self.get(index), value) {
-                self.set(index, value);
+        let others = &other.shared.tracked;
+        let tracked = &mut Arc::make_mut(&mut self.shared).tracked;
+        tracked.resize(tracked.len().max(others.len()), None);
+        for (value, other) in tracked.iter_mut().zip(others) {
+            if value.is_none() {
+                value.clone_from(other);
             }
         }
     }

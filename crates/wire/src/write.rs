@@ -19,8 +19,9 @@ pub(crate) fn sized(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
 
 /// Appends a zero-terminated string. A zero byte inside would end it early, so it is left out.
 pub(crate) fn string(out: &mut BytesMut, text: &[u8]) {
-    for piece in text.split(|&byte| byte == 0) {
-        out.put_slice(piece);
+    match text.contains(&0) {
+        false => out.put_slice(text),
+        true => out.extend(text.iter().filter(|&&byte| byte != 0)),
     }
     out.put_u8(0);
 }

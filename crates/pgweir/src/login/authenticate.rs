@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use pgweir_auth::ident::IdentMap;
 use pgweir_auth::ldap::{BadOptions, LdapOptions};
 use pgweir_auth::{
-    Challenge, ChannelBinding, ClientAuthentication, ClientLogin, Failure, Password,
+    Challenge, ChannelBinding, ClientAuthentication, ClientLogin, Failure, Nonce, Password,
     PasswordMethod, Proof, Secret, ServerSecret, Step, hba, read_password,
 };
 use pgweir_config::{AuthType, CONSOLE_DATABASE};
@@ -245,14 +245,16 @@ impl Login<'_> {
         (secret, second): (Option<&Secret>, Option<&Secret>),
     ) -> Result<Proof, Farewell> {
         let binding = self.talk()?.stream.server_end_point_binding();
+        let random = credentials::random::<22>();
+        let [a, b, c, d, nonce @ ..] = random;
         let login = ClientLogin {
             user,
             method,
             secret,
             second,
             channel_binding: binding.map_or(ChannelBinding::Unavailable, ChannelBinding::Available),
-            md5_salt: credentials::random(),
-            nonce: credentials::nonce(),
+            md5_salt: [a, b, c, d],
+            nonce: Nonce(nonce),
         };
         let mut step = ClientAuthentication::start(login, &self.shared.auth_policy());
         loop {
@@ -266,8 +268,10 @@ impl Login<'_> {
                 }
                 Step::Done(success) => {
                     let (last, proof) = success.into_parts();
+                    // As PostgreSQL does, it goes out with the greeting, or with a refusal.
                     if let Some(last) = last {
-                        self.send_challenge(&last).await?;
+                        let message = encode(&last);
+                        self.talk()?.hold(message);
                     }
                     return Ok(proof);
                 }
@@ -335,23 +339,26 @@ impl Login<'_> {
     }
 
     async fn send_challenge(&mut self, challenge: &Challenge) -> Result<(), Farewell> {
-        let message = match challenge {
-            Challenge::CleartextPassword => Authentication::CleartextPassword,
-            Challenge::Md5Password { salt } => Authentication::Md5Password { salt: *salt },
-            Challenge::Sasl(mechanisms) => Authentication::Sasl(
-                mechanisms
-                    .iter()
-                    .map(|mechanism| mechanism.name())
-                    .collect(),
-            ),
-            Challenge::SaslContinue(data) => Authentication::SaslContinue(data),
-            Challenge::SaslFinal(data) => Authentication::SaslFinal(data),
-        };
-        let mut out = BytesMut::new();
-        message.write(&mut out);
-        self.talk()?
-            .send(&out)
-            .await
-            .map_err(|_| Farewell::ClientGone)
+        let message = encode(challenge);
+        let sent = self.talk()?.send(&message).await;
+        sent.map_err(|_| Farewell::ClientGone)
     }
+}
+
+fn encode(challenge: &Challenge) -> BytesMut {
+    let message = match challenge {
+        Challenge::CleartextPassword => Authentication::CleartextPassword,
+        Challenge::Md5Password { salt } => Authentication::Md5Password { salt: *salt },
+        Challenge::Sasl(mechanisms) => Authentication::Sasl(
+            mechanisms
+                .iter()
+                .map(|mechanism| mechanism.name())
+                .collect(),
+        ),
+        Challenge::SaslContinue(data) => Authentication::SaslContinue(data),
+        Challenge::SaslFinal(data) => Authentication::SaslFinal(data),
+    };
+    let mut out = BytesMut::new();
+    message.write(&mut out);
+    out
 }

@@ -17,18 +17,20 @@ use super::authenticate::KnownAs;
 use super::{Entrance, Entry, Login, Wish};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
-use crate::shared::{Route, Shutdown, Welcome, lock};
+use crate::shared::{Route, Shutdown, lock};
+use crate::welcome::Welcome;
 use crate::{credentials, peers, pools};
 
 impl Login<'_> {
     pub(super) async fn enter_pool(&mut self, wish: Wish) -> Result<Entry, Farewell> {
         let config = self.shared.config();
         let database_exists = config.has_database(&wish.database);
-        let mut user = wish.user.clone();
+        let mut user = &wish.user;
+        let database = config.database(&wish.database);
         if config.global.auth_type == AuthType::Any {
-            match config
-                .database(&wish.database)
-                .and_then(|database| database.keys.user.clone())
+            match database
+                .as_ref()
+                .and_then(|database| database.keys.user.as_ref())
             {
                 Some(forced) => user = forced,
                 None => {
@@ -37,11 +39,9 @@ impl Login<'_> {
                 }
             }
         }
-        let known = self
-            .known_as(&wish.database, &user, database_exists)
-            .await?;
+        let known = self.known_as(&wish.database, user, database_exists).await?;
         self.log_attempt(&wish);
-        let secret = self.authenticate(&wish.database, &user, known).await?;
+        let secret = self.authenticate(&wish.database, user, known).await?;
         let missing = || Farewell::NoDatabase(wish.database.as_str().into());
         if !database_exists {
             tracing::info!(
@@ -61,16 +61,16 @@ impl Login<'_> {
         }
         let route = self
             .shared
-            .route(&wish.database, &user)
+            .route(&wish.database, user)
             .map_err(|_| missing())?;
         if let Some(secret) = secret
-            && *route.home.name.user == *user
+            && *route.home.name.user == **user
         {
             *lock(&route.home.secret) = Some(secret);
         }
         let rules = route.rules();
-        let (database_name, user_name) = self.shared.names(&wish.database, &user);
-        self.take_permits(&[
+        let (database_name, user_name) = self.shared.names(&wish.database, user);
+        self.take_permits([
             (
                 Scope::DatabaseClients(Arc::clone(&database_name)),
                 rules.settings.max_db_client_connections,
@@ -112,12 +112,15 @@ impl Login<'_> {
     }
 
     /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten.
-    fn take_permits(&self, scopes: &[(Scope, Option<u32>)]) -> Result<(), Farewell> {
+    fn take_permits<const N: usize>(
+        &self,
+        limits: [(Scope, Option<u32>); N],
+    ) -> Result<(), Farewell> {
         let mut pools = self.shared.pools();
-        for (scope, limit) in scopes {
-            pools.budget.set_limit(scope.clone(), *limit);
-        }
-        let scopes: Vec<_> = scopes.iter().map(|(scope, _)| scope.clone()).collect();
+        let scopes = limits.map(|(scope, limit)| {
+            pools.budget.set_limit(scope.clone(), limit);
+            scope
+        });
         if let Err(full) = pools.budget.take(&scopes) {
             return Err(Farewell::too_many(full, &pools.budget));
         }
@@ -200,14 +203,17 @@ impl Login<'_> {
         side.values.fill(&welcome.tracked);
         let mut out = BytesMut::with_capacity(GREETING_LEN);
         Authentication::Ok.write(&mut out);
-        for (name, value) in &welcome.untracked {
-            let requested = str::from_utf8(name).ok();
-            let requested = requested.and_then(|name| side.values.requested().get(name));
-            backend::parameter_status(
-                &mut out,
-                name,
-                requested.map_or(value.as_slice(), str::as_bytes),
-            );
+        let requested = side.values.requested();
+        if requested.is_empty() {
+            out.extend_from_slice(welcome.statuses());
+        } else {
+            for (name, value) in &welcome.untracked {
+                let requested = str::from_utf8(name)
+                    .ok()
+                    .and_then(|name| requested.get(name));
+                let value = requested.map_or(value.as_slice(), str::as_bytes);
+                backend::parameter_status(&mut out, name, value);
+            }
         }
         for (index, name) in tracked.names().enumerate() {
             if let Some(value) = side.values.get(index) {
@@ -305,7 +311,7 @@ impl Login<'_> {
             ),
         ];
         match access {
-            Access::Stats => self.take_permits(&scopes),
+            Access::Stats => self.take_permits(scopes),
             Access::Admin => {
                 let scopes = scopes.map(|(scope, _)| scope);
                 self.shared.pools().budget.take_unlimited(&scopes);

@@ -9,7 +9,7 @@ use pgweir_wire::{ErrorFields, Reader, SizeLimits, frontend};
 
 use super::connect_failure;
 use super::opening::{Opening, Trouble};
-use crate::shared::Welcome;
+use crate::welcome::Welcome;
 
 /// Parameters that have been set in this session, not by its startup message.
 const SET_IN_SESSION: &str = "SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \

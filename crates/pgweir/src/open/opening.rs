@@ -9,7 +9,7 @@ use pgweir_auth::{
 };
 use pgweir_net::{Buffered, Stream, connect};
 use pgweir_pool::{Failure, FailureKind};
-use pgweir_session::{Relay, Values};
+use pgweir_session::Relay;
 use pgweir_wire::backend::{Authentication, read_parameter_status};
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState, frontend};
@@ -21,8 +21,9 @@ use super::secret::Found;
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
 use crate::server::{Server, ServerInfo, Work};
-use crate::shared::{Rules, Shared, Welcome, lock};
+use crate::shared::{Rules, Shared, lock};
 use crate::shortage::Shortage;
+use crate::welcome::Welcome;
 use crate::{credentials, survey};
 
 /// One attempt under way. The conversation is kept here so that it can be ended properly.
@@ -308,10 +309,7 @@ impl Opening<'_> {
 
     /// Reads what the server says of itself, up to its first ReadyForQuery.
     async fn read_welcome(&mut self) -> Result<Welcome, Trouble> {
-        let mut welcome = Welcome {
-            untracked: Vec::new(),
-            tracked: Values::default(),
-        };
+        let mut welcome = Welcome::default();
         loop {
             let (tag, body) = self.message().await?;
             match tag {

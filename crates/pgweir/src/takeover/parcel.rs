@@ -13,6 +13,8 @@ use pgweir_session::{RelayState, Values};
 use pgweir_wire::CancelKey;
 use serde::{Deserialize, Serialize};
 
+use crate::welcome;
+
 /// One thing that is handed over. It may hold secrets, hence without `Debug`.
 #[derive(Deserialize, Serialize)]
 pub(crate) enum Parcel {
@@ -200,7 +202,7 @@ impl Parcel {
 }
 
 impl Welcome {
-    pub(crate) fn of(welcome: &crate::shared::Welcome, tracked: &pgweir_session::Tracked) -> Self {
+    pub(crate) fn of(welcome: &welcome::Welcome, tracked: &pgweir_session::Tracked) -> Self {
         let untracked = welcome.untracked.iter();
         Self {
             untracked: untracked
@@ -210,12 +212,10 @@ impl Welcome {
         }
     }
 
-    pub(crate) fn restore(self, tracked: &pgweir_session::Tracked) -> crate::shared::Welcome {
+    pub(crate) fn restore(self, tracked: &pgweir_session::Tracked) -> welcome::Welcome {
         let untracked = self.untracked.into_iter();
-        crate::shared::Welcome {
-            untracked: untracked.map(|(name, value)| (name.0, value.0)).collect(),
-            tracked: Values::restore(&self.tracked, tracked),
-        }
+        let untracked = untracked.map(|(name, value)| (name.0, value.0)).collect();
+        welcome::Welcome::new(untracked, Values::restore(&self.tracked, tracked))
     }
 }
 
