@@ -3,8 +3,8 @@
 //! A counter is one row of the table in [`counters`]; the plain [`Tally`] a task fills, the atomic
 //! [`Totals`] it is added to, the [`Snapshot`] a reader takes, PgBouncer's averages, `SHOW STATS`
 //! and the metrics page all follow from that row. [`Latencies`] records distributions,
-//! [`LatencyHistogram`] reads them. [`metrics`] declares what else is on the metrics page, and
-//! [`prometheus`] writes its text.
+//! [`LatencyHistogram`] reads them. [`metrics`] declares what else is on the metrics page,
+//! [`prometheus`] writes its text, and [`protobuf`] its other form.
 //!
 //! Nothing here knows a socket or a clock: time comes in as an argument.
 
@@ -21,6 +21,7 @@ mod login;
 pub mod metrics;
 mod norms;
 pub mod prometheus;
+pub mod protobuf;
 mod slow;
 mod times;
 pub mod usage;

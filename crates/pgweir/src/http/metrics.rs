@@ -11,19 +11,29 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pgweir_stats::prometheus::Page;
+use pgweir_stats::protobuf;
 
 use crate::server::micros;
 use crate::shared::Shared;
 
-/// The page.
-pub(super) fn page(shared: &Shared) -> String {
+/// The page as text.
+pub(super) fn text(shared: &Shared) -> String {
+    written(shared, Page::new()).into_text()
+}
+
+/// The page in Prometheus' protobuf format.
+pub(super) fn protobuf(shared: &Shared) -> Vec<u8> {
+    let families = written(shared, Page::collecting()).into_collected();
+    protobuf::page(&families)
+}
+
+fn written(shared: &Shared, mut page: Page) -> Page {
     let begun = Instant::now();
-    let mut page = Page::new();
     own(shared, &mut page);
     exporter::write(shared, &mut page);
     let took = micros(begun.elapsed());
     shared.http.last_us.store(took, Ordering::Relaxed);
-    page.into_text()
+    page
 }
 
 /// Our families as values, without those that have the exporter's names.
