@@ -37,6 +37,11 @@ impl Distribution {
         Box::new([const { AtomicU64::new(0) }; BUCKETS])
     }
 
+    /// Whether there was a record.
+    pub(crate) fn is_used(&self) -> bool {
+        self.buckets.get().is_some()
+    }
+
     /// Adds what was counted so far.
     pub(crate) fn add_to(&self, histogram: &mut LatencyHistogram) {
         let Some(buckets) = self.buckets.get() else {

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod application;
 mod collected;
 pub mod counters;
 mod histogram;
@@ -22,10 +23,12 @@ pub mod metrics;
 mod norms;
 pub mod prometheus;
 pub mod protobuf;
+mod roster;
 mod slow;
 mod times;
 pub mod usage;
 
+pub use application::{Application, Books};
 pub use collected::{Collected, Exponential, Point, Reading};
 pub use counters::{COUNTERS, Counter, Origin, Snapshot, Tally, Totals, Unit};
 pub use histogram::LatencyHistogram;
@@ -34,5 +37,6 @@ pub use latency::{Distribution, Latencies, LatencyView};
 pub use ledger::Ledger;
 pub use login::{LoginPhase, LoginTimes};
 pub use norms::Norms;
+pub use roster::{OTHER, Roster};
 pub use slow::{Slow, SlowName, SlowStatements};
 pub use times::Times;

@@ -56,7 +56,8 @@ it is asked for a password; so `pg_isready -d NAME` says *rejecting connections*
 
 `database` and `user` are those of the pool. Databases that are configured have their names; of those that come from `*`
 the first 100 have, and of all pools the first 250. The rest is `other`. Labels that clients choose, and
-SQLSTATEs that servers do, are bounded as well.
+SQLSTATEs that servers do, are bounded as well. In the families of applications the first 100 names have their own series; who
+comes then is `other`, until a name has had no clients for an hour: its series end, and the next new name has its place.
 
 Where PgBouncer had [pgbouncer_exporter](https://github.com/prometheus-community/pgbouncer_exporter), nothing else is
 needed: the names, labels and units of its version 0.12 are on the page, and those of versions before 0.11 with

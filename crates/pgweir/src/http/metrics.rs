@@ -1,6 +1,7 @@
 //! The metrics page: reads what is there and counts nothing itself. Which families there are stands in
 //! [`pgweir_stats::metrics`].
 
+mod applications;
 mod events;
 mod exporter;
 mod limits;
@@ -47,6 +48,7 @@ pub(super) fn collect(shared: &Shared) -> Vec<pgweir_stats::Collected> {
 fn own(shared: &Shared, page: &mut Page) {
     process::write(shared, page);
     pools::write(shared, page);
+    applications::write(shared, page);
     limits::write(shared, page);
     events::write(shared, page);
 }
