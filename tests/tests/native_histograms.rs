@@ -42,13 +42,22 @@ fn histogram<'a>(page: &'a [Family], name: &str, labels: &[(&str, &str)]) -> &'a
     metric.histogram.as_ref().expect("a histogram")
 }
 
-/// The counts of all native buckets that have something between these times.
-fn between(histogram: &Histogram, low: f64, high: f64) -> u64 {
-    let base = 2_f64.powf(0.5_f64.powi(histogram.schema as i32));
-    let is_inside = |n: i32| base.powi(n) > low && base.powi(n - 1) < high;
+/// How many are in native buckets that `takes` by where they begin and end, and how many are zero.
+fn native(histogram: &Histogram, takes: impl Fn(f64, f64) -> bool) -> u64 {
+    let end = |n: i64| 2_f64.powf(n as f64 * 0.5_f64.powi(histogram.schema as i32));
     let buckets = histogram.native.iter();
-    let inside = buckets.filter(|(n, _)| is_inside(i32::try_from(**n).expect("a number")));
-    inside.map(|(_, count)| count).sum()
+    let taken = buckets.filter(|(n, _)| takes(end(**n - 1), end(**n)));
+    histogram.zero_count + taken.map(|(_, count)| count).sum::<u64>()
+}
+
+/// Both forms tell the same, to a sixteenth.
+#[track_caller]
+fn agrees(histogram: &Histogram) {
+    for &(bound, count) in &histogram.classic {
+        let least = native(histogram, |_, end| end <= bound * 15.0 / 16.0);
+        let most = native(histogram, |begin, _| begin < bound * 17.0 / 16.0);
+        assert!((least..=most).contains(&count), "{bound}: {histogram:?}");
+    }
 }
 
 #[test]
@@ -61,21 +70,19 @@ fn times_are_in_native_buckets_around_them_and_in_the_declared_ones() {
         client.value("select 1");
     }
     for _ in 0..3 {
-        client.value("select 1 from pg_sleep(0.5)");
+        client.value("select 1 from pg_sleep(0.3)");
     }
     let page = page(&http);
     let pool = [("database", &*tenant.name), ("user", &*tenant.name)];
     let queries = histogram(&page, "pgweir_query_seconds", &pool);
-    let native: u64 = queries.native.values().sum();
-    assert_eq!(queries.count, 23);
-    assert_eq!(native + queries.zero_count, 23);
-    assert!((1.5..60.0).contains(&queries.sum), "{queries:?}");
+    assert_eq!((queries.count, native(queries, |_, _| true)), (23, 23));
+    assert!((0.9..60.0).contains(&queries.sum), "{queries:?}");
     assert_eq!(
         (queries.schema, queries.zero_threshold),
         (3, 2_f64.powi(-20))
     );
-    assert!(between(queries, 0.48, 60.0) >= 3, "{queries:?}");
-    assert!(between(queries, 0.0, 0.25) > 0, "{queries:?}");
+    assert!(native(queries, |_, end| end < 0.28) <= 20, "{queries:?}");
+    agrees(queries);
     assert_eq!(queries.classic.last(), Some(&(f64::INFINITY, 23)));
     assert!(queries.classic.is_sorted(), "{queries:?}");
     // Nobody waited: the login has brought the server.
