@@ -561,7 +561,8 @@ fn the_name_of_a_session_is_shown_as_it_changes() {
 fn sockets_are_listed_pool_by_pool_and_logins_at_the_end() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(1);
-    let _login = RawClient::connect(pooler.port);
+    let mut login = RawClient::connect(pooler.port);
+    login.send_bytes(&[0]);
     let mut client = tenant.client(&pooler);
     assert_eq!(client.query("select 1"), SELECT_1);
     let mut operator = console(&pooler);

@@ -93,27 +93,50 @@ fn keys_that_change_nothing_are_accepted_and_named_once() {
         .set("pkt_buf", 75)
         .set("sbuf_loopcnt", 0)
         .set("job_name", "mine");
-    let pooler = start(ini.set("tcp_defer_accept", 0));
+    let pooler = start(ini);
     let mut operator = console(&pooler);
     for (key, value) in [
         ("pkt_buf", "75"),
         ("sbuf_loopcnt", "0"),
         ("job_name", "mine"),
-        ("tcp_defer_accept", "0"),
     ] {
         assert_eq!(setting(&mut operator, key), value);
     }
     assert_eq!(operator.query("reload"), "C(RELOAD) Z(I)");
-    for key in ["pkt_buf", "sbuf_loopcnt", "tcp_defer_accept"] {
+    for key in ["pkt_buf", "sbuf_loopcnt"] {
         let text = format!("WARNING {key} has no effect");
         assert_eq!(pooler.log().matches(&text).count(), 1, "{key}");
     }
 }
 
 #[test]
+fn who_says_nothing_waits_in_the_kernel() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut operator = console(&pooler);
+    let _unseen = RawClient::connect(pooler.port);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.value("select 1"), "1", "who came later and spoke");
+    let logins = |operator: &mut RawClient| {
+        let lists = operator.table("show lists");
+        let row = lists.find("list", "login_clients");
+        row.map(|row| row.number("items"))
+    };
+    assert_eq!(logins(&mut operator), Some(0));
+    assert_eq!(
+        operator.query("set tcp_defer_accept = 0"),
+        "C(SET) Z(I)",
+        "from now on everybody is let in at once"
+    );
+    let _seen = RawClient::connect(pooler.port);
+    eventually(SOON, || logins(&mut operator), |count| *count == Some(1));
+}
+
+#[test]
 fn listen_backlog_is_how_many_wait_to_be_accepted() {
     let Some(tenant) = Tenant::new() else { return };
-    let pooler = start(tenant.ini().set("listen_backlog", 2));
+    let ini = tenant.ini().set("tcp_defer_accept", 0);
+    let pooler = start(ini.set("listen_backlog", 2));
     let address = SocketAddr::from(([127, 0, 0, 1], pooler.port));
     pooler.signal(Signal::STOP);
     let mut waiting = Vec::new();

@@ -42,7 +42,7 @@ pub(crate) struct Census(HashMap<String, (Instant, Option<Part>)>);
 pub(crate) fn largest_client(shared: &Shared, scope: &Scope) -> Option<Part> {
     kept(shared, scope.to_string(), || {
         let clients = shared.clients.iter();
-        let counted = clients.filter(|client| client.counted().scopes.contains(scope));
+        let counted = clients.filter(|client| client.counted().scopes().contains(scope));
         largest(counted.map(|client| who(&client)))
     })
 }

@@ -87,6 +87,8 @@ struct Mailbox {
     reminded: bool,
     /// Something has happened where it listens.
     notified: bool,
+    /// It has been idle for long.
+    rests: bool,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
 }
@@ -137,6 +139,7 @@ impl Mailbox {
                 .as_ref()
                 .is_none_or(|mail| mail.remedy.is_none() && !mail.inquired)
             && !self.reminded
+            && !self.rests
             && !self.is_stood_in
     }
 }
@@ -171,9 +174,42 @@ impl ReplicationKind {
 /// The limits that a client counts in.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    pub(crate) scopes: Vec<Scope>,
+    /// Like clients hold one copy, once they are in.
+    scopes: Arc<Vec<Scope>>,
     /// The pool that it has joined.
     pub(crate) pool: Option<PoolId>,
+}
+
+impl Counted {
+    /// All of them.
+    pub(crate) fn scopes(&self) -> &[Scope] {
+        &self.scopes
+    }
+
+    /// It counts in these as well.
+    pub(crate) fn add(&mut self, scopes: impl IntoIterator<Item = Scope>) {
+        Arc::make_mut(&mut self.scopes).extend(scopes);
+    }
+
+    /// It counts in this one no more. Whether it did.
+    pub(crate) fn remove(&mut self, scope: &Scope) -> bool {
+        let at = self.scopes.iter().position(|other| other == scope);
+        at.is_some_and(|at| {
+            Arc::make_mut(&mut self.scopes).remove(at);
+            true
+        })
+    }
+
+    /// Holds one copy with the last one that did so here.
+    pub(crate) fn share(&mut self, last: &mut Arc<Vec<Scope>>) {
+        match *last == self.scopes {
+            true => self.scopes = Arc::clone(last),
+            false => {
+                Arc::make_mut(&mut self.scopes).shrink_to_fit();
+                *last = Arc::clone(&self.scopes);
+            }
+        }
+    }
 }
 
 /// Who a client is, known after its startup packet.
@@ -195,6 +231,8 @@ pub(crate) struct State {
     pub(crate) request: u32,
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
+    /// The number of the request that it was about to make when it was told to rest last.
+    rested: u32,
     /// The start of the query that was canceled last because of `query_timeout`: milliseconds after
     /// the client connected.
     pub(crate) cut_short: Option<u32>,
@@ -279,6 +317,7 @@ impl Client {
                 link: None,
                 request: 0,
                 wait_notified: false,
+                rested: u32::MAX,
                 cut_short: None,
                 application_name: "".into(),
                 pin: None,
@@ -474,6 +513,30 @@ impl Client {
         if !std::mem::replace(&mut mailbox.notified, true) {
             self.ring(mailbox);
         }
+    }
+
+    /// Whether it has been idle for so long, and has not been told to rest since its last request.
+    pub(crate) fn is_to_rest(&self, now: Instant, after: Duration) -> bool {
+        let mut state = self.state();
+        let is_idle = state.clocks.phase == Phase::Idle && state.link.is_none();
+        let is_long = now.saturating_duration_since(state.clocks.since) >= after;
+        if !is_idle || !is_long || self.is_console.load(Ordering::Relaxed) {
+            return false;
+        }
+        let request = state.request;
+        std::mem::replace(&mut state.rested, request) != request
+    }
+
+    /// Tells the task to rest if nothing stands in its way.
+    pub(crate) fn rest(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.rests = true;
+        self.ring(mailbox);
+    }
+
+    /// Whether it has been told so, which is told once.
+    pub(crate) fn take_rest(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.rests))
     }
 
     /// Whether something has, which is told once.

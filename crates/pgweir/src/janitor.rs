@@ -14,8 +14,8 @@ use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{
-    backends, cancel, consumers, ears, health, leaks, maintenance, overrides, pins, pools, samples,
-    survey,
+    backends, cancel, consumers, ears, health, leaks, lot, maintenance, overrides, pins, pools,
+    samples, survey,
 };
 
 /// PgBouncer's: three times per second.
@@ -38,6 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             keep_pools(&shared, now);
             pins::look_after(&shared);
             ears::look_after(&shared);
+            lot::look(&shared, now);
             survey::refresh(&shared, now);
             backends::refresh(&shared, now);
             let populations = consumers::look(&shared, now);

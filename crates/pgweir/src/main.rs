@@ -4,10 +4,6 @@
 //! serve until told to stop. One connection's life is in `serve`, one query's way in `relay`.
 #![forbid(unsafe_code)]
 
-/// A login is fifty allocations, and a client that is idle is little else.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod accept;
 mod admin;
 mod args;
@@ -42,6 +38,7 @@ mod limits;
 mod log;
 mod login;
 mod logins;
+mod lot;
 mod maintenance;
 mod names;
 mod notify;
@@ -97,6 +94,7 @@ use pgweir_net::Listener;
 use crate::args::{Request, Run};
 use crate::auth_files::AuthFiles;
 use crate::log::Log;
+use crate::lot::Lot;
 use crate::shared::{Shared, Shutdown, lock};
 use crate::system::Background;
 use crate::takeover::adopt;
@@ -104,6 +102,7 @@ use crate::takeover::take::{self, Predecessor};
 use crate::tls::Tls;
 
 fn main() -> ExitCode {
+    pgweir_alloc::give_back_at_once();
     let mut arguments = std::env::args_os();
     // It may be installed under the name of what it replaces.
     let name = arguments.next().unwrap_or_else(|| "pgweir".into());
@@ -289,7 +288,8 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
     let files = AuthFiles::load(&config.global, &AuthFiles::default());
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let pidfile = config.global.pidfile.clone();
-    let shared = Arc::new(Shared::new(log, config, tls, files, process_key));
+    let lot = Lot::open().map_err(|error| format!("epoll_create1() failed: {error}"))?;
+    let shared = Arc::new(Shared::new(log, config, tls, files, process_key, lot));
     strict::start(&shared)?;
     let mut pages = Vec::new();
     let (listeners, _pidfile) = match old {
@@ -313,6 +313,7 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
         .chain(pages.into_iter().map(|l| http::start(&shared, l)))
         .collect();
     tokio::spawn(janitor::run(Arc::clone(&shared)));
+    lot::start(&shared).map_err(|error| format!("cannot start a thread: {error}"))?;
     otel::start(&shared);
     let signals = tokio::spawn(signals::run(Arc::clone(&shared)));
     notify::ready();

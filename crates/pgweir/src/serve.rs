@@ -16,14 +16,14 @@ use pgweir_wire::CancelKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::client::{Client, Counted, Identity, Lease};
+use crate::client::{Client, Identity, Lease};
 use crate::conversation::Conversation;
 use crate::farewell::Farewell;
 use crate::login::{Entrance, Entry, Login};
 use crate::relay::{self, Session, Stop};
-use crate::shared::{Hold, Route, Shared, Shutdown};
+use crate::shared::{Hold, Route, Shared, Shutdown, lock};
 use crate::takeover::hold;
-use crate::{admin, cancel, close, events, limits, strict};
+use crate::{admin, cancel, close, events, limits, lot, strict};
 
 /// How long a client that is being sent away may take to read why.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
@@ -72,23 +72,30 @@ async fn contain(shared: Arc<Shared>, client: Arc<Client>, beginning: Pin<Box<im
     let mut life = std::pin::pin!(live(beginning));
     let end = std::future::poll_fn(|cx| {
         let turn = catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx)));
-        turn.map_or(Poll::Ready(End::Panicked), |poll| {
-            poll.map(|()| End::Orderly)
-        })
+        turn.unwrap_or(Poll::Ready(End::Panicked))
     })
     .await;
-    if end == End::Panicked {
-        // The panic has been printed. Other clients must not pay for it: what this one held is
-        // given back as far as that is safe.
-        tracing::error!(peer = %client, "a bug ended this client's task");
-        close::write_off(&shared, &client);
+    match end {
+        End::Orderly => {}
+        // It may have another task by now.
+        End::AtRest => return,
+        End::Panicked => {
+            // The panic has been printed. Other clients must not pay for it: what this one held is
+            // given back as far as that is safe.
+            tracing::error!(peer = %client, "a bug ended this client's task");
+            close::write_off(&shared, &client);
+        }
     }
     forget(&shared, &client);
 }
 
+/// How a client's task ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum End {
+    /// With the client.
     Orderly,
+    /// Without it: it rests.
+    AtRest,
     Panicked,
 }
 
@@ -98,12 +105,12 @@ pub(crate) fn register(shared: &Shared, client: Client) -> Arc<Client> {
     shared.clients.insert(client.id, Arc::clone(&client));
     let scopes = limits::of_connection(&client.address);
     shared.pools().budget.take_unlimited(&scopes);
-    client.counted().scopes = scopes;
+    client.counted().add(scopes);
     client
 }
 
 /// Logs in and then does what the connection is for.
-async fn live(beginning: Pin<Box<impl Begin>>) {
+async fn live(beginning: Pin<Box<impl Begin>>) -> End {
     match beginning.await {
         None => {}
         Some(Begun::Session(mut session)) => {
@@ -111,12 +118,18 @@ async fn live(beginning: Pin<Box<impl Begin>>) {
                 match session.run().await {
                     Stop::Ended(farewell) => break farewell,
                     Stop::Held => session = Box::pin(hold::put_down(session)).await,
+                    Stop::AtRest => match lot::rest(*session) {
+                        Ok(()) => return End::AtRest,
+                        Err(Some(awake)) => session = awake,
+                        Err(None) => return End::Orderly,
+                    },
                 }
             };
             Box::pin(leave(*session, farewell)).await;
         }
         Some(Begun::Visit(visit)) => visit.await,
     }
+    End::Orderly
 }
 
 async fn visit_console(
@@ -232,13 +245,9 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
 
 /// The client counts among those that log in no more.
 fn login_over(shared: &Shared, client: &Client) {
-    let mut counted = client.counted();
-    let login = counted.scopes.iter().position(|s| *s == Scope::Logins);
-    let Some(login) = login.map(|at| counted.scopes.remove(at)) else {
-        return;
-    };
-    drop(counted);
-    shared.pools().budget.give_back(&[login]);
+    if client.counted().remove(&Scope::Logins) {
+        shared.pools().budget.give_back(&[Scope::Logins]);
+    }
 }
 
 fn begin(
@@ -265,7 +274,11 @@ fn join(
     side: ClientSide,
 ) -> Session {
     shared.pools().client_joined(route.home.id);
-    client.counted().pool = Some(route.home.id);
+    {
+        let mut counted = client.counted();
+        counted.pool = Some(route.home.id);
+        counted.share(&mut lock(&route.scopes));
+    }
     start_idle(client);
     let party = {
         let app = Arc::clone(&client.state().application_name);
@@ -308,7 +321,7 @@ pub(crate) fn inherit(shared: &Arc<Shared>, inherited: Inherited) -> Session {
             Scope::AppClients(Arc::clone(&client.state().application_name)),
         ];
         shared.pools().budget.take_unlimited(&scopes);
-        client.counted().scopes.extend(scopes);
+        client.counted().add(scopes);
     }
     let _ = client.route.set(Arc::clone(&route));
     let mut session = join(shared, &client, route, line, side);
@@ -345,15 +358,15 @@ async fn leave(session: Session, farewell: Farewell) {
 }
 
 /// From here on the client is in no list and in no count. Harmless when done twice.
-fn forget(shared: &Shared, client: &Client) {
+pub(crate) fn forget(shared: &Shared, client: &Client) {
     shared.clients.remove(&client.id);
     if let Some(key) = client.cancel_key.get() {
         shared.cancel_keys.remove(key);
     }
-    let Counted { scopes, pool } = std::mem::take(&mut *client.counted());
+    let counted = std::mem::take(&mut *client.counted());
     let mut pools = shared.pools();
-    pools.budget.give_back(&scopes);
-    if let Some(pool) = pool {
+    pools.budget.give_back(counted.scopes());
+    if let Some(pool) = counted.pool {
         pools.client_left(pool, Instant::now());
     }
     drop(pools);
@@ -409,6 +422,7 @@ async fn tell(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::Resting;
 
     fn size_of_future<F: Future>(_: impl Fn(Arc<Shared>, Stream, Address) -> F) -> usize {
         size_of::<F>()
@@ -418,6 +432,7 @@ mod tests {
     #[test]
     fn an_idle_client_is_small() {
         assert!(size_of_future(serve) <= 512, "{}", size_of_future(serve));
-        assert!(size_of::<Client>() <= 512, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 496, "{}", size_of::<Client>());
+        assert!(size_of::<Resting>() <= 128, "{}", size_of::<Resting>());
     }
 }

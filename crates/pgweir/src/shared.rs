@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
 use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
-use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
+use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, Scope, SlotId};
 use pgweir_session::{Deadlines, Kinds, Latest, Memory, StatementTable, Tracked, Values};
 use pgweir_stats::{
     Application, Books, History, Latencies, LoginTimes, Norms, Roster, SlowStatements, Totals,
@@ -30,6 +30,7 @@ use crate::events::Events;
 use crate::health::Watch;
 use crate::http::Http;
 use crate::log::Log;
+use crate::lot::Lot;
 use crate::maintenance::Maintenance;
 use crate::open::diary::Diary;
 use crate::open::source::Kept;
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     /// Sockets on which the end of a server is waited for; `None` where it is lost.
     pub(crate) endings: DashMap<SlotId, Option<OwnedFd>>,
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
+    /// The clients that have no task, because they have been idle for long.
+    pub(crate) lot: Arc<Lot>,
     pub(crate) held: Held,
     /// The connections that listen for clients.
     pub(crate) ears: Mutex<Ears>,
@@ -265,6 +268,8 @@ pub(crate) struct Route {
     rules: RwLock<Arc<Rules>>,
     /// The parameters that its clients came with lately.
     pub(crate) latest: Mutex<Latest>,
+    /// What the last of them counted in.
+    pub(crate) scopes: Mutex<Arc<Vec<Scope>>>,
 }
 
 impl Route {
@@ -398,6 +403,7 @@ impl Shared {
         tls: Tls,
         files: AuthFiles,
         process_key: pgweir_auth::ProcessKey,
+        lot: Lot,
     ) -> Self {
         let now = Instant::now();
         let tracked = Tracked::new(config.global.track_extra_parameters.iter());
@@ -414,6 +420,7 @@ impl Shared {
             endings: DashMap::new(),
             listeners: Mutex::new(Vec::new()),
             held: Held::default(),
+            lot: Arc::new(lot),
             ears: Mutex::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
             control_lane: Semaphore::new(1),
@@ -518,7 +525,8 @@ impl Shared {
         let route = Arc::new(Route {
             home,
             rules: RwLock::new(Arc::new(rules)),
-            latest: Mutex::new(Latest::default()),
+            latest: Mutex::default(),
+            scopes: Mutex::default(),
         });
         let mut routes = lock(&self.routes);
         let users = routes.entry(database_name).or_default();

@@ -125,7 +125,7 @@ impl Login<'_> {
             return Err(Farewell::too_many(full, &pools.budget));
         }
         drop(pools);
-        self.client.counted().scopes.extend(scopes);
+        self.client.counted().add(scopes);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Login<'_> {
             return Err(Farewell::too_many(full, &pools.budget));
         }
         drop(pools);
-        self.client.counted().scopes.extend(app);
+        self.client.counted().add(app);
         Ok(())
     }
 
@@ -315,7 +315,7 @@ impl Login<'_> {
             Access::Admin => {
                 let scopes = scopes.map(|(scope, _)| scope);
                 self.shared.pools().budget.take_unlimited(&scopes);
-                self.client.counted().scopes.extend(scopes);
+                self.client.counted().add(scopes);
                 Ok(())
             }
         }

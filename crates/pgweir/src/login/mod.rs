@@ -175,7 +175,7 @@ impl Login<'_> {
     fn admit_connection(&self, is_console: bool) -> Result<(), Farewell> {
         let pools = self.shared.pools();
         let counted = self.client.counted();
-        let mut scopes = counted.scopes.iter();
+        let mut scopes = counted.scopes().iter();
         let over = scopes.find(|scope| pools.budget.is_over(scope));
         match over {
             Some(scope) if !is_console => Err(Farewell::too_many(scope, &pools.budget)),

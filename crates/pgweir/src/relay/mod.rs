@@ -16,6 +16,7 @@ mod holding;
 mod leased;
 mod listening;
 mod preparing;
+mod resting;
 mod taken;
 mod treating;
 mod waiting;
@@ -61,6 +62,8 @@ thread_local! {
     });
 }
 
+pub(crate) use self::resting::Resting;
+
 /// A client that is logged in.
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
@@ -85,6 +88,8 @@ pub(crate) enum Stop {
     Ended(Farewell),
     /// It is to be put down, and may go on later.
     Held,
+    /// It has been idle for long, and needs no task until something happens.
+    AtRest,
 }
 
 /// Where a client is.
@@ -215,6 +220,9 @@ impl Session {
         }
         if self.client.lets_go() {
             self.let_go();
+        }
+        if self.goes_to_rest() {
+            return Some(Stop::AtRest);
         }
         self.may_be_held().then_some(Stop::Held)
     }
