@@ -231,6 +231,8 @@ pub(crate) struct PoolHome {
     pub(crate) rds: Rds,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
+    /// Hosts that were not what `target_session_attrs` asks for, or not to be reached, and when.
+    pub(crate) passed_over: Mutex<HashMap<String, Instant>>,
     /// What statements leave in a session.
     pub(crate) memory: Mutex<Memory>,
     /// Servers that stay with a client between its transactions.
@@ -355,9 +357,10 @@ impl Rules {
         let database = &self.database;
         let parameters: Vec<_> = database.startup_parameters().collect();
         format!(
-            "{:?}:{}/{} as {:?} with {parameters:?} and {:?}",
+            "{:?}:{} ({}), {} as {:?} with {parameters:?} and {:?}",
             database.hosts(),
             database.port(),
+            database.target_session_attrs().word(),
             database.dbname(),
             database.keys.user,
             database.keys.connect_query,
@@ -582,6 +585,7 @@ impl Shared {
             password_command: Kept::default(),
             rds: Rds::default(),
             turn: AtomicUsize::new(0),
+            passed_over: Mutex::default(),
             memory: Mutex::default(),
             pins: Mutex::default(),
             norms: Mutex::default(),
