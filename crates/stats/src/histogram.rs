@@ -66,12 +66,22 @@ impl LatencyHistogram {
         self.histogram.value_at_quantile(quantile)
     }
 
-    /// How many latencies were at most `limit_us`, to the histogram's two digits.
-    pub fn count_at_most(&self, limit_us: u64) -> u64 {
-        if limit_us >= HIGHEST_US {
-            return self.count();
-        }
-        self.histogram.count_between(0, limit_us)
+    /// How many latencies were at most each of these limits, which ascend, to the histogram's two
+    /// digits: what was counted is gone through once.
+    pub fn counts_at_most(&self, limits_us: &[u64]) -> impl Iterator<Item = u64> {
+        debug_assert!(limits_us.is_sorted(), "{limits_us:?}");
+        let mut recorded = self.histogram.iter_recorded().peekable();
+        let mut count = 0;
+        limits_us.iter().map(move |&limit_us| {
+            if limit_us >= HIGHEST_US {
+                return self.count();
+            }
+            let is_within = |value| self.histogram.lowest_equivalent(value) <= limit_us;
+            while let Some(bucket) = recorded.next_if(|it| is_within(it.value_iterated_to())) {
+                count += bucket.count_at_value();
+            }
+            count
+        })
     }
 
     /// The latencies that were counted, to two digits, in ascending order, and how many of each.
@@ -116,6 +126,13 @@ mod tests {
         histogram
     }
 
+    fn count_at_most(histogram: &LatencyHistogram, limit_us: u64) -> u64 {
+        match limit_us {
+            HIGHEST_US.. => histogram.count(),
+            _ => histogram.histogram.count_between(0, limit_us),
+        }
+    }
+
     #[test]
     fn quantiles_are_exact_to_two_digits() {
         let histogram = of(&(1..=1_000).collect::<Vec<_>>());
@@ -142,8 +159,8 @@ mod tests {
         let histogram = of(&[u64::MAX]);
         assert_eq!(histogram.count(), 1);
         assert!(histogram.max_us() >= HIGHEST_US);
-        assert_eq!(histogram.count_at_most(1_000_000), 0);
-        assert_eq!(histogram.count_at_most(u64::MAX), 1);
+        let counts: Vec<u64> = histogram.counts_at_most(&[1_000_000, u64::MAX]).collect();
+        assert_eq!(counts, [0, 1]);
     }
 
     #[test]
@@ -154,6 +171,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn limits_can_be_counted_together(
+            latencies in proptest::collection::vec(0..2 * HIGHEST_US, 0..50),
+            small in proptest::collection::vec(0..3_000u64, 0..50),
+            mut limits in proptest::collection::vec(0..2 * HIGHEST_US, 0..20),
+        ) {
+            limits.extend([0, 1, 127, 128, 255, 256, 257, 1_000, 2_500]);
+            limits.sort_unstable();
+            let histogram = of(&[latencies, small].concat());
+            let together: Vec<u64> = histogram.counts_at_most(&limits).collect();
+            let each = limits.iter().map(|&limit| count_at_most(&histogram, limit));
+            prop_assert_eq!(together, each.collect::<Vec<_>>());
+        }
+
         #[test]
         fn merging_is_recording_both(
             left in proptest::collection::vec(0..u64::MAX / 100, 0..50),

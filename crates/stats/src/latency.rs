@@ -227,7 +227,7 @@ mod tests {
         let mut view = LatencyView::default();
         view.add(&latencies, &totals);
         assert_eq!((view.wait.count(), view.wait.sum_us()), (2, 300));
-        assert_eq!(view.wait.count_at_most(100), 1);
+        assert_eq!(view.wait.counts_at_most(&[100]).next(), Some(1));
         assert_eq!(
             (view.transaction.count(), view.transaction.sum_us()),
             (3, 530)
