@@ -10,7 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
-use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState};
+use pgweir_config::{
+    Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState, TargetSessionAttrs,
+};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Kinds, Latest, Memory, StatementTable, Tracked, Values};
@@ -356,11 +358,15 @@ impl Rules {
     pub(crate) fn destination(&self) -> String {
         let database = &self.database;
         let parameters: Vec<_> = database.startup_parameters().collect();
+        // An earlier version does not know the key, and its servers are those of `any`.
+        let wanted = match database.target_session_attrs() {
+            TargetSessionAttrs::Any => String::new(),
+            other => format!(" ({})", other.word()),
+        };
         format!(
-            "{:?}:{} ({}), {} as {:?} with {parameters:?} and {:?}",
+            "{:?}:{}{wanted}/{} as {:?} with {parameters:?} and {:?}",
             database.hosts(),
             database.port(),
-            database.target_session_attrs().word(),
             database.dbname(),
             database.keys.user,
             database.keys.connect_query,
