@@ -189,6 +189,28 @@ fn where_none_fits_it_is_said_why() {
 }
 
 #[test]
+fn a_standby_that_has_no_room_is_waited_for() {
+    let Some(pair) = Pair::shared() else { return };
+    let ini = pair.ini().set("max_host_connections", 1);
+    let ini = ini
+        .set("server_down_timeout", 1)
+        .set("server_idle_timeout", 1)
+        .set("server_login_retry", "0.5");
+    let ini = ini.database("first", &pair.entry("standby"));
+    let pooler = start(ini.database("second", &pair.entry("standby")));
+    let mut first = busy(&pooler, "first");
+    let port = pooler.port;
+    let second = thread::spawn(move || {
+        RawClient::login(port, "second", "postgres").value("select pg_is_in_recovery()")
+    });
+    thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(first.query("commit"), "C(COMMIT) Z(I)");
+    assert_eq!(second.join().expect("it waits"), "t");
+    let log = pooler.log();
+    assert!(log.contains("server is not in hot standby mode"), "{log}");
+}
+
+#[test]
 fn what_a_database_is_set_to_counts() {
     let Some(pair) = Pair::shared() else { return };
     let primary = &pair.primary;

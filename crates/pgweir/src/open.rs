@@ -113,6 +113,7 @@ async fn attempt(
     let mut passed_over = PassedOver::default();
     for candidate in candidates(home, &rules, Instant::now()) {
         if !candidate.take(shared, slot) {
+            passed_over.note_full(&candidate);
             continue;
         }
         let began = Instant::now();
@@ -132,7 +133,7 @@ async fn attempt(
         let actions = shared.pools().leave_host(slot, Instant::now());
         pools::perform(shared, actions);
     }
-    let is_full = passed_over.is_empty();
+    let is_full = !passed_over.is_tried();
     let failure = passed_over.failure(rules.database.target_session_attrs());
     if is_full {
         log_nowhere(shared, home, &failure);

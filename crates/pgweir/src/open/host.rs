@@ -122,11 +122,22 @@ impl Candidate<'_> {
 #[derive(Default)]
 pub(super) struct PassedOver {
     hosts: Vec<(String, Failure)>,
+    /// Whether any of them was tried.
+    is_tried: bool,
 }
 
 impl PassedOver {
-    pub(super) fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
+    pub(super) fn is_tried(&self) -> bool {
+        self.is_tried
+    }
+
+    /// Notes a host that has no room.
+    pub(super) fn note_full(&mut self, candidate: &Candidate<'_>) {
+        let failure = Failure {
+            kind: FailureKind::Busy,
+            ..connect_failure("it has max_host_connections servers")
+        };
+        self.add(candidate, failure);
     }
 
     /// Notes why a host was not used. `true`: the attempt goes on with the next one, as libpq does, which
@@ -134,15 +145,21 @@ impl PassedOver {
     pub(super) fn note(&mut self, candidate: &Candidate<'_>, failure: Failure) -> bool {
         let goes_on = candidate.database.target_session_attrs() != TargetSessionAttrs::Any
             && matches!(failure.kind, FailureKind::Connect | FailureKind::Busy);
+        self.is_tried = true;
+        self.add(candidate, failure);
+        goes_on
+    }
+
+    fn add(&mut self, candidate: &Candidate<'_>, failure: Failure) {
         let name = candidate.name();
         self.hosts.retain(|(known, _)| *known != name);
         self.hosts.push((name, failure));
-        goes_on
     }
 
     /// Why there is no server.
     pub(super) fn failure(mut self, wanted: TargetSessionAttrs) -> Failure {
-        let Some((last, failure)) = self.hosts.pop() else {
+        let last = self.hosts.pop().filter(|_| self.is_tried);
+        let Some((last, failure)) = last else {
             return Failure {
                 kind: FailureKind::Busy,
                 ..connect_failure("every host has max_host_connections servers")
@@ -153,12 +170,18 @@ impl PassedOver {
             return failure;
         }
         let mut text = format!("no host for target_session_attrs={}: ", wanted.word());
+        let mut kind = failure.kind;
         for (name, failure) in &self.hosts {
             text += &format!("{name}: {}; ", failure.message);
+            // One that is busy may be the right one: it is waited for.
+            if failure.kind == FailureKind::Busy {
+                kind = FailureKind::Busy;
+            }
         }
         text += &format!("{last}: {}", failure.message);
         Failure {
             message: text.into(),
+            kind,
             ..failure
         }
     }
