@@ -231,8 +231,8 @@ pub(crate) struct State {
     pub(crate) request: u32,
     /// Whether it has been told that it waits.
     pub(crate) wait_notified: bool,
-    /// The number of the request that it was about to make when it was told to rest last.
-    rested: u32,
+    /// Whether it has been told to rest, since its last request.
+    pub(crate) told_to_rest: bool,
     /// The start of the query that was canceled last because of `query_timeout`: milliseconds after
     /// the client connected.
     pub(crate) cut_short: Option<u32>,
@@ -317,7 +317,7 @@ impl Client {
                 link: None,
                 request: 0,
                 wait_notified: false,
-                rested: u32::MAX,
+                told_to_rest: false,
                 cut_short: None,
                 application_name: "".into(),
                 pin: None,
@@ -523,8 +523,7 @@ impl Client {
         if !is_idle || !is_long || self.is_console.load(Ordering::Relaxed) {
             return false;
         }
-        let request = state.request;
-        std::mem::replace(&mut state.rested, request) != request
+        !std::mem::replace(&mut state.told_to_rest, true)
     }
 
     /// Tells the task to rest if nothing stands in its way.

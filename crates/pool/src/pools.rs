@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::iter::Chain;
+use std::num::NonZeroU64;
 use std::time::Instant;
 use std::{option, vec};
 
@@ -19,7 +20,7 @@ use crate::slot::{SlotId, SlotState, Slots};
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PoolId {
     pub(crate) index: usize,
-    pub(crate) serial: u64,
+    pub(crate) serial: NonZeroU64,
 }
 
 /// Something to be done outside.
@@ -225,9 +226,9 @@ pub struct Pools<S, W> {
     /// Pools in which a client waits whose party has a limit: it may have to wait beside an idle
     /// server. A pool stays here a little longer than that is so.
     pub(crate) held_back: BTreeSet<PoolId>,
-    pools: Slab<(u64, Pool<S, W>)>,
+    pools: Slab<(NonZeroU64, Pool<S, W>)>,
     by_name: HashMap<PoolName, PoolId>,
-    last_serial: u64,
+    next_serial: NonZeroU64,
     last_ticket: u64,
 }
 
@@ -240,7 +241,7 @@ impl<S, W> Default for Pools<S, W> {
             held_back: BTreeSet::new(),
             pools: Slab::new(),
             by_name: HashMap::new(),
-            last_serial: 0,
+            next_serial: NonZeroU64::MIN,
             last_ticket: 0,
         }
     }
@@ -259,13 +260,11 @@ impl<S, W: Clone> Pools<S, W> {
         if let Some(&id) = self.by_name.get(name) {
             return id;
         }
-        self.last_serial += 1;
+        let serial = self.next_serial;
+        self.next_serial = serial.saturating_add(1);
         let pool = Pool::new(name.clone(), scopes(), limits, gate, now);
-        let index = self.pools.insert((self.last_serial, pool));
-        let id = PoolId {
-            index,
-            serial: self.last_serial,
-        };
+        let index = self.pools.insert((serial, pool));
+        let id = PoolId { index, serial };
         self.by_name.insert(name.clone(), id);
         id
     }

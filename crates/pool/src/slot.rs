@@ -1,5 +1,6 @@
 //! Slots: one per TCP connection to PostgreSQL, from before it is opened until it is closed.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,13 +15,13 @@ use crate::pools::PoolId;
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SlotId {
     index: usize,
-    serial: u64,
+    serial: NonZeroU64,
 }
 
 impl SlotId {
     /// A number that no other slot of this process ever has.
     pub fn serial(self) -> u64 {
-        self.serial
+        self.serial.get()
     }
 }
 
@@ -61,7 +62,7 @@ impl SlotState {
 /// A slot's books. `S` is here only while the server is parked for a cancel request.
 #[derive(Debug)]
 pub(crate) struct Slot<S, W> {
-    serial: u64,
+    serial: NonZeroU64,
     pub(crate) pool: PoolId,
     pub(crate) state: SlotState,
     pub(crate) since: Instant,
@@ -92,7 +93,7 @@ pub(crate) struct Slot<S, W> {
 impl<S, W> Slot<S, W> {
     /// The number of this slot, which no other ever has.
     pub(crate) fn serial(&self) -> u64 {
-        self.serial
+        self.serial.get()
     }
 }
 
@@ -100,14 +101,14 @@ impl<S, W> Slot<S, W> {
 #[derive(Debug)]
 pub(crate) struct Slots<S, W> {
     slab: Slab<Slot<S, W>>,
-    last_serial: u64,
+    next_serial: NonZeroU64,
 }
 
 impl<S, W> Default for Slots<S, W> {
     fn default() -> Self {
         Self {
             slab: Slab::new(),
-            last_serial: 0,
+            next_serial: NonZeroU64::MIN,
         }
     }
 }
@@ -121,8 +122,8 @@ impl<S, W> Slots<S, W> {
         login: Option<Scope>,
         now: Instant,
     ) -> SlotId {
-        self.last_serial += 1;
-        let serial = self.last_serial;
+        let serial = self.next_serial;
+        self.next_serial = serial.saturating_add(1);
         let index = self.slab.insert(Slot {
             serial,
             pool,

@@ -13,7 +13,8 @@ use pgweir_wire::Reader;
 use super::connect_failure;
 use super::opening::{Opening, Trouble};
 use crate::server::ServerInfo;
-use crate::shared::{Shared, Welcome};
+use crate::shared::Shared;
+use crate::welcome::Welcome;
 
 /// What PostgreSQL is, as far as that is known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -390,6 +390,7 @@ impl Session {
             let mut state = self.client.state();
             let is_renamed = state.set_application_name(name);
             state.request = state.request.wrapping_add(1);
+            state.told_to_rest = false;
             state.clocks.phase = Phase::Idle;
             state.clocks.since = now;
             state.clocks.query_start = None;
