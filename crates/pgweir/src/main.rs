@@ -93,6 +93,7 @@ use crate::args::{Request, Run};
 use crate::auth_files::AuthFiles;
 use crate::log::Log;
 use crate::shared::{Shared, Shutdown, lock};
+use crate::signals::Signals;
 use crate::system::Background;
 use crate::takeover::adopt;
 use crate::takeover::take::{self, Predecessor};
@@ -301,6 +302,7 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
             (listeners, system::wait_for_pidfile(&pidfile).await?)
         }
     };
+    let signals = Signals::install()?;
     announce(&shared);
     let listening: Vec<_> = listeners
         .into_iter()
@@ -309,7 +311,7 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
         .collect();
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     otel::start(&shared);
-    let signals = tokio::spawn(signals::run(Arc::clone(&shared)));
+    let signals = tokio::spawn(signals.obey(Arc::clone(&shared)));
     notify::ready();
     system::tell_that_it_serves();
     wait_for_end(&shared, signals).await?;
