@@ -636,6 +636,29 @@ fn counters_count_exactly() {
     }
 }
 
+/// As with PgBouncer a Terminate does not count, and a message that comes in pieces counts once.
+#[test]
+fn bytes_of_messages_are_counted_once_and_a_goodbye_is_none() {
+    const QUERY: &[u8] = b"Q\0\0\0\x0dselect 1\0";
+    let Some(tenant) = Tenant::new() else { return };
+    for mode in ["session", "transaction"] {
+        let pooler = start(tenant.ini().set("pool_mode", mode));
+        let mut client = tenant.client(&pooler);
+        client.send_bytes(&QUERY[..3]);
+        thread::sleep(Duration::from_millis(50));
+        client.send_bytes(&QUERY[3..]);
+        assert_eq!(story(&client.until_ready()), SELECT_1);
+        client.send_bytes(b"X\0\0\0\x04");
+        client.until_closed();
+        let mut operator = console(&pooler);
+        let mut received = || {
+            let stats = operator.table("show stats");
+            row(&stats, "database", &tenant.name).number("total_received")
+        };
+        assert_eq!(received(), QUERY.len() as i64, "{mode}");
+    }
+}
+
 #[test]
 fn ids_grow_by_one_and_closed_clients_vanish_at_once() {
     let Some(tenant) = Tenant::new() else { return };
