@@ -50,8 +50,7 @@ fn every_show_answers_with_pgbouncers_columns() {
         (
             "stats_totals",
             "database server_assignment_count xact_count query_count bytes_received bytes_sent \
-             xact_time query_time wait_time client_parse_count server_parse_count bind_count \
-             client_login_count",
+             xact_time query_time wait_time client_parse_count server_parse_count bind_count",
         ),
     ] {
         let table = console.table(&format!("show {what}"));
@@ -611,7 +610,7 @@ fn a_console_counts_once() {
 #[test]
 fn counters_count_exactly() {
     let Some(tenant) = Tenant::new() else { return };
-    let pooler = tenant.pooler(1);
+    let pooler = start(tenant.ini().set("show_login_counts", 1));
     for _ in 0..5 {
         let mut client = tenant.client(&pooler);
         assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
