@@ -74,13 +74,24 @@ impl Http {
         Self::read(&mut stream)
     }
 
+    /// Asks for the metrics page in this form. Gives the head and the body.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    #[track_caller]
+    pub fn metrics_as(&self, accept: &str) -> (String, Vec<u8>) {
+        let mut stream = self.connect().expect("the pooler listens");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: weir\r\nAccept: {accept}\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let bytes = Self::read_bytes(&mut stream).expect("the pooler answers over HTTP");
+        let end = bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let (head, body) = bytes.split_at(end.expect("a head") + 4);
+        (String::from_utf8_lossy(head).into_owned(), body.to_vec())
+    }
+
     /// Reads an answer to the end of the connection.
     pub fn read(stream: &mut UnixStream) -> io::Result<Answer> {
-        let mut bytes = Vec::new();
-        match stream.read_to_end(&mut bytes) {
-            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(error),
-            Ok(_) | Err(_) => {}
-        }
+        let bytes = Self::read_bytes(stream)?;
         let text = String::from_utf8_lossy(&bytes);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -89,6 +100,14 @@ impl Http {
             head: head.to_owned(),
             body: body.to_owned(),
         })
+    }
+
+    fn read_bytes(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match stream.read_to_end(&mut bytes) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+            Ok(_) | Err(_) => Ok(bytes),
+        }
     }
 
     /// The metrics page.

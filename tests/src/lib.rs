@@ -20,6 +20,7 @@ pub mod dns;
 pub mod http;
 mod program;
 pub mod promql;
+pub mod protobuf;
 pub mod raw;
 mod service;
 mod strait;

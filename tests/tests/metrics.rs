@@ -384,7 +384,7 @@ fn logins_are_timed_phase_by_phase() {
     let metrics = scene.http.metrics();
     let of = |what: &str, phase: &str| {
         let series = format!("pgweir_server_login_seconds_{what}");
-        let labels = [("database", name), ("phase", phase)];
+        let labels = [("database", name), ("user", name), ("phase", phase)];
         metrics.value(&series, &labels)
     };
     for phase in ["dns", "tcp", "auth", "first_query"] {

@@ -103,6 +103,7 @@ fn a_collector_is_told_what_the_page_says() {
         integer(&times["count"])
     );
     assert_eq!(times["scale"], 3);
+    assert_eq!(times["zeroThreshold"], 2_f64.powi(-20));
     // No query took less than two milliseconds: 2^(n/8) seconds is where the first bucket begins.
     let offset = times["positive"]["offset"].as_i64().expect("an offset");
     let begins = 2_f64.powf(offset as f64 / 8.0);

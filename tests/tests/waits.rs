@@ -191,8 +191,69 @@ fn applications_have_the_time_that_they_held_servers_and_waited() {
         (seen("hog", "waiting"), seen("shop", "holding")),
         (0.0, 0.0)
     );
+    let held = http.metrics();
+    let part = |metrics: &Metrics, time: &str, part: &str, app: &str| {
+        let name = format!("pgweir_application_{time}_seconds_{part}");
+        metrics.sum(&name, &[("application_name", app)])
+    };
+    assert_eq!(part(&held, "xact", "count", "hog"), 0.0, "it goes on");
     holder.query("commit");
     waiter.until_ready();
+    for _ in 0..5 {
+        waiter.value("select 1");
+    }
+
+    let metrics = http.metrics();
+    let both = |time, app| {
+        let of = |what| part(&metrics, time, what, app);
+        (of("count"), of("sum"))
+    };
+    let is_long = |seconds: f64| (1.0..60.0).contains(&seconds);
+    let (transactions, took) = both("xact", "hog");
+    assert!(transactions == 1.0 && is_long(took), "{took}");
+    let (leases, took) = both("hold", "hog");
+    assert!(leases == 1.0 && is_long(took), "{took}");
+    // BEGIN and COMMIT.
+    let (queries, took) = both("query", "hog");
+    assert!(queries == 2.0 && took < 1.0, "{took}");
+    assert_eq!(both("wait", "hog"), (1.0, 0.0));
+    let (waits, took) = both("wait", "shop");
+    assert!(waits == 6.0 && is_long(took), "{took}");
+    let (leases, took) = both("hold", "shop");
+    assert!(leases == 6.0 && took < 1.0, "{took}");
+    let at_most = [("application_name", "shop"), ("le", "0.0001")];
+    let at_once = metrics.value("pgweir_application_wait_seconds_bucket", &at_most);
+    assert_eq!(at_once, 5.0);
+
+    // Who takes another name is recorded under that from then on.
+    waiter.query("set application_name = 'stall'");
+    for _ in 0..3 {
+        waiter.value("select 1");
+    }
+    let metrics = http.metrics();
+    assert_eq!(part(&metrics, "query", "count", "shop"), 7.0);
+    assert_eq!(part(&metrics, "query", "count", "stall"), 3.0);
+}
+
+#[test]
+fn applications_beyond_a_hundred_are_counted_together() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(Http::set(tenant.ini()));
+    let http = Http::of(&pooler);
+    let mut client = tenant.client(&pooler);
+    for number in 0..130 {
+        client.query(&format!("set application_name = 'app{number}'"));
+        client.value("select 1");
+    }
+    let metrics = http.metrics();
+    let all = metrics.all("pgweir_application_query_seconds_count", &[]);
+    assert_eq!(all.count(), 101);
+    let other = [("application_name", "other")];
+    let queries = metrics.value("pgweir_application_query_seconds_count", &other);
+    // The first of the hundred is no name at all. The other 31 have asked for two things each, the last one for one.
+    assert_eq!(queries, 61.0);
+    let all = metrics.sum("pgweir_application_query_seconds_count", &[]);
+    assert_eq!(all, 260.0);
 }
 
 #[test]

@@ -204,12 +204,14 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Takes the name that the client has set, if it is another.
-    pub(crate) fn set_application_name(&mut self, name: Option<&Arc<str>>) {
-        if let Some(name) = name
-            && !Arc::ptr_eq(name, &self.application_name)
-        {
-            self.application_name = Arc::clone(name);
+    /// Takes the name that the client has set. Whether it may be another.
+    pub(crate) fn set_application_name(&mut self, name: Option<&Arc<str>>) -> bool {
+        match name {
+            Some(name) if !Arc::ptr_eq(name, &self.application_name) => {
+                self.application_name = Arc::clone(name);
+                true
+            }
+            Some(_) | None => false,
         }
     }
 }

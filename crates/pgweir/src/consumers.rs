@@ -11,7 +11,6 @@ use pgweir_session::Phase;
 use pgweir_stats::usage::{Headcount, Usage};
 
 use crate::client::{Client, State};
-use crate::events;
 use crate::farewell::Farewell;
 use crate::shared::{Shared, lock};
 
@@ -58,13 +57,24 @@ pub(crate) fn look(shared: &Shared, now: Instant) -> HashMap<Consumer, Populatio
         (consumer.clone(), population)
     });
     let populations = populations.collect();
-    let applications: Vec<_> = headcounts
-        .iter()
-        .map(|(consumer, headcount)| (Arc::clone(&consumer.app), *headcount))
-        .collect();
+    let applications = by_application(&headcounts);
     let passed = lock(&shared.consumers).look(now, headcounts);
-    events::application_time(shared, applications.into_iter(), passed);
+    let mut known = lock(&shared.applications);
+    for (name, headcount) in applications {
+        let application = known.of(&name, now);
+        application.spend(passed, headcount.holding, headcount.waiting);
+    }
     populations
+}
+
+fn by_application(headcounts: &HashMap<Consumer, Headcount>) -> HashMap<Arc<str>, Headcount> {
+    let mut applications: HashMap<Arc<str>, Headcount> = HashMap::new();
+    for (consumer, headcount) in headcounts {
+        let sum = applications.entry(Arc::clone(&consumer.app)).or_default();
+        sum.holding += headcount.holding;
+        sum.waiting += headcount.waiting;
+    }
+    applications
 }
 
 fn consumer(client: &Client, state: &State) -> Option<Consumer> {

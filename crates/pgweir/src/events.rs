@@ -1,12 +1,10 @@
 //! What happens seldom enough to be counted by name: errors, failed logins, lost servers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pgweir_config::ErrorCodes;
 use pgweir_pool::Failure;
 use pgweir_session::Expiry;
-use pgweir_stats::usage::Headcount;
 use pgweir_stats::{Ledger, Tally};
 
 use crate::client::Client;
@@ -24,8 +22,6 @@ pub(crate) struct Events {
     pub(crate) client_errors: Ledger<(Database, [u8; 5], &'static str)>,
     /// By application and cause.
     pub(crate) application_errors: Ledger<(Arc<str>, &'static str)>,
-    /// Milliseconds that clients of an application held a server, or waited for one.
-    pub(crate) application_ms: Ledger<(Arc<str>, &'static str)>,
     /// By the class of the SQLSTATE.
     pub(crate) server_errors: Ledger<(Database, [u8; 2])>,
     /// By SQLSTATE; without one, PostgreSQL was not reached.
@@ -38,31 +34,6 @@ const NO_CODE: [u8; 5] = *b"other";
 
 /// Names of applications with their causes that are counted apart: clients choose them.
 const APPLICATION_ERRORS_MAX: usize = 100;
-
-/// Names of applications, each in two states, whose time is counted apart.
-const APPLICATION_STATES_MAX: usize = 200;
-
-/// So many clients of an application have held a server, and so many have waited for one, for so long.
-pub(crate) fn application_time(
-    shared: &Shared,
-    applications: impl Iterator<Item = (Arc<str>, Headcount)>,
-    passed: Duration,
-) {
-    let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-    let mut events = lock(&shared.events);
-    for (application, headcount) in applications {
-        for (state, count) in [
-            ("holding", headcount.holding),
-            ("waiting", headcount.waiting),
-        ] {
-            let amount = passed.saturating_mul(u64::from(count));
-            let name = (Arc::clone(&application), state);
-            let other = || (OTHER.into(), state);
-            let most = APPLICATION_STATES_MAX;
-            events.application_ms.add_within(most, name, amount, other);
-        }
-    }
-}
 
 /// A client is told that it ends, or gets nothing.
 pub(crate) fn client_error(shared: &Shared, client: &Client, farewell: &Farewell) {

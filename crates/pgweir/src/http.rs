@@ -8,6 +8,7 @@
 
 mod access;
 mod answer;
+mod format;
 mod metrics;
 mod status;
 

@@ -27,7 +27,7 @@ use crate::open::opening::{Opening, Refused};
 use crate::open::secret::Tries;
 use crate::server::{Server, ServerInfo};
 use crate::shared::{PoolHome, Rules, Shared, lock};
-use crate::{close, events, pools};
+use crate::{close, events, logins, pools};
 
 /// Starts to open a server with a permit that has been taken.
 pub(crate) fn spawn(
@@ -56,7 +56,7 @@ async fn run(
     if let Err(failure) = &result {
         diary.failed(described(failure));
     }
-    shared.logins.note(&home, &diary);
+    logins::note(&home, &diary);
     keep(&shared, &home, asked_by, diary);
     let actions = match result {
         Ok(server) => {

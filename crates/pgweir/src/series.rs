@@ -9,15 +9,13 @@ use std::sync::Arc;
 
 use pgweir_config::Config;
 use pgweir_pool::PoolName;
+pub(crate) use pgweir_stats::OTHER;
 
 /// Databases without an entry of their own that have a name.
 const DATABASES_MAX: usize = 100;
 
 /// Pools that have a name.
 const POOLS_MAX: usize = 250;
-
-/// What the rest is called.
-pub(crate) const OTHER: &str = "other";
 
 /// The labels of a pool.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]

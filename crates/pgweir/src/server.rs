@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pgweir_net::tls::TlsInfo;
 use pgweir_net::{Address, Buffered, Target};
 use pgweir_session::{Relay, Values};
-use pgweir_stats::{Latencies, Tally};
+use pgweir_stats::{Books, Tally};
 use pgweir_wire::CancelKey;
 
 use crate::events;
@@ -196,7 +196,7 @@ impl Work {
         idle: bool,
         leaves: bool,
         now: Instant,
-        latencies: &Latencies,
+        books: Books<'_>,
     ) -> Option<Noted> {
         let since = |start: Instant| micros(now.saturating_duration_since(start));
         let query_start = self.query_start.take();
@@ -224,9 +224,9 @@ impl Work {
         match (query_us, self.wait_us) {
             (Some(took), Some(0)) if leaves && query_start == transaction_start => {
                 self.wait_us = None;
-                latencies.alone.record(took);
+                books.alone(took);
             }
-            _ => self.record(query_us, transaction_us, leaves, latencies),
+            _ => self.record(query_us, transaction_us, leaves, books),
         }
         noted
     }
@@ -238,28 +238,28 @@ impl Work {
         query_us: Option<u64>,
         transaction_us: Option<u64>,
         leaves: bool,
-        latencies: &Latencies,
+        books: Books<'_>,
     ) {
         if let Some(us) = query_us {
-            latencies.query(us);
+            books.query(us);
         }
         match transaction_us {
-            Some(us) if leaves => latencies.transaction(us),
-            Some(us) => latencies.session_transaction(us),
+            Some(us) if leaves => books.transaction(us),
+            Some(us) => books.session_transaction(us),
             None => {}
         }
         if let Some(us) = self.wait_us.take() {
-            latencies.wait(us);
+            books.wait(us);
         }
     }
 
     /// A lease has ended otherwise than with a transaction.
-    pub(crate) fn end_lease(&mut self, now: Instant, latencies: &Latencies) {
+    pub(crate) fn end_lease(&mut self, now: Instant, books: Books<'_>) {
         if let Some(start) = self.leased_at.take() {
-            latencies.session(micros(now.saturating_duration_since(start)));
+            books.session(micros(now.saturating_duration_since(start)));
         }
         if let Some(us) = self.wait_us.take() {
-            latencies.wait(us);
+            books.wait(us);
         }
     }
 }

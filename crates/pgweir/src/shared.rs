@@ -14,7 +14,9 @@ use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, Sessio
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Kinds, Latest, Memory, StatementTable, Tracked, Values};
-use pgweir_stats::{History, Latencies, Norms, SlowStatements, Totals};
+use pgweir_stats::{
+    Application, Books, History, Latencies, LoginTimes, Norms, Roster, SlowStatements, Totals,
+};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
@@ -28,7 +30,6 @@ use crate::events::Events;
 use crate::health::Watch;
 use crate::http::Http;
 use crate::log::Log;
-use crate::logins::Logins;
 use crate::maintenance::Maintenance;
 use crate::open::diary::Diary;
 use crate::open::source::Kept;
@@ -45,7 +46,7 @@ use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
 use crate::treatment::Treatment;
-use crate::waits::{WaitTimes, Waits};
+use crate::waits::WaitTimes;
 use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
 /// The pools as this program uses them.
@@ -100,10 +101,8 @@ pub(crate) struct Shared {
     pub(crate) health: Watch,
     /// What is counted by name.
     pub(crate) events: Mutex<Events>,
-    /// How long logins to PostgreSQL take.
-    pub(crate) logins: Logins,
-    /// How long clients wait, by cause.
-    pub(crate) waits: Waits,
+    /// What is kept by application.
+    pub(crate) applications: Mutex<Roster<Application>>,
     /// Statements that took long.
     pub(crate) slow: Mutex<SlowStatements>,
     /// What a strict run has found, if this is one.
@@ -214,8 +213,10 @@ pub(crate) struct PoolHome {
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
     pub(crate) latencies: Latencies,
-    /// Those of its database, by cause.
-    pub(crate) waits: Arc<WaitTimes>,
+    /// Waits by cause.
+    pub(crate) waits: WaitTimes,
+    /// How long logins to PostgreSQL took, by phase.
+    pub(crate) logins: LoginTimes,
     /// What it is called in the metrics.
     pub(crate) series: Series,
     pub(crate) rules: RwLock<Arc<Rules>>,
@@ -242,6 +243,14 @@ pub(crate) struct PoolHome {
 }
 
 impl PoolHome {
+    /// What the times of a client of this application are recorded in.
+    pub(crate) fn books<'a>(&'a self, application: &'a Application) -> Books<'a> {
+        Books {
+            pool: &self.latencies,
+            application,
+        }
+    }
+
     /// What holds for its servers now.
     pub(crate) fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
@@ -434,8 +443,7 @@ impl Shared {
             http: Http::new(now),
             health: Watch::default(),
             events: Mutex::default(),
-            logins: Logins::default(),
-            waits: Waits::default(),
+            applications: Mutex::default(),
             slow: Mutex::default(),
             strict: Strict::of(&config.global),
             names: Mutex::default(),
@@ -477,6 +485,12 @@ impl Shared {
 
     pub(crate) fn tls(&self) -> Arc<Tls> {
         Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What belongs to the application that a client is of now.
+    pub(crate) fn application(&self, client: &Client, now: Instant) -> Arc<Application> {
+        let name = Arc::clone(&client.state().application_name);
+        lock(&self.applications).of(&name, now)
     }
 
     /// What a session is called, as tables show it.
@@ -573,7 +587,8 @@ impl Shared {
             name: name.clone(),
             totals: Totals::default(),
             latencies: Latencies::default(),
-            waits: self.waits.of(&series.database),
+            waits: WaitTimes::default(),
+            logins: LoginTimes::default(),
             series,
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),

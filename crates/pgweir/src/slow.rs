@@ -8,9 +8,9 @@ use pgweir_config::Settings;
 use pgweir_stats::SlowName;
 
 use crate::client::Client;
-use crate::leaks;
 use crate::server::{Noted, Server};
 use crate::shared::{PoolHome, Shared, lock};
+use crate::{leaks, logins};
 
 /// `log_min_duration_statement` in microseconds; for none, more than any statement takes.
 pub(crate) fn threshold_us(settings: &Settings) -> u64 {
@@ -33,7 +33,7 @@ pub(crate) fn look_at(
         note_normal(home, server, noted.us, weight);
     }
     if std::mem::take(&mut server.work.is_new) {
-        shared.logins.note_first_query(home, noted.us);
+        logins::note_first_query(home, noted.us);
     }
     if noted.us >= server.work.rules.slow_us {
         note_slow(shared, client, home, server, noted.us);

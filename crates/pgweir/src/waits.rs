@@ -1,26 +1,16 @@
-//! How long clients wait for a server, by what the wait is put down to, for each database as the metrics
-//! name it. Also waits that end with nothing: whoever is refused has waited, too.
+//! How long clients wait for a server, by what the wait is put down to. Also waits that end with nothing: whoever is refused has waited, too.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use pgweir_pool::Cause;
 use pgweir_stats::{LatencyHistogram, Times};
 
 use crate::server::micros;
-use crate::shared::lock;
 
-/// The waits for one database.
+/// The waits of one pool.
 #[derive(Debug, Default)]
 pub(crate) struct WaitTimes {
     causes: [Times; Cause::ALL.len()],
-}
-
-/// The waits for each database. As many as there are names of databases in the metrics.
-#[derive(Debug, Default)]
-pub(crate) struct Waits {
-    by_database: Mutex<BTreeMap<Arc<str>, Arc<WaitTimes>>>,
 }
 
 impl WaitTimes {
@@ -32,21 +22,8 @@ impl WaitTimes {
         }
     }
 
-    /// What was put down to this cause.
-    pub(crate) fn view(&self, cause: Cause) -> LatencyHistogram {
+    /// What was put down to this cause, if anything was.
+    pub(crate) fn view(&self, cause: Cause) -> Option<LatencyHistogram> {
         self.causes[cause as usize].view()
-    }
-}
-
-impl Waits {
-    /// Those for the database that has this name in the metrics.
-    pub(crate) fn of(&self, database: &Arc<str>) -> Arc<WaitTimes> {
-        let mut by_database = lock(&self.by_database);
-        Arc::clone(by_database.entry(Arc::clone(database)).or_default())
-    }
-
-    /// By database.
-    pub(crate) fn all(&self) -> BTreeMap<Arc<str>, Arc<WaitTimes>> {
-        lock(&self.by_database).clone()
     }
 }

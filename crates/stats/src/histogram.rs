@@ -66,18 +66,30 @@ impl LatencyHistogram {
         self.histogram.value_at_quantile(quantile)
     }
 
-    /// How many latencies were at most `limit_us`, to the histogram's two digits.
-    pub fn count_at_most(&self, limit_us: u64) -> u64 {
-        if limit_us >= HIGHEST_US {
-            return self.count();
-        }
-        self.histogram.count_between(0, limit_us)
+    /// How many latencies were at most as long as each of these ascending limits, to the histogram's two digits.
+    pub fn counts_at_most(&self, limits_us: &[u64]) -> Vec<u64> {
+        let mut recorded = self.recorded().peekable();
+        let mut count = 0;
+        let mut count_to = |limit_us: u64| {
+            while let Some((_, more)) = recorded.next_if(|(us, _)| *us <= limit_us) {
+                count += more;
+            }
+            count
+        };
+        let limits = limits_us.iter().map(|&limit_us| match limit_us {
+            HIGHEST_US.. => u64::MAX,
+            limit_us => self.histogram.highest_equivalent(limit_us),
+        });
+        limits.map(&mut count_to).collect()
     }
 
     /// The latencies that were counted, to two digits, in ascending order, and how many of each.
     pub(crate) fn recorded(&self) -> impl Iterator<Item = (u64, u64)> {
         let recorded = self.histogram.iter_recorded();
-        recorded.map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value()))
+        recorded.map(|bucket| {
+            let us = self.histogram.median_equivalent(bucket.value_iterated_to());
+            (us, bucket.count_at_value())
+        })
     }
 
     /// How many latencies were counted.
@@ -142,8 +154,7 @@ mod tests {
         let histogram = of(&[u64::MAX]);
         assert_eq!(histogram.count(), 1);
         assert!(histogram.max_us() >= HIGHEST_US);
-        assert_eq!(histogram.count_at_most(1_000_000), 0);
-        assert_eq!(histogram.count_at_most(u64::MAX), 1);
+        assert_eq!(histogram.counts_at_most(&[1_000_000, u64::MAX]), [0, 1]);
     }
 
     #[test]
@@ -154,6 +165,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn counts_are_those_that_a_limit_includes(
+            latencies in proptest::collection::vec(0..10_000_u64, 0..50),
+            mut limits in proptest::collection::vec(0..10_000_u64, 0..10),
+        ) {
+            limits.sort_unstable();
+            let histogram = of(&latencies);
+            let counts = histogram.counts_at_most(&limits);
+            for (limit, count) in limits.into_iter().zip(counts) {
+                // Two digits are less than one in a hundred.
+                let at_most = |limit: u64| latencies.iter().filter(|&&us| us <= limit).count() as u64;
+                let (least, most) = (at_most(limit), at_most(limit + limit / 100));
+                prop_assert!((least..=most).contains(&count), "{} for {}", count, limit);
+            }
+        }
+
         #[test]
         fn merging_is_recording_both(
             left in proptest::collection::vec(0..u64::MAX / 100, 0..50),

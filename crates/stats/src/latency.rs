@@ -37,6 +37,11 @@ impl Distribution {
         Box::new([const { AtomicU64::new(0) }; BUCKETS])
     }
 
+    /// Whether there was a record.
+    pub(crate) fn is_used(&self) -> bool {
+        self.buckets.get().is_some()
+    }
+
     /// Adds what was counted so far.
     pub(crate) fn add_to(&self, histogram: &mut LatencyHistogram) {
         let Some(buckets) = self.buckets.get() else {
@@ -227,7 +232,7 @@ mod tests {
         let mut view = LatencyView::default();
         view.add(&latencies, &totals);
         assert_eq!((view.wait.count(), view.wait.sum_us()), (2, 300));
-        assert_eq!(view.wait.count_at_most(100), 1);
+        assert_eq!(view.wait.counts_at_most(&[100]), [1]);
         assert_eq!(
             (view.transaction.count(), view.transaction.sum_us()),
             (3, 530)

@@ -24,6 +24,7 @@ pub struct Metric {
 pub const POOL: &[&str] = &["database", "user"];
 
 const DATABASE: &[&str] = &["database"];
+const APPLICATION: &[&str] = &["application_name"];
 const LIMIT: &[&str] = &["limit", "subject", "source"];
 const HOST: &[&str] = &["host"];
 const ENTRY: &[&str] = &[
@@ -124,7 +125,15 @@ metrics! {
     APPLICATION_ERRORS: Counter, "pgweir_application_errors_total", &["application_name", "cause"],
         "The same by application and cause: the first hundred names, the rest is other.";
     APPLICATION_TIME: Counter, "pgweir_application_seconds_total", &["application_name", "state"],
-        "Seconds that clients of an application held a server or waited for one, as seen three times per second: the first hundred names, the rest is other.";
+        "Seconds that clients of an application held a server or waited for one, as seen three times per second.";
+    APPLICATION_WAIT: Histogram, "pgweir_application_wait_seconds", APPLICATION,
+        "How long clients of an application waited for a server.";
+    APPLICATION_QUERY: Histogram, "pgweir_application_query_seconds", APPLICATION,
+        "How long queries of an application took, from when they were asked.";
+    APPLICATION_XACT: Histogram, "pgweir_application_xact_seconds", APPLICATION,
+        "How long transactions of an application took, from when they had a server.";
+    APPLICATION_HOLD: Histogram, "pgweir_application_hold_seconds", APPLICATION,
+        "How long clients of an application held a server: a transaction, or a session.";
     SERVER_ERRORS: Counter, "pgweir_server_errors_total", &["database", "sqlstate_class"],
         "Errors that PostgreSQL told clients, by the first two characters of the SQLSTATE.";
     SERVER_LOGIN_FAILURES: Counter, "pgweir_server_login_failures_total", &["database", "sqlstate"],
@@ -135,7 +144,7 @@ metrics! {
         "When a certificate expires, in seconds since 1970. The side is client or server; the certificate is ours, an authority or PostgreSQL's; the subject is its file or its host.";
     WAIT: Histogram, "pgweir_client_wait_seconds", POOL,
         "How long clients waited for a server.";
-    WAIT_CAUSE: Histogram, "pgweir_client_wait_cause_seconds", &["database", "cause"],
+    WAIT_CAUSE: Histogram, "pgweir_client_wait_cause_seconds", &["database", "user", "cause"],
         "Waits for a server by what held the client back for the longest stretch of each; also waits that ended with nothing.";
     QUERY: Histogram, "pgweir_query_seconds", POOL,
         "How long queries took, from when they were asked.";
@@ -143,7 +152,7 @@ metrics! {
         "How long transactions took, from when they had a server.";
     HOLD: Histogram, "pgweir_server_hold_seconds", POOL,
         "How long clients held a server: a transaction, or a session.";
-    LOGIN: Histogram, "pgweir_server_login_seconds", &["database", "phase"],
+    LOGIN: Histogram, "pgweir_server_login_seconds", &["database", "user", "phase"],
         "How long the phases of logins to PostgreSQL took that worked: dns, tcp, tls, auth; and first_query, the first of a new server.";
     UNNAMED_POOLS: Gauge, "pgweir_unnamed_pools", &[],
         "Pools that are in the label other, because there are too many of them.";

@@ -18,11 +18,14 @@ impl Times {
         self.sum_us.fetch_add(us, Relaxed);
     }
 
-    /// What was recorded.
-    pub fn view(&self) -> LatencyHistogram {
+    /// What was recorded, if anything was.
+    pub fn view(&self) -> Option<LatencyHistogram> {
+        if !self.distribution.is_used() {
+            return None;
+        }
         let mut view = LatencyHistogram::default();
         self.distribution.add_to(&mut view);
         view.add_sum(self.sum_us.load(Relaxed));
-        view
+        Some(view)
     }
 }

@@ -19,7 +19,7 @@ only monitoring gets to.
 
 | path | what |
 |---|---|
-| `/metrics` | for Prometheus, in the text format 0.0.4 |
+| `/metrics` | for Prometheus, in the text format 0.0.4, or in protobuf for who prefers that |
 | `/livez` | 200 while the process works, 503 if its janitor has not come for ten seconds |
 | `/readyz` | 200 if clients are served here, 503 if not, with the reasons; `?db=NAME` for one database |
 | `/` | the status, for people: what holds clients back, the last 15 minutes, databases, leak suspects, applications, errors, limits; nothing can be changed there |
@@ -56,11 +56,22 @@ it is asked for a password; so `pg_isready -d NAME` says *rejecting connections*
 
 `database` and `user` are those of the pool. Databases that are configured have their names; of those that come from `*`
 the first 100 have, and of all pools the first 250. The rest is `other`. Labels that clients choose, and
-SQLSTATEs that servers do, are bounded as well.
+SQLSTATEs that servers do, are bounded as well. In the families of applications the first 100 names have their own series; who
+comes then is `other`, until a name has had no clients for an hour: its series end, and the next new name has its place.
 
 Where PgBouncer had [pgbouncer_exporter](https://github.com/prometheus-community/pgbouncer_exporter), nothing else is
 needed: the names, labels and units of its version 0.12 are on the page, and those of versions before 0.11 with
 `metrics_legacy_names = 1`.
+
+## Native histograms
+
+A scraper whose `Accept` prefers `application/vnd.google.protobuf` (with `proto=io.prometheus.client.MetricFamily` and
+`encoding=delimited`) gets the same page in that format. There every histogram has the bounds below and is a native histogram, too:
+eight buckets for each doubling (schema 3), whatever the times are. Prometheus asks so with
+`--enable-feature=native-histograms` (2.40 to 3.7) or `scrape_native_histograms: true` (3.8 and later). It then keeps the
+native ones only and drops the `_bucket` series that the rules and the dashboard in [deploy/](../deploy) read; to have both, set
+`scrape_classic_histograms: true` (`always_scrape_classic_histograms` from 3.0 on) for the job. A native one is asked for without
+`_bucket` and `le`: `histogram_quantile(0.99, sum by (database) (rate(pgweir_client_wait_seconds[5m])))`.
 
 ## By OTLP
 
@@ -89,7 +100,7 @@ pub(super) fn page() -> String {
     let bounds: Vec<String> = bounds.map(|bound| bound.to_string()).collect();
     let _ = writeln!(
         page,
-        "\nHistograms have the bounds {} seconds. Times are known to a sixteenth. `SHOW STATS_HIST` has percentiles of them.\n",
+        "\nHistograms have the bounds {} seconds. Native ones have no bounds. Times are known to a sixteenth. `SHOW STATS_HIST` has percentiles of them.\n",
         bounds.join(", ")
     );
     page.push_str("## Those of pgbouncer_exporter\n\n");

@@ -12,8 +12,9 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use pgweir_net::Address;
-use pgweir_stats::prometheus;
+use pgweir_stats::{prometheus, protobuf};
 
+use super::format::{self, Format};
 use super::{access, metrics, status};
 use crate::shared::Shared;
 
@@ -78,7 +79,10 @@ pub(super) async fn to(
         return Ok(answer);
     }
     Ok(match path {
-        "/metrics" => written(&shared, prometheus::CONTENT_TYPE, metrics::page).await,
+        "/metrics" => match format::wanted(request.headers()) {
+            Format::Text => written(&shared, prometheus::CONTENT_TYPE, metrics::text).await,
+            Format::Protobuf => written(&shared, protobuf::CONTENT_TYPE, metrics::protobuf).await,
+        },
         "/status.json" => written(&shared, JSON, status::page).await,
         "/livez" | "/healthz" => {
             let (alive, text) = status::alive(&shared);
@@ -103,14 +107,14 @@ pub(super) async fn to(
     })
 }
 
-async fn written(
+async fn written<T: Into<Bytes> + Send + 'static>(
     shared: &Arc<Shared>,
     kind: &'static str,
-    write: impl FnOnce(&Shared) -> String + Send + 'static,
+    write: impl FnOnce(&Shared) -> T + Send + 'static,
 ) -> Response<Page> {
     let known = Arc::clone(shared);
     match shared.http.write(move || write(&known)).await {
-        Some(text) => page(StatusCode::OK, kind, text),
+        Some(written) => page(StatusCode::OK, kind, written),
         None => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug\n"),
     }
 }

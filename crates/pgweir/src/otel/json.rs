@@ -66,12 +66,15 @@ fn data_point(family: &Collected, point: &Point, start: &str, now: &str) -> Json
         Reading::Number(Value::Unsigned(number)) => json["asInt"] = number.to_string().into(),
         Reading::Number(Value::Signed(number)) => json["asInt"] = number.to_string().into(),
         Reading::Number(Value::Float(number)) => json["asDouble"] = double(*number),
-        Reading::Times(times) => {
+        Reading::Times {
+            exponential: times, ..
+        } => {
             let buckets: Vec<String> = times.buckets.iter().map(u64::to_string).collect();
             json["count"] = times.count.to_string().into();
             json["sum"] = double(seconds(times.sum_us));
             json["scale"] = Exponential::SCALE.into();
             json["zeroCount"] = times.zero.to_string().into();
+            json["zeroThreshold"] = Exponential::ZERO_THRESHOLD.into();
             json["positive"] = json!({"offset": times.offset, "bucketCounts": buckets});
         }
     }

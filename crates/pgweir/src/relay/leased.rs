@@ -338,11 +338,11 @@ impl Session {
         let idle = held.server.relay.status() == TransactionStatus::Idle;
         let release = idle && !held.server.work.is_own && may_leave(&held.server.work.rules);
         let home = &self.route.home;
-        let latencies = &home.latencies;
+        let books = home.books(&self.application);
         if idle && held.server.relay.take_altered() {
             self.shared.statements.note_altered();
         }
-        let noted = held.server.work.end_query(idle, release, now, latencies);
+        let noted = held.server.work.end_query(idle, release, now, books);
         if let Some(noted) = noted {
             slow::look_at(&self.shared, &self.client, home, &mut held.server, noted);
         }
@@ -365,7 +365,7 @@ impl Session {
         }
         let name = self.shared.application_name(&self.side.values);
         let mut state = self.client.state();
-        state.set_application_name(name);
+        let is_renamed = state.set_application_name(name);
         state.clocks.query_start = None;
         state.clocks.since = now;
         if idle {
@@ -377,6 +377,10 @@ impl Session {
             (true, false) => Phase::Waiting,
             (false, _) => Phase::IdleInTransaction,
         };
+        drop(state);
+        if is_renamed {
+            self.find_application(now);
+        }
     }
 
     /// Gives the server back.
@@ -384,16 +388,20 @@ impl Session {
         let Place::Leased(held) = std::mem::replace(&mut self.place, Place::Idle) else {
             return;
         };
-        {
+        let is_renamed = {
             let name = self.shared.application_name(&self.side.values);
             let mut state = self.client.state();
-            state.set_application_name(name);
+            let is_renamed = state.set_application_name(name);
             state.request = state.request.wrapping_add(1);
             state.clocks.phase = Phase::Idle;
             state.clocks.since = now;
             state.clocks.query_start = None;
             state.clocks.transaction_start = None;
             state.link = None;
+            is_renamed
+        };
+        if is_renamed {
+            self.find_application(now);
         }
         if self.shared.log.is_noisy() {
             tracing::trace!(peer = %self.client, "gives {} back", held.server.info);

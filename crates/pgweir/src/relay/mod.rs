@@ -32,6 +32,7 @@ use pgweir_net::Buffered;
 use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_pool::{Party, Ticket};
 use pgweir_session::{ClientSide, Gather, SkipBatch};
+use pgweir_stats::Application;
 use pgweir_wire::TransactionStatus;
 
 use crate::client::Client;
@@ -67,6 +68,8 @@ pub(crate) struct Session {
     pub(crate) route: Arc<Route>,
     pub(crate) line: Buffered,
     side: ClientSide,
+    /// What its times are recorded in beside its pool.
+    application: Arc<Application>,
     /// Who is charged for its leases.
     party: Option<Party>,
     place: Place,
@@ -117,17 +120,25 @@ impl Session {
         side: ClientSide,
         party: Option<Party>,
     ) -> Self {
+        let application = shared.application(&client, Instant::now());
         Self {
             shared,
             client,
             route,
             line,
             side,
+            application,
             party,
             place: Place::Idle,
             subscription: None,
             braking: false,
         }
+    }
+
+    /// Its client may have another name now.
+    #[cold]
+    fn find_application(&mut self, now: Instant) {
+        self.application = self.shared.application(&self.client, now);
     }
 
     /// Serves the client until it ends or is to be put down.
@@ -233,6 +244,7 @@ impl Session {
             client,
             route,
             mut line,
+            application,
             place,
             subscription,
             ..
@@ -258,9 +270,8 @@ impl Session {
                 if relay.status() != TransactionStatus::Idle && !held.server.work.is_own {
                     strict::note_abandoned(&shared, &client, farewell, relay.spoken().last());
                 }
-                held.server
-                    .work
-                    .end_lease(Instant::now(), &route.home.latencies);
+                let books = route.home.books(&application);
+                held.server.work.end_lease(Instant::now(), books);
                 held.server.settle(&shared, &route.home);
                 reset::after_client(&shared, held.slot, held.server, farewell);
             }

@@ -97,7 +97,7 @@ impl Session {
         tracing::warn!(peer = %self.client, "transaction rolled back: its client was silent in it for too long");
         events::client_error(&self.shared, &self.client, &Farewell::Leaked);
         let (home, now) = (&self.route.home, Instant::now());
-        server.work.end_lease(now, &home.latencies);
+        server.work.end_lease(now, home.books(&self.application));
         server.settle(&self.shared, home);
         self.unpin();
         let mut state = self.client.state();

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgweir_pool::Cause;
-use pgweir_stats::LoginPhase;
 use pgweir_stats::metrics::{
-    APPLICATION_ERRORS, APPLICATION_TIME, BOUNDS_US, CLIENT_ERRORS, LOGIN, SERVER_DISCONNECTS,
-    SERVER_ERRORS, SERVER_LOGIN_FAILURES, TLS_EXPIRY, WAIT_CAUSE,
+    APPLICATION_ERRORS, CLIENT_ERRORS, SERVER_DISCONNECTS, SERVER_ERRORS, SERVER_LOGIN_FAILURES,
+    TLS_EXPIRY,
 };
-use pgweir_stats::prometheus::{Page, seconds};
+use pgweir_stats::prometheus::Page;
 
 use crate::shared::{Shared, lock};
 
@@ -22,10 +20,6 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
     let mut family = page.family(&APPLICATION_ERRORS);
     for ((application, cause), count) in events.application_errors.iter() {
         family.sample(&[application, cause], count);
-    }
-    let mut family = page.family(&APPLICATION_TIME);
-    for ((application, state), ms) in events.application_ms.iter() {
-        family.sample(&[application, state], seconds(ms * 1_000));
     }
     let mut family = page.family(&SERVER_ERRORS);
     for ((database, class), count) in events.server_errors.iter() {
@@ -41,32 +35,6 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
         family.sample(&[database, reason], count);
     }
     certificates(shared, page);
-    logins(shared, page);
-    waits(shared, page);
-}
-
-fn logins(shared: &Shared, page: &mut Page) {
-    let mut family = page.family(&LOGIN);
-    for (database, times) in shared.logins.all() {
-        for phase in LoginPhase::ALL {
-            let view = times.view(phase);
-            if view.count() > 0 {
-                family.histogram(&[&database, phase.word()], &view, BOUNDS_US);
-            }
-        }
-    }
-}
-
-fn waits(shared: &Shared, page: &mut Page) {
-    let mut family = page.family(&WAIT_CAUSE);
-    for (database, times) in shared.waits.all() {
-        for cause in Cause::ALL {
-            let view = times.view(cause);
-            if view.count() > 0 {
-                family.histogram(&[&database, cause.word()], &view, BOUNDS_US);
-            }
-        }
-    }
 }
 
 fn certificates(shared: &Shared, page: &mut Page) {

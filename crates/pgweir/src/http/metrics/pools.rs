@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use pgweir_pool::PoolName;
 use pgweir_pool::view::PoolView;
+use pgweir_pool::{Cause, PoolName};
 use pgweir_session::Phase;
 use pgweir_stats::metrics::{
-    BOUNDS_US, CLIENTS, HOLD, Metric, OLDEST_WAITER, QUERY, SERVERS, UNNAMED_POOLS, WAIT, XACT,
+    BOUNDS_US, CLIENTS, HOLD, LOGIN, Metric, OLDEST_WAITER, QUERY, SERVERS, UNNAMED_POOLS, WAIT,
+    WAIT_CAUSE, XACT,
 };
 use pgweir_stats::prometheus::{Page, seconds};
-use pgweir_stats::{COUNTERS, LatencyHistogram, LatencyView, Snapshot, Unit};
+use pgweir_stats::{COUNTERS, LatencyHistogram, LatencyView, LoginPhase, Snapshot, Unit};
 
 use crate::series::Series;
 use crate::shared::{PoolHome, Shared};
@@ -24,7 +25,12 @@ struct Sum {
     oldest_wait: Option<Instant>,
     totals: Snapshot,
     latencies: LatencyView,
+    waits: ByWord,
+    logins: ByWord,
 }
+
+/// Times by cause, or by phase; those that there are.
+type ByWord = BTreeMap<&'static str, LatencyHistogram>;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct ByPhase {
@@ -58,9 +64,11 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
     oldest_waiter(&sums, page);
     counters(&sums, page);
     histogram(&sums, &WAIT, |view| &view.wait, page);
+    histograms(&sums, &WAIT_CAUSE, |sum| &sum.waits, page);
     histogram(&sums, &QUERY, |view| &view.query, page);
     histogram(&sums, &XACT, |view| &view.transaction, page);
     histogram(&sums, &HOLD, |view| &view.hold, page);
+    histograms(&sums, &LOGIN, |sum| &sum.logins, page);
 }
 
 fn gather(shared: &Shared) -> BTreeMap<Series, Sum> {
@@ -87,6 +95,18 @@ fn add_counts(sum: &mut Sum, home: &PoolHome) {
     let totals = home.totals.snapshot();
     sum.totals += totals;
     sum.latencies.add(&home.latencies, &totals);
+    for cause in Cause::ALL {
+        add_times(&mut sum.waits, cause.word(), home.waits.view(cause));
+    }
+    for phase in LoginPhase::ALL {
+        add_times(&mut sum.logins, phase.word(), home.logins.view(phase));
+    }
+}
+
+fn add_times(sum: &mut ByWord, word: &'static str, times: Option<LatencyHistogram>) {
+    if let Some(times) = times {
+        sum.entry(word).or_default().merge(&times);
+    }
 }
 
 /// What the clients of each pool do.
@@ -204,5 +224,19 @@ fn histogram(
     let used = sums.iter().filter(|(_, sum)| !sum.latencies.is_empty());
     for (Series { database, user }, sum) in used {
         family.histogram(&[database, user], of(&sum.latencies), BOUNDS_US);
+    }
+}
+
+fn histograms(
+    sums: &BTreeMap<Series, Sum>,
+    metric: &Metric,
+    of: impl Fn(&Sum) -> &ByWord,
+    page: &mut Page,
+) {
+    let mut family = page.family(metric);
+    for (Series { database, user }, sum) in sums {
+        for (word, times) in of(sum) {
+            family.histogram(&[database, user, word], times, BOUNDS_US);
+        }
     }
 }
