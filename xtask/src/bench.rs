@@ -18,6 +18,7 @@ mod peer;
 mod pgbench;
 mod plot;
 mod results;
+mod scraped;
 mod start;
 mod svg;
 mod tables;
@@ -363,7 +364,7 @@ impl Bench {
 /// One run in one line.
 fn described(load: &Load, sample: &Sample) -> String {
     let mut line = match sample.cost {
-        Some(cost) => format!("{cost:8.2} {}", load.unit()),
+        Some(cost) => format!("{cost:8.3} {}", load.unit()),
         None => "no pooler".to_owned(),
     };
     if let (Some(rate), Some(unit)) = (sample.rate, load.rate()) {

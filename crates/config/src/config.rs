@@ -12,7 +12,7 @@ use crate::lints;
 use crate::problem::{Fault, Problem, Report, Severity, Spot, Stopped};
 use crate::settings::KeyChange;
 use crate::toml;
-use crate::value::{Host, Hosts, LoadBalanceHosts};
+use crate::value::{Host, Hosts, LoadBalanceHosts, TargetSessionAttrs};
 
 /// Everything that the files say.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -332,6 +332,13 @@ impl Database {
         self.keys
             .load_balance_hosts
             .unwrap_or(LoadBalanceHosts::RoundRobin)
+    }
+
+    /// What PostgreSQL has to be for its servers.
+    pub fn target_session_attrs(&self) -> TargetSessionAttrs {
+        self.keys
+            .target_session_attrs
+            .unwrap_or(TargetSessionAttrs::Any)
     }
 }
 

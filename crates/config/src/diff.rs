@@ -75,7 +75,10 @@ fn server_identity(database: &Database) -> impl PartialEq + '_ {
     (
         (database.dbname(), &keys.host, database.port(), &keys.user),
         (&keys.connect_query, &keys.auth_dbname, &keys.auth_query),
-        database.load_balance_hosts(),
+        (
+            database.load_balance_hosts(),
+            database.target_session_attrs(),
+        ),
     )
 }
 
@@ -140,6 +143,7 @@ mod tests {
             "auth_dbname=b",
             "auth_query=q",
             "load_balance_hosts=disable",
+            "target_session_attrs=primary",
         ];
         for entry in new_entries {
             let new = format!("[databases]\na = {entry}\n[pgbouncer]\n");

@@ -13,7 +13,7 @@ use crate::value::{
     AppActions, AuthDatabase, AuthType, Endpoints, ErrorCodes, FileMode, HostLimit, Hosts,
     LeakAction, LeakQuery, List, ListenMode, LoadBalanceHosts, PasswordSource, PoolMode, Preflight,
     ReadyPolicy, Seconds, Secret, SessionState, SslMode, StartupParameters, StatePolicies,
-    StrictAllow, TlsProtocols, Value,
+    StrictAllow, TargetSessionAttrs, TlsProtocols, Value,
 };
 
 declare_keys! {
@@ -340,6 +340,8 @@ declare_keys! {
         connect_query: String;
         /// How servers are spread over a list of hosts; without it, round-robin.
         load_balance_hosts: LoadBalanceHosts;
+        /// What PostgreSQL has to be for its servers; a host that is not is passed over. Without it, any.
+        target_session_attrs: TargetSessionAttrs;
         /// The client_encoding in the servers' startup message.
         client_encoding: String;
         /// The datestyle in the servers' startup message.

@@ -53,7 +53,8 @@ pub use value::{
     AppActions, AuthDatabase, AuthType, Endpoint, Endpoints, ErrorCodes, FileMode, Host, HostLimit,
     Hosts, Invalid, Kind, LeakAction, LeakQuery, List, ListenMode, LoadBalanceHosts,
     PasswordSource, PoolMode, Preflight, ReadyPolicy, Seconds, Secret, SessionState, SslMode,
-    StartupParameters, StatePolicies, StatePolicy, StrictAllow, TlsProtocols, TlsVersion, Value,
+    StartupParameters, StatePolicies, StatePolicy, StrictAllow, TargetSessionAttrs, TlsProtocols,
+    TlsVersion, Value,
 };
 
 /// The database whose clients talk to the console. No entry can have this name.

@@ -21,7 +21,7 @@ use std::num::NonZeroU16;
 pub use app_actions::AppActions;
 pub use choice::{
     AuthType, ErrorCodes, LeakAction, LeakQuery, ListenMode, LoadBalanceHosts, PoolMode, Preflight,
-    ReadyPolicy, SessionState, SslMode, StartupParameters,
+    ReadyPolicy, SessionState, SslMode, StartupParameters, TargetSessionAttrs,
 };
 pub use endpoint::{Endpoint, Endpoints};
 pub use host::{Host, Hosts};

@@ -8,7 +8,7 @@ use crate::{
     account::Account,
     daemon::Daemon,
     endpoint::Endpoint,
-    error::{Error, must},
+    error::{Doing, Error, must},
     pgbench::Pgbench,
     postgres::{Postgres, find},
     process::{free_port, run_ok},
@@ -86,21 +86,8 @@ impl Cluster {
 
     /// Makes and starts a cluster of this PostgreSQL.
     pub fn start_with(postgres: Postgres, options: ClusterOptions) -> Result<Self, Error> {
-        let account = Account::choose()?;
-        let daemon = match memory_disk().filter(|_| options.in_memory) {
-            Some(disk) => Daemon::new_in(disk, "postgres", account)?,
-            None => Daemon::new("postgres", account)?,
-        };
-        let host = daemon.dir().display().to_string();
-        let dir = daemon.dir().to_owned();
-        let endpoint = Endpoint {
-            postgres,
-            account,
-            host,
-            port: 0,
-            dir,
-        };
-        let mut cluster = Self { endpoint, daemon };
+        let disk = memory_disk().filter(|_| options.in_memory);
+        let mut cluster = Self::without_data(postgres, disk)?;
         cluster.initdb(&options)?;
         for _ in 1..PORTS_TRIED_MAX {
             cluster.endpoint.port = free_port();
@@ -112,6 +99,40 @@ impl Cluster {
         }
         cluster.endpoint.port = free_port();
         cluster.launch().map(|()| cluster)
+    }
+
+    fn without_data(postgres: Postgres, disk: Option<&Path>) -> Result<Self, Error> {
+        let account = Account::choose()?;
+        let daemon = match disk {
+            Some(disk) => Daemon::new_in(disk, "postgres", account)?,
+            None => Daemon::new("postgres", account)?,
+        };
+        let endpoint = Endpoint {
+            postgres,
+            account,
+            host: daemon.dir().display().to_string(),
+            port: 0,
+            dir: daemon.dir().to_owned(),
+        };
+        Ok(Self { endpoint, daemon })
+    }
+
+    /// Makes and starts a streaming standby of this cluster, on the same port of another address.
+    pub fn standby(&self, address: &str) -> Result<Self, Error> {
+        let mut standby = Self::without_data(self.endpoint.postgres.clone(), None)?;
+        standby.endpoint.port = self.port();
+        let mut command = standby.command("pg_basebackup");
+        command.arg("-h").arg(self.socket_dir());
+        command.args(["-p", &self.port().to_string(), "-U", "postgres"]);
+        command.args(["-D", "data", "-R", "-c", "fast", "--no-sync"]);
+        run_ok(&mut command, INITDB_MAX)?;
+        let conf = "data/postgresql.conf";
+        let text = fs::read_to_string(standby.daemon.dir().join(conf));
+        let text = text.doing(|| format!("reading {conf}"))?;
+        let dir = standby.socket_dir().display();
+        let own = format!("listen_addresses = '{address}'\nunix_socket_directories = '{dir}'\n");
+        standby.daemon.write(conf, &(text + &own))?;
+        standby.launch().map(|()| standby)
     }
 
     /// A cluster for a test that uses psql and pgbench, or nothing after saying why the test is skipped.

@@ -7,6 +7,7 @@ mod connect_query;
 pub(crate) mod diary;
 mod host;
 mod opening;
+mod role;
 pub(crate) mod secret;
 pub(crate) mod source;
 
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use pgweir_config::TargetSessionAttrs;
 use pgweir_net::{Address, Target};
 use pgweir_pool::{Failure, FailureKind, PoolId, SlotId};
 use tokio::time::timeout;
@@ -22,8 +24,9 @@ use tokio::time::timeout;
 use crate::client::Client;
 use crate::open::diary::Diary;
 pub(crate) use crate::open::host::reach;
-use crate::open::host::{choose_host, find_target};
+use crate::open::host::{Candidate, PassedOver, candidates, find_target};
 use crate::open::opening::{Opening, Refused};
+pub(crate) use crate::open::role::role_changed;
 use crate::open::secret::Tries;
 use crate::server::{Server, ServerInfo};
 use crate::shared::{PoolHome, Rules, Shared, lock};
@@ -96,7 +99,8 @@ fn keep(shared: &Shared, home: &PoolHome, asked_by: Option<u64>, diary: Diary) {
     }
 }
 
-/// One attempt. Every socket that was opened has been closed by PostgreSQL when this fails.
+/// One attempt: one host, or with `target_session_attrs` one after the other. Every socket that was
+/// opened has been closed by PostgreSQL when this fails.
 async fn attempt(
     shared: &Arc<Shared>,
     home: &Arc<PoolHome>,
@@ -104,30 +108,56 @@ async fn attempt(
     dedicated_to: Option<Arc<Client>>,
     diary: &mut Diary,
 ) -> Result<Box<Server>, Failure> {
-    let rules = Arc::clone(
-        &home
-            .rules
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner),
-    );
-    let chosen = match choose_host(shared, home, &rules, slot) {
-        Ok(choice) => {
-            let found =
-                find_target(shared, &rules.config, &rules.database, choice.host, diary).await;
-            if found.is_err() {
-                choice.failed();
-            }
-            found.map(|found| (choice, found))
+    let rules = home.rules();
+    let patience = shared.config().global.server_close_timeout.duration();
+    let mut passed_over = PassedOver::default();
+    for candidate in candidates(home, &rules, Instant::now()) {
+        if !candidate.take(shared, slot) {
+            passed_over.note_full(&candidate);
+            continue;
         }
-        Err(failure) => Err(failure),
-    };
-    let (choice, (target, host)) = match chosen {
-        Ok(chosen) => chosen,
+        let began = Instant::now();
+        let dedicated_to = dedicated_to.clone();
+        let opened = at_host(shared, home, &rules, slot, &candidate, dedicated_to, diary).await;
+        let failure = match opened {
+            Ok(server) => return Ok(server),
+            Err(failure) => failure,
+        };
+        candidate.failed(Instant::now());
+        diary.failed(described(&failure));
+        let goes_on = passed_over.note(&candidate, failure);
+        // A connection that does not end must not be followed by another one.
+        if !goes_on || began.elapsed() >= patience {
+            break;
+        }
+        let actions = shared.pools().leave_host(slot, Instant::now());
+        pools::perform(shared, actions);
+    }
+    let is_full = !passed_over.is_tried();
+    let failure = passed_over.failure(rules.database.target_session_attrs());
+    if is_full {
+        log_nowhere(shared, home, &failure);
+    }
+    Err(failure)
+}
+
+/// The part of an attempt that concerns one host.
+async fn at_host(
+    shared: &Arc<Shared>,
+    home: &Arc<PoolHome>,
+    rules: &Arc<Rules>,
+    slot: SlotId,
+    candidate: &Candidate<'_>,
+    dedicated_to: Option<Arc<Client>>,
+    diary: &mut Diary,
+) -> Result<Box<Server>, Failure> {
+    diary.forgive("the next host is tried");
+    let database = &rules.database;
+    let found = find_target(shared, &rules.config, database, candidate.host, diary).await;
+    let (target, host) = match found {
+        Ok(found) => found,
         Err(failure) => {
-            let name = &home.name;
-            let id = shared.next_id();
-            let peer = format!("S-{id:#x}: {}/{}@(bad-af)", name.database, name.user);
-            log_end(shared, &peer, &failure.message, 0);
+            log_nowhere(shared, home, &failure);
             return Err(failure);
         }
     };
@@ -135,19 +165,23 @@ async fn attempt(
         Target::Tcp(address) => Address::Tcp(*address),
         Target::Unix(_) => Address::Unix {
             peer: None,
-            port: rules.database.port(),
+            port: database.port(),
         },
     };
     let place = Place {
         target,
         host,
         address,
+        wanted: candidate.wanted,
     };
-    let result = try_secrets(shared, home, &rules, slot, &place, dedicated_to, diary).await;
-    if result.is_err() {
-        choice.failed();
-    }
-    result
+    try_secrets(shared, home, rules, slot, &place, dedicated_to, diary).await
+}
+
+/// There is no address that a connection could have gone to.
+fn log_nowhere(shared: &Shared, home: &PoolHome, failure: &Failure) {
+    let (name, id) = (&home.name, shared.next_id());
+    let peer = format!("S-{id:#x}: {}/{}@(bad-af)", name.database, name.user);
+    log_end(shared, &peer, &failure.message, 0);
 }
 
 /// Where a server is.
@@ -155,6 +189,8 @@ struct Place {
     target: Target,
     host: Option<Arc<str>>,
     address: Address,
+    /// What it has to be.
+    wanted: TargetSessionAttrs,
 }
 
 /// Logs in with each secret in turn, for as long as PostgreSQL refuses no more than that.
@@ -192,6 +228,7 @@ async fn try_secrets(
             info: &info,
             rules,
             secret: &found,
+            wanted: place.wanted,
             talk: None,
             dedicated_to: dedicated_to.clone(),
             refused: None,

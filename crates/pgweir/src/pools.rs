@@ -12,6 +12,7 @@ use pgweir_stats::Tally;
 
 use crate::client::{Client, Lease, Mail};
 use crate::farewell::Farewell;
+use crate::open::role_changed;
 use crate::server::{Server, micros};
 use crate::shared::{PoolHome, Shared};
 use crate::{close, open};
@@ -81,7 +82,10 @@ fn take_back(shared: &Arc<Shared>, mail: Option<Mail>) {
 }
 
 /// Gives a server back that is ready for the next client.
-pub(crate) fn checkin(shared: &Arc<Shared>, slot: SlotId, server: Box<Server>, now: Instant) {
+pub(crate) fn checkin(shared: &Arc<Shared>, slot: SlotId, mut server: Box<Server>, now: Instant) {
+    if let Some(is_standby) = server.relay.take_hot_standby() {
+        role_changed(shared, &server.info, is_standby);
+    }
     let prepared = server.relay.statement_count();
     server.info.prepared.store(prepared, Ordering::Relaxed);
     let actions = shared.pools().checkin(slot, server, now);

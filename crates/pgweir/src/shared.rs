@@ -10,7 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use pgweir_auth::{Policy, ServerSecret};
-use pgweir_config::{Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState};
+use pgweir_config::{
+    Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState, TargetSessionAttrs,
+};
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, SlotId};
 use pgweir_session::{Deadlines, Kinds, Latest, Memory, StatementTable, Tracked, Values};
@@ -232,6 +234,8 @@ pub(crate) struct PoolHome {
     pub(crate) rds: Rds,
     /// Which host or address is next.
     pub(crate) turn: AtomicUsize,
+    /// Hosts that were not what `target_session_attrs` asks for, or not to be reached, and when.
+    pub(crate) passed_over: Mutex<HashMap<String, Instant>>,
     /// What statements leave in a session.
     pub(crate) memory: Mutex<Memory>,
     /// Servers that stay with a client between its transactions.
@@ -363,8 +367,13 @@ impl Rules {
     pub(crate) fn destination(&self) -> String {
         let database = &self.database;
         let parameters: Vec<_> = database.startup_parameters().collect();
+        // An earlier version does not know the key, and its servers are those of `any`.
+        let wanted = match database.target_session_attrs() {
+            TargetSessionAttrs::Any => String::new(),
+            other => format!(" ({})", other.word()),
+        };
         format!(
-            "{:?}:{}/{} as {:?} with {parameters:?} and {:?}",
+            "{:?}:{}{wanted}/{} as {:?} with {parameters:?} and {:?}",
             database.hosts(),
             database.port(),
             database.dbname(),
@@ -597,6 +606,7 @@ impl Shared {
             password_command: Kept::default(),
             rds: Rds::default(),
             turn: AtomicUsize::new(0),
+            passed_over: Mutex::default(),
             memory: Mutex::default(),
             pins: Mutex::default(),
             norms: Mutex::default(),

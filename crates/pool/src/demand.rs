@@ -245,6 +245,17 @@ impl<S, W: Clone> Pools<S, W> {
         taken
     }
 
+    /// The host of a slot was not the right one: the slot does not count there any more, and another
+    /// one can be chosen.
+    pub fn leave_host(&mut self, id: SlotId, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        if let Some(host) = self.slots.get_mut(id).and_then(|slot| slot.host.take()) {
+            self.budget.give_back(&[host]);
+            self.feed_starving(now, &mut actions);
+        }
+        actions
+    }
+
     /// The login of a slot has come to its end, good or bad.
     pub(crate) fn login_over(&mut self, id: SlotId) {
         let login = self.slots.get_mut(id).and_then(|slot| slot.login.take());

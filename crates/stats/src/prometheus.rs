@@ -49,6 +49,8 @@ pub struct Family<'p> {
     name: &'p str,
     labels: &'p [&'p str],
     text: &'p mut String,
+    /// The upper bounds of its histograms, as they are written.
+    bounds: Vec<(u64, String)>,
     /// In place of the text.
     points: Option<&'p mut Vec<Point>>,
 }
@@ -93,6 +95,7 @@ impl Page {
                 name,
                 labels,
                 text: &mut self.text,
+                bounds: Vec::new(),
                 points: collected.last_mut().map(|family| &mut family.points),
             };
         }
@@ -110,6 +113,7 @@ impl Page {
             name,
             labels,
             text: &mut self.text,
+            bounds: Vec::new(),
             points: None,
         }
     }
@@ -131,7 +135,7 @@ impl Family<'_> {
     pub fn sample(&mut self, labels: &[&str], value: impl Into<Value>) -> &mut Self {
         match &mut self.points {
             Some(points) => points.push(point(labels, Reading::Number(value.into()))),
-            None => self.line("", labels, None, value.into()),
+            None => self.line("", labels, value.into()),
         }
         self
     }
@@ -154,50 +158,61 @@ impl Family<'_> {
             points.push(point(labels, times));
             return self;
         }
-        for (&bound_us, count) in bounds_us.iter().zip(counts) {
-            let bound = Value::Float(seconds(bound_us));
-            self.line("_bucket", labels, Some(bound), Value::Unsigned(count));
+        // Most lines of a page are these, so what they have in common is put together once.
+        if !self.bounds.iter().map(|(us, _)| us).eq(bounds_us) {
+            self.bounds = bounds_us.iter().map(|&us| (us, bound(us))).collect();
         }
-        let count = Value::Unsigned(histogram.count());
-        self.line("_bucket", labels, Some(Value::Float(f64::INFINITY)), count);
-        self.line(
-            "_sum",
-            labels,
-            None,
-            Value::Float(seconds(histogram.sum_us())),
-        );
-        self.line("_count", labels, None, count);
+        let mut head = String::new();
+        let separator = push_head(&mut head, self.name, "_bucket", self.labels, labels);
+        for ((_, bound), count) in self.bounds.iter().zip(counts) {
+            self.text.push_str(&head);
+            self.text.push(separator);
+            self.text.push_str(bound);
+            push_value(self.text, Value::Unsigned(count));
+            self.text.push('\n');
+        }
+        self.text.push_str(&head);
+        self.text.push(separator);
+        self.text.push_str("le=\"+Inf\"} ");
+        push_value(self.text, Value::Unsigned(histogram.count()));
+        self.text.push('\n');
+        let sum = Value::Float(seconds(histogram.sum_us()));
+        self.line("_sum", labels, sum);
+        self.line("_count", labels, Value::Unsigned(histogram.count()));
         self
     }
 
-    fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<Value>, value: Value) {
-        debug_assert_eq!(labels.len(), self.labels.len(), "labels of {}", self.name);
-        self.text.push_str(self.name);
-        self.text.push_str(suffix);
-        let mut separator = '{';
-        for (name, label) in self.labels.iter().zip(labels) {
-            debug_assert!(is_name(name), "{name:?} is not a label name");
-            self.text.push(separator);
-            self.text.push_str(name);
-            self.text.push_str("=\"");
-            push_escaped(self.text, label, Escape::Label);
-            self.text.push('"');
-            separator = ',';
-        }
-        if let Some(bound) = bound {
-            self.text.push(separator);
-            self.text.push_str("le=\"");
-            push_value(self.text, bound);
-            self.text.push('"');
-            separator = ',';
-        }
-        if separator == ',' {
+    fn line(&mut self, suffix: &str, labels: &[&str], value: Value) {
+        if push_head(self.text, self.name, suffix, self.labels, labels) == ',' {
             self.text.push('}');
         }
         self.text.push(' ');
         push_value(self.text, value);
         self.text.push('\n');
     }
+}
+
+/// Writes the beginning of a line, up to its last label. Returns what stands before another one.
+fn push_head(text: &mut String, name: &str, suffix: &str, names: &[&str], labels: &[&str]) -> char {
+    debug_assert_eq!(labels.len(), names.len(), "labels of {name}");
+    text.push_str(name);
+    text.push_str(suffix);
+    let mut separator = '{';
+    for (name, label) in names.iter().zip(labels) {
+        debug_assert!(is_name(name), "{name:?} is not a label name");
+        text.push(separator);
+        text.push_str(name);
+        text.push_str("=\"");
+        push_escaped(text, label, Escape::Label);
+        text.push('"');
+        separator = ',';
+    }
+    separator
+}
+
+/// The label of an upper bound, and the end of the labels.
+fn bound(us: u64) -> String {
+    format!("le=\"{}\"}} ", seconds(us))
 }
 
 fn point(labels: &[&str], reading: Reading) -> Point {
@@ -251,6 +266,10 @@ enum Escape {
 }
 
 fn push_escaped(text: &mut String, raw: &str, escape: Escape) {
+    // Nearly always there is nothing to escape.
+    if !raw.contains(['\\', '\n', '"']) {
+        return text.push_str(raw);
+    }
     for character in raw.chars() {
         match character {
             '\\' => text.push_str("\\\\"),

@@ -190,6 +190,12 @@ const GOALS: &[Goal] = &[
         figure: Figure::Own,
         bound: Bound::AtMost(15.0),
     },
+    Goal {
+        what: "CPU per transaction at most 1.01 times that without somebody who reads metrics and status",
+        on: &["scraped_16"],
+        figure: Figure::Own,
+        bound: Bound::AtMost(1.01),
+    },
 ];
 
 /// All goals of which something was measured, as a list.
@@ -201,7 +207,10 @@ pub(crate) fn goals(results: &Results) -> String {
             let Some(value) = goal.value(results, workload.name) else {
                 continue;
             };
-            let said = format!("{} ({value:.2})", workload.name);
+            let (Bound::AtMost(limit) | Bound::AtLeast(limit)) = goal.bound;
+            // Two digits, unless they do not tell it from the limit.
+            let digits = if (value - limit).abs() < 0.005 { 3 } else { 2 };
+            let said = format!("{} ({value:.digits$})", workload.name);
             match goal.bound {
                 Bound::AtMost(limit) if value <= limit => met.push(said),
                 Bound::AtLeast(limit) if value >= limit => met.push(said),

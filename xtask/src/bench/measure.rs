@@ -9,6 +9,7 @@ use super::{
     cost::{Usage, memory},
     lines::Lines,
     pgbench::{self, Progress, with_environment},
+    scraped,
     start::{Running, Scene},
     workload::{Load, Other, Pgbench, Workload},
 };
@@ -90,6 +91,7 @@ pub(crate) fn run(
             idle(running, &mut load, *clients, *query_first, *active, seconds)
         }
         Load::IdleTls { clients } => idle_tls(running, *clients),
+        Load::Scraped { pgbench } => scraped::run(running, pgbench, seconds),
         Load::Beside { pgbench, other } => {
             let begin = || other_clients(running, &mut load(), other);
             pgbench::run_beside(running, pgbench, seconds, begin)

@@ -59,6 +59,9 @@ impl Peer {
     /// Whether the workload was meant for it at all. What it was meant for and cannot do, [`unable`] says.
     pub(crate) fn takes_part(self, workload: &Workload, everything: bool) -> bool {
         let load = &workload.load;
+        if matches!(load, Load::Scraped { .. }) {
+            return self == Self::Pgweir;
+        }
         match self {
             Self::Pgweir | Self::PgBouncer => true,
             Self::Pgweir2 => !matches!(load, Load::IdleTls { .. }),
@@ -71,7 +74,10 @@ impl Peer {
                         *clients > DIRECT_CLIENTS_MAX || args.contains(&"-C")
                     }
                     Load::Read { .. } | Load::Write { .. } => false,
-                    Load::Idle { .. } | Load::IdleTls { .. } | Load::Beside { .. } => true,
+                    Load::Idle { .. }
+                    | Load::IdleTls { .. }
+                    | Load::Beside { .. }
+                    | Load::Scraped { .. } => true,
                 };
                 let asked = everything || workload.name.starts_with("select_simple");
                 !anew && asked && workload.way.auth == Auth::Trust && !workload.way.tls_server

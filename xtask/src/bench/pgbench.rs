@@ -136,7 +136,11 @@ pub(crate) fn run_beside<T>(
     Ok(sample)
 }
 
-fn watched(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<Lines, Failure> {
+pub(crate) fn watched(
+    running: &Running,
+    pgbench: &Pgbench,
+    seconds: u32,
+) -> Result<Lines, Failure> {
     let time = seconds.to_string();
     let prefix = format!("--log-prefix={LOG_PREFIX}");
     let mut more = vec![
@@ -155,7 +159,7 @@ fn watched(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<Lines, 
     Lines::spawn(&mut command, RUN_MAX + Duration::from_secs(seconds.into()))
 }
 
-fn no_progress(said: &[String]) -> Failure {
+pub(crate) fn no_progress(said: &[String]) -> Failure {
     Failure::new(format!(
         "pgbench reported too little progress; let it run longer with --seconds; it said: {}",
         said.join("; ")
@@ -175,8 +179,8 @@ fn warm_up(pgbench: &Pgbench) -> u32 {
 /// `progress: 1763719800.123 s, 12345.6 tps, lat 1.2 ms stddev 0.1, 0 failed`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Progress {
-    at: f64,
-    tps: f64,
+    pub(crate) at: f64,
+    pub(crate) tps: f64,
 }
 
 impl Progress {

@@ -17,7 +17,7 @@ use super::{
     lines::Lines,
     material::{Certificates, PASSWORD, Secrets},
     peer::{Peer, Program, Programs},
-    workload::{Auth, SERVERS, Way, Workload},
+    workload::{Auth, Load, SERVERS, Way, Workload},
 };
 use crate::step::Failure;
 
@@ -26,6 +26,9 @@ const CLIENTS_MIN: u32 = 6000;
 
 /// A program that is no pooler of ours lives this long at most.
 const LIFE_MAX: Duration = Duration::from_secs(600);
+
+/// The name of a socket over which pages are read.
+const PAGES: &str = "http";
 
 /// How long a foreign pooler may take to listen.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -71,6 +74,14 @@ impl Running {
         };
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+
+    /// The socket behind which its metrics and its status are.
+    pub(crate) fn pages(&self) -> Option<PathBuf> {
+        match &self.life {
+            Life::Pooler(pooler) => Some(pooler.socket_dir.join(PAGES)),
+            Life::Program(_) | Life::Cluster => None,
+        }
     }
 
     /// Waits for the end of a peer that has been interrupted.
@@ -286,6 +297,10 @@ fn ini(workload: &Workload, scene: &Scene) -> Ini {
             ),
         ),
         false => ini,
+    };
+    let ini = match workload.load {
+        Load::Scraped { .. } => ini.set("metrics_listen", format!("{{dir}}/{PAGES}")),
+        _ => ini,
     };
     proofs(encrypted(ini, way, &scene.certificates), way, scene)
 }

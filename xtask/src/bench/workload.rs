@@ -86,6 +86,8 @@ pub(crate) enum Load {
     IdleTls { clients: u32 },
     /// pgbench alone, and then with somebody beside it.
     Beside { pgbench: Pgbench, other: Other },
+    /// pgbench, by turns alone and while somebody reads the metrics and the status page.
+    Scraped { pgbench: Pgbench },
 }
 
 /// One run of pgbench.
@@ -182,6 +184,7 @@ impl Load {
             Self::Read { .. } | Self::Write { .. } => "s CPU per GB",
             Self::Idle { .. } | Self::IdleTls { .. } => "KiB per client",
             Self::Beside { .. } => "ms p99 beside them",
+            Self::Scraped { .. } => "times the CPU of unread pages",
         }
     }
 
@@ -193,7 +196,7 @@ impl Load {
                 Each::Pipeline => "pipelines/s",
                 Each::Login => "logins/s",
             }),
-            Self::Beside { .. } => Some("transactions/s"),
+            Self::Beside { .. } | Self::Scraped { .. } => Some("transactions/s"),
             Self::Read { .. } | Self::Write { .. } => Some("MB/s"),
             Self::Idle { active: 0, .. } | Self::IdleTls { .. } => None,
             Self::Idle { .. } => Some("transactions/s"),
@@ -203,7 +206,7 @@ impl Load {
     /// Whether a pooler has to know prepared statements for it.
     pub(crate) fn needs_prepared(&self) -> bool {
         match self {
-            Self::Pgbench(pgbench) | Self::Beside { pgbench, .. } => {
+            Self::Pgbench(pgbench) | Self::Beside { pgbench, .. } | Self::Scraped { pgbench } => {
                 pgbench.args.contains(&"prepared")
             }
             Self::Read { .. } | Self::Write { .. } | Self::Idle { .. } | Self::IdleTls { .. } => {
@@ -215,7 +218,7 @@ impl Load {
     /// Connections of clients at the same time.
     pub(crate) fn clients(&self) -> u32 {
         match self {
-            Self::Pgbench(pgbench) => pgbench.clients,
+            Self::Pgbench(pgbench) | Self::Scraped { pgbench } => pgbench.clients,
             Self::Beside { pgbench, other } => {
                 pgbench.clients
                     + match other {

@@ -321,6 +321,15 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         },
         Way::PLAIN,
     ),
+    workload(
+        "scraped_16",
+        "select_simple_16 while /metrics is read each second and /status.json every other",
+        Group::Beside,
+        Load::Scraped {
+            pgbench: pgbench(16, SIMPLE),
+        },
+    )
+    .by_relay(Relay::No),
 ];
 
 /// The workload of this name, if there is one.

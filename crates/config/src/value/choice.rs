@@ -166,6 +166,22 @@ choices! {
         RoundRobin = "round-robin",
     }
 
+    /// What PostgreSQL has to be for a pool's servers, in libpq's words.
+    pub enum TargetSessionAttrs {
+        /// It does not matter.
+        Any = "any",
+        /// Transactions may write unless they say otherwise.
+        ReadWrite = "read-write",
+        /// They may not.
+        ReadOnly = "read-only",
+        /// It is not in hot standby mode.
+        Primary = "primary",
+        /// It is in hot standby mode.
+        Standby = "standby",
+        /// The same, and if no host is, any of them.
+        PreferStandby = "prefer-standby",
+    }
+
     /// Which SQLSTATEs and texts clients are told.
     pub enum ErrorCodes {
         /// PgBouncer's: 08P01 for everything.
@@ -246,6 +262,7 @@ mod tests {
         built.for_each(assert_round_trip);
         SslMode::ALL.iter().for_each(assert_round_trip);
         LoadBalanceHosts::ALL.iter().for_each(assert_round_trip);
+        TargetSessionAttrs::ALL.iter().for_each(assert_round_trip);
         ErrorCodes::ALL.iter().for_each(assert_round_trip);
         StartupParameters::ALL.iter().for_each(assert_round_trip);
         SessionState::ALL.iter().for_each(assert_round_trip);

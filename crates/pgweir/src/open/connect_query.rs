@@ -26,10 +26,10 @@ impl Opening<'_> {
         let Some(sql) = self.rules.database.keys.connect_query.clone() else {
             return Ok(defaults);
         };
-        self.query(&sql, welcome).await?;
+        self.query("connect_query", &sql, welcome).await?;
         let global = &self.shared.config().global;
         if self.rules.keeps_private || global.startup_parameters == StartupParameters::Apply {
-            for row in self.query(SET_IN_SESSION, welcome).await? {
+            for row in self.query("connect_query", SET_IN_SESSION, welcome).await? {
                 if let Ok((name, setting)) = two_columns(&row) {
                     defaults.set(&name, &setting);
                 }
@@ -38,8 +38,13 @@ impl Opening<'_> {
         Ok(defaults)
     }
 
-    /// Runs a query; its rows.
-    async fn query(&mut self, sql: &str, welcome: &mut Welcome) -> Result<Vec<Bytes>, Trouble> {
+    /// Runs a query, which the log calls `name`; its rows.
+    pub(super) async fn query(
+        &mut self,
+        name: &str,
+        sql: &str,
+        welcome: &mut Welcome,
+    ) -> Result<Vec<Bytes>, Trouble> {
         let mut out = BytesMut::new();
         frontend::query(&mut out, sql);
         self.send(&out).await?;
@@ -51,7 +56,7 @@ impl Opening<'_> {
                 Ok((tag::ERROR_RESPONSE, body)) => {
                     let message =
                         String::from_utf8_lossy(ErrorFields::parse(&body).message).into_owned();
-                    tracing::warn!(peer = %self.info, "error in connect_query: {message}");
+                    tracing::warn!(peer = %self.info, "error in {name}: {message}");
                 }
                 Ok((tag::PARAMETER_STATUS, body)) => self.note_parameter(&body, welcome)?,
                 Ok((tag::DATA_ROW, body)) => rows.push(body),

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use pgweir_auth::{
     Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerStep,
 };
+use pgweir_config::TargetSessionAttrs;
 use pgweir_net::{Buffered, Stream, connect};
 use pgweir_pool::{Failure, FailureKind};
 use pgweir_session::{Relay, Values};
@@ -32,6 +33,8 @@ pub(super) struct Opening<'a> {
     pub(super) rules: &'a Arc<Rules>,
     /// What it logs in with.
     pub(super) secret: &'a Found,
+    /// What PostgreSQL has to be.
+    pub(super) wanted: TargetSessionAttrs,
     pub(super) talk: Option<Conversation>,
     /// What PostgreSQL has refused, or cannot be answered.
     pub(super) refused: Option<Refused>,
@@ -116,6 +119,7 @@ impl Opening<'_> {
         let user = &self.info.home.name.user;
         let with = self.secret.described();
         self.diary.done(format!("as {user}, with {with}"));
+        self.look_at_role(&mut welcome).await?;
         let defaults = self.run_connect_query(&mut welcome).await?;
         let talk = self
             .talk

@@ -283,6 +283,11 @@ fn a_chosen_host_has_a_limit_too() {
     assert!(world.pools.choose_host(slots[0], &replica));
     assert!(!world.pools.choose_host(slots[1], &replica));
     assert_eq!(world.pools.audit(), Ok(()));
+    let now = world.now;
+    world.pools.leave_host(slots[0], now);
+    assert_eq!(world.pools.budget.gauge(&replica).used, 0);
+    assert!(world.pools.choose_host(slots[1], &replica));
+    assert_eq!(world.pools.audit(), Ok(()));
     world.settle();
     assert_eq!(world.pools.budget.gauge(&replica).used, 1);
 }

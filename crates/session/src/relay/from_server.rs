@@ -435,6 +435,10 @@ impl Relay {
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
             return Ok(());
         };
+        // PostgreSQL tells it when a standby has been promoted, with the next answer.
+        if name == "in_hot_standby" {
+            self.in_hot_standby = Some(value == "on");
+        }
         match rules.tracked.index(name) {
             Some(index) => {
                 self.values.set(index, value);

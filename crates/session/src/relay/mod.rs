@@ -136,6 +136,8 @@ pub struct Relay {
     refused: Option<Box<Refused>>,
     /// Whether the client has reset parameters that it had requested.
     was_reset: bool,
+    /// Whether PostgreSQL is in hot standby mode, as of a change that nobody has taken notice of.
+    in_hot_standby: Option<bool>,
     has_said_goodbye: bool,
     /// What the client that has the server has asked.
     spoken: Spoken,
@@ -199,6 +201,7 @@ impl Relay {
             asked: Asked::Other,
             refused: None,
             was_reset: false,
+            in_hot_standby: None,
             has_said_goodbye: false,
             spoken: Spoken::default(),
             is_flushed: false,
@@ -361,6 +364,12 @@ impl Relay {
     #[inline]
     pub fn was_reset(&self) -> bool {
         self.was_reset
+    }
+
+    /// Whether PostgreSQL is in hot standby mode, if it has told a change of that since this was asked.
+    #[inline]
+    pub fn take_hot_standby(&mut self) -> Option<bool> {
+        self.in_hot_standby.take()
     }
 
     /// Takes the counts.

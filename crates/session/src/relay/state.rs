@@ -108,6 +108,7 @@ impl Relay {
             asked: Asked::Other,
             refused: None,
             was_reset: state.was_reset,
+            in_hot_standby: None,
             has_said_goodbye: state.has_said_goodbye,
             is_flushed: state.is_flushed,
             spoken: Spoken::restore(state.spoken),

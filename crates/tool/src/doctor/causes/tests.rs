@@ -94,6 +94,7 @@ fn the_step_that_fails_names_the_cause() {
             "the~database~system~is~starting~up~(57P03)",
             "starting",
         ),
+        ("role", "server~is~not~in~hot~standby~mode", "role"),
         (
             "auth",
             "too~many~connections~for~role~\"bob\"~(53300)",

@@ -147,6 +147,16 @@ const MEANINGS: &[Meaning] = &[
         next: &["PostgreSQL's log says more about it"],
     },
     Meaning {
+        step: "role",
+        signs: &[],
+        name: "role",
+        title: "no host of the entry is what target_session_attrs asks for",
+        next: &[
+            "promote a standby, or start the one that is missing; the pooler goes on by itself",
+            "or correct host= or target_session_attrs= of the entry",
+        ],
+    },
+    Meaning {
         step: "permit",
         signs: &[],
         name: "own_limit",
