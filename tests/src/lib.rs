@@ -15,6 +15,7 @@ use std::{
 
 pub use pgweir_harness::*;
 
+mod authority;
 pub mod dns;
 pub mod http;
 mod program;
@@ -25,6 +26,7 @@ mod service;
 mod strait;
 mod tls_wire;
 
+pub use authority::{Authority, Identity};
 pub use dns::NameServer;
 pub use http::Http;
 pub use program::{Ender, Program, Run, Running, finish, finish_within};

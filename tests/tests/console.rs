@@ -50,8 +50,7 @@ fn every_show_answers_with_pgbouncers_columns() {
         (
             "stats_totals",
             "database server_assignment_count xact_count query_count bytes_received bytes_sent \
-             xact_time query_time wait_time client_parse_count server_parse_count bind_count \
-             client_login_count",
+             xact_time query_time wait_time client_parse_count server_parse_count bind_count",
         ),
     ] {
         let table = console.table(&format!("show {what}"));
@@ -612,7 +611,7 @@ fn a_console_counts_once() {
 #[test]
 fn counters_count_exactly() {
     let Some(tenant) = Tenant::new() else { return };
-    let pooler = tenant.pooler(1);
+    let pooler = start(tenant.ini().set("show_login_counts", 1));
     for _ in 0..5 {
         let mut client = tenant.client(&pooler);
         assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
@@ -634,6 +633,29 @@ fn counters_count_exactly() {
     );
     for column in ["total_received", "total_sent", "total_query_time"] {
         assert!(stats.number(column) > 0, "{column}");
+    }
+}
+
+/// As with PgBouncer a Terminate does not count, and a message that comes in pieces counts once.
+#[test]
+fn bytes_of_messages_are_counted_once_and_a_goodbye_is_none() {
+    const QUERY: &[u8] = b"Q\0\0\0\x0dselect 1\0";
+    let Some(tenant) = Tenant::new() else { return };
+    for mode in ["session", "transaction"] {
+        let pooler = start(tenant.ini().set("pool_mode", mode));
+        let mut client = tenant.client(&pooler);
+        client.send_bytes(&QUERY[..3]);
+        thread::sleep(Duration::from_millis(50));
+        client.send_bytes(&QUERY[3..]);
+        assert_eq!(story(&client.until_ready()), SELECT_1);
+        client.send_bytes(b"X\0\0\0\x04");
+        client.until_closed();
+        let mut operator = console(&pooler);
+        let mut received = || {
+            let stats = operator.table("show stats");
+            row(&stats, "database", &tenant.name).number("total_received")
+        };
+        assert_eq!(received(), QUERY.len() as i64, "{mode}");
     }
 }
 

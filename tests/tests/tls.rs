@@ -10,11 +10,8 @@ use std::{
 };
 
 use pgweir_tests::{
-    Batch, Begin, Cluster, ClusterOptions, Ini, Pooler, RawClient, Tenant, Tls, TlsWire, console,
-    eventually, start,
-};
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    Authority, Batch, Begin, Cluster, ClusterOptions, Identity, Ini, Pooler, RawClient, Tenant,
+    TlsWire, console, eventually, start,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -717,11 +714,7 @@ fn tls_postgres() -> Option<(&'static Cluster, &'static Authority)> {
                 "hostssl all +wants_cert 127.0.0.1/32 cert".to_owned(),
                 "host all +wants_scram 127.0.0.1/32 scram-sha-256".to_owned(),
             ],
-            tls: Some(Tls {
-                cert: leaf.cert,
-                key: leaf.key,
-                ca: Some(authority.pem()),
-            }),
+            tls: Some(leaf.of_postgresql(&authority)),
             ..ClusterOptions::default()
         })?;
         postgres.psql("postgres", "create role wants_cert");
@@ -731,80 +724,6 @@ fn tls_postgres() -> Option<(&'static Cluster, &'static Authority)> {
     shared
         .as_ref()
         .map(|(postgres, authority)| (postgres, authority))
-}
-
-/// Somebody who signs certificates.
-#[derive(Debug)]
-struct Authority {
-    params: CertificateParams,
-    key: KeyPair,
-    der: CertificateDer<'static>,
-    pem: String,
-}
-
-/// A certificate with its key.
-#[derive(Debug)]
-struct Identity {
-    der: CertificateDer<'static>,
-    cert: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = params(name, &[]);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let cert = params.self_signed(&key).expect("a certificate");
-        Self {
-            der: cert.der().clone(),
-            pem: cert.pem(),
-            params,
-            key,
-        }
-    }
-
-    fn pem(&self) -> String {
-        self.pem.clone()
-    }
-
-    fn leaf(&self, common_name: &str, names: &[&str]) -> Identity {
-        let key = KeyPair::generate().expect("a key");
-        let issuer = Issuer::from_params(&self.params, &self.key);
-        let signed = params(common_name, names).signed_by(&key, &issuer);
-        let cert = signed.expect("a certificate");
-        Identity {
-            der: cert.der().clone(),
-            cert: cert.pem(),
-            key: key.serialize_pem(),
-        }
-    }
-}
-
-fn params(common_name: &str, names: &[&str]) -> CertificateParams {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut params = CertificateParams::new(names).expect("names");
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    params
-}
-
-impl Identity {
-    /// The pooler shows this to its clients.
-    fn towards_clients(&self, ini: Ini) -> Ini {
-        ini.file("server.crt", &self.cert)
-            .file("server.key", &self.key)
-            .set("client_tls_cert_file", "{dir}/server.crt")
-            .set("client_tls_key_file", "{dir}/server.key")
-    }
-
-    /// Files for somebody who shows this to a server.
-    fn of_client(&self, ini: Ini, name: &str) -> Ini {
-        ini.file(&format!("{name}.crt"), &self.cert)
-            .file(&format!("{name}.key"), &self.key)
-    }
 }
 
 /// Certificates as the openssl command makes them when it is asked for nothing special: version 1, no names but the

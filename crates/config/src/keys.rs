@@ -295,8 +295,8 @@ declare_keys! {
         server_down_timeout: Seconds = "0", AtOnce, native "5";
         /// Whether parameters, role, locks, temporary tables and so on of one client reach others.
         session_state: SessionState = "private", NewLeases, native "private", database session_state, user session_state;
-        /// Count logins in SHOW STATS and its like, which PgBouncer does only since after 1.25.2.
-        show_login_counts: bool = "1", AtOnce, native "1";
+        /// Columns for logins in SHOW STATS and its like, which PgBouncer has only since after 1.25.2.
+        show_login_counts: bool = "0", AtOnce, native "1";
         /// Seconds in which SIGTERM ends clients between transactions, then the rest; 0 waits until they leave.
         shutdown_drain_timeout: Seconds = "0", AtOnce, native "60";
         /// What becomes of startup parameters that are neither tracked nor ignored.

@@ -81,7 +81,7 @@ pub struct CommandForm {
 pub const COMMANDS: &[CommandForm] = &[
     CommandForm {
         form: "SET key = arg",
-        effect: "Changes a key of the configuration until the next start. Keys that need a restart keep their value.",
+        effect: "Changes a key of the configuration until the next RELOAD or start. Keys that need a restart keep their value.",
     },
     CommandForm {
         form: "RELOAD",

@@ -96,6 +96,7 @@ use crate::auth_files::AuthFiles;
 use crate::log::Log;
 use crate::lot::Lot;
 use crate::shared::{Shared, Shutdown, lock};
+use crate::signals::Signals;
 use crate::system::Background;
 use crate::takeover::adopt;
 use crate::takeover::take::{self, Predecessor};
@@ -306,6 +307,7 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
             (listeners, system::wait_for_pidfile(&pidfile).await?)
         }
     };
+    let signals = Signals::install()?;
     announce(&shared);
     let listening: Vec<_> = listeners
         .into_iter()
@@ -315,7 +317,7 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     lot::start(&shared).map_err(|error| format!("cannot start a thread: {error}"))?;
     otel::start(&shared);
-    let signals = tokio::spawn(signals::run(Arc::clone(&shared)));
+    let signals = tokio::spawn(signals.obey(Arc::clone(&shared)));
     notify::ready();
     system::tell_that_it_serves();
     wait_for_end(&shared, signals).await?;

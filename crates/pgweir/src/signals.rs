@@ -2,47 +2,69 @@
 
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::shared::{Hold, Shared, Shutdown};
 use crate::{admin, notify, reload, shutdown};
 
-/// Obeys signals until the process ends.
-///
-/// # Errors
-/// Why the process has to end at once.
-pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), String> {
-    let install =
-        |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-    let mut hangup = install(SignalKind::hangup())?;
-    let mut terminate = install(SignalKind::terminate())?;
-    let mut interrupt = install(SignalKind::interrupt())?;
-    let mut quit = install(SignalKind::quit())?;
-    let mut user1 = install(SignalKind::user_defined1())?;
-    let mut user2 = install(SignalKind::user_defined2())?;
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {
-                tracing::info!("got SIGHUP, re-reading config");
-                notify::reloading();
-                // The log has what is wrong; there is nobody to tell.
-                let _ = reload::reload(&shared);
-                notify::ready();
+/// The signals that no longer end the process by themselves.
+pub(crate) struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    /// From here on signals are kept until [`Self::obey`] runs. Whoever is told that the process serves may send
+    /// one at once.
+    ///
+    /// # Errors
+    /// Why the process cannot start.
+    pub(crate) fn install() -> Result<Self, String> {
+        let install =
+            |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        Ok(Self {
+            hangup: install(SignalKind::hangup())?,
+            terminate: install(SignalKind::terminate())?,
+            interrupt: install(SignalKind::interrupt())?,
+            quit: install(SignalKind::quit())?,
+            user1: install(SignalKind::user_defined1())?,
+            user2: install(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Obeys signals until the process ends.
+    ///
+    /// # Errors
+    /// Why the process has to end at once.
+    pub(crate) async fn obey(mut self, shared: Arc<Shared>) -> Result<(), String> {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {
+                    tracing::info!("got SIGHUP, re-reading config");
+                    notify::reloading();
+                    // The log has what is wrong; there is nobody to tell.
+                    let _ = reload::reload(&shared);
+                    notify::ready();
+                }
+                _ = self.terminate.recv() => {
+                    let what = "waiting for all clients disconnect";
+                    stop(&shared, "SIGTERM", Shutdown::WaitForClients, what)?;
+                }
+                _ = self.interrupt.recv() => {
+                    let what = "waiting for all servers connections to be released";
+                    stop(&shared, "SIGINT", Shutdown::WaitForServers, what)?;
+                }
+                _ = self.quit.recv() => {
+                    tracing::info!("got SIGQUIT, fast exit");
+                    shared.operator.set_shutdown(Shutdown::Now);
+                }
+                _ = self.user1.recv() => pause(&shared),
+                _ = self.user2.recv() => resume(&shared),
             }
-            _ = terminate.recv() => {
-                let what = "waiting for all clients disconnect";
-                stop(&shared, "SIGTERM", Shutdown::WaitForClients, what)?;
-            }
-            _ = interrupt.recv() => {
-                let what = "waiting for all servers connections to be released";
-                stop(&shared, "SIGINT", Shutdown::WaitForServers, what)?;
-            }
-            _ = quit.recv() => {
-                tracing::info!("got SIGQUIT, fast exit");
-                shared.operator.set_shutdown(Shutdown::Now);
-            }
-            _ = user1.recv() => pause(&shared),
-            _ = user2.recv() => resume(&shared),
         }
     }
 }

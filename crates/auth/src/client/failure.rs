@@ -17,6 +17,34 @@ pub struct Failure {
     pub cause: Cause,
 }
 
+impl Failure {
+    /// What PgBouncer logs of it as an error, before it says what the client is told. Filters that ban addresses
+    /// look for these words.
+    pub fn log_line(&self) -> Option<String> {
+        if self.refusal != Refusal::Sasl {
+            return None;
+        }
+        Some(match &self.cause {
+            Cause::WrongPassword | Cause::UnknownUser | Cause::EmptySecret => {
+                Refusal::Password.to_string()
+            }
+            Cause::Md5SecretForScram => {
+                "SCRAM authentication failed: user has MD5 secret".to_owned()
+            }
+            Cause::Nonce => "invalid SCRAM response (nonce does not match)".to_owned(),
+            Cause::Malformed(malformed) => format!("malformed SCRAM message ({malformed})"),
+            Cause::EmptyPassword
+            | Cause::BadPassword(_)
+            | Cause::Mechanism(_)
+            | Cause::BindingDowngrade
+            | Cause::BindingContradiction
+            | Cause::BindingType
+            | Cause::BindingData
+            | Cause::Iterations(_) => self.cause.to_string(),
+        })
+    }
+}
+
 /// What a client is told, in PgBouncer's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {

@@ -100,7 +100,12 @@ impl Login<'_> {
                 Some(secret) => Ok(KnownAs::Known(Some(secret))),
                 // As far as we are concerned this user is known, if only by an entry of its own.
                 None if config.users.contains_key(user) => Ok(KnownAs::Known(None)),
-                None => Err(Farewell::NoSuchUser),
+                None => {
+                    if config.global.log_connections {
+                        tracing::info!(peer = %self.client, "login failed: db={database}");
+                    }
+                    Err(Farewell::NoSuchUser)
+                }
             };
         }
         tracing::info!(peer = %self.client, "no such user: {user}");
@@ -169,15 +174,14 @@ impl Login<'_> {
         };
         if !admitted {
             match map {
-                Some(map) => self.log_no_match(map),
+                Some(map) => tracing::error!(
+                    peer = %self.client,
+                    "ident map: {} does not have a match", map.name
+                ),
                 None => tracing::error!(peer = %self.client, "TLS certificate name mismatch"),
             }
         }
         admitted
-    }
-
-    fn log_no_match(&self, map: &IdentMap) {
-        tracing::error!(peer = %self.client, "ident map: {} does not have a match", map.name);
     }
 
     fn is_peer(&mut self, user: &str, map: Option<&IdentMap>) -> bool {
@@ -194,7 +198,7 @@ impl Login<'_> {
         };
         let admitted = map.admits(is, user);
         if !admitted {
-            self.log_no_match(map);
+            tracing::error!(peer = %self.client, "ident map {} cannot be matched", map.name);
         }
         admitted
     }
@@ -326,6 +330,9 @@ impl Login<'_> {
 
     fn refused(&self, failure: &Failure) -> Farewell {
         tracing::debug!(peer = %self.client, "authentication: {}", failure.cause);
+        if let Some(line) = failure.log_line() {
+            tracing::error!(peer = %self.client, "{line}");
+        }
         Farewell::Authentication(failure.refusal.to_string().into())
     }
 

@@ -44,10 +44,12 @@ impl Login<'_> {
         let secret = self.authenticate(&wish.database, user, known).await?;
         let missing = || Farewell::NoDatabase(wish.database.as_str().into());
         if !database_exists {
-            tracing::info!(
-                peer = %self.client,
-                "login failed: db={} user={}", wish.database, wish.user
-            );
+            if config.global.log_connections {
+                tracing::info!(
+                    peer = %self.client,
+                    "login failed: db={} user={}", wish.database, wish.user
+                );
+            }
             return Err(missing());
         }
         if self.shared.operator.is_disabled(&wish.database) {
@@ -254,7 +256,10 @@ impl Login<'_> {
             if global.log_connections {
                 tracing::info!(peer = %self.client, "pgbouncer access from unix socket");
             }
-        } else if global.auth_type != AuthType::Any {
+            self.log_attempt(&wish);
+        } else if global.auth_type == AuthType::Any {
+            self.log_attempt(&wish);
+        } else {
             let known = self.known_as(CONSOLE_DATABASE, &wish.user, true).await?;
             self.log_attempt(&wish);
             let listed = is_admin || global.stats_users.contains(&wish.user);

@@ -192,7 +192,6 @@ impl Session {
         to_server.clear();
         fakes.clear();
         let bytes = input.bytes(scratch);
-        held.server.work.tally.bytes_received += bytes.len() as u64;
         if !was_quiet {
             held.server.work.moved += bytes.len() as u64;
         }
@@ -201,7 +200,11 @@ impl Session {
         let verdict = relay.from_client(bytes, &mut self.side, &session_rules, to_server, fakes);
         let out = to_server.bytes(bytes);
         let verdict = match verdict {
-            Ok(verdict) => verdict,
+            Ok(verdict) => {
+                // Neither what is offered again nor a Terminate.
+                held.server.work.tally.bytes_received += verdict.consumed as u64;
+                verdict
+            }
             Err(violation) => {
                 // What came before is in the books as sent, so it is sent.
                 let _ = held.server.line.send(cx, out);
