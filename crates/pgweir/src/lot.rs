@@ -72,6 +72,11 @@ impl Lot {
         Ok(())
     }
 
+    /// How many rest.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.resting).len()
+    }
+
     /// Lets a client go on soon.
     fn rouse(&self, id: u64) {
         let Some((runtime, shared)) = self.place.get() else {

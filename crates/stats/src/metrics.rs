@@ -84,6 +84,8 @@ metrics! {
         "Always 1; the labels are the version and the PgBouncer whose console it has.";
     START_TIME: Gauge, "pgweir_start_time_seconds", &[],
         "When the process started, in seconds since 1970.";
+    RESTING: Gauge, "pgweir_resting_clients", &[],
+        "Clients that have been idle for so long that they have no task. The next thing that they ask makes one.";
     STATE: Gauge, "pgweir_state", &["state"],
         "1 for what the pooler is doing: active, paused, suspended or shutting_down; 0 for the others.";
     READY: Gauge, "pgweir_ready", &[],

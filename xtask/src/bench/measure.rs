@@ -1,6 +1,6 @@
 //! One run: one workload against one peer that was just started.
 
-use std::{process::Command, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use pgweir_benches::Transfer;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,9 @@ pub(crate) const RUN_MAX: Duration = Duration::from_secs(120);
 
 /// Idle clients that pgbench plays ask once and sleep for longer than they are looked at.
 const SLEEPERS: &str = "SELECT 1;\n\\sleep 600 s\n";
+
+/// How long clients have been idle when the memory that they take is read.
+const IDLE_FOR: Duration = Duration::from_secs(10);
 
 /// Clients whose login is all they want.
 const NOTHING: &str = "\\set nothing 0\n";
@@ -141,6 +144,7 @@ fn idle(
         lines.tell("query")?;
         lines.wait_for("ready")?;
     }
+    thread::sleep(IDLE_FOR);
     let cost = Some(growth(before, memory(pid)?, clients));
     let sample = match active {
         0 => Sample::default(),

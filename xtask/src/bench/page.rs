@@ -151,7 +151,7 @@ fn how_far_to_trust() -> String {
      others need processor time too, whoever the pooler is.\n\
      * `scraped_16` has a page read each second in every other two seconds of one run, so that both kinds of seconds are the \
      same process'; its cost is one's CPU per transaction in terms of the other's.\n\
-     * Memory of idle clients is the pooler's own (PSS), the growth from before the logins to after them. What the \
+     * Memory of idle clients is the pooler's own (PSS), the growth from before the logins to ten seconds after them. What the \
      kernel keeps for a socket is the same for all and not in it.\n\
      * Poolers with a configuration of their own (pgcat, Odyssey) have one worker here and what their manuals give as \
      defaults; their own people may know better.\n"
