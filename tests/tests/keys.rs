@@ -123,11 +123,9 @@ fn who_says_nothing_waits_in_the_kernel() {
         row.map(|row| row.number("items"))
     };
     assert_eq!(logins(&mut operator), Some(0));
-    assert_eq!(
-        operator.query("set tcp_defer_accept = 0"),
-        "C(SET) Z(I)",
-        "from now on everybody is let in at once"
-    );
+    // From now on everybody is let in at once.
+    let answer = operator.query("set tcp_defer_accept = 0");
+    assert!(answer.contains("C(SET"), "{answer}");
     let _seen = RawClient::connect(pooler.port);
     eventually(SOON, || logins(&mut operator), |count| *count == Some(1));
 }
