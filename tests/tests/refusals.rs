@@ -278,6 +278,7 @@ fn who_is_too_many_costs_no_proof_no_look_up_and_in_a_crowd_no_tls() {
         .ini()
         .set("error_codes", "postgres")
         .set("max_client_conn", 1)
+        .set("tcp_defer_accept", 0)
         .set("auth_type", "scram-sha-256")
         .set("auth_user", "postgres")
         .set("auth_query", "select * from look_up($1)")
