@@ -438,7 +438,7 @@ fn suspend_holds_everybody_until_resume() {
 #[test]
 fn a_login_that_suspend_meets_comes_to_its_end() {
     let Some(tenant) = Tenant::new() else { return };
-    let pooler = tenant.pooler(2);
+    let pooler = start(tenant.ini().set("tcp_defer_accept", 0));
     let mut admin = console(&pooler);
     let mut client = RawClient::connect(pooler.port);
     let logins = || {
@@ -502,6 +502,7 @@ fn who_cannot_be_held_in_time_is_closed() {
         tenant
             .ini()
             .set("default_pool_size", 1)
+            .set("tcp_defer_accept", 0)
             .set("suspend_timeout", 1),
     );
     let mut holder = tenant.client(&pooler);

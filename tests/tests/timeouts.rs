@@ -139,7 +139,10 @@ fn client_idle_timeout_sends_idle_clients_away() {
 
 #[test]
 fn client_login_timeout_limits_a_login() {
-    let Some(scene) = Scene::new(|ini| ini.set("client_login_timeout", 1)) else {
+    let Some(scene) = Scene::new(|ini| {
+        ini.set("client_login_timeout", 1)
+            .set("tcp_defer_accept", 0)
+    }) else {
         return;
     };
     let mut silent = RawClient::connect(scene.pooler.port);
