@@ -25,8 +25,18 @@ fn clients_of(operator: &mut RawClient, tenant: &Tenant) -> usize {
 
 #[test]
 fn clients_that_rest_are_as_they_were() {
+    rest_and_go_on(1);
+}
+
+#[test]
+fn clients_of_two_workers_that_rest_are_as_they_were() {
+    rest_and_go_on(2);
+}
+
+fn rest_and_go_on(workers: u32) {
     let Some(tenant) = Tenant::new() else { return };
     let ini = Http::set(tenant.ini()).set("pidfile", "{dir}/pid");
+    let ini = ini.set("workers", workers);
     let mut pooler = start(ini.set("max_prepared_statements", 10));
     let mut operator = console(&pooler);
     let gone = tenant.client(&pooler);

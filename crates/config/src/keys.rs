@@ -190,7 +190,7 @@ declare_keys! {
         syslog_facility: String = "daemon", AtOnce;
         /// The name in syslog.
         syslog_ident: String = "pgbouncer", AtOnce;
-        /// Let the kernel hold a connection back until its first bytes are there, for 45 seconds at most.
+        /// Let the kernel hold a connection back until its first bytes are there, for about 45 seconds at most.
         tcp_defer_accept: i32 = "1", AtOnce;
         /// Send TCP keepalives.
         tcp_keepalive: bool = "1", NewLeases;

@@ -87,7 +87,7 @@ struct Mailbox {
     reminded: bool,
     /// Something has happened where it listens.
     notified: bool,
-    /// It has been idle for long.
+    /// It has been idle for long. Of no interest while the session is put down.
     rests: bool,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
@@ -139,7 +139,6 @@ impl Mailbox {
                 .as_ref()
                 .is_none_or(|mail| mail.remedy.is_none() && !mail.inquired)
             && !self.reminded
-            && !self.rests
             && !self.is_stood_in
     }
 }
@@ -242,6 +241,19 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The request that the client has made is over: it is idle from `now` on.
+    #[inline]
+    pub(crate) fn end_request(&mut self, now: Instant) {
+        self.request = self.request.wrapping_add(1);
+        self.told_to_rest = false;
+        self.clocks = Clocks {
+            phase: Phase::Idle,
+            since: now,
+            query_start: None,
+            transaction_start: None,
+        };
+    }
+
     /// Takes the name that the client has set. Whether it may be another.
     pub(crate) fn set_application_name(&mut self, name: Option<&Arc<str>>) -> bool {
         match name {
@@ -627,7 +639,9 @@ impl Client {
     fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
         let mut mailbox = self.mailbox();
         let taken = f(&mut mailbox);
-        let empty = mailbox.is_empty_but_for_hold() && mailbox.hold.is_none() && !mailbox.notified;
+        let is_held = mailbox.hold.is_some();
+        let is_empty = mailbox.is_empty_but_for_hold() && !mailbox.notified && !mailbox.rests;
+        let empty = is_empty && !is_held;
         self.has_mail.store(!empty, Ordering::Release);
         taken
     }

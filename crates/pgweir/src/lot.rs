@@ -59,12 +59,13 @@ impl Lot {
                 return Err(resting);
             }
             all.insert(client.id, resting);
+            let bell = Bell {
+                lot: Arc::clone(self),
+                id: client.id,
+            };
+            // While it cannot be let go: the task that it gets then has a waker of its own.
+            client.attach(&Waker::from(Arc::new(bell)));
         }
-        let bell = Bell {
-            lot: Arc::clone(self),
-            id: client.id,
-        };
-        client.attach(&Waker::from(Arc::new(bell)));
         // Whoever had an order before that has rung at the task that is gone.
         if client.has_mail() {
             self.rouse(client.id);
@@ -161,6 +162,7 @@ fn resume(shared: &Arc<Shared>, id: u64) {
         return;
     };
     let client = Arc::clone(&resting.client);
+    client.state().told_to_rest = false;
     match resting.resume(shared) {
         Ok(session) => {
             tokio::spawn(serve::go_on(session));

@@ -314,8 +314,8 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
         .map(|l| spawn_listener(&shared, l))
         .chain(pages.into_iter().map(|l| http::start(&shared, l)))
         .collect();
-    tokio::spawn(janitor::run(Arc::clone(&shared)));
     lot::start(&shared).map_err(|error| format!("cannot start a thread: {error}"))?;
+    tokio::spawn(janitor::run(Arc::clone(&shared)));
     otel::start(&shared);
     let signals = tokio::spawn(signals.obey(Arc::clone(&shared)));
     notify::ready();

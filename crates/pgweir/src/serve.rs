@@ -43,7 +43,7 @@ pub(crate) fn serve(
     contain(shared, client, login)
 }
 
-/// Goes on with a client that another process has handed over.
+/// Goes on with a client that another process has handed over, or that has rested.
 pub(crate) fn go_on(session: Session) -> impl Future<Output = ()> + Send {
     let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
     let known = Arc::clone(&client);
@@ -428,7 +428,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// An idle client is its task and its record: what grows them costs every one of thousands.
+    /// An idle client is its record, and its task or what is kept of it while it rests: what grows them
+    /// costs every one of thousands.
     #[test]
     fn an_idle_client_is_small() {
         assert!(size_of_future(serve) <= 512, "{}", size_of_future(serve));

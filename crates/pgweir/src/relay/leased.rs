@@ -392,12 +392,7 @@ impl Session {
             let name = self.shared.application_name(&self.side.values);
             let mut state = self.client.state();
             let is_renamed = state.set_application_name(name);
-            state.request = state.request.wrapping_add(1);
-            state.told_to_rest = false;
-            state.clocks.phase = Phase::Idle;
-            state.clocks.since = now;
-            state.clocks.query_start = None;
-            state.clocks.transaction_start = None;
+            state.end_request(now);
             state.link = None;
             is_renamed
         };

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_net::Input;
+use pgweir_session::Violation;
 use pgweir_session::taken::{Form, Next, next};
-use pgweir_session::{Phase, Violation};
 use pgweir_wire::{TransactionStatus, backend};
 
 use super::leased::Held;
@@ -101,11 +101,7 @@ impl Session {
         server.settle(&self.shared, home);
         self.unpin();
         let mut state = self.client.state();
-        state.request = state.request.wrapping_add(1);
-        state.clocks.phase = Phase::Idle;
-        state.clocks.since = now;
-        state.clocks.query_start = None;
-        state.clocks.transaction_start = None;
+        state.end_request(now);
         state.link = None;
         drop(state);
         reset::spawn(&self.shared, slot, server, reset::After::Client);

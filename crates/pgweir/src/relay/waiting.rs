@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use pgweir_net::Input;
 use pgweir_pool::{Actions, Checkout, Ticket};
-use pgweir_session::{Phase, SkipBatch, Skipped, Violation, Wish, wish};
+use pgweir_session::{SkipBatch, Skipped, Violation, Wish, wish};
 use pgweir_wire::{FrameError, Severity, TransactionStatus, backend};
 
 use super::taken::Taken;
@@ -267,12 +267,7 @@ impl Session {
         self.line.queue(said);
         self.line.offer_held();
         self.place = Place::Skipping(SkipBatch::default(), status);
-        let now = Instant::now();
-        let mut state = self.client.state();
-        state.request = state.request.wrapping_add(1);
-        state.clocks.phase = Phase::Idle;
-        state.clocks.since = now;
-        state.clocks.query_start = None;
+        self.client.state().end_request(Instant::now());
     }
 
     /// Reads to the end of a batch that was answered with an error.
