@@ -121,8 +121,11 @@ async fn attempt(
             Ok(server) => return Ok(server),
             Err(unopened) => unopened,
         };
-        candidate.failed(Instant::now());
         diary.failed(described(&failure));
+        if next == Next::NoLogin {
+            return Err(failure);
+        }
+        candidate.failed(Instant::now());
         let goes_on = passed_over.note(&candidate, failure);
         if !goes_on || next == Next::Nothing {
             break;
@@ -150,6 +153,8 @@ enum Next {
     Connection,
     /// A connection that has not ended in time must not be followed by another one.
     Nothing,
+    /// Logins are given up, which says nothing about the host.
+    NoLogin,
 }
 
 impl From<Failure> for Unopened {
@@ -268,7 +273,7 @@ async fn try_secrets(
         };
         let next = unopened.next;
         refused = Some(unopened);
-        if !is_about_it || next == Next::Nothing {
+        if !is_about_it || next != Next::Connection {
             break;
         }
     }
@@ -304,9 +309,13 @@ async fn one_connection(
     let info = Arc::clone(opening.info);
     shared.servers.insert(slot.serial(), Arc::clone(&info));
     let patience = shared.config().global.server_connect_timeout.limit();
+    let mut next = Next::Connection;
     let outcome = tokio::select! {
         outcome = timeout(patience.unwrap_or(Duration::MAX), opening.run()) => outcome,
-        () = shared.held.no_more_logins() => Ok(Err(connect_failure("suspend_timeout").into())),
+        () = shared.held.no_more_logins() => {
+            next = Next::NoLogin;
+            Ok(Err(connect_failure("suspend_timeout").into()))
+        }
     };
     let age = info.connected_at.elapsed();
     if outcome.is_err() {
@@ -323,15 +332,18 @@ async fn one_connection(
     };
     opening.diary.failed(described(&trouble.failure));
     log_end(shared, &info, &trouble.log, age.as_secs());
-    let mut unopened = Unopened::from(trouble.failure);
     if let Some(mut talk) = opening.talk.take() {
         // PostgreSQL counts a login until its backend has ended: the slot waits for that.
         let _ending = close::Ending::begin(shared, slot, Some(&talk.stream));
-        if !close::wait_for_end(shared, slot, &mut talk.stream).await {
-            unopened.next = Next::Nothing;
+        let ended = close::wait_for_end(shared, slot, &mut talk.stream).await;
+        if !ended && next == Next::Connection {
+            next = Next::Nothing;
         }
     }
-    Err(unopened)
+    Err(Unopened {
+        failure: trouble.failure,
+        next,
+    })
 }
 
 fn log_end(shared: &Shared, peer: &impl fmt::Display, reason: &str, age: u64) {
