@@ -349,6 +349,12 @@ fn after_a_promotion_each_pool_finds_its_own() {
     assert_eq!(writer.value("select count(*) from t"), "1");
     assert_eq!(indifferent.value("select 1"), "1");
     assert_eq!(servers(&pooler, "any"), [STANDBY]);
+    let log = pooler.log();
+    let said = log.matches("no longer in hot standby mode").count();
+    assert_eq!(
+        said, 1,
+        "each session says it, and the first one is heard: {log}"
+    );
 }
 
 #[test]
