@@ -106,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) events: Mutex<Events>,
     /// What is kept by application.
     pub(crate) applications: Mutex<Roster<Application>>,
+    /// Of those the one for all that have nothing of their own.
+    pub(crate) other_application: Arc<Application>,
     /// Statements that took long.
     pub(crate) slow: Mutex<SlowStatements>,
     /// What a strict run has found, if this is one.
@@ -412,6 +414,7 @@ impl Shared {
         let now = Instant::now();
         let tracked = Tracked::new(config.global.track_extra_parameters.iter());
         let resolv_conf = Some(config.global.resolv_conf.as_str()).filter(|path| !path.is_empty());
+        let applications = Roster::<Application>::default();
         let shared = Self {
             log,
             clients: DashMap::default(),
@@ -446,7 +449,8 @@ impl Shared {
             http: Http::new(now),
             health: Watch::default(),
             events: Mutex::default(),
-            applications: Mutex::default(),
+            other_application: applications.other(),
+            applications: Mutex::new(applications),
             slow: Mutex::default(),
             strict: Strict::of(&config.global),
             names: Mutex::default(),
