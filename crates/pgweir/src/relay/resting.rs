@@ -57,7 +57,7 @@ impl Session {
 impl Resting {
     /// # Errors
     /// The socket cannot be given to the runtime; the client is lost.
-    pub(crate) fn resume(self: Box<Self>, shared: &Arc<Shared>) -> io::Result<Session> {
+    pub(crate) fn resume(self, shared: &Arc<Shared>) -> io::Result<Session> {
         Ok(Session {
             shared: Arc::clone(shared),
             client: self.client,
