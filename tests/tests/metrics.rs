@@ -503,6 +503,12 @@ fn names_that_clients_choose_are_bounded() {
         metrics.value("pgweir_server_login_failures_total", &other),
         30.0
     );
+    // They have one distribution together, which is counted once.
+    let connected = [("database", "other"), ("user", "other"), ("phase", "tcp")];
+    assert_eq!(
+        metrics.value("pgweir_server_login_seconds_count", &connected),
+        30.0
+    );
 }
 
 #[test]

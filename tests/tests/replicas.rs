@@ -15,6 +15,7 @@ use pgweir_tests::{
 
 const PRIMARY: &str = "127.0.0.1";
 const STANDBY: &str = "127.0.0.2";
+const MUTE: &str = "127.0.0.5";
 const SOON: Duration = Duration::from_secs(20);
 
 /// A primary and its standby, on one port of two addresses.
@@ -348,6 +349,60 @@ fn after_a_promotion_each_pool_finds_its_own() {
     assert_eq!(writer.value("select count(*) from t"), "1");
     assert_eq!(indifferent.value("select 1"), "1");
     assert_eq!(servers(&pooler, "any"), [STANDBY]);
+    let log = pooler.log();
+    let said = log.matches("no longer in hot standby mode").count();
+    assert_eq!(
+        said, 1,
+        "each session says it, and the first one is heard: {log}"
+    );
+}
+
+#[test]
+fn a_host_that_took_long_to_fail_is_followed_by_the_next() {
+    let Some(pair) = Pair::shared() else { return };
+    let _silent = silent(MUTE, pair.primary.port());
+    let ini = pair
+        .ini()
+        .set("server_connect_timeout", 2)
+        .set("server_close_timeout", 1)
+        .set("server_login_retry", 60);
+    let entry = pair.at(&format!("{MUTE},{PRIMARY}"), "read-write");
+    let pooler = start(ini.database("app", &entry));
+    assert_eq!(client(&pooler, "app").value("select 1"), "1");
+    assert_eq!(servers(&pooler, "app"), [PRIMARY]);
+    let log = pooler.log();
+    assert!(log.contains("closing because: connect timeout"), "{log}");
+}
+
+#[test]
+fn logins_that_are_given_up_are_not_tried_elsewhere() {
+    let Some(pair) = Pair::shared() else { return };
+    let port = pair.primary.port();
+    let _silent = [silent("127.0.0.6", port), silent("127.0.0.7", port)];
+    let ini = pair.ini().set("suspend_timeout", 1);
+    let pooler = start(ini.database("app", &pair.at("127.0.0.6,127.0.0.7", "primary")));
+    let mut newcomer = RawClient::connect(pooler.port);
+    newcomer.start_login(&[("user", "postgres"), ("database", "app")]);
+    let at = || servers(&pooler, "app");
+    eventually(SOON, at, |at| *at == ["127.0.0.6"]);
+    assert_eq!(console(&pooler).query("suspend"), "C(SUSPEND) Z(I)");
+    let log = pooler.log();
+    let given_up = log
+        .lines()
+        .filter(|line| line.contains("S-") && line.contains("suspend_timeout"));
+    assert_eq!(given_up.count(), 1, "{log}");
+}
+
+/// A host that accepts connections and says nothing on them, and closes them when we do.
+fn silent(host: &str, port: u16) -> thread::JoinHandle<()> {
+    let listener = TcpListener::bind((host, port)).expect("the port is free there");
+    thread::spawn(move || {
+        for mut near in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut near, &mut std::io::sink());
+            });
+        }
+    })
 }
 
 /// A way to PostgreSQL on which it does not tell what it is at a login, as before version 14.

@@ -293,6 +293,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// The minute, counted from when it connected.
+    pub(crate) fn minute(&self, now: Instant) -> u32 {
+        let passed = now.saturating_duration_since(self.connected_at);
+        u32::try_from(passed.as_secs() / 60).unwrap_or(u32::MAX)
+    }
+
     /// A client on this socket, that connected at this moment.
     pub(crate) fn on(id: u64, stream: &Stream, address: Address, connected_at: Instant) -> Self {
         let local = stream.local_address(address.port()).unwrap_or(address);

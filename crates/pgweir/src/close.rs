@@ -90,16 +90,16 @@ pub(crate) enum Goodbye {
 }
 
 /// Says goodbye and reads until the peer has closed; quarantines the slot if that takes long.
-pub(crate) async fn wait_for_end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream) {
-    end(shared, slot, stream, Goodbye::Terminate).await;
+/// `false` if it did.
+pub(crate) async fn wait_for_end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream) -> bool {
+    end(shared, slot, stream, Goodbye::Terminate).await
 }
 
-async fn end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream, goodbye: Goodbye) {
+/// `false`: the slot was quarantined.
+async fn end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream, goodbye: Goodbye) -> bool {
     let patience = shared.config().global.server_close_timeout.duration();
-    if timeout(patience, say_goodbye(stream, goodbye))
-        .await
-        .is_err()
-    {
+    let ended = timeout(patience, say_goodbye(stream, goodbye)).await;
+    if ended.is_err() {
         shared.pools().quarantined(slot, Instant::now());
         tracing::warn!(
             "PostgreSQL has not closed a connection within {} s: its slot stays taken",
@@ -110,6 +110,7 @@ async fn end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream, goodbye: G
             () = shared.quarantine.release_of(slot) => {}
         }
     }
+    ended.is_ok()
 }
 
 async fn say_goodbye(stream: &mut Stream, goodbye: Goodbye) {

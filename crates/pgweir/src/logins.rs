@@ -11,7 +11,7 @@ pub(crate) fn note(home: &PoolHome, diary: &Diary) {
     let done = diary.entries().iter();
     for entry in done.filter(|entry| entry.ending == Ending::Done) {
         if let Some(phase) = LoginPhase::from_word(entry.step) {
-            home.logins.record(phase, micros(entry.took));
+            home.times.logins.record(phase, micros(entry.took));
         }
     }
 }
@@ -19,5 +19,5 @@ pub(crate) fn note(home: &PoolHome, diary: &Diary) {
 /// A new server has answered its first query.
 #[cold]
 pub(crate) fn note_first_query(home: &PoolHome, us: u64) {
-    home.logins.record(LoginPhase::FirstQuery, us);
+    home.times.logins.record(LoginPhase::FirstQuery, us);
 }

@@ -48,7 +48,9 @@ pub(crate) fn leave_old_addresses(shared: &Shared) {
         }
     });
     let serials: HashSet<u64> = at_old_address.map(|server| *server.key()).collect();
-    shared.pools().outdate(|serial| serials.contains(&serial));
+    shared
+        .pools()
+        .outdate(|serial, _| serials.contains(&serial));
 }
 
 /// Looks at the zones of all names from time to time.

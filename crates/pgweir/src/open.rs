@@ -109,25 +109,25 @@ async fn attempt(
     diary: &mut Diary,
 ) -> Result<Box<Server>, Failure> {
     let rules = home.rules();
-    let patience = shared.config().global.server_close_timeout.duration();
     let mut passed_over = PassedOver::default();
     for candidate in candidates(home, &rules, Instant::now()) {
         if !candidate.take(shared, slot) {
             passed_over.note_full(&candidate);
             continue;
         }
-        let began = Instant::now();
         let dedicated_to = dedicated_to.clone();
         let opened = at_host(shared, home, &rules, slot, &candidate, dedicated_to, diary).await;
-        let failure = match opened {
+        let Unopened { failure, next } = match opened {
             Ok(server) => return Ok(server),
-            Err(failure) => failure,
+            Err(unopened) => unopened,
         };
-        candidate.failed(Instant::now());
         diary.failed(described(&failure));
+        if next == Next::NoLogin {
+            return Err(failure);
+        }
+        candidate.failed(Instant::now());
         let goes_on = passed_over.note(&candidate, failure);
-        // A connection that does not end must not be followed by another one.
-        if !goes_on || began.elapsed() >= patience {
+        if !goes_on || next == Next::Nothing {
             break;
         }
         let actions = shared.pools().leave_host(slot, Instant::now());
@@ -141,6 +141,31 @@ async fn attempt(
     Err(failure)
 }
 
+/// Why there is no server, and what may follow.
+struct Unopened {
+    failure: Failure,
+    next: Next,
+}
+
+/// Whether the same attempt may connect once more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    Connection,
+    /// A connection that has not ended in time must not be followed by another one.
+    Nothing,
+    /// Logins are given up, which says nothing about the host.
+    NoLogin,
+}
+
+impl From<Failure> for Unopened {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            next: Next::Connection,
+        }
+    }
+}
+
 /// The part of an attempt that concerns one host.
 async fn at_host(
     shared: &Arc<Shared>,
@@ -150,7 +175,7 @@ async fn at_host(
     candidate: &Candidate<'_>,
     dedicated_to: Option<Arc<Client>>,
     diary: &mut Diary,
-) -> Result<Box<Server>, Failure> {
+) -> Result<Box<Server>, Unopened> {
     diary.forgive("the next host is tried");
     let database = &rules.database;
     let found = find_target(shared, &rules.config, database, candidate.host, diary).await;
@@ -158,7 +183,7 @@ async fn at_host(
         Ok(found) => found,
         Err(failure) => {
             log_nowhere(shared, home, &failure);
-            return Err(failure);
+            return Err(failure.into());
         }
     };
     let address = match &target {
@@ -202,9 +227,9 @@ async fn try_secrets(
     place: &Place,
     dedicated_to: Option<Arc<Client>>,
     diary: &mut Diary,
-) -> Result<Box<Server>, Failure> {
+) -> Result<Box<Server>, Unopened> {
     let mut tries = Tries::new();
-    let mut refused: Option<Failure> = None;
+    let mut refused: Option<Unopened> = None;
     loop {
         let found = match tries.next(shared, home, rules).await {
             Ok(Some(found)) => found,
@@ -214,7 +239,7 @@ async fn try_secrets(
                 if refused.is_none() {
                     diary.begin("secret");
                     diary.failed(reason);
-                    refused = Some(connect_failure("no password can be read"));
+                    refused = Some(connect_failure("no password can be read").into());
                 }
                 break;
             }
@@ -234,27 +259,25 @@ async fn try_secrets(
             refused: None,
             diary: &mut *diary,
         };
-        let began = Instant::now();
-        let failure = match one_connection(shared, slot, &mut opening).await {
+        let unopened = match one_connection(shared, slot, &mut opening).await {
             Ok(server) => {
                 *lock(&home.proven_secret) = Some(found.secret);
                 return Ok(server);
             }
-            Err(failure) => failure,
+            Err(unopened) => unopened,
         };
         let is_about_it = match opening.refused {
             Some(Refused::Secret) => true,
             Some(Refused::Authorization) => found.is_token,
             None => false,
         };
-        refused = Some(failure);
-        // A connection that does not end must not be followed by another one.
-        let patience = shared.config().global.server_close_timeout.duration();
-        if !is_about_it || began.elapsed() >= patience {
+        let next = unopened.next;
+        refused = Some(unopened);
+        if !is_about_it || next != Next::Connection {
             break;
         }
     }
-    Err(refused.unwrap_or_else(|| connect_failure("no password")))
+    Err(refused.unwrap_or_else(|| connect_failure("no password").into()))
 }
 
 fn server_info(shared: &Shared, home: &Arc<PoolHome>, place: &Place) -> Arc<ServerInfo> {
@@ -282,13 +305,17 @@ async fn one_connection(
     shared: &Arc<Shared>,
     slot: SlotId,
     opening: &mut Opening<'_>,
-) -> Result<Box<Server>, Failure> {
+) -> Result<Box<Server>, Unopened> {
     let info = Arc::clone(opening.info);
     shared.servers.insert(slot.serial(), Arc::clone(&info));
     let patience = shared.config().global.server_connect_timeout.limit();
+    let mut next = Next::Connection;
     let outcome = tokio::select! {
         outcome = timeout(patience.unwrap_or(Duration::MAX), opening.run()) => outcome,
-        () = shared.held.no_more_logins() => Ok(Err(connect_failure("suspend_timeout").into())),
+        () = shared.held.no_more_logins() => {
+            next = Next::NoLogin;
+            Ok(Err(connect_failure("suspend_timeout").into()))
+        }
     };
     let age = info.connected_at.elapsed();
     if outcome.is_err() {
@@ -308,9 +335,15 @@ async fn one_connection(
     if let Some(mut talk) = opening.talk.take() {
         // PostgreSQL counts a login until its backend has ended: the slot waits for that.
         let _ending = close::Ending::begin(shared, slot, Some(&talk.stream));
-        close::wait_for_end(shared, slot, &mut talk.stream).await;
+        let ended = close::wait_for_end(shared, slot, &mut talk.stream).await;
+        if !ended && next == Next::Connection {
+            next = Next::Nothing;
+        }
     }
-    Err(trouble.failure)
+    Err(Unopened {
+        failure: trouble.failure,
+        next,
+    })
 }
 
 fn log_end(shared: &Shared, peer: &impl fmt::Display, reason: &str, age: u64) {

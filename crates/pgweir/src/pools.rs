@@ -229,7 +229,7 @@ pub(crate) async fn wait(
     .await;
     let (mail, cause) = mail?;
     place.answered = true;
-    home.waits.note(cause, since, Instant::now());
+    home.times.waits.note(cause, since, Instant::now());
     Ok(mail)
 }
 
@@ -267,7 +267,7 @@ pub(crate) fn leave_queue(
     match left {
         Some((_, cause)) => {
             if let Some(since) = since {
-                home.waits.note(cause, since, now);
+                home.times.waits.note(cause, since, now);
             }
         }
         // With several threads the answer may have been decided and not have arrived yet.

@@ -5,11 +5,14 @@
 //! keeps its name for life: a counter must not fall.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use pgweir_config::Config;
 use pgweir_pool::PoolName;
+use pgweir_stats::LoginTimes;
 pub(crate) use pgweir_stats::OTHER;
+
+use crate::waits::WaitTimes;
 
 /// Databases without an entry of their own that have a name.
 const DATABASES_MAX: usize = 100;
@@ -31,12 +34,24 @@ impl Series {
     }
 }
 
+/// Times of all pools with the same labels. A distribution that is in use has kilobytes, so pools without a name
+/// of their own have none of their own.
+#[derive(Debug, Default)]
+pub(crate) struct SeriesTimes {
+    /// Waits by cause.
+    pub(crate) waits: WaitTimes,
+    /// How long logins to PostgreSQL took, by phase.
+    pub(crate) logins: LoginTimes,
+}
+
 /// The names that have been given.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     /// How many pools each database has that have a name.
     databases: BTreeMap<Arc<str>, usize>,
     pools: usize,
+    /// What pools without a name share, by database, for as long as there is one.
+    shared: BTreeMap<Arc<str>, Weak<SeriesTimes>>,
 }
 
 impl Names {
@@ -71,6 +86,21 @@ impl Names {
         }
     }
 
+    /// Where a new pool with these labels records its times.
+    pub(crate) fn times(&mut self, series: &Series) -> Arc<SeriesTimes> {
+        if !series.is_shared() {
+            return Arc::default();
+        }
+        let known = self.shared.get(&series.database).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let times = Arc::default();
+            self.shared.retain(|_, times| times.strong_count() > 0);
+            let database = Arc::clone(&series.database);
+            self.shared.insert(database, Arc::downgrade(&times));
+            times
+        })
+    }
+
     /// A pool is gone.
     pub(crate) fn take_back(&mut self, series: &Series) {
         if series.is_shared() {
@@ -99,11 +129,34 @@ impl Names {
 mod tests {
     use super::*;
 
+    fn series(database: &str, user: &str) -> Series {
+        Series {
+            database: database.into(),
+            user: user.into(),
+        }
+    }
+
     fn pool(database: &str, user: &str) -> PoolName {
         PoolName {
             database: database.into(),
             user: user.into(),
         }
+    }
+
+    #[test]
+    fn pools_with_the_same_labels_have_the_same_times() {
+        let mut names = Names::default();
+        let [first, second] = [(); 2].map(|()| names.times(&series("d", OTHER)));
+        assert!(Arc::ptr_eq(&first, &second));
+        for (database, user) in [("d", "u"), ("e", OTHER)] {
+            let apart = names.times(&series(database, user));
+            assert!(!Arc::ptr_eq(&first, &apart), "{database} {user}");
+        }
+        names.times(&series("f", OTHER));
+        assert_eq!(names.shared.len(), 2, "e has no pool any more");
+        drop((first, second));
+        names.times(&series("g", OTHER));
+        assert_eq!(names.shared.len(), 1);
     }
 
     #[test]

@@ -16,9 +16,7 @@ use pgweir_config::{
 use pgweir_net::{Listener, Resolver, TcpKeepalive, TcpOptions};
 use pgweir_pool::{Gate, PoolId, PoolLimits, PoolName, Pools, Scope, SlotId};
 use pgweir_session::{Deadlines, Kinds, Latest, Memory, StatementTable, Tracked, Values};
-use pgweir_stats::{
-    Application, Books, History, Latencies, LoginTimes, Norms, Roster, SlowStatements, Totals,
-};
+use pgweir_stats::{Application, Books, History, Latencies, Norms, Roster, SlowStatements, Totals};
 use pgweir_wire::CancelKey;
 use tokio::sync::{Notify, Semaphore};
 
@@ -42,14 +40,13 @@ use crate::pins::Pins;
 use crate::quarantine::Quarantine;
 use crate::rds::Rds;
 use crate::samples::Samples;
-use crate::series::{Names, Series};
+use crate::series::{Names, Series, SeriesTimes};
 use crate::server::{Server, ServerInfo};
 use crate::strict::Strict;
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
 use crate::treatment::Treatment;
-use crate::waits::WaitTimes;
 use crate::welcome::Welcome;
 use crate::{consumers, ldap, leaks, limits, preflight, slow};
 
@@ -109,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) events: Mutex<Events>,
     /// What is kept by application.
     pub(crate) applications: Mutex<Roster<Application>>,
+    /// Of those the one for all that have nothing of their own.
+    pub(crate) other_application: Arc<Application>,
     /// Statements that took long.
     pub(crate) slow: Mutex<SlowStatements>,
     /// What a strict run has found, if this is one.
@@ -219,10 +218,8 @@ pub(crate) struct PoolHome {
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
     pub(crate) latencies: Latencies,
-    /// Waits by cause.
-    pub(crate) waits: WaitTimes,
-    /// How long logins to PostgreSQL took, by phase.
-    pub(crate) logins: LoginTimes,
+    /// How long waits and logins took. Pools without a name in the metrics share it.
+    pub(crate) times: Arc<SeriesTimes>,
     /// What it is called in the metrics.
     pub(crate) series: Series,
     pub(crate) rules: RwLock<Arc<Rules>>,
@@ -417,6 +414,7 @@ impl Shared {
         let now = Instant::now();
         let tracked = Tracked::new(config.global.track_extra_parameters.iter());
         let resolv_conf = Some(config.global.resolv_conf.as_str()).filter(|path| !path.is_empty());
+        let applications = Roster::<Application>::default();
         let shared = Self {
             log,
             clients: DashMap::default(),
@@ -451,7 +449,8 @@ impl Shared {
             http: Http::new(now),
             health: Watch::default(),
             events: Mutex::default(),
-            applications: Mutex::default(),
+            other_application: applications.other(),
+            applications: Mutex::new(applications),
             slow: Mutex::default(),
             strict: Strict::of(&config.global),
             names: Mutex::default(),
@@ -590,14 +589,18 @@ impl Shared {
             limits::apply_to_pool(&mut pools, id, name, &rules);
             id
         };
-        let series = lock(&self.names).give(name, config);
+        let (series, times) = {
+            let mut names = lock(&self.names);
+            let series = names.give(name, config);
+            let times = names.times(&series);
+            (series, times)
+        };
         let home = Arc::new(PoolHome {
             id,
             name: name.clone(),
             totals: Totals::default(),
             latencies: Latencies::default(),
-            waits: WaitTimes::default(),
-            logins: LoginTimes::default(),
+            times,
             series,
             rules: RwLock::new(Arc::new(rules)),
             welcome: Mutex::new(None),

@@ -109,16 +109,14 @@ impl<S, W: Clone> Pools<S, W> {
         (unused, actions)
     }
 
-    /// Marks single servers, by the serial of their slots, to be closed as soon as nobody holds them:
-    /// the address they are at is no longer that of their host. The next tick closes the idle ones.
-    pub fn outdate(&mut self, is_outdated: impl Fn(u64) -> bool) {
-        for slot in self
-            .slots
-            .iter_mut()
-            .filter(|slot| is_outdated(slot.serial()))
-        {
-            slot.obsolete = true;
-        }
+    /// Marks single servers, by the serial and the state of their slots, to be closed as soon as nobody
+    /// holds them: their host has moved, or is not what it was. The next tick closes the idle ones. Says how
+    /// many were not marked before.
+    pub fn outdate(&mut self, is_outdated: impl Fn(u64, SlotState) -> bool) -> usize {
+        let slots = self.slots.iter_mut();
+        let outdated =
+            slots.filter(|slot| !slot.obsolete && is_outdated(slot.serial(), slot.state));
+        outdated.map(|slot| slot.obsolete = true).count()
     }
 
     /// Whether servers that were marked by [`Self::reconnect`] are still lent or opening.

@@ -555,7 +555,11 @@ fn servers_at_an_old_address_are_closed_when_nobody_has_them() {
     let old = [serial(&world, busy), serial(&world, idle)];
     world.give_back(idle);
     world.give_back(elsewhere);
-    world.pools.outdate(|serial| old.contains(&serial));
+    let is_old = |serial, _| old.contains(&serial);
+    let is_idle = |serial, state| is_old(serial, state) && state == SlotState::Idle;
+    assert_eq!(world.pools.outdate(is_idle), 1);
+    assert_eq!(world.pools.outdate(is_old), 1, "the other one");
+    assert_eq!(world.pools.outdate(is_old), 0);
     assert_eq!(world.closed_because, []);
     world.tick();
     assert_eq!(

@@ -43,6 +43,11 @@ impl<T: Default> Default for Roster<T> {
 }
 
 impl<T: Default> Roster<T> {
+    /// What the rest shares.
+    pub fn other(&self) -> Arc<T> {
+        Arc::clone(&self.other)
+    }
+
     /// What belongs to the name, which is seen at `now`.
     pub fn of(&mut self, name: &Arc<str>, now: Instant) -> Arc<T> {
         if let Some(seat) = self.known.get_mut(name) {
@@ -143,6 +148,11 @@ mod tests {
         count(&mut roster, "later", hour);
         assert_eq!(counted(&roster, "app7"), None);
         assert_eq!(counted(&roster, "late"), Some(1));
+        let is_other = |roster: &mut Roster<_>, name: &str| {
+            Arc::ptr_eq(&roster.of(&name.into(), hour), &roster.other())
+        };
+        assert!(!is_other(&mut roster, "late"));
+        assert!(is_other(&mut roster, "even later"));
         assert_eq!(counted(&roster, "later"), None);
         assert_eq!(counted(&roster, OTHER), Some(3));
         assert_eq!(roster.all().len(), NAMES_MAX + 1);

@@ -3,10 +3,11 @@
 //! From version 14 on PostgreSQL says it at the login, and says it again when it is promoted: with the next answer of each
 //! session, so an idle one is silent. An older one is asked once, and nothing is heard of its promotion.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgweir_config::TargetSessionAttrs;
+use pgweir_pool::SlotState;
 use pgweir_session::Tracked;
 use pgweir_wire::Reader;
 
@@ -87,6 +88,15 @@ impl Role {
         }
     }
 
+    /// Whether a server that was this is of no use when its host is promoted, or the reverse.
+    fn does_not_fit_if(self, in_hot_standby: bool, wanted: TargetSessionAttrs) -> bool {
+        let now = Self {
+            in_hot_standby: Some(in_hot_standby),
+            ..self
+        };
+        now != self && matches!(now.verdict(wanted), Verdict::Unfit(_))
+    }
+
     /// What follows from the answer to a question.
     fn answered(question: &str, is_on: bool) -> Self {
         Self {
@@ -140,25 +150,49 @@ fn first_is_on(row: &[u8]) -> Option<bool> {
 /// Those that are lent are closed when they come back.
 #[cold]
 pub(crate) fn role_changed(shared: &Shared, info: &ServerInfo, in_hot_standby: bool) {
-    let is_unfit = |server: &ServerInfo| {
-        let welcome = server.welcome.get().map(Arc::as_ref);
-        let before = welcome.map(|welcome| Role::reported(welcome, &shared.tracked));
-        let before = before.unwrap_or_default();
-        let now = Role {
-            in_hot_standby: Some(in_hot_standby),
-            ..before
-        };
-        let wanted = server.home.rules().database.target_session_attrs();
-        server.target == info.target
-            && before != now
-            && matches!(now.verdict(wanted), Verdict::Unfit(_))
-    };
-    let unfit = shared.servers.iter().filter(|server| is_unfit(server));
-    let serials: HashSet<u64> = unfit.map(|server| *server.key()).collect();
-    let word = if in_hot_standby { "is" } else { "is no longer" };
-    let count = serials.len();
-    tracing::info!(peer = %info, "the host {word} in hot standby mode: {count} servers do not fit any more");
-    shared.pools().outdate(|serial| serials.contains(&serial));
+    let unfit: HashMap<u64, Said> = shared
+        .servers
+        .iter()
+        .filter(|server| server.target == info.target)
+        .filter_map(|server| {
+            let wanted = server.home.rules().database.target_session_attrs();
+            let welcome = server.welcome.get();
+            let before = welcome.map(|welcome| Role::reported(welcome, &shared.tracked));
+            let is_unfit = before
+                .unwrap_or_default()
+                .does_not_fit_if(in_hot_standby, wanted);
+            let said = match before {
+                Some(_) => Said::Before,
+                None => Said::NotYet(Arc::clone(server.value())),
+            };
+            is_unfit.then(|| (*server.key(), said))
+        })
+        .collect();
+    let count = shared
+        .pools()
+        .outdate(|serial, state| unfit.get(&serial).is_some_and(|said| said.goes(state)));
+    // All sessions of the host say it, each when it answers the next time.
+    if count > 0 {
+        let word = if in_hot_standby { "is" } else { "is no longer" };
+        tracing::info!(peer = %info, "the host {word} in hot standby mode: {count} servers do not fit any more");
+    }
+}
+
+/// What a server said at its login.
+enum Said {
+    Before,
+    NotYet(Arc<ServerInfo>),
+}
+
+impl Said {
+    /// Whether a server that does not fit goes. The login of one that is being opened decides by itself, and may
+    /// yet be at another host; one that came from a PgBouncer has said nothing either.
+    fn goes(&self, state: SlotState) -> bool {
+        match self {
+            Self::Before => true,
+            Self::NotYet(server) => state != SlotState::Opening && server.welcome.get().is_none(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +246,25 @@ mod tests {
         // One that is on is enough, as nothing else can make it writable.
         let role = role(None, Some(true));
         assert_eq!(role.verdict(ReadOnly), Verdict::Fits);
+    }
+
+    #[test]
+    fn a_promotion_is_for_those_who_wanted_a_standby() {
+        let standby = role(Some(true), Some(false));
+        for (wanted, is_unfit) in [
+            (Any, false),
+            (Primary, false),
+            (ReadOnly, true),
+            (Standby, true),
+        ] {
+            assert_eq!(
+                standby.does_not_fit_if(false, wanted),
+                is_unfit,
+                "{wanted:?}"
+            );
+            assert!(!standby.does_not_fit_if(true, wanted), "that is no news");
+        }
+        assert!(Role::default().does_not_fit_if(false, Standby));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A client with a server: bytes in both directions, until the server is released.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -40,6 +41,10 @@ impl Session {
             mut server,
             stale,
         } = lease;
+        let is_other = Arc::ptr_eq(&self.application, &self.shared.other_application);
+        if is_other && self.looked_up != self.client.minute(now) {
+            self.find_application(now);
+        }
         self.route.refresh(&mut server.work.rules);
         server.relay.begin_lease(self.client.id);
         if self.side.channels.is_some() {

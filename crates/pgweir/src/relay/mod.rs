@@ -73,6 +73,8 @@ pub(crate) struct Session {
     side: ClientSide,
     /// What its times are recorded in beside its pool.
     application: Arc<Application>,
+    /// In which minute since its client came its application was looked up.
+    looked_up: u32,
     /// Who is charged for its leases.
     party: Option<Party>,
     place: Place,
@@ -125,8 +127,10 @@ impl Session {
         side: ClientSide,
         party: Option<Party>,
     ) -> Self {
-        let application = shared.application(&client, Instant::now());
+        let now = Instant::now();
+        let application = shared.application(&client, now);
         Self {
+            looked_up: client.minute(now),
             shared,
             client,
             route,
@@ -140,9 +144,10 @@ impl Session {
         }
     }
 
-    /// Its client may have another name now.
+    /// Its client may have another name now, or the name a place among those that have something of their own.
     #[cold]
     fn find_application(&mut self, now: Instant) {
+        self.looked_up = self.client.minute(now);
         self.application = self.shared.application(&self.client, now);
     }
 

@@ -65,6 +65,7 @@ impl Resting {
             line: Buffered::new(Stream::from_fd(self.socket)?),
             side: self.side,
             application: self.application,
+            looked_up: 0,
             party: self.party,
             place: Place::Idle,
             subscription: None,

@@ -165,7 +165,7 @@ impl Session {
         }
         let mail = self.client.take_mail().map(|(mail, cause)| {
             let (since, now) = (self.client.state().clocks.since, Instant::now());
-            self.route.home.waits.note(cause, since, now);
+            self.route.home.times.waits.note(cause, since, now);
             (mail, since, now)
         });
         match mail {
@@ -226,7 +226,8 @@ impl Session {
         let Some((_, cause)) = left else {
             return false;
         };
-        home.waits
+        home.times
+            .waits
             .note(cause, self.client.state().clocks.since, now);
         true
     }

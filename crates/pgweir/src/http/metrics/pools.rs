@@ -1,6 +1,7 @@
 //! What belongs to a pool: its clients and servers, counters and distributions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use pgweir_pool::view::PoolView;
@@ -13,7 +14,7 @@ use pgweir_stats::metrics::{
 use pgweir_stats::prometheus::{Page, seconds};
 use pgweir_stats::{COUNTERS, LatencyHistogram, LatencyView, LoginPhase, Snapshot, Unit};
 
-use crate::series::Series;
+use crate::series::{Series, SeriesTimes};
 use crate::shared::{PoolHome, Shared};
 
 /// All pools with the same labels, together.
@@ -25,12 +26,9 @@ struct Sum {
     oldest_wait: Option<Instant>,
     totals: Snapshot,
     latencies: LatencyView,
-    waits: ByWord,
-    logins: ByWord,
+    /// Those of one are those of all.
+    times: Option<Arc<SeriesTimes>>,
 }
-
-/// Times by cause, or by phase; those that there are.
-type ByWord = BTreeMap<&'static str, LatencyHistogram>;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct ByPhase {
@@ -64,11 +62,25 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
     oldest_waiter(&sums, page);
     counters(&sums, page);
     histogram(&sums, &WAIT, |view| &view.wait, page);
-    histograms(&sums, &WAIT_CAUSE, |sum| &sum.waits, page);
+    let waits = |times: &SeriesTimes, cause: Cause| times.waits.view(cause);
+    histograms(
+        &sums,
+        &WAIT_CAUSE,
+        Cause::ALL.map(|cause| (cause, cause.word())),
+        waits,
+        page,
+    );
     histogram(&sums, &QUERY, |view| &view.query, page);
     histogram(&sums, &XACT, |view| &view.transaction, page);
     histogram(&sums, &HOLD, |view| &view.hold, page);
-    histograms(&sums, &LOGIN, |sum| &sum.logins, page);
+    let logins = |times: &SeriesTimes, phase: LoginPhase| times.logins.view(phase);
+    histograms(
+        &sums,
+        &LOGIN,
+        LoginPhase::ALL.map(|phase| (phase, phase.word())),
+        logins,
+        page,
+    );
 }
 
 fn gather(shared: &Shared) -> BTreeMap<Series, Sum> {
@@ -95,18 +107,7 @@ fn add_counts(sum: &mut Sum, home: &PoolHome) {
     let totals = home.totals.snapshot();
     sum.totals += totals;
     sum.latencies.add(&home.latencies, &totals);
-    for cause in Cause::ALL {
-        add_times(&mut sum.waits, cause.word(), home.waits.view(cause));
-    }
-    for phase in LoginPhase::ALL {
-        add_times(&mut sum.logins, phase.word(), home.logins.view(phase));
-    }
-}
-
-fn add_times(sum: &mut ByWord, word: &'static str, times: Option<LatencyHistogram>) {
-    if let Some(times) = times {
-        sum.entry(word).or_default().merge(&times);
-    }
+    sum.times.get_or_insert_with(|| Arc::clone(&home.times));
 }
 
 /// What the clients of each pool do.
@@ -227,16 +228,21 @@ fn histogram(
     }
 }
 
-fn histograms(
+/// Times by cause, or by phase; those that there are.
+fn histograms<T: Copy, const COUNT: usize>(
     sums: &BTreeMap<Series, Sum>,
     metric: &Metric,
-    of: impl Fn(&Sum) -> &ByWord,
+    words: [(T, &str); COUNT],
+    of: impl Fn(&SeriesTimes, T) -> Option<LatencyHistogram>,
     page: &mut Page,
 ) {
     let mut family = page.family(metric);
     for (Series { database, user }, sum) in sums {
-        for (word, times) in of(sum) {
-            family.histogram(&[database, user, word], times, BOUNDS_US);
+        let Some(times) = &sum.times else { continue };
+        for (key, word) in words {
+            if let Some(histogram) = of(times, key) {
+                family.histogram(&[database, user, word], &histogram, BOUNDS_US);
+            }
         }
     }
 }
