@@ -228,9 +228,11 @@ fn who_comes_where_no_file_is_left_is_told_so_at_the_door() {
         let budget = operator.table("show budget");
         let files = budget.find("name", "open files").expect("a row");
         assert_eq!(files.get("binding"), Some("yes"), "{way:?}");
+        const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
         if way.codes == "postgres" {
             for _ in 0..3 {
                 let mut late = RawClient::connect(scene.pooler.port);
+                late.send_bytes(&SSL_REQUEST);
                 assert_eq!(
                     late.until_closed(),
                     way.closed("53000", NO_FILES),
@@ -240,7 +242,6 @@ fn who_comes_where_no_file_is_left_is_told_so_at_the_door() {
             no_files.end();
         } else {
             let mut late = RawClient::connect(scene.pooler.port);
-            const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
             late.send_bytes(&SSL_REQUEST);
             assert!(late.is_silent_for(Duration::from_millis(300)), "{way:?}");
             no_files.end();
