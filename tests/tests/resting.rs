@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pgweir_tests::{Batch, Http, Pooler, RawClient, Tenant, console, eventually, start};
+use pgweir_tests::{
+    Batch, Http, Pooler, RawClient, Tenant, console, eventually, http::Metrics, start,
+};
 
 const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 /// A client rests after five seconds.
@@ -11,8 +13,12 @@ const SOON: Duration = Duration::from_secs(20);
 #[track_caller]
 fn until_resting(pooler: &Pooler, expected: f64) {
     let http = Http::of(pooler);
-    let resting = || http.metrics().value("pgweir_resting_clients", &[]);
-    eventually(SOON, resting, |count| *count == expected);
+    // A process that takes over opens its pages when the old one is gone.
+    let resting = || {
+        let page = http.try_get("/metrics").ok()?;
+        Some(Metrics::parse(&page.body).value("pgweir_resting_clients", &[]))
+    };
+    eventually(SOON, resting, |count| *count == Some(expected));
 }
 
 fn clients_of(operator: &mut RawClient, tenant: &Tenant) -> usize {
