@@ -11,6 +11,7 @@ use std::{
 use pgweir_tests::{
     Account, Batch, Ini, Pooler, RawClient, Tenant, console, eventually, start, story,
 };
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
 const PASSWORD: &str = "correct horse";
 
@@ -153,6 +154,30 @@ fn the_log_tells_of_logins_of_the_own_user_to_the_console() {
     let access = log.find("pgbouncer access from unix socket");
     let attempt = log.find("login attempt: db=pgbouncer user=pgbouncer tls=no replication=no");
     assert!(access.is_some() && access < attempt, "{log}");
+}
+
+#[test]
+fn who_is_refused_after_its_proof_is_told_that_it_was_right() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = ini_with_secret(&tenant, PASSWORD).set("auth_type", "scram-sha-256");
+    let pooler = start(ini);
+    let name = &tenant.name;
+    assert!(psql(&pooler, name, PASSWORD).is_ok(), "the pool is there");
+    pooler.console(&format!("disable {name}"));
+    let mut client = RawClient::connect(pooler.port);
+    client.start_login(&[("user", name), ("database", name)]);
+    let asked = |client: &mut RawClient| client.read().expect("a challenge").body[4..].to_vec();
+    asked(&mut client);
+    let mut scram = ScramSha256::new(PASSWORD.as_bytes(), ChannelBinding::unsupported());
+    let first = String::from_utf8_lossy(scram.message()).into_owned();
+    client.send(&Batch::new().sasl_initial("SCRAM-SHA-256", &first));
+    let challenge = asked(&mut client);
+    scram.update(&challenge).expect("a challenge");
+    client.send(&Batch::new().password(scram.message()));
+    let last = asked(&mut client);
+    scram.finish(&last).expect("the server's proof");
+    let refusal = client.until_closed();
+    assert!(refusal.contains("is disabled"), "{refusal}");
 }
 
 /// What is said to a client that does not know the password, and the salt it is given.

@@ -533,6 +533,11 @@ impl Client {
         }
     }
 
+    /// Whether something has, which is told once.
+    pub(crate) fn take_notified(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.notified))
+    }
+
     /// Whether it has been idle for so long, and has not been told to rest since its last request.
     pub(crate) fn is_to_rest(&self, now: Instant, after: Duration) -> bool {
         let mut state = self.state();
@@ -554,11 +559,6 @@ impl Client {
     /// Whether it has been told so, which is told once.
     pub(crate) fn take_rest(&self) -> bool {
         self.take(|mailbox| std::mem::take(&mut mailbox.rests))
-    }
-
-    /// Whether something has, which is told once.
-    pub(crate) fn take_notified(&self) -> bool {
-        self.take(|mailbox| std::mem::take(&mut mailbox.notified))
     }
 
     /// Asks the task what its client has asked of the server that it holds.
@@ -645,9 +645,10 @@ impl Client {
     fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
         let mut mailbox = self.mailbox();
         let taken = f(&mut mailbox);
-        let is_held = mailbox.hold.is_some();
-        let is_empty = mailbox.is_empty_but_for_hold() && !mailbox.notified && !mailbox.rests;
-        let empty = is_empty && !is_held;
+        let empty = mailbox.is_empty_but_for_hold()
+            && mailbox.hold.is_none()
+            && !mailbox.notified
+            && !mailbox.rests;
         self.has_mail.store(!empty, Ordering::Release);
         taken
     }
