@@ -225,6 +225,8 @@ declare_keys! {
         error_codes: ErrorCodes = "pgbouncer", AtOnce, native "postgres";
         /// Poolers that share max_host_connections, max_db_connections and max_user_connections in equal parts.
         fleet: u16 = "1", AtOnce, native "1";
+        /// Whether what is sent to several sockets at a time leaves together, by io_uring, where the kernel allows it.
+        io_uring: bool = "1", Restart, native "1";
         /// What becomes of a leak suspect, besides a line in the log.
         leak_action: LeakAction = "log", AtOnce, native "log", database leak_action, user leak_action;
         /// What becomes of the suspects of single applications: `name:action, name:action`. It goes before leak_action.

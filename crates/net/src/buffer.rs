@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
 
+use crate::outbox::Outgoing;
 use crate::socket::Reader;
 use crate::stream::Stream;
 
@@ -31,6 +32,8 @@ pub fn with_scratch<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
 /// A stream and its buffers.
 #[derive(Debug)]
 pub struct Buffered {
+    /// What may still lie in the outbox for `stream`; it stands here because fields are dropped in their order.
+    outgoing: Outgoing,
     stream: Stream,
     reader: Reader,
     unread: Vec<u8>,
@@ -68,6 +71,7 @@ impl Buffered {
     /// Nothing read, nothing to write.
     pub fn new(stream: Stream) -> Self {
         Self {
+            outgoing: Outgoing::default(),
             stream,
             reader: Reader::default(),
             unread: Vec::new(),
@@ -84,6 +88,8 @@ impl Buffered {
 
     /// The stream. Whatever is read or written here passes the buffers by.
     pub fn stream_mut(&mut self) -> &mut Stream {
+        // A peer that is gone shows itself again.
+        let _ = self.settle();
         self.reader = Reader::default();
         &mut self.stream
     }
@@ -201,15 +207,22 @@ impl Buffered {
 
     /// The stream without its buffers.
     pub fn into_stream(self) -> Stream {
+        drop(self.outgoing);
         self.stream
     }
 
-    /// Writes as much as the peer takes now and keeps the rest.
+    /// Writes as much as the peer takes now, or at the end of this round, and keeps the rest.
     ///
     /// # Errors
     /// As the operating system says.
     #[inline]
     pub fn send(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        if !self.has_unsent() {
+            if self.put(cx, bytes) {
+                return Ok(());
+            }
+            self.settle()?;
+        }
         if !self.has_unsent() {
             while !bytes.is_empty() {
                 match self.stream.poll_send(cx, bytes) {
@@ -225,6 +238,31 @@ impl Buffered {
         Ok(())
     }
 
+    /// Puts bytes into the outbox of this thread, if it has one and they are few.
+    #[inline]
+    fn put(&mut self, cx: &Context<'_>, bytes: &[u8]) -> bool {
+        match &self.stream {
+            Stream::Tcp(tcp) => self.outgoing.put(cx, tcp, bytes),
+            Stream::Unix(unix) => self.outgoing.put(cx, unix, bytes),
+            // Its bytes are its own.
+            Stream::Tls(_) => false,
+        }
+    }
+
+    /// Sends what lies in the outbox, and keeps what could not be sent.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    #[inline]
+    pub fn settle(&mut self) -> io::Result<()> {
+        let mut rest = self.outgoing.settle()?;
+        if !rest.is_empty() {
+            rest.append(&mut self.unsent);
+            self.unsent = rest;
+        }
+        Ok(())
+    }
+
     /// Keeps bytes to be written by the next [`Self::poll_drain`].
     pub fn queue(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
@@ -233,7 +271,12 @@ impl Buffered {
     /// Whether something still has to be written.
     #[inline]
     pub fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty() || self.unflushed
+        !self.unsent.is_empty() || self.unflushed || self.outgoing.has_rest()
+    }
+
+    /// Whether the kernel has all that was sent.
+    pub fn is_drained(&self) -> bool {
+        !self.has_unsent() && !self.outgoing.lies_here()
     }
 
     /// Writes what was kept; ready when nothing is left.
@@ -241,6 +284,7 @@ impl Buffered {
     /// # Errors
     /// As the operating system says.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.settle()?;
         let mut sent = 0;
         while sent < self.unsent.len() {
             match self.stream.poll_send(cx, &self.unsent[sent..]) {

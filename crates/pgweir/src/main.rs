@@ -88,7 +88,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use listenfd::ListenFd;
-use pgweir_config::Config;
+use pgweir_config::{Config, Settings};
 use pgweir_net::Listener;
 
 use crate::args::{Request, Run};
@@ -317,6 +317,7 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
     lot::start(&shared).map_err(|error| format!("cannot start a thread: {error}"))?;
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     otel::start(&shared);
+    collect_sends(&shared.config().global);
     let signals = tokio::spawn(signals.obey(Arc::clone(&shared)));
     notify::ready();
     system::tell_that_it_serves();
@@ -329,6 +330,17 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
         false => End::Clean,
         true => End::Found,
     })
+}
+
+/// Lets what the tasks of one round send leave together, where the kernel allows it.
+fn collect_sends(global: &Settings) {
+    if global.io_uring
+        && let Err(error) = pgweir_net::collect_sends(|error| {
+            tracing::warn!("io_uring failed, sockets are written to one by one: {error}");
+        })
+    {
+        tracing::info!("no io_uring, sockets are written to one by one: {error}");
+    }
 }
 
 fn open_listeners(shared: &Shared, sockets: ListenFd) -> Result<Vec<Listener>, String> {

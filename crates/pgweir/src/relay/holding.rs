@@ -17,11 +17,22 @@ impl Session {
     /// Whether the session is to be put down and stands where it can be.
     pub(super) fn may_be_held(&mut self) -> bool {
         let order = self.client.hold_order();
+        if order.is_some() {
+            self.settle();
+        }
         self.braking = order == Some(HoldAt::Boundary);
         match order {
             None => false,
             Some(HoldAt::Anywhere) => self.can_be_told(),
             Some(HoldAt::Boundary) => self.is_at_boundary(),
+        }
+    }
+
+    /// Lets nothing of it lie in the outbox. A peer that is gone shows itself again.
+    fn settle(&mut self) {
+        let _ = self.line.settle();
+        if let Place::Leased(held) = &mut self.place {
+            let _ = held.server.line.settle();
         }
     }
 

@@ -33,7 +33,7 @@ impl Session {
             && self.subscription.is_none()
             && !self.client.has_mail()
             && self.line.unread().is_empty()
-            && !self.line.has_unsent()
+            && self.line.is_drained()
             && matches!(self.line.stream(), Stream::Tcp(_) | Stream::Unix(_))
     }
 

@@ -1,0 +1,187 @@
+use std::future::poll_fn;
+use std::io::Write as _;
+
+use rustix::net::{RecvFlags, recv};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::task::{spawn, yield_now};
+
+use super::*;
+use crate::buffer::Buffered;
+use crate::stream::Stream;
+
+/// Whether this thread has an outbox now; says so if the kernel has no io_uring.
+fn outbox() -> Option<&'static Outbox> {
+    collect_sends(|error| panic!("{error}"))
+        .inspect_err(|error| println!("skipped: io_uring: {error}"))
+        .ok()?;
+    Outbox::here()
+}
+
+fn pair() -> (Buffered, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    (Buffered::new(Stream::Unix(near)), far)
+}
+
+async fn send(line: &mut Buffered, bytes: &[u8]) {
+    poll_fn(|cx| Poll::Ready(line.send(cx, bytes)))
+        .await
+        .unwrap();
+}
+
+fn arrived(far: &UnixStream) -> Vec<u8> {
+    let mut buf = vec![0; 64 * 1024];
+    let (_, len) = recv(far, &mut *buf, RecvFlags::DONTWAIT).unwrap_or((0, 0));
+    buf.truncate(len);
+    buf
+}
+
+async fn end_of_round() {
+    for _ in 0..4 {
+        yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_round_sends_leaves_at_its_end() {
+    let Some(outbox) = outbox() else { return };
+    let (mut one, hears_one) = pair();
+    let (mut other, hears_other) = pair();
+    for text in ["first", "second"] {
+        let emptied = outbox.emptied.load(Ordering::Relaxed);
+        send(&mut one, text.as_bytes()).await;
+        send(&mut other, b"to the other ").await;
+        send(&mut one, b" and more").await;
+        assert_eq!(arrived(&hears_one), b"");
+        assert!(!one.has_unsent() && !one.is_drained());
+        end_of_round().await;
+        assert_eq!(arrived(&hears_one), format!("{text} and more").as_bytes());
+        assert_eq!(arrived(&hears_other), b"to the other ");
+        assert!(one.is_drained());
+        assert_eq!(outbox.emptied.load(Ordering::Relaxed), emptied + 1);
+    }
+}
+
+#[tokio::test]
+async fn more_than_it_has_places_for_is_sent_at_once() {
+    let Some(_) = outbox() else { return };
+    let mut pairs: Vec<_> = (0..=PLACES).map(|_| pair()).collect();
+    for (line, _) in &mut pairs {
+        send(line, b"hello").await;
+    }
+    assert_eq!(arrived(&pairs[0].1), b"hello");
+    assert_eq!(arrived(&pairs[PLACES].1), b"");
+    end_of_round().await;
+    assert_eq!(arrived(&pairs[PLACES].1), b"hello");
+}
+
+#[tokio::test]
+async fn what_is_long_comes_behind_what_lies_here() {
+    let Some(_) = outbox() else { return };
+    let (mut line, far) = pair();
+    let long = vec![b'x'; PLACE_LEN];
+    send(&mut line, b"short").await;
+    send(&mut line, &long).await;
+    assert_eq!(arrived(&far), [&b"short"[..], &long].concat());
+}
+
+#[tokio::test]
+async fn bytes_are_on_their_way_before_the_socket_is_closed_or_given_away() {
+    let Some(_) = outbox() else { return };
+    let (mut line, mut far) = pair();
+    send(&mut line, b"farewell").await;
+    drop(line);
+    // It may get the number of the one that was closed.
+    let (mut next, hears_next) = pair();
+    let mut heard = Vec::new();
+    far.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"farewell");
+
+    send(&mut next, b"one").await;
+    next.stream_mut().write_all(b", two").await.unwrap();
+    send(&mut next, b", three").await;
+    let _fd = next.into_stream().into_fd();
+    assert_eq!(arrived(&hears_next), b"one, two, three");
+    end_of_round().await;
+    assert_eq!(arrived(&hears_next), b"");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_gets_everything_in_order_later() {
+    let Some(_) = outbox() else { return };
+    let (mut line, mut far) = pair();
+    let mut expected = Vec::new();
+    let mut number = 0_u32;
+    // Until the kernel takes no more: the round ends with something left.
+    while !line.has_unsent() {
+        let bytes = number.to_be_bytes().repeat(500);
+        send(&mut line, &bytes).await;
+        expected.extend(bytes);
+        number += 1;
+        end_of_round().await;
+    }
+    send(&mut line, b"the end").await;
+    expected.extend(b"the end");
+    let reading = spawn(async move {
+        let mut heard = Vec::new();
+        far.read_to_end(&mut heard).await.unwrap();
+        heard
+    });
+    poll_fn(|cx| line.poll_drain(cx)).await.unwrap();
+    assert!(line.is_drained());
+    drop(line);
+    assert!(reading.await.unwrap() == expected);
+}
+
+#[tokio::test]
+async fn a_writer_that_does_something_else_is_woken_for_what_is_left() {
+    let Some(_) = outbox() else { return };
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let near = near.into_std().unwrap();
+    let mut filled = 0;
+    while let Ok(len) = (&near).write(&[0; 4096]) {
+        filled += len;
+    }
+    let mut line = Buffered::new(Stream::Unix(UnixStream::from_std(near).unwrap()));
+    let writing = spawn(async move {
+        send(&mut line, b"hello").await;
+        poll_fn(|cx| match line.has_unsent() {
+            true => line.poll_drain(cx),
+            false => Poll::Pending,
+        })
+        .await
+    });
+    end_of_round().await;
+    let mut heard = vec![0; filled + 5];
+    far.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard[filled..], b"hello");
+    writing.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_writes_to_a_peer_that_is_gone_finds_out() {
+    let Some(_) = outbox() else { return };
+    let (mut line, far) = pair();
+    drop(far);
+    send(&mut line, b"hello?").await;
+    end_of_round().await;
+    assert!(line.has_unsent());
+    let error = poll_fn(|cx| line.poll_drain(cx)).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn a_connection_that_moves_to_another_thread_is_settled_where_it_was() {
+    let Some(_) = outbox() else { return };
+    let (mut line, far) = pair();
+    send(&mut line, b"here, ").await;
+    let line = std::thread::spawn(move || {
+        let cx = &mut Context::from_waker(Waker::noop());
+        line.send(cx, b"there").unwrap();
+        line
+    })
+    .join()
+    .unwrap();
+    assert!(line.is_drained());
+    assert_eq!(arrived(&far), b"here, there");
+}
