@@ -16,10 +16,12 @@ const CANCELED: &str = "E(57014 canceling statement due to user request) Z(I)";
 
 #[test]
 fn sixty_clients_on_two_servers_get_their_own_answers_only() {
-    // One thread, as by default, and two, which can get into each other's way.
-    for workers in [1, 2] {
+    // One thread, as by default, and two, which can get into each other's way; each answer on its own, as where the kernel has no
+    // io_uring.
+    for (workers, io_uring) in [(1, 1), (2, 1), (1, 0)] {
         let Some(tenant) = Tenant::new() else { return };
         let ini = tenant.ini().set("workers", workers);
+        let ini = ini.set("io_uring", io_uring);
         let pooler = start(ini.set("default_pool_size", SERVERS));
         crowd(&tenant, &pooler);
     }

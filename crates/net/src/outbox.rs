@@ -85,8 +85,8 @@ struct Stub {
 /// What of a socket's bytes has not been sent, or why none will be.
 type Rest = io::Result<Vec<u8>>;
 
-/// Lets what the tasks of a round send leave together, on every thread that runs tasks. `refused` is told if the kernel wants no
-/// more of it later; sockets are then written to one by one.
+/// Lets what the tasks of a round send leave together, on every thread that runs tasks; to be called before one does. `refused` is
+/// told if the kernel wants no more of it later.
 ///
 /// # Errors
 /// io_uring cannot be had; sockets are written to one by one.
@@ -109,9 +109,8 @@ impl Outbox {
 
     #[cold]
     fn settle_in() -> Option<&'static Self> {
-        // Before it has been decided nobody sends much.
-        let refused = *REFUSED.get()?;
-        let outbox = Handle::try_current().ok().and_then(|runtime| {
+        let outbox = REFUSED.get().and_then(|&refused| {
+            let runtime = Handle::try_current().ok()?;
             let outbox = Self::open().inspect_err(refused).ok()?;
             runtime.spawn(async move { refused(&outbox.empty().await) });
             Some(outbox)
@@ -141,7 +140,8 @@ impl Outbox {
         })))
     }
 
-    /// Empties the outbox at the end of each round, which is when no other task has put anything in since the last turn.
+    /// Empties the outbox at the end of each round, which is when no other task has put anything in since the last turn. One
+    /// send is not worth waiting for a second one.
     /// Ends when the kernel refuses io_uring after all.
     async fn empty(&'static self) -> io::Error {
         let mut seen = 0;
@@ -150,7 +150,7 @@ impl Outbox {
 
     fn poll_empty(&self, cx: &mut Context<'_>, seen: &mut usize) -> Poll<io::Error> {
         let mut queue = self.lock();
-        if queue.taken > *seen {
+        if queue.taken > (*seen).max(1) {
             *seen = queue.taken;
             cx.waker().wake_by_ref();
             return Poll::Pending;

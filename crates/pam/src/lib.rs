@@ -1,6 +1,6 @@
 //! Asks PAM whether a password is right. For Linux.
 //!
-//! One of two crates of this project with `unsafe` in it (the other is `alloc`), because libpam is a C library and no crate
+//! One of three crates of this project with `unsafe` in it (the others are `alloc` and `uring`), because libpam is a C library and no crate
 //! for it is kept well; `docs/adr/0011-pam.md` says more. It is small, knows nothing of PostgreSQL,
 //! and has one function.
 //!

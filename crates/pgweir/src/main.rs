@@ -282,6 +282,7 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
         sockets,
         old,
     } = start;
+    collect_sends(&config.global);
     let tls = Tls::load(&config.global).map_err(|error| {
         tracing::error!("TLS setup failed: {error}");
         "TLS setup failed".to_owned()
@@ -317,7 +318,6 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
     lot::start(&shared).map_err(|error| format!("cannot start a thread: {error}"))?;
     tokio::spawn(janitor::run(Arc::clone(&shared)));
     otel::start(&shared);
-    collect_sends(&shared.config().global);
     let signals = tokio::spawn(signals.obey(Arc::clone(&shared)));
     notify::ready();
     system::tell_that_it_serves();
