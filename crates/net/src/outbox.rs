@@ -198,8 +198,13 @@ impl Outbox {
 
     /// Sends everything now.
     fn send_now(&self) {
-        // Whoever empties it finds the same error.
-        let _ = self.send_all(&mut self.lock());
+        let mut queue = self.lock();
+        if self.send_all(&mut queue).is_err()
+            && let Some(emptier) = &queue.emptier
+        {
+            // It finds the same and ends.
+            emptier.wake_by_ref();
+        }
     }
 
     fn send_all(&self, queue: &mut Queue) -> io::Result<()> {
