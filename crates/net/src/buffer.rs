@@ -69,7 +69,8 @@ impl Input {
 
 impl Buffered {
     /// Nothing read, nothing to write.
-    pub fn new(stream: Stream) -> Self {
+    pub fn new(mut stream: Stream) -> Self {
+        stream.post();
         Self {
             outgoing: Outgoing::default(),
             stream,
@@ -244,7 +245,7 @@ impl Buffered {
         match &self.stream {
             Stream::Tcp(tcp) => self.outgoing.put(cx, tcp, bytes),
             Stream::Unix(unix) => self.outgoing.put(cx, unix, bytes),
-            // Its bytes are its own.
+            // What it makes of the bytes goes there.
             Stream::Tls(_) => false,
         }
     }
@@ -271,12 +272,24 @@ impl Buffered {
     /// Whether something still has to be written.
     #[inline]
     pub fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty() || self.unflushed || self.outgoing.has_rest()
+        !self.unsent.is_empty() || self.unflushed || self.has_rest()
+    }
+
+    #[inline]
+    fn has_rest(&self) -> bool {
+        match self.stream.record_socket() {
+            Some(socket) => socket.has_rest(),
+            None => self.outgoing.has_rest(),
+        }
     }
 
     /// Whether the kernel has all that was sent.
     pub fn is_drained(&self) -> bool {
-        !self.has_unsent() && !self.outgoing.lies_here()
+        let lies_in_outbox = match self.stream.record_socket() {
+            Some(socket) => socket.lies_in_outbox(),
+            None => self.outgoing.lies_here(),
+        };
+        !self.has_unsent() && !lies_in_outbox
     }
 
     /// Writes what was kept; ready when nothing is left.

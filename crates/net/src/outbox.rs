@@ -325,10 +325,16 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Whether so many bytes may be put into an outbox at a time.
+    #[inline]
+    pub(crate) fn takes(len: usize) -> bool {
+        len <= PLACE_LEN
+    }
+
     /// Puts bytes into this thread's outbox; `false` if they have to be written directly, behind what [`Self::settle`] gives.
     #[inline]
     pub(crate) fn put(&mut self, cx: &Context<'_>, socket: &impl AsFd, bytes: &[u8]) -> bool {
-        if bytes.len() > PLACE_LEN {
+        if !Self::takes(bytes.len()) {
             return false;
         }
         let Some(outbox) = Outbox::here() else {

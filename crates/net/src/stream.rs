@@ -21,7 +21,7 @@ use crate::address::{Address, PeerCredentials};
 use crate::connect::Target;
 use crate::pass_fd;
 use crate::socket::{Reader, poll_recv, poll_send};
-use crate::tls::{PeerCertificate, TlsInfo};
+use crate::tls::{PeerCertificate, RecordSocket, TlsInfo};
 use crate::unix_name::UnixName;
 
 /// Between two tries to send a descriptor while too many are on their way.
@@ -43,7 +43,7 @@ pub enum Stream {
 /// A TLS connection after its handshake.
 #[derive(Debug)]
 pub struct TlsSession {
-    io: tokio_rustls::TlsStream<TcpStream>,
+    io: tokio_rustls::TlsStream<RecordSocket>,
     /// The channel binding of our own certificate, when we are the server; computed once per
     /// configuration.
     presented: Option<Arc<[u8]>>,
@@ -51,7 +51,7 @@ pub struct TlsSession {
 
 impl Stream {
     pub(crate) fn tls(
-        io: impl Into<tokio_rustls::TlsStream<TcpStream>>,
+        io: impl Into<tokio_rustls::TlsStream<RecordSocket>>,
         presented: Option<Arc<[u8]>>,
     ) -> Self {
         Self::Tls(Box::new(TlsSession {
@@ -232,6 +232,21 @@ impl Stream {
         }
     }
 
+    /// The socket under TLS.
+    pub(crate) fn record_socket(&self) -> Option<&RecordSocket> {
+        match self {
+            Self::Tls(session) => Some(session.io.get_ref().0),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Lets what TLS writes leave at the end of a round; see [`RecordSocket::post`].
+    pub(crate) fn post(&mut self) {
+        if let Self::Tls(session) = self {
+            session.io.get_mut().0.post();
+        }
+    }
+
     /// Closes at once: what the kernel has not sent is discarded and a TCP peer sees a reset.
     pub fn abort(self) {
         if let Some(tcp) = self.tcp() {
@@ -243,7 +258,7 @@ impl Stream {
     fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
-            Self::Tls(session) => Some(session.io.get_ref().0),
+            Self::Tls(session) => Some(session.io.get_ref().0.tcp()),
             Self::Unix(_) => None,
         }
     }
@@ -345,7 +360,7 @@ impl AsFd for Stream {
         match self {
             Self::Tcp(tcp) => tcp.as_fd(),
             Self::Unix(unix) => unix.as_fd(),
-            Self::Tls(tls) => tls.io.get_ref().0.as_fd(),
+            Self::Tls(tls) => tls.io.get_ref().0.tcp().as_fd(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::tls::chain::Roots;
 use crate::tls::error::{HandshakeError, TlsError};
 use crate::tls::parameters::Parameters;
 use crate::tls::pem::{self, Pem};
+use crate::tls::records::RecordSocket;
 use crate::tls::verify::{ServerCheck, ServerVerifier};
 
 /// How we call servers.
@@ -159,7 +160,7 @@ impl Connector {
             Err(_) => ServerName::from(tcp.peer_addr().map_err(HandshakeError::Io)?.ip()),
         };
         let connector = tokio_rustls::TlsConnector::from(config);
-        let tls = connector.connect(name, tcp).await?;
+        let tls = connector.connect(name, RecordSocket::new(tcp)).await?;
         Ok(Stream::tls(tls, None))
     }
 }

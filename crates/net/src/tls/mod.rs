@@ -18,6 +18,7 @@ mod info;
 mod name;
 mod parameters;
 mod pem;
+mod records;
 mod server;
 mod verify;
 
@@ -32,6 +33,7 @@ pub use error::{HandshakeError, TlsError};
 pub use info::TlsInfo;
 pub use parameters::Parameters;
 pub use pem::Pem;
+pub(crate) use records::RecordSocket;
 pub use server::{Acceptor, ClientCertificate, Hello, ServerSide};
 
 /// The protocol name that PostgreSQL's clients and servers agree on inside the handshake.

@@ -16,6 +16,7 @@ use crate::tls::chain::Roots;
 use crate::tls::error::{HandshakeError, TlsError};
 use crate::tls::parameters::Parameters;
 use crate::tls::pem::{self, Pem};
+use crate::tls::records::RecordSocket;
 use crate::tls::verify::ClientVerifier;
 
 /// How we answer clients.
@@ -135,7 +136,7 @@ impl Acceptor {
         let config = self.config.clone().ok_or(HandshakeError::NoVersion)?;
         let acceptor = tokio_rustls::TlsAcceptor::from(config);
         let tls = match hello {
-            Hello::AfterRequest => acceptor.accept(tcp).await?,
+            Hello::AfterRequest => acceptor.accept(RecordSocket::new(tcp)).await?,
             Hello::Direct { received } => {
                 let tls = accept_from(&acceptor, tcp, received).await?;
                 if tls.get_ref().1.alpn_protocol() != Some(ALPN) {
@@ -155,9 +156,9 @@ async fn accept_from(
     acceptor: &tokio_rustls::TlsAcceptor,
     tcp: TcpStream,
     received: &[u8],
-) -> Result<tokio_rustls::server::TlsStream<TcpStream>, HandshakeError> {
+) -> Result<tokio_rustls::server::TlsStream<RecordSocket>, HandshakeError> {
     let mut refused = None;
-    let accept = acceptor.accept_with(tcp, |connection| {
+    let accept = acceptor.accept_with(RecordSocket::new(tcp), |connection| {
         if let Err(error) = feed(connection, received) {
             let mut alert = Vec::new();
             // Writing into memory cannot fail.
@@ -168,9 +169,9 @@ async fn accept_from(
     let Some((error, alert)) = refused else {
         return Ok(accept.await?);
     };
-    if let Some(tcp) = accept.get_ref() {
+    if let Some(socket) = accept.get_ref() {
         // The connection ends here; a peer that cannot take the alert at once goes without it.
-        let _ = tcp.try_write(&alert);
+        let _ = socket.tcp().try_write(&alert);
     }
     Err(error)
 }

@@ -15,6 +15,8 @@ use super::testing::{Authority, Identity};
 use super::*;
 use crate::stream::Stream;
 
+mod records;
+
 fn server(identity: &Identity) -> ServerSide {
     ServerSide {
         certificate: identity.certificate_pem(),
