@@ -148,7 +148,7 @@ impl Outbox {
         std::future::poll_fn(|cx| self.poll_empty(cx, &mut seen)).await
     }
 
-    fn poll_empty(&self, cx: &mut Context<'_>, seen: &mut usize) -> Poll<io::Error> {
+    fn poll_empty(&self, cx: &Context<'_>, seen: &mut usize) -> Poll<io::Error> {
         let mut queue = self.lock();
         if queue.taken > (*seen).max(1) {
             *seen = queue.taken;
@@ -219,6 +219,8 @@ impl Outbox {
         queue.keep_rests(round);
         self.rests.store(queue.rests.len(), Ordering::Release);
         self.emptied.store(round + 1, Ordering::Release);
+        // Only now: whoever is woken looks at these two, on another thread perhaps at once.
+        queue.wake_writers(round);
         outcome
     }
 
@@ -285,10 +287,10 @@ impl Queue {
         outcome
     }
 
-    /// Keeps what has not been sent, and tells those who wrote it.
+    /// Keeps what has not been sent.
     fn keep_rests(&mut self, round: u64) {
         for (index, sent) in self.sent.drain(..).enumerate() {
-            let place = &mut self.places[index];
+            let place = &self.places[index];
             let rest = match sent {
                 Ok(len) if len == place.bytes.len() => continue,
                 Ok(len) => Ok(place.bytes[len..].to_vec()),
@@ -300,9 +302,15 @@ impl Queue {
                 place: index,
             };
             self.rests.insert(stub, rest);
-            place.writer.wake_by_ref();
         }
         self.taken = 0;
+    }
+
+    /// Tells those of whom something has been kept.
+    fn wake_writers(&self, round: u64) {
+        for stub in self.rests.keys().filter(|stub| stub.round == round) {
+            self.places[stub.place].writer.wake_by_ref();
+        }
     }
 }
 
@@ -365,7 +373,7 @@ impl Outgoing {
     /// # Errors
     /// As the operating system says.
     #[inline]
-    pub(crate) fn settle(&mut self) -> io::Result<Vec<u8>> {
+    pub(crate) fn settle(&self) -> io::Result<Vec<u8>> {
         let Some(outbox) = self.outbox else {
             return Ok(Vec::new());
         };

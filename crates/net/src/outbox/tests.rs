@@ -1,5 +1,8 @@
 use std::future::poll_fn;
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::Wake;
 
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -156,6 +159,38 @@ async fn a_writer_that_does_something_else_is_woken_for_what_is_left() {
     far.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard[filled..], b"hello");
     writing.await.unwrap().unwrap();
+}
+
+/// Looks, when it is woken, at whether it would find something.
+struct Look {
+    outbox: &'static Outbox,
+    round: u64,
+    found: AtomicBool,
+}
+
+impl Wake for Look {
+    fn wake(self: Arc<Self>) {
+        let is_over = self.outbox.emptied.load(Ordering::Acquire) > self.round;
+        let has_rests = self.outbox.rests.load(Ordering::Acquire) > 0;
+        self.found.store(is_over && has_rests, Ordering::Release);
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_woken_finds_what_is_left() {
+    let Some(outbox) = outbox() else { return };
+    let (mut line, far) = pair();
+    drop(far);
+    let look = Arc::new(Look {
+        outbox,
+        round: outbox.emptied.load(Ordering::Acquire),
+        found: AtomicBool::new(false),
+    });
+    let waker = Waker::from(Arc::clone(&look));
+    line.send(&mut Context::from_waker(&waker), b"hello?")
+        .unwrap();
+    end_of_round().await;
+    assert!(look.found.load(Ordering::Acquire));
 }
 
 #[tokio::test]
