@@ -177,6 +177,21 @@ impl Wake for Look {
 }
 
 #[tokio::test]
+async fn nothing_is_put_behind_what_is_left() {
+    let Some(outbox) = outbox() else { return };
+    let (near, far) = UnixStream::pair().unwrap();
+    drop(far);
+    let cx = Context::from_waker(Waker::noop());
+    let mut out = Outgoing::default();
+    assert!(out.put(&cx, &near, b"first"));
+    outbox.send_now();
+    assert!(out.has_rest());
+    assert!(!out.put(&cx, &near, b"second"));
+    assert!(out.settle().is_err());
+    assert!(out.put(&cx, &near, b"third"));
+}
+
+#[tokio::test]
 async fn whoever_is_woken_finds_what_is_left() {
     let Some(outbox) = outbox() else { return };
     let (mut line, far) = pair();
