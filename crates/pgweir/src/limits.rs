@@ -13,10 +13,10 @@ use crate::shared::{Rules, ServerPools};
 /// Sets the limits that are not those of one pool.
 pub(crate) fn apply(budget: &mut Budget, settings: &Settings) {
     let clients = u32::try_from(settings.max_client_conn).unwrap_or(0);
-    budget.set_limit(Scope::Clients, Some(clients));
-    budget.set_limit(Scope::Logins, limit(settings.max_logins));
-    budget.set_limit(Scope::Waiting, limit(settings.max_waiting));
-    budget.set_limit(Scope::Cancels, Some(settings.max_cancels.max(1).into()));
+    budget.set_limit(&Scope::Clients, Some(clients));
+    budget.set_limit(&Scope::Logins, limit(settings.max_logins));
+    budget.set_limit(&Scope::Waiting, limit(settings.max_waiting));
+    budget.set_limit(&Scope::Cancels, Some(settings.max_cancels.max(1).into()));
     for (kind, value) in [
         (Kind::AppClients, settings.max_app_client_connections),
         (Kind::AppServers, settings.max_app_connections),
@@ -41,18 +41,20 @@ pub(crate) fn apply_to_pool(pools: &mut ServerPools, id: PoolId, name: &PoolName
             Scope::UserServers(_) => settings.max_user_connections,
             _ => continue,
         };
-        pools.budget.set_limit(scope.clone(), limit);
+        pools.budget.set_limit(scope, limit);
     }
     let global = &rules.config.global;
     for host in hosts(rules) {
         // A part of what PostgreSQL has is set when that is known; until then nothing is.
         if !global.max_host_connections.is_relative() {
             let limit = global.host_servers(None);
-            pools.budget.set_limit(Scope::HostServers(host), limit);
+            pools.budget.set_limit(&Scope::HostServers(host), limit);
         }
     }
     if let Some(login) = scopes(name, rules).login {
-        pools.budget.set_limit(login, limit(global.max_host_logins));
+        pools
+            .budget
+            .set_limit(&login, limit(global.max_host_logins));
     }
 }
 

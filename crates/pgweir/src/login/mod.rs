@@ -56,8 +56,8 @@ pub(crate) struct Login<'a> {
 
 /// What the startup packet asks for.
 struct Wish {
-    database: String,
-    user: String,
+    database: Arc<str>,
+    user: Arc<str>,
     values: Values,
     version: ProtocolVersion,
 }
@@ -80,8 +80,8 @@ impl Login<'_> {
             return Err(Farewell::TlsRequired);
         }
         let wish = self.read_startup(&startup)?;
-        let is_console = wish.database == CONSOLE_DATABASE
-            || (wish.database == "pgweir" && self.shared.config().database("pgweir").is_none());
+        let is_console = *wish.database == *CONSOLE_DATABASE
+            || (*wish.database == *"pgweir" && self.shared.config().database("pgweir").is_none());
         self.admit_connection(is_console)?;
         if !is_console && let Some(failure) = health::refusal(self.shared, &wish.database) {
             return Err(Farewell::Refused(Refusal::Failing(failure)));

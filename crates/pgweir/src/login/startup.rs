@@ -33,15 +33,13 @@ impl Login<'_> {
             self.take_parameter(&config.global, form, name, value, &mut values)
         };
         // `options` comes first, because PostgreSQL lets the other parameters overrule it.
-        let (options, others): (Vec<_>, Vec<_>) = startup
-            .parameters
-            .iter()
-            .partition(|(name, _)| name == "options");
-        for (name, value) in options.into_iter().chain(others) {
-            match name.as_str() {
+        let options = startup.parameters().filter(|(name, _)| *name == "options");
+        let others = startup.parameters().filter(|(name, _)| *name != "options");
+        for (name, value) in options.chain(others) {
+            match name {
                 "user" | "database" | "replication" => {}
                 // A server of one client alone can be started with whatever it wants.
-                "options" if kind.is_some() => own.push((name.clone(), value.clone())),
+                "options" if kind.is_some() => own.push((name.to_owned(), value.to_owned())),
                 "options" => {
                     for (name, value) in options::parse(value).map_err(|_| Farewell::Options)? {
                         take(Form::InOptions, &name, &value)?;
@@ -52,11 +50,11 @@ impl Login<'_> {
             }
         }
         let user = startup.parameter("user").filter(|user| !user.is_empty());
-        let user = user.ok_or(Farewell::NoUser)?.to_owned();
+        let user = user.ok_or(Farewell::NoUser)?;
         let database = startup
             .parameter("database")
             .filter(|name| !name.is_empty());
-        let database = database.unwrap_or(&user).to_owned();
+        let database = database.unwrap_or(user);
         self.name_application(&config.global, &mut values);
         if let Some(kind) = kind {
             let tracked = self.shared.tracked.names().enumerate();
@@ -73,10 +71,10 @@ impl Login<'_> {
                 .replication
                 .set(Box::new(Replication { kind, parameters }));
         }
-        let (database_name, user_name) = self.shared.names(&database, &user);
+        let (database, user) = self.shared.names(database, user);
         let identity = Identity {
-            database: database_name,
-            user: user_name,
+            database: Arc::clone(&database),
+            user: Arc::clone(&user),
         };
         let _ = self.client.identity.set(identity);
         if self.shared.strict.is_some() && kind.is_none() {
