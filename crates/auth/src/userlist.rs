@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use thiserror::Error;
 
 use crate::secret::{BadPassword, Password, Secret};
@@ -25,7 +26,7 @@ pub const USER_BYTES_MAX: usize = 127;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserList {
     /// By bytes: a name need not be UTF-8, although no such user can log in.
-    users: HashMap<Vec<u8>, Entry>,
+    users: HashMap<Vec<u8>, Entry, RandomState>,
 }
 
 /// What a user is known by.

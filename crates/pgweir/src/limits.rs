@@ -85,15 +85,14 @@ pub(crate) fn hosts(rules: &Rules) -> Vec<Arc<str>> {
 
 /// What a connection counts in from its first byte.
 pub(crate) fn of_connection(address: &Address) -> Vec<Scope> {
-    match address.ip() {
-        Some(ip) => vec![
-            Scope::Clients,
-            Scope::Logins,
-            Scope::AddressClients(canonical(ip)),
-        ],
-        // Whoever is on this machine is one of us, an operator perhaps.
-        None => vec![Scope::Clients],
+    // There is room for those of its database, its user and its application.
+    let mut scopes = Vec::with_capacity(6);
+    scopes.push(Scope::Clients);
+    // Whoever is on this machine is one of us, an operator perhaps.
+    if let Some(ip) = address.ip() {
+        scopes.extend([Scope::Logins, Scope::AddressClients(canonical(ip))]);
     }
+    scopes
 }
 
 /// Who is charged for a client's leases.

@@ -2,6 +2,8 @@
 //!
 //! These have no tag. The texts of [`StartupError`] are PgBouncer's, because tools match them.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::frame::SizeLimits;
@@ -41,7 +43,7 @@ pub struct CancelKey {
     /// The process id that the server (or the pooler) said.
     pub process_id: i32,
     /// 4 bytes in protocol 3.0, up to 256 in 3.2.
-    pub secret: Box<[u8]>,
+    pub secret: Arc<[u8]>,
 }
 
 impl std::fmt::Debug for CancelKey {

@@ -150,7 +150,8 @@ impl Login<'_> {
                     false => fail("unix socket login rejected"),
                 }
             }
-            Method::Ldap(options) => self.ask_ldap(user, options).await.map(Some),
+            // Seldom, and large.
+            Method::Ldap(options) => Box::pin(self.ask_ldap(user, options)).await.map(Some),
             Method::Pam => self.ask_pam(user).await.map(Some),
             Method::Reject => Err(Farewell::LoginRejected),
         }
@@ -352,6 +353,9 @@ impl Login<'_> {
     }
 }
 
+/// Room for what most clients are asked.
+const CHALLENGE_LEN: usize = 128;
+
 fn encode(challenge: &Challenge) -> BytesMut {
     let message = match challenge {
         Challenge::CleartextPassword => Authentication::CleartextPassword,
@@ -365,7 +369,7 @@ fn encode(challenge: &Challenge) -> BytesMut {
         Challenge::SaslContinue(data) => Authentication::SaslContinue(data),
         Challenge::SaslFinal(data) => Authentication::SaslFinal(data),
     };
-    let mut out = BytesMut::new();
+    let mut out = BytesMut::with_capacity(CHALLENGE_LEN);
     message.write(&mut out);
     out
 }

@@ -28,11 +28,8 @@ impl Login<'_> {
         let mut user = Arc::clone(&wish.user);
         if config.global.auth_type == AuthType::Any {
             let database = config.database(&wish.database);
-            match database
-                .as_ref()
-                .and_then(|database| database.keys.user.as_ref())
-            {
-                Some(forced) => (_, user) = self.shared.names(&wish.database, forced),
+            match database.and_then(|database| database.keys.user.clone()) {
+                Some(forced) => user = forced.into(),
                 None => {
                     tracing::error!(peer = %self.client, "auth_type=any requires forced user");
                     return Err(Farewell::Configuration);
@@ -75,8 +72,8 @@ impl Login<'_> {
         let rules = route.rules();
         let app = Arc::clone(&self.client.state().application_name);
         let scopes = [
-            Scope::DatabaseClients(Arc::clone(&wish.database)),
-            Scope::UserClients(user),
+            Scope::DatabaseClients(Arc::clone(&route.database)),
+            Scope::UserClients(Arc::clone(&route.user)),
             Scope::AppClients(app),
         ];
         let limits = [
@@ -322,7 +319,7 @@ fn new_cancel_key(version: ProtocolVersion, peer_id: u16) -> CancelKey {
     peers::stamp(CancelKey { process_id, secret }, peer_id)
 }
 
-fn cut<const N: usize>(random: [u8; N]) -> (i32, Box<[u8]>) {
+fn cut<const N: usize>(random: [u8; N]) -> (i32, Arc<[u8]>) {
     let [a, b, c, d, secret @ ..] = &random[..] else {
         unreachable!("a key has more than four bytes")
     };

@@ -102,7 +102,7 @@ impl Login<'_> {
         loop {
             if self.begins_with_tls().await? {
                 self.refuse_before_tls()?;
-                self.accept_tls(true).await?;
+                Box::pin(self.accept_tls(true)).await?;
                 continue;
             }
             match self.talk()?.first_packet().await.map_err(interrupted)? {
@@ -117,7 +117,7 @@ impl Login<'_> {
                     self.answer_request(if accepted { b"S" } else { b"N" }, "SSL")
                         .await?;
                     if accepted {
-                        self.accept_tls(false).await?;
+                        Box::pin(self.accept_tls(false)).await?;
                     }
                 }
                 FirstPacket::GssEncRequest => {

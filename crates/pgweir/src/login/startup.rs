@@ -27,6 +27,7 @@ impl Login<'_> {
     pub(super) fn read_startup(&self, startup: &StartupMessage) -> Result<Wish, Farewell> {
         let config = self.shared.config();
         let kind = startup.parameter("replication").and_then(replication_kind);
+        let (mut user, mut database) = ("", "");
         let mut own = Vec::new();
         let mut values = Values::default();
         let mut take = |form, name: &str, value: &str| {
@@ -37,7 +38,9 @@ impl Login<'_> {
         let others = startup.parameters().filter(|(name, _)| *name != "options");
         for (name, value) in options.chain(others) {
             match name {
-                "user" | "database" | "replication" => {}
+                "user" => user = value,
+                "database" => database = value,
+                "replication" => {}
                 // A server of one client alone can be started with whatever it wants.
                 "options" if kind.is_some() => own.push((name.to_owned(), value.to_owned())),
                 "options" => {
@@ -49,12 +52,12 @@ impl Login<'_> {
                 name => take(Form::Direct, name, value)?,
             }
         }
-        let user = startup.parameter("user").filter(|user| !user.is_empty());
-        let user = user.ok_or(Farewell::NoUser)?;
-        let database = startup
-            .parameter("database")
-            .filter(|name| !name.is_empty());
-        let database = database.unwrap_or(user);
+        if user.is_empty() {
+            return Err(Farewell::NoUser);
+        }
+        if database.is_empty() {
+            database = user;
+        }
         self.name_application(&config.global, &mut values);
         if let Some(kind) = kind {
             let tracked = self.shared.tracked.names().enumerate();
