@@ -33,6 +33,9 @@ impl Tracked {
         "application_name",
     ];
 
+    /// How many there mostly are.
+    const MOSTLY: usize = 8;
+
     /// [`Self::ALWAYS`] and `extra` (PgBouncer's `track_extra_parameters`).
     pub fn new<'a>(extra: impl IntoIterator<Item = &'a str>) -> Self {
         let mut tracked = Self {
@@ -84,6 +87,8 @@ impl Values {
         }
         let values = &mut Arc::make_mut(&mut self.shared).tracked;
         if values.len() <= index {
+            // With room for what `fill` adds.
+            values.reserve(Tracked::MOSTLY);
             values.resize(index + 1, None);
         }
         values[index] = Some(value.into());
