@@ -22,9 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         FirstPacket::SslRequest | FirstPacket::GssEncRequest => return,
         FirstPacket::CancelRequest(key) => frontend::cancel_request(&mut out, key),
         FirstPacket::Startup(message) => {
-            let pairs = message.parameters.iter();
-            let pairs = pairs.map(|(name, value)| (name.as_str(), value.as_str()));
-            frontend::startup(&mut out, message.version, pairs);
+            frontend::startup(&mut out, message.version, message.parameters());
         }
     }
     let again = FirstPacket::parse(&out).expect("our own packet is well-formed");

@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use thiserror::Error;
 
 use crate::secret::{BadPassword, Password, Secret};
@@ -25,7 +26,7 @@ pub const USER_BYTES_MAX: usize = 127;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserList {
     /// By bytes: a name need not be UTF-8, although no such user can log in.
-    users: HashMap<Vec<u8>, Entry>,
+    users: HashMap<Vec<u8>, Entry, RandomState>,
 }
 
 /// What a user is known by.
@@ -95,9 +96,11 @@ impl UserList {
         self.users.get(user.as_bytes()).map(|entry| &entry.secret)
     }
 
-    /// The secret that counts as well.
-    pub fn second(&self, user: &str) -> Option<&Secret> {
-        self.users.get(user.as_bytes())?.second.as_ref()
+    /// The same, and the secret that counts as well.
+    pub fn secrets(&self, user: &str) -> (Option<&Secret>, Option<&Secret>) {
+        let entry = self.users.get(user.as_bytes());
+        let second = entry.and_then(|entry| entry.second.as_ref());
+        (entry.map(|entry| &entry.secret), second)
     }
 
     /// All users whose names are text, in no order.
@@ -247,9 +250,9 @@ mod tests {
         let (list, problem) = UserList::parse(text);
         assert_eq!(problem, None);
         assert_eq!(list.secret("a"), Some(&plain("new")));
-        assert_eq!(list.second("a"), Some(&plain("old")));
-        assert_eq!(list.second("b"), None);
-        assert_eq!(list.second("c"), None);
+        assert_eq!(list.secrets("a").1, Some(&plain("old")));
+        assert_eq!(list.secrets("b").1, None);
+        assert_eq!(list.secrets("c").1, None);
         let broken = UserList::parse(b"\"a\" \"new\" also old\n").1;
         let kind = ProblemKind::NoQuote;
         assert_eq!(broken, Some(Problem { line: 1, kind }));

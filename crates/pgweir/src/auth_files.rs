@@ -155,8 +155,8 @@ pub(crate) fn forget_replaced(shared: &Shared, old: &AuthFiles, new: &AuthFiles)
     for home in shared.homes().into_values() {
         let user = &home.name.user;
         let of = |files: &'_ AuthFiles| {
-            let users = &files.users;
-            (users.secret(user).cloned(), users.second(user).cloned())
+            let (first, second) = files.users.secrets(user);
+            (first.cloned(), second.cloned())
         };
         let (before, now) = (of(old), of(new));
         if before == now {

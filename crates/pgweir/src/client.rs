@@ -173,39 +173,51 @@ impl ReplicationKind {
 /// The limits that a client counts in.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    /// Like clients hold one copy, once they are in.
-    scopes: Arc<Vec<Scope>>,
+    /// Like clients hold one copy, once they are in. `None` is none.
+    scopes: Option<Arc<Vec<Scope>>>,
     /// The pool that it has joined.
     pub(crate) pool: Option<PoolId>,
 }
 
 impl Counted {
+    /// It counts in these.
+    pub(crate) fn of(scopes: Vec<Scope>) -> Self {
+        Self {
+            scopes: Some(Arc::new(scopes)),
+            pool: None,
+        }
+    }
+
     /// All of them.
     pub(crate) fn scopes(&self) -> &[Scope] {
-        &self.scopes
+        self.scopes.as_ref().map_or(&[], |scopes| scopes)
+    }
+
+    fn scopes_mut(&mut self) -> &mut Vec<Scope> {
+        Arc::make_mut(self.scopes.get_or_insert_default())
     }
 
     /// It counts in these as well.
     pub(crate) fn add(&mut self, scopes: impl IntoIterator<Item = Scope>) {
-        Arc::make_mut(&mut self.scopes).extend(scopes);
+        self.scopes_mut().extend(scopes);
     }
 
     /// It counts in this one no more. Whether it did.
     pub(crate) fn remove(&mut self, scope: &Scope) -> bool {
-        let at = self.scopes.iter().position(|other| other == scope);
+        let at = self.scopes().iter().position(|other| other == scope);
         at.is_some_and(|at| {
-            Arc::make_mut(&mut self.scopes).remove(at);
+            self.scopes_mut().remove(at);
             true
         })
     }
 
     /// Holds one copy with the last one that did so here.
-    pub(crate) fn share(&mut self, last: &mut Arc<Vec<Scope>>) {
+    pub(crate) fn share(&mut self, last: &mut Option<Arc<Vec<Scope>>>) {
         match *last == self.scopes {
-            true => self.scopes = Arc::clone(last),
+            true => self.scopes.clone_from(last),
             false => {
-                Arc::make_mut(&mut self.scopes).shrink_to_fit();
-                *last = Arc::clone(&self.scopes);
+                self.scopes_mut().shrink_to_fit();
+                last.clone_from(&self.scopes);
             }
         }
     }
@@ -337,7 +349,7 @@ impl Client {
                 wait_notified: false,
                 told_to_rest: false,
                 cut_short: None,
-                application_name: "".into(),
+                application_name: Arc::default(),
                 pin: None,
             }),
             has_mail: AtomicBool::new(false),

@@ -13,10 +13,10 @@ use crate::shared::{Rules, ServerPools};
 /// Sets the limits that are not those of one pool.
 pub(crate) fn apply(budget: &mut Budget, settings: &Settings) {
     let clients = u32::try_from(settings.max_client_conn).unwrap_or(0);
-    budget.set_limit(Scope::Clients, Some(clients));
-    budget.set_limit(Scope::Logins, limit(settings.max_logins));
-    budget.set_limit(Scope::Waiting, limit(settings.max_waiting));
-    budget.set_limit(Scope::Cancels, Some(settings.max_cancels.max(1).into()));
+    budget.set_limit(&Scope::Clients, Some(clients));
+    budget.set_limit(&Scope::Logins, limit(settings.max_logins));
+    budget.set_limit(&Scope::Waiting, limit(settings.max_waiting));
+    budget.set_limit(&Scope::Cancels, Some(settings.max_cancels.max(1).into()));
     for (kind, value) in [
         (Kind::AppClients, settings.max_app_client_connections),
         (Kind::AppServers, settings.max_app_connections),
@@ -41,18 +41,20 @@ pub(crate) fn apply_to_pool(pools: &mut ServerPools, id: PoolId, name: &PoolName
             Scope::UserServers(_) => settings.max_user_connections,
             _ => continue,
         };
-        pools.budget.set_limit(scope.clone(), limit);
+        pools.budget.set_limit(scope, limit);
     }
     let global = &rules.config.global;
     for host in hosts(rules) {
         // A part of what PostgreSQL has is set when that is known; until then nothing is.
         if !global.max_host_connections.is_relative() {
             let limit = global.host_servers(None);
-            pools.budget.set_limit(Scope::HostServers(host), limit);
+            pools.budget.set_limit(&Scope::HostServers(host), limit);
         }
     }
     if let Some(login) = scopes(name, rules).login {
-        pools.budget.set_limit(login, limit(global.max_host_logins));
+        pools
+            .budget
+            .set_limit(&login, limit(global.max_host_logins));
     }
 }
 
@@ -83,15 +85,14 @@ pub(crate) fn hosts(rules: &Rules) -> Vec<Arc<str>> {
 
 /// What a connection counts in from its first byte.
 pub(crate) fn of_connection(address: &Address) -> Vec<Scope> {
-    match address.ip() {
-        Some(ip) => vec![
-            Scope::Clients,
-            Scope::Logins,
-            Scope::AddressClients(canonical(ip)),
-        ],
-        // Whoever is on this machine is one of us, an operator perhaps.
-        None => vec![Scope::Clients],
+    // There is room for those of its database, its user and its application.
+    let mut scopes = Vec::with_capacity(6);
+    scopes.push(Scope::Clients);
+    // Whoever is on this machine is one of us, an operator perhaps.
+    if let Some(ip) = address.ip() {
+        scopes.extend([Scope::Logins, Scope::AddressClients(canonical(ip))]);
     }
+    scopes
 }
 
 /// Who is charged for a client's leases.

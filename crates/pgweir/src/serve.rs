@@ -16,7 +16,7 @@ use pgweir_wire::CancelKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::client::{Client, Identity, Lease};
+use crate::client::{Client, Counted, Identity, Lease};
 use crate::conversation::Conversation;
 use crate::farewell::Farewell;
 use crate::login::{Entrance, Entry, Login};
@@ -105,7 +105,7 @@ pub(crate) fn register(shared: &Shared, client: Client) -> Arc<Client> {
     shared.clients.insert(client.id, Arc::clone(&client));
     let scopes = limits::of_connection(&client.address);
     shared.pools().budget.take_unlimited(&scopes);
-    client.counted().add(scopes);
+    *client.counted() = Counted::of(scopes);
     client
 }
 
@@ -273,7 +273,6 @@ fn join(
     line: Buffered,
     side: ClientSide,
 ) -> Session {
-    shared.pools().client_joined(route.home.id);
     {
         let mut counted = client.counted();
         counted.pool = Some(route.home.id);
@@ -282,7 +281,9 @@ fn join(
     start_idle(client);
     let party = {
         let app = Arc::clone(&client.state().application_name);
-        limits::party(&shared.pools().budget, &app, &client.address)
+        let mut pools = shared.pools();
+        pools.client_joined(route.home.id);
+        limits::party(&pools.budget, &app, &client.address)
     };
     let (shared, client) = (Arc::clone(shared), Arc::clone(client));
     Session::new(shared, client, route, line, side, party)
@@ -359,7 +360,9 @@ async fn leave(session: Session, farewell: Farewell) {
 
 /// From here on the client is in no list and in no count. Harmless when done twice.
 pub(crate) fn forget(shared: &Shared, client: &Client) {
-    shared.clients.remove(&client.id);
+    if shared.clients.remove(&client.id).is_none() {
+        return;
+    }
     if let Some(key) = client.cancel_key.get() {
         shared.cancel_keys.remove(key);
     }
@@ -408,13 +411,13 @@ async fn tell(
             return;
         }
     }
-    let closing = async {
+    let closing = Box::pin(async {
         stream.write_all(&out).await?;
         stream.shutdown().await?;
         let mut sink = [0; 1024];
         while stream.read(&mut sink).await? > 0 {}
         Ok::<_, std::io::Error>(())
-    };
+    });
     // Whoever does not read within the time has lost the text, but nothing else.
     let _ = timeout(FAREWELL_PATIENCE, closing).await;
 }

@@ -265,12 +265,15 @@ impl PoolHome {
 /// Where a login as a user to a database leads.
 #[derive(Debug)]
 pub(crate) struct Route {
+    pub(crate) database: Arc<str>,
+    /// The login user.
+    pub(crate) user: Arc<str>,
     pub(crate) home: Arc<PoolHome>,
     rules: RwLock<Arc<Rules>>,
     /// The parameters that its clients came with lately.
     pub(crate) latest: Mutex<Latest>,
     /// What the last of them counted in.
-    pub(crate) scopes: Mutex<Arc<Vec<Scope>>>,
+    pub(crate) scopes: Mutex<Option<Arc<Vec<Scope>>>>,
 }
 
 impl Route {
@@ -525,20 +528,22 @@ impl Shared {
         if let Some(route) = known(&lock(&self.routes)) {
             return Ok(route);
         }
-        let (database_name, user_name) = self.names(database, user);
+        let names = self.names(database, user);
         let config = self.config();
         let rules = Rules::new(&config, database, user).ok_or(NoSuchDatabase)?;
         let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
         let home = self.pool(database, pool_user)?;
         let route = Arc::new(Route {
+            database: names.0,
+            user: names.1,
             home,
             rules: RwLock::new(Arc::new(rules)),
             latest: Mutex::default(),
             scopes: Mutex::default(),
         });
         let mut routes = lock(&self.routes);
-        let users = routes.entry(database_name).or_default();
-        users.insert(user_name, Arc::clone(&route));
+        let users = routes.entry(Arc::clone(&route.database)).or_default();
+        users.insert(Arc::clone(&route.user), Arc::clone(&route));
         Ok(route)
     }
 

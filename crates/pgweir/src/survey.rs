@@ -185,7 +185,7 @@ fn note(shared: &Shared, home: &PoolHome, answer: Option<(HostFacts, PoolFacts)>
     if global.max_host_connections.is_relative() {
         let servers = global.host_servers(Some(host_facts.ordinary()));
         let scope = Scope::HostServers(Arc::clone(host));
-        shared.pools().budget.set_limit(scope, servers);
+        shared.pools().budget.set_limit(&scope, servers);
     }
     preflight::look(shared);
 }

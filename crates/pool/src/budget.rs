@@ -166,6 +166,13 @@ impl Gauge {
         self.limit.is_some_and(|limit| self.used >= limit)
     }
 
+    /// Changes it. Whether it was over its limit, and whether it is.
+    fn change(&mut self, change: impl FnOnce(&mut Self)) -> (bool, bool) {
+        let was_over = self.is_over();
+        change(self);
+        (was_over, self.is_over())
+    }
+
     /// Whether a permit may go from one pool to another now; if so, that is counted. As many as
     /// there are permits may go at once, and then as many a second as the average allows.
     fn may_switch(&mut self, now: Instant) -> bool {
@@ -186,7 +193,10 @@ impl Gauge {
 #[derive(Debug, Default)]
 pub struct Budget {
     gauges: HashMap<Scope, Gauge, RandomState>,
-    /// [`Scope::Waiting`]: under load every transaction asks for it, so it is not looked up.
+    /// [`Scope::Clients`], [`Scope::Logins`] and [`Scope::Waiting`]: every login asks for the first two, and under
+    /// load every transaction for the third, so they are not looked up.
+    clients: Gauge,
+    logins: Gauge,
     waiting: Gauge,
     /// The limits of those that have one by kind.
     kinds: HashMap<Kind, u32>,
@@ -196,12 +206,14 @@ pub struct Budget {
 
 impl Budget {
     /// Sets a limit; it holds from now on. Who is there already stays.
-    pub fn set_limit(&mut self, scope: Scope, limit: Option<u32>) {
-        self.change(&scope, |gauge| gauge.limit = limit);
+    pub fn set_limit(&mut self, scope: &Scope, limit: Option<u32>) {
+        self.change(scope, |gauge| gauge.limit = limit);
     }
 
     fn find(&self, scope: &Scope) -> Option<&Gauge> {
         match scope {
+            Scope::Clients => Some(&self.clients),
+            Scope::Logins => Some(&self.logins),
             Scope::Waiting => Some(&self.waiting),
             scope => self.gauges.get(scope),
         }
@@ -209,6 +221,8 @@ impl Budget {
 
     fn find_mut(&mut self, scope: &Scope) -> Option<&mut Gauge> {
         match scope {
+            Scope::Clients => Some(&mut self.clients),
+            Scope::Logins => Some(&mut self.logins),
             Scope::Waiting => Some(&mut self.waiting),
             scope => self.gauges.get_mut(scope),
         }
@@ -216,16 +230,17 @@ impl Budget {
 
     /// Changes a gauge, which is there from then on, and how many are over.
     fn change(&mut self, scope: &Scope, change: impl FnOnce(&mut Gauge)) {
-        let gauge = match scope {
-            Scope::Waiting => &mut self.waiting,
-            scope => {
-                let unused = || Self::unused(&self.kinds, scope);
-                self.gauges.entry(scope.clone()).or_insert_with(unused)
+        let (was_over, is_over) = match self.find_mut(scope) {
+            Some(gauge) => gauge.change(change),
+            None => {
+                let mut gauge = Self::unused(&self.kinds, scope);
+                let over = gauge.change(change);
+                self.gauges.insert(scope.clone(), gauge);
+                over
             }
         };
-        self.over -= usize::from(gauge.is_over());
-        change(gauge);
-        self.over += usize::from(gauge.is_over());
+        self.over -= usize::from(was_over);
+        self.over += usize::from(is_over);
     }
 
     /// Sets the limit of every scope of a kind; it holds from now on.
@@ -236,7 +251,7 @@ impl Budget {
         };
         let scopes: Vec<_> = self.gauges.keys().cloned().collect();
         for scope in scopes.into_iter().filter(|s| s.kind() == Some(kind)) {
-            self.set_limit(scope, limit);
+            self.set_limit(&scope, limit);
         }
     }
 
@@ -261,9 +276,13 @@ impl Budget {
 
     /// All scopes that have a limit or a user.
     pub fn iter(&self) -> impl Iterator<Item = (&Scope, &Gauge)> {
-        let waiting =
-            (self.waiting != Gauge::default()).then_some((&Scope::Waiting, &self.waiting));
-        self.gauges.iter().chain(waiting)
+        let apart = [
+            (&Scope::Clients, &self.clients),
+            (&Scope::Logins, &self.logins),
+            (&Scope::Waiting, &self.waiting),
+        ];
+        let known = |(_, gauge): &(_, &Gauge)| **gauge != Gauge::default();
+        self.gauges.iter().chain(apart.into_iter().filter(known))
     }
 
     /// Whether a permit of this scope may go from one pool to another now; if so, that is counted.
@@ -321,9 +340,9 @@ impl Budget {
                 gauge.used > 0,
                 "{scope} was given back more often than taken"
             );
-            let was_over = gauge.is_over();
-            gauge.used = gauge.used.saturating_sub(1);
-            let (is_over, is_unused) = (gauge.is_over(), gauge.used == 0);
+            let (was_over, is_over) =
+                gauge.change(|gauge| gauge.used = gauge.used.saturating_sub(1));
+            let is_unused = gauge.used == 0;
             self.over -= usize::from(was_over);
             if is_unused && scope.kind().is_some() {
                 self.gauges.remove(scope);
@@ -345,7 +364,7 @@ mod tests {
     #[test]
     fn a_full_scope_gives_nothing() {
         let mut budget = Budget::default();
-        budget.set_limit(database(), Some(1));
+        budget.set_limit(&database(), Some(1));
         assert_eq!(budget.take(&[database()]), Ok(()));
         assert_eq!(budget.take(&[database()]), Err(&database()));
         budget.give_back(&[database()]);
@@ -355,7 +374,7 @@ mod tests {
     #[test]
     fn all_or_nothing_is_taken() {
         let mut budget = Budget::default();
-        budget.set_limit(database(), Some(0));
+        budget.set_limit(&database(), Some(0));
         assert_eq!(budget.take(&[Scope::Clients, database()]), Err(&database()));
         assert_eq!(budget.gauge(&Scope::Clients).used, 0);
     }
@@ -364,15 +383,15 @@ mod tests {
     fn a_lowered_limit_shows_what_is_over() {
         let mut budget = Budget::default();
         budget.take_unlimited(&[database(), database()]);
-        budget.set_limit(database(), Some(1));
+        budget.set_limit(&database(), Some(1));
         assert!(budget.is_over(&database()));
         assert!(!budget.is_over(&Scope::Clients));
         assert_eq!(budget.gauge(&database()), Gauge::reading(2, 2, Some(1)));
         budget.give_back(&[database()]);
         assert!(!budget.is_over(&database()));
-        budget.set_limit(database(), Some(0));
+        budget.set_limit(&database(), Some(0));
         assert!(budget.is_over(&database()));
-        budget.set_limit(database(), None);
+        budget.set_limit(&database(), None);
         assert!(!budget.is_over(&database()));
     }
 
@@ -404,7 +423,7 @@ mod tests {
     #[test]
     fn permits_change_hands_at_a_bounded_rate() {
         let mut budget = Budget::default();
-        budget.set_limit(database(), Some(2));
+        budget.set_limit(&database(), Some(2));
         let start = Instant::now();
         let mut switches = 0;
         for millisecond in 0..10_000 {

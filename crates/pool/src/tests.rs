@@ -84,7 +84,7 @@ impl World {
     }
 
     fn limit(&mut self, scope: Scope, limit: u32) {
-        self.pools.budget.set_limit(scope, Some(limit));
+        self.pools.budget.set_limit(&scope, Some(limit));
     }
 
     /// A new client asks for a server; its number.

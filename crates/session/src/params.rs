@@ -11,6 +11,9 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use bytes::BytesMut;
+use pgweir_wire::backend;
+
 use crate::handover::ParametersState;
 use crate::parameters::Parameters;
 
@@ -29,6 +32,9 @@ impl Tracked {
         "standard_conforming_strings",
         "application_name",
     ];
+
+    /// How many there mostly are.
+    const MOSTLY: usize = 8;
 
     /// [`Self::ALWAYS`] and `extra` (PgBouncer's `track_extra_parameters`).
     pub fn new<'a>(extra: impl IntoIterator<Item = &'a str>) -> Self {
@@ -81,6 +87,8 @@ impl Values {
         }
         let values = &mut Arc::make_mut(&mut self.shared).tracked;
         if values.len() <= index {
+            // With room for what `fill` adds.
+            values.reserve(Tracked::MOSTLY);
             values.resize(index + 1, None);
         }
         values[index] = Some(value.into());
@@ -160,6 +168,17 @@ impl Values {
                 value.clone_from(other);
             }
         }
+    }
+
+    /// The tracked ones as ParameterStatus messages.
+    fn statuses(&self, tracked: &Tracked) -> Box<[u8]> {
+        let mut out = BytesMut::new();
+        for (index, name) in tracked.names().enumerate() {
+            if let Some(value) = self.get(index) {
+                backend::parameter_status(&mut out, name.as_bytes(), value.as_bytes());
+            }
+        }
+        out[..].into()
     }
 
     /// Whether both hold the same values (cheap when they are shared).
@@ -276,24 +295,29 @@ fn set_config<'a>(sql: &mut String, settings: impl IntoIterator<Item = (&'a str,
     }
 }
 
-/// The values that clients came with lately, so that the next one with the same shares their copy.
+/// The values that clients came with lately, so that the next one with the same shares their copy, and
+/// the ParameterStatus messages of the tracked ones.
 #[derive(Debug, Default)]
 pub struct Latest {
-    values: VecDeque<Values>,
+    kinds: VecDeque<(Values, Box<[u8]>)>,
 }
 
 impl Latest {
     /// Kinds of clients that are told apart; applications of one user are few.
     const KINDS_MAX: usize = 8;
 
-    /// Lets `values` share a copy that is known, or makes it known.
-    pub fn share(&mut self, values: &mut Values) {
-        if let Some(known) = self.values.iter().find(|known| known.same(values)) {
-            values.clone_from(known);
-            return;
-        }
-        self.values.truncate(Self::KINDS_MAX - 1);
-        self.values.push_front(values.clone());
+    /// Lets `values` share a copy that is known, or makes it known. What the client is told of them.
+    pub fn share(&mut self, values: &mut Values, tracked: &Tracked) -> &[u8] {
+        let known = self.kinds.iter().position(|(kind, _)| kind.same(values));
+        let at = known.unwrap_or_else(|| {
+            self.kinds.truncate(Self::KINDS_MAX - 1);
+            let statuses = values.statuses(tracked);
+            self.kinds.push_front((values.clone(), statuses));
+            0
+        });
+        let (kind, statuses) = &self.kinds[at];
+        values.clone_from(kind);
+        statuses
     }
 }
 
@@ -452,7 +476,8 @@ mod tests {
         let mut login = |name: &str| {
             let mut values = values(&tracked, &[("application_name", name)]);
             values.request("jit", "off");
-            latest.share(&mut values);
+            let told = latest.share(&mut values, &tracked);
+            assert!(told.ends_with(&[name.as_bytes(), b"\0"].concat()));
             Arc::as_ptr(&values.shared)
         };
         let first = [login("shop"), login("report")];
@@ -462,7 +487,7 @@ mod tests {
         for other in 0..100 {
             login(&other.to_string());
         }
-        assert_eq!(latest.values.len(), Latest::KINDS_MAX);
+        assert_eq!(latest.kinds.len(), Latest::KINDS_MAX);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! These have no tag. The texts of [`StartupError`] are PgBouncer's, because tools match them.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::frame::SizeLimits;
@@ -41,7 +43,7 @@ pub struct CancelKey {
     /// The process id that the server (or the pooler) said.
     pub process_id: i32,
     /// 4 bytes in protocol 3.0, up to 256 in 3.2.
-    pub secret: Box<[u8]>,
+    pub secret: Arc<[u8]>,
 }
 
 impl std::fmt::Debug for CancelKey {
@@ -137,53 +139,60 @@ impl FirstPacket {
 pub struct StartupMessage {
     /// The version that the client asks for.
     pub version: ProtocolVersion,
-    /// Name and value pairs as sent, `user` and `database` among them.
-    pub parameters: Vec<(String, String)>,
+    /// Names and values as sent, each with a zero byte behind it.
+    text: String,
+    /// Where in it each name ends, and its value.
+    ends: Vec<(usize, usize)>,
 }
 
 impl StartupMessage {
     fn parse(version: ProtocolVersion, body: &[u8]) -> Result<Self, StartupError> {
         let mut reader = Reader::new(body);
-        let mut parameters = Vec::new();
+        let mut string = || reader.string().map_err(|_| StartupError::NoTerminator);
+        let (mut ends, mut start) = (Vec::new(), 0);
         loop {
-            let name = reader.string().map_err(|_| StartupError::NoTerminator)?;
+            let name = string()?;
             if name.is_empty() {
                 break;
             }
-            let value = reader.string().map_err(|_| StartupError::NoTerminator)?;
-            parameters.push((text(name)?, text(value)?));
+            let name_end = start + name.len();
+            let value_end = name_end + 1 + string()?.len();
+            ends.push((name_end, value_end));
+            start = value_end + 1;
         }
         if !reader.rest().is_empty() {
             return Err(StartupError::NoTerminator);
         }
+        let text = str::from_utf8(body).map_err(|_| StartupError::NotUtf8)?;
         Ok(Self {
             version,
-            parameters,
+            text: text.to_owned(),
+            ends,
+        })
+    }
+
+    /// Name and value pairs as sent, `user` and `database` among them.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(name_end, value_end)| {
+            let name = &self.text[start..name_end];
+            start = value_end + 1;
+            (name, &self.text[name_end + 1..value_end])
         })
     }
 
     /// The value of a parameter; the last one counts where a name stands twice.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .rev()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        let named = self.parameters().filter(|(key, _)| *key == name);
+        named.last().map(|(_, value)| value)
     }
 
     /// The names of protocol options (`_pq_.`), none of which are spoken.
     pub fn protocol_options(&self) -> Vec<String> {
-        let is_option = |(name, _): &&(String, String)| name.starts_with("_pq_.");
-        self.parameters
-            .iter()
-            .filter(is_option)
-            .map(|(name, _)| name.clone())
-            .collect()
+        let names = self.parameters().map(|(name, _)| name);
+        let options = names.filter(|name| name.starts_with("_pq_."));
+        options.map(str::to_owned).collect()
     }
-}
-
-fn text(bytes: &[u8]) -> Result<String, StartupError> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| StartupError::NotUtf8)
 }
 
 /// Why a first packet cannot be answered with a login.
@@ -293,6 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn names_and_values_are_text_and_nothing_follows_them() {
+        let parse = |body: &[u8]| {
+            let length = u32::try_from(8 + body.len()).unwrap().to_be_bytes();
+            FirstPacket::parse(&[&length, &[0, 3, 0, 0], body].concat())
+        };
+        for (body, error) in [
+            (&b"user\0b\xff\0\0"[..], StartupError::NotUtf8),
+            (b"user\0bob\0\0more", StartupError::NoTerminator),
+            (b"user\0\0", StartupError::NoTerminator),
+            (b"", StartupError::NoTerminator),
+        ] {
+            assert_eq!(parse(body), Err(error), "{}", body.escape_ascii());
+        }
+    }
+
+    #[test]
     fn a_long_cancel_key_survives_a_round_trip() {
         let key = CancelKey {
             process_id: 77,
@@ -329,13 +354,11 @@ mod tests {
             let borrowed: Vec<_> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let packet = startup(&borrowed);
             let parsed = FirstPacket::parse(&packet).unwrap().unwrap().0;
-            prop_assert_eq!(
-                parsed,
-                FirstPacket::Startup(StartupMessage {
-                    version: ProtocolVersion::V3_0,
-                    parameters: pairs,
-                })
-            );
+            let FirstPacket::Startup(message) = parsed else {
+                panic!("a startup message");
+            };
+            prop_assert_eq!(message.version, ProtocolVersion::V3_0);
+            prop_assert_eq!(message.parameters().collect::<Vec<_>>(), borrowed);
         }
     }
 }

@@ -135,12 +135,17 @@ impl Opened {
         debug_assert!(second.as_ref().is_none_or(|second| {
             second.salt == secret.salt && second.iterations == secret.iterations
         }));
-        let rest = format!(
-            ",s={},i={}",
-            base64::encode(&secret.salt),
-            secret.iterations
-        );
-        let server_first = [b"r=", self.nonce.as_slice(), rest.as_bytes()].concat();
+        let salt = base64::encode(&secret.salt);
+        let count = secret.iterations.get().to_string();
+        let server_first = [
+            b"r=",
+            self.nonce.as_slice(),
+            b",s=",
+            salt.as_bytes(),
+            b",i=",
+            count.as_bytes(),
+        ]
+        .concat();
         (
             server_first.clone(),
             Challenged {
@@ -210,9 +215,9 @@ impl Challenged {
             (None, None) => return Err(Rejected::Proof),
         };
         let server_signature = secret.server_key.hmac(&signed);
-        let server_final = format!("v={}", base64::encode(server_signature.expose()));
+        let signature = base64::encode(server_signature.expose());
         Ok(Proven {
-            server_final: server_final.into_bytes(),
+            server_final: [b"v=", signature.as_bytes()].concat(),
             client_key,
             secret,
             by_second,

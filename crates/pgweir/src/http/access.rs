@@ -59,9 +59,9 @@ async fn is_of_console(shared: &Arc<Shared>, given: BasicCredentials) -> bool {
     }
     let files = shared.files();
     let check = move || {
-        let (user, users) = (&given.user, &files.users);
-        let mut secrets = users.secret(user).into_iter().chain(users.second(user));
-        secrets.any(|secret| secret.is_of(&given.password, user))
+        let (first, second) = files.users.secrets(&given.user);
+        let mut secrets = first.into_iter().chain(second);
+        secrets.any(|secret| secret.is_of(&given.password, &given.user))
     };
     shared.http.write(check).await.unwrap_or(false)
 }

@@ -9,7 +9,7 @@ use pgweir_auth::{
     Challenge, ChannelBinding, ClientAuthentication, ClientLogin, Failure, Nonce, Password,
     PasswordMethod, Proof, Secret, ServerSecret, Step, hba, read_password,
 };
-use pgweir_config::{AuthType, CONSOLE_DATABASE};
+use pgweir_config::{AuthType, CONSOLE_DATABASE, Config};
 use pgweir_net::Stream;
 use pgweir_wire::SizeLimits;
 use pgweir_wire::backend::Authentication;
@@ -69,7 +69,7 @@ impl Login<'_> {
         database_exists: bool,
     ) -> Result<KnownAs, Farewell> {
         let config = self.shared.config();
-        let method = self.method(database, user);
+        let method = self.method(&config, database, user);
         if let Some(judge) = method.as_ref().ok().and_then(Method::judge) {
             let entry = config.database(database);
             let looks_up = entry.is_some_and(|entry| entry.keys.auth_user.is_some());
@@ -85,8 +85,7 @@ impl Login<'_> {
         if config.global.auth_type == AuthType::Any {
             return Ok(KnownAs::Known(None));
         }
-        let users = &self.shared.files().users;
-        match (users.secret(user), users.second(user)) {
+        match self.shared.files().users.secrets(user) {
             (Some(secret), None) => return Ok(KnownAs::Known(Some(secret.clone()))),
             (Some(secret), Some(second)) => {
                 return Ok(KnownAs::KnownTwice(secret.clone(), second.clone()));
@@ -126,7 +125,8 @@ impl Login<'_> {
             KnownAs::Elsewhere | KnownAs::Unknown => (None, None, true),
         };
         let fail = |text: &'static str| Err(Farewell::Authentication(text.into()));
-        match self.method(database, user)? {
+        let method = self.method(&self.shared.config(), database, user)?;
+        match method {
             Method::Any => Ok(None),
             Method::Trust if unknown => fail("\"trust\" authentication failed"),
             Method::Trust => Ok(secret.map(ServerSecret::from)),
@@ -150,7 +150,8 @@ impl Login<'_> {
                     false => fail("unix socket login rejected"),
                 }
             }
-            Method::Ldap(options) => self.ask_ldap(user, options).await.map(Some),
+            // Seldom, and large.
+            Method::Ldap(options) => Box::pin(self.ask_ldap(user, options)).await.map(Some),
             Method::Pam => self.ask_pam(user).await.map(Some),
             Method::Reject => Err(Farewell::LoginRejected),
         }
@@ -203,8 +204,8 @@ impl Login<'_> {
         admitted
     }
 
-    fn method(&self, database: &str, user: &str) -> Result<Method, Farewell> {
-        Ok(match self.shared.config().global.auth_type {
+    fn method(&self, config: &Config, database: &str, user: &str) -> Result<Method, Farewell> {
+        Ok(match config.global.auth_type {
             AuthType::Any => Method::Any,
             AuthType::Trust => Method::Trust,
             AuthType::Plain => Method::Password(PasswordMethod::Cleartext),
@@ -352,6 +353,9 @@ impl Login<'_> {
     }
 }
 
+/// Room for what most clients are asked.
+const CHALLENGE_LEN: usize = 128;
+
 fn encode(challenge: &Challenge) -> BytesMut {
     let message = match challenge {
         Challenge::CleartextPassword => Authentication::CleartextPassword,
@@ -365,7 +369,7 @@ fn encode(challenge: &Challenge) -> BytesMut {
         Challenge::SaslContinue(data) => Authentication::SaslContinue(data),
         Challenge::SaslFinal(data) => Authentication::SaslFinal(data),
     };
-    let mut out = BytesMut::new();
+    let mut out = BytesMut::with_capacity(CHALLENGE_LEN);
     message.write(&mut out);
     out
 }

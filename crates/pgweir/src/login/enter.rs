@@ -25,24 +25,23 @@ impl Login<'_> {
     pub(super) async fn enter_pool(&mut self, wish: Wish) -> Result<Entry, Farewell> {
         let config = self.shared.config();
         let database_exists = config.has_database(&wish.database);
-        let mut user = &wish.user;
-        let database = config.database(&wish.database);
+        let mut user = Arc::clone(&wish.user);
         if config.global.auth_type == AuthType::Any {
-            match database
-                .as_ref()
-                .and_then(|database| database.keys.user.as_ref())
-            {
-                Some(forced) => user = forced,
+            let database = config.database(&wish.database);
+            match database.and_then(|database| database.keys.user.clone()) {
+                Some(forced) => user = forced.into(),
                 None => {
                     tracing::error!(peer = %self.client, "auth_type=any requires forced user");
                     return Err(Farewell::Configuration);
                 }
             }
         }
-        let known = self.known_as(&wish.database, user, database_exists).await?;
+        let known = self
+            .known_as(&wish.database, &user, database_exists)
+            .await?;
         self.log_attempt(&wish);
-        let secret = self.authenticate(&wish.database, user, known).await?;
-        let missing = || Farewell::NoDatabase(wish.database.as_str().into());
+        let secret = self.authenticate(&wish.database, &user, known).await?;
+        let missing = || Farewell::NoDatabase(Arc::clone(&wish.database));
         if !database_exists {
             if config.global.log_connections {
                 tracing::info!(
@@ -53,7 +52,7 @@ impl Login<'_> {
             return Err(missing());
         }
         if self.shared.operator.is_disabled(&wish.database) {
-            return Err(Farewell::DatabaseDisabled(wish.database.as_str().into()));
+            return Err(Farewell::DatabaseDisabled(Arc::clone(&wish.database)));
         }
         if let Some(message) = self.shared.operator.refusal_of_logins(&wish.database) {
             return Err(Farewell::Refused(Refusal::Closed(message)));
@@ -63,26 +62,25 @@ impl Login<'_> {
         }
         let route = self
             .shared
-            .route(&wish.database, user)
+            .route(&wish.database, &user)
             .map_err(|_| missing())?;
         if let Some(secret) = secret
-            && *route.home.name.user == **user
+            && route.home.name.user == user
         {
             *lock(&route.home.secret) = Some(secret);
         }
         let rules = route.rules();
-        let (database_name, user_name) = self.shared.names(&wish.database, user);
-        self.take_permits([
-            (
-                Scope::DatabaseClients(Arc::clone(&database_name)),
-                rules.settings.max_db_client_connections,
-            ),
-            (
-                Scope::UserClients(Arc::clone(&user_name)),
-                rules.settings.max_user_client_connections,
-            ),
-        ])?;
-        self.take_application_permit()?;
+        let app = Arc::clone(&self.client.state().application_name);
+        let scopes = [
+            Scope::DatabaseClients(Arc::clone(&route.database)),
+            Scope::UserClients(Arc::clone(&route.user)),
+            Scope::AppClients(app),
+        ];
+        let limits = [
+            rules.settings.max_db_client_connections,
+            rules.settings.max_user_client_connections,
+        ];
+        self.take_permits(scopes, limits)?;
         let _ = self.client.route.set(Arc::clone(&route));
         route.home.totals.add(&mut Tally {
             client_login_count: 1,
@@ -93,8 +91,9 @@ impl Login<'_> {
         }
         pools::greet(self.shared, self.client, &route.home).await?;
         let welcome = lock(&route.home.welcome).clone().unwrap_or_default();
-        let mut side = self.greet(&welcome, wish).await?;
-        self.share_values(&route, &mut side);
+        let side = self.greet(&route, &welcome, wish).await?;
+        let name = self.shared.application_name(&side.values);
+        self.client.state().set_application_name(name);
         Ok(Entry::Client(Box::new(Entrance {
             route,
             side,
@@ -113,34 +112,22 @@ impl Login<'_> {
         }
     }
 
-    /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten.
+    /// Counts the client in, unless a limit is reached. It is counted out when it is forgotten. The `limits` are
+    /// those of database and user, the first two; the application has its own from its kind.
     fn take_permits<const N: usize>(
         &self,
-        limits: [(Scope, Option<u32>); N],
+        scopes: [Scope; N],
+        limits: [Option<u32>; 2],
     ) -> Result<(), Farewell> {
         let mut pools = self.shared.pools();
-        let scopes = limits.map(|(scope, limit)| {
-            pools.budget.set_limit(scope.clone(), limit);
-            scope
-        });
+        for (scope, limit) in scopes.iter().zip(limits) {
+            pools.budget.set_limit(scope, limit);
+        }
         if let Err(full) = pools.budget.take(&scopes) {
             return Err(Farewell::too_many(full, &pools.budget));
         }
         drop(pools);
         self.client.counted().add(scopes);
-        Ok(())
-    }
-
-    /// `max_app_client_connections`
-    fn take_application_permit(&self) -> Result<(), Farewell> {
-        let app = Scope::AppClients(Arc::clone(&self.client.state().application_name));
-        let app = [app];
-        let mut pools = self.shared.pools();
-        if let Err(full) = pools.budget.take(&app) {
-            return Err(Farewell::too_many(full, &pools.budget));
-        }
-        drop(pools);
-        self.client.counted().add(app);
         Ok(())
     }
 
@@ -165,13 +152,6 @@ impl Login<'_> {
         );
     }
 
-    /// Like clients hold one copy of their parameters.
-    fn share_values(&self, route: &Route, side: &mut ClientSide) {
-        lock(&route.latest).share(&mut side.values);
-        let name = self.shared.application_name(&side.values);
-        self.client.state().set_application_name(name);
-    }
-
     /// Opens the client's own server, and greets it with what that server says.
     async fn enter_replication(
         &mut self,
@@ -180,7 +160,7 @@ impl Login<'_> {
     ) -> Result<Entry, Farewell> {
         let lease = pools::dedicate(self.shared, self.client, &route.home).await?;
         let welcome = lease.server.info.welcome.get().cloned().unwrap_or_default();
-        match self.greet(&welcome, wish).await {
+        match self.greet(&route, &welcome, wish).await {
             Ok(side) => Ok(Entry::Client(Box::new(Entrance {
                 route,
                 side,
@@ -194,8 +174,14 @@ impl Login<'_> {
         }
     }
 
-    /// Tells the client that it is in, and what its servers are like.
-    async fn greet(&mut self, welcome: &Welcome, wish: Wish) -> Result<ClientSide, Farewell> {
+    /// Tells the client that it is in, and what its servers are like. Like clients hold one copy of their
+    /// parameters.
+    async fn greet(
+        &mut self,
+        route: &Route,
+        welcome: &Welcome,
+        wish: Wish,
+    ) -> Result<ClientSide, Farewell> {
         let mut side = ClientSide {
             values: wish.values,
             ..ClientSide::default()
@@ -217,16 +203,12 @@ impl Login<'_> {
                 backend::parameter_status(&mut out, name, value);
             }
         }
-        for (index, name) in tracked.names().enumerate() {
-            if let Some(value) = side.values.get(index) {
-                backend::parameter_status(&mut out, name.as_bytes(), value.as_bytes());
-            }
-        }
-        let key = new_cancel_key(wish.version, self.shared.config().global.peer_id);
+        out.extend_from_slice(lock(&route.latest).share(&mut side.values, tracked));
+        let config = self.shared.config();
+        let key = new_cancel_key(wish.version, config.global.peer_id);
         backend::backend_key_data(&mut out, key.process_id, &key.secret);
         let _ = self.client.cancel_key.set(key.clone());
         self.shared.cancel_keys.insert(key, Arc::clone(self.client));
-        let config = self.shared.config();
         let notice = &config.global.login_notify_message;
         if !notice.is_empty() {
             backend::Report {
@@ -306,19 +288,16 @@ impl Login<'_> {
             .and_then(|user| user.keys.max_user_client_connections);
         let of_user = of_user.filter(|&limit| limit > 0);
         let scopes = [
-            (
-                Scope::DatabaseClients(CONSOLE_DATABASE.into()),
-                limit(config.global.max_db_client_connections),
-            ),
-            (
-                Scope::UserClients(user.into()),
-                limit(of_user.unwrap_or(config.global.max_user_client_connections)),
-            ),
+            Scope::DatabaseClients(CONSOLE_DATABASE.into()),
+            Scope::UserClients(user.into()),
+        ];
+        let limits = [
+            limit(config.global.max_db_client_connections),
+            limit(of_user.unwrap_or(config.global.max_user_client_connections)),
         ];
         match access {
-            Access::Stats => self.take_permits(scopes),
+            Access::Stats => self.take_permits(scopes, limits),
             Access::Admin => {
-                let scopes = scopes.map(|(scope, _)| scope);
                 self.shared.pools().budget.take_unlimited(&scopes);
                 self.client.counted().add(scopes);
                 Ok(())
@@ -340,7 +319,7 @@ fn new_cancel_key(version: ProtocolVersion, peer_id: u16) -> CancelKey {
     peers::stamp(CancelKey { process_id, secret }, peer_id)
 }
 
-fn cut<const N: usize>(random: [u8; N]) -> (i32, Box<[u8]>) {
+fn cut<const N: usize>(random: [u8; N]) -> (i32, Arc<[u8]>) {
     let [a, b, c, d, secret @ ..] = &random[..] else {
         unreachable!("a key has more than four bytes")
     };

@@ -56,8 +56,8 @@ pub(crate) struct Login<'a> {
 
 /// What the startup packet asks for.
 struct Wish {
-    database: String,
-    user: String,
+    database: Arc<str>,
+    user: Arc<str>,
     values: Values,
     version: ProtocolVersion,
 }
@@ -80,8 +80,8 @@ impl Login<'_> {
             return Err(Farewell::TlsRequired);
         }
         let wish = self.read_startup(&startup)?;
-        let is_console = wish.database == CONSOLE_DATABASE
-            || (wish.database == "pgweir" && self.shared.config().database("pgweir").is_none());
+        let is_console = *wish.database == *CONSOLE_DATABASE
+            || (*wish.database == *"pgweir" && self.shared.config().database("pgweir").is_none());
         self.admit_connection(is_console)?;
         if !is_console && let Some(failure) = health::refusal(self.shared, &wish.database) {
             return Err(Farewell::Refused(Refusal::Failing(failure)));
@@ -102,7 +102,7 @@ impl Login<'_> {
         loop {
             if self.begins_with_tls().await? {
                 self.refuse_before_tls()?;
-                self.accept_tls(true).await?;
+                Box::pin(self.accept_tls(true)).await?;
                 continue;
             }
             match self.talk()?.first_packet().await.map_err(interrupted)? {
@@ -117,7 +117,7 @@ impl Login<'_> {
                     self.answer_request(if accepted { b"S" } else { b"N" }, "SSL")
                         .await?;
                     if accepted {
-                        self.accept_tls(false).await?;
+                        Box::pin(self.accept_tls(false)).await?;
                     }
                 }
                 FirstPacket::GssEncRequest => {

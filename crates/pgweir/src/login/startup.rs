@@ -27,21 +27,22 @@ impl Login<'_> {
     pub(super) fn read_startup(&self, startup: &StartupMessage) -> Result<Wish, Farewell> {
         let config = self.shared.config();
         let kind = startup.parameter("replication").and_then(replication_kind);
+        let (mut user, mut database) = ("", "");
         let mut own = Vec::new();
         let mut values = Values::default();
         let mut take = |form, name: &str, value: &str| {
             self.take_parameter(&config.global, form, name, value, &mut values)
         };
         // `options` comes first, because PostgreSQL lets the other parameters overrule it.
-        let (options, others): (Vec<_>, Vec<_>) = startup
-            .parameters
-            .iter()
-            .partition(|(name, _)| name == "options");
-        for (name, value) in options.into_iter().chain(others) {
-            match name.as_str() {
-                "user" | "database" | "replication" => {}
+        let options = startup.parameters().filter(|(name, _)| *name == "options");
+        let others = startup.parameters().filter(|(name, _)| *name != "options");
+        for (name, value) in options.chain(others) {
+            match name {
+                "user" => user = value,
+                "database" => database = value,
+                "replication" => {}
                 // A server of one client alone can be started with whatever it wants.
-                "options" if kind.is_some() => own.push((name.clone(), value.clone())),
+                "options" if kind.is_some() => own.push((name.to_owned(), value.to_owned())),
                 "options" => {
                     for (name, value) in options::parse(value).map_err(|_| Farewell::Options)? {
                         take(Form::InOptions, &name, &value)?;
@@ -51,12 +52,12 @@ impl Login<'_> {
                 name => take(Form::Direct, name, value)?,
             }
         }
-        let user = startup.parameter("user").filter(|user| !user.is_empty());
-        let user = user.ok_or(Farewell::NoUser)?.to_owned();
-        let database = startup
-            .parameter("database")
-            .filter(|name| !name.is_empty());
-        let database = database.unwrap_or(&user).to_owned();
+        if user.is_empty() {
+            return Err(Farewell::NoUser);
+        }
+        if database.is_empty() {
+            database = user;
+        }
         self.name_application(&config.global, &mut values);
         if let Some(kind) = kind {
             let tracked = self.shared.tracked.names().enumerate();
@@ -73,10 +74,10 @@ impl Login<'_> {
                 .replication
                 .set(Box::new(Replication { kind, parameters }));
         }
-        let (database_name, user_name) = self.shared.names(&database, &user);
+        let (database, user) = self.shared.names(database, user);
         let identity = Identity {
-            database: database_name,
-            user: user_name,
+            database: Arc::clone(&database),
+            user: Arc::clone(&user),
         };
         let _ = self.client.identity.set(identity);
         if self.shared.strict.is_some() && kind.is_none() {

@@ -138,10 +138,10 @@ fn taught_or_filed(shared: &Shared, home: &PoolHome) -> Vec<Found> {
     let user = &home.name.user;
     let taught = lock(&home.secret).clone();
     let taught = taught.map(|secret| Found::new(secret, "a client's login"));
-    let first = files.users.secret(user).cloned();
-    let first = first.map(|secret| Found::new(secret.into(), "the auth_file"));
-    let second = files.users.second(user).cloned();
-    let second = second.map(|secret| Found::new(secret.into(), "the auth_file (the second one)"));
+    let (first, second) = files.users.secrets(user);
+    let found = |secret: &Secret, place| Found::new(secret.clone().into(), place);
+    let first = first.map(|secret| found(secret, "the auth_file"));
+    let second = second.map(|secret| found(secret, "the auth_file (the second one)"));
     taught.into_iter().chain(first).chain(second).collect()
 }
 

@@ -87,9 +87,7 @@ impl Pooler {
         let mut pools = Pools::default();
         let database: std::sync::Arc<str> = "db".into();
         let scope = Scope::DatabaseServers(database.clone());
-        pools
-            .budget
-            .set_limit(scope.clone(), Some(setup.database_limit));
+        pools.budget.set_limit(&scope, Some(setup.database_limit));
         let limits = |size| PoolLimits {
             size: Some(size),
             lifetime: Some(setup.lifetime),
