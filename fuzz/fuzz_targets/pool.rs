@@ -104,7 +104,7 @@ fuzz_target!(|steps: Vec<Step>| {
     let databases: [Arc<str>; 2] = ["p".into(), "q".into()];
     let names = [("p", "a"), ("p", "b"), ("q", "a")];
     let scope = Scope::DatabaseServers(databases[0].clone());
-    world.pools.budget.set_limit(scope.clone(), Some(4));
+    world.pools.budget.set_limit(&scope, Some(4));
     for step in steps {
         let ids = names.map(|(database, user)| {
             let name = PoolName {
@@ -227,7 +227,7 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::LimitDatabase(limit) => {
                 let limit = u32::from(limit % 8);
-                world.pools.budget.set_limit(scope.clone(), Some(limit));
+                world.pools.budget.set_limit(&scope, Some(limit));
             }
             Step::Retire(n) => actions = world.pools.retire(id(n), now),
         }
