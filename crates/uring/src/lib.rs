@@ -35,14 +35,11 @@ pub type Sent = io::Result<usize>;
 pub struct Ring {
     /// Until the kernel has refused something: what it was not given must never be given to it later.
     ring: Option<IoUring>,
-    capacity: usize,
 }
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring")
-            .field("capacity", &self.capacity)
-            .finish_non_exhaustive()
+        f.debug_struct("Ring").finish_non_exhaustive()
     }
 }
 
@@ -58,27 +55,20 @@ impl Ring {
         if !known.is_supported(opcode::Send::CODE) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        Ok(Self {
-            ring: Some(ring),
-            capacity: capacity as usize,
-        })
+        Ok(Self { ring: Some(ring) })
     }
 
     /// Sends each, in their order, without waiting for room. `sent` gets what became of the first so many.
     ///
     /// # Errors
-    /// The kernel has refused the others, of which nothing has been sent, and will be asked no more.
-    ///
-    /// # Panics
-    /// More sends than the ring has places.
+    /// The kernel has refused the others, or there are more than the ring has places: of those nothing has been sent, and
+    /// the kernel will be asked no more.
     pub fn send_each<'a>(
         &mut self,
-        sends: impl ExactSizeIterator<Item = Send<'a>>,
+        sends: impl Iterator<Item = Send<'a>>,
         sent: &mut Vec<Sent>,
     ) -> io::Result<()> {
         sent.clear();
-        let total = sends.len();
-        assert!(total <= self.capacity, "more sends than places");
         let Some(mut ring) = self.ring.take() else {
             return Err(io::ErrorKind::Unsupported.into());
         };
@@ -89,6 +79,7 @@ impl Ring {
             // completed everything that it was given. What it was not given is forgotten with the ring.
             unsafe { queue.push(&entry) }.map_err(io::Error::other)?;
         }
+        let total = queue.len();
         drop(queue);
         let (submitted, outcome) = submit(&ring, total);
         collect(&mut ring, submitted, sent);
@@ -227,6 +218,22 @@ mod tests {
         let mut buf = [0; 4];
         hears.read_exact(&mut buf).unwrap();
         assert_eq!(&buf, b"well");
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_refused_and_nothing_of_it_is_sent_later() {
+        let Some(mut ring) = ring() else { return };
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut sent = Vec::new();
+        for many in [9, 1] {
+            let sends = (0..many).map(|_| to(&near, b"hello"));
+            ring.send_each(sends, &mut sent).unwrap_err();
+            assert!(sent.is_empty());
+        }
+        drop(near);
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).unwrap();
+        assert_eq!(read, b"");
     }
 
     #[test]
