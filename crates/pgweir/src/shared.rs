@@ -528,14 +528,14 @@ impl Shared {
         if let Some(route) = known(&lock(&self.routes)) {
             return Ok(route);
         }
-        let names = self.names(database, user);
+        let (database_name, user_name) = self.names(database, user);
         let config = self.config();
         let rules = Rules::new(&config, database, user).ok_or(NoSuchDatabase)?;
         let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
         let home = self.pool(database, pool_user)?;
         let route = Arc::new(Route {
-            database: names.0,
-            user: names.1,
+            database: database_name,
+            user: user_name,
             home,
             rules: RwLock::new(Arc::new(rules)),
             latest: Mutex::default(),
