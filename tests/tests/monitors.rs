@@ -297,7 +297,7 @@ fn the_configuration_can_be_looked_up_by_key() {
 fn lists_name_what_exporters_look_for() {
     let Some(scene) = Scene::new() else { return };
     let count = |shown: &Table, name: &str| shown.find("list", name).map(|row| row.number("items"));
-    // The socket of the scene's client may live a moment longer in a process that another test is about to start.
+    // The scene's client has closed its socket, and may be counted for a moment longer.
     let shown = eventually(
         Duration::from_secs(5),
         || scene.client().table("SHOW LISTS;"),

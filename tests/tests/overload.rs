@@ -24,7 +24,19 @@ fn sixty_clients_on_two_servers_get_their_own_answers_only() {
         let ini = ini.set("io_uring", io_uring);
         let pooler = start(ini.set("default_pool_size", SERVERS));
         crowd(&tenant, &pooler);
+        let is_expected = io_uring == 1 && !pooler.log().contains("no io_uring");
+        assert_eq!(rings(pooler.pid) > 0, is_expected, "io_uring = {io_uring}");
     }
+}
+
+/// How many io_uring rings a process has open.
+fn rings(pid: u32) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    open.filter(|fd| {
+        let target = fd.as_ref().ok().and_then(|fd| fd.path().read_link().ok());
+        target.is_some_and(|target| target.as_os_str() == "anon_inode:[io_uring]")
+    })
+    .count()
 }
 
 fn crowd(tenant: &Tenant, pooler: &Pooler) {

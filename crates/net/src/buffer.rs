@@ -1,9 +1,10 @@
 //! A stream with what was read but not yet understood, and what was written but not yet taken.
 //!
 //! Hot path. Reads go into a large buffer that all connections of a thread share, so an idle
-//! connection owns none. Writes go straight from there; only what the peer does not take at once
-//! is kept. A connection whose `unsent` is not empty must not be given more: whoever feeds it
-//! stops reading the other side, and that is all the back-pressure there is.
+//! connection owns none. What is written goes into the outbox of the thread if it is short, and
+//! straight from there if it is long; only what the peer does not take is kept. A connection whose
+//! `unsent` is not empty must not be given more: whoever feeds it stops reading the other side, and
+//! that is all the back-pressure there is.
 
 use std::cell::RefCell;
 use std::io;

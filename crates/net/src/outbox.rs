@@ -42,7 +42,7 @@ enum Here {
 
 /// The outbox of a thread.
 #[derive(Debug)]
-struct Outbox {
+pub(crate) struct Outbox {
     /// How often it has been emptied.
     emptied: AtomicU64,
     /// For how many sockets there are [`Queue::rests`].
@@ -394,5 +394,7 @@ impl Drop for Outgoing {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

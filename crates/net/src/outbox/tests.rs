@@ -7,29 +7,16 @@ use std::task::Wake;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::task::{spawn, yield_now};
+use tokio::task::spawn;
 
+use super::testing::{end_of_round, fill, outbox, send};
 use super::*;
 use crate::buffer::Buffered;
 use crate::stream::Stream;
 
-/// Whether this thread has an outbox now; says so if the kernel has no io_uring.
-fn outbox() -> Option<&'static Outbox> {
-    collect_sends(|error| panic!("{error}"))
-        .inspect_err(|error| println!("skipped: io_uring: {error}"))
-        .ok()?;
-    Outbox::here()
-}
-
 fn pair() -> (Buffered, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
     (Buffered::new(Stream::Unix(near)), far)
-}
-
-async fn send(line: &mut Buffered, bytes: &[u8]) {
-    poll_fn(|cx| Poll::Ready(line.send(cx, bytes)))
-        .await
-        .unwrap();
 }
 
 fn arrived(far: &UnixStream) -> Vec<u8> {
@@ -37,12 +24,6 @@ fn arrived(far: &UnixStream) -> Vec<u8> {
     let (_, len) = recv(far, &mut *buf, RecvFlags::DONTWAIT).unwrap_or((0, 0));
     buf.truncate(len);
     buf
-}
-
-async fn end_of_round() {
-    for _ in 0..4 {
-        yield_now().await;
-    }
 }
 
 #[tokio::test]
@@ -63,6 +44,19 @@ async fn what_a_round_sends_leaves_at_its_end() {
         assert!(one.is_drained());
         assert_eq!(outbox.emptied.load(Ordering::Relaxed), emptied + 1);
     }
+}
+
+/// With several workers whoever empties it is woken into the place behind the first sender.
+#[tokio::test]
+async fn the_first_turn_behind_the_first_send_is_not_the_end_of_the_round() {
+    let Some(outbox) = outbox() else { return };
+    let (mut line, far) = pair();
+    send(&mut line, b"hello").await;
+    let (cx, mut seen) = (Context::from_waker(Waker::noop()), 0);
+    assert!(outbox.poll_empty(&cx, &mut seen).is_pending());
+    assert_eq!(arrived(&far), b"");
+    assert!(outbox.poll_empty(&cx, &mut seen).is_pending());
+    assert_eq!(arrived(&far), b"hello");
 }
 
 #[tokio::test]
@@ -113,16 +107,7 @@ async fn bytes_are_on_their_way_before_the_socket_is_closed_or_given_away() {
 async fn a_peer_that_does_not_read_gets_everything_in_order_later() {
     let Some(_) = outbox() else { return };
     let (mut line, mut far) = pair();
-    let mut expected = Vec::new();
-    let mut number = 0_u32;
-    // Until the kernel takes no more: the round ends with something left.
-    while !line.has_unsent() {
-        let bytes = number.to_be_bytes().repeat(500);
-        send(&mut line, &bytes).await;
-        expected.extend(bytes);
-        number += 1;
-        end_of_round().await;
-    }
+    let mut expected = fill(&mut line).await;
     send(&mut line, b"the end").await;
     expected.extend(b"the end");
     let reading = spawn(async move {

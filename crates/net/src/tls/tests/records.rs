@@ -1,18 +1,16 @@
 //! Records that leave at the end of a round.
 
 use std::future::poll_fn;
-use std::task::Poll;
 
-use tokio::task::{spawn, yield_now};
+use tokio::task::spawn;
 
 use super::*;
 use crate::buffer::Buffered;
+use crate::outbox::testing::{end_of_round, fill, outbox, send};
 
 /// A TLS server's end whose records go through the outbox, and its client; nothing where the kernel has no io_uring.
 async fn posting() -> Option<(Buffered, Stream)> {
-    crate::outbox::collect_sends(|error| panic!("{error}"))
-        .inspect_err(|error| println!("skipped: io_uring: {error}"))
-        .ok()?;
+    outbox()?;
     let authority = Authority::root("root");
     let identity = authority.leaf("server", &["localhost"]);
     let (far, near) = handshake(
@@ -22,12 +20,6 @@ async fn posting() -> Option<(Buffered, Stream)> {
     )
     .await;
     Some((Buffered::new(far.unwrap()), near.unwrap()))
-}
-
-async fn send(line: &mut Buffered, bytes: &[u8]) {
-    poll_fn(|cx| Poll::Ready(line.send(cx, bytes)))
-        .await
-        .unwrap();
 }
 
 #[tokio::test]
@@ -50,17 +42,7 @@ async fn records_that_the_socket_does_not_take_are_written_later_in_order() {
     let Some((mut line, mut near)) = posting().await else {
         return;
     };
-    let mut expected = Vec::new();
-    let mut number = 0_u32;
-    while !line.has_unsent() {
-        let bytes = number.to_be_bytes().repeat(500);
-        send(&mut line, &bytes).await;
-        expected.extend(bytes);
-        number += 1;
-        for _ in 0..4 {
-            yield_now().await;
-        }
-    }
+    let mut expected = fill(&mut line).await;
     let writing = spawn(async move {
         send(&mut line, b"the end").await;
         poll_fn(|cx| line.poll_drain(cx)).await.unwrap();
@@ -85,4 +67,29 @@ async fn a_farewell_comes_behind_records_in_the_outbox() {
     let mut heard = Vec::new();
     near.read_to_end(&mut heard).await.unwrap();
     assert_eq!(heard, b"last words");
+}
+
+#[tokio::test]
+async fn a_long_record_comes_behind_short_ones() {
+    let Some((mut line, mut near)) = posting().await else {
+        return;
+    };
+    let long = vec![b'x'; 8 * 1024];
+    send(&mut line, b"short").await;
+    send(&mut line, &long).await;
+    let mut heard = vec![0; 5 + long.len()];
+    near.read_exact(&mut heard).await.unwrap();
+    assert!(heard == [&b"short"[..], &long].concat());
+}
+
+#[tokio::test]
+async fn what_the_socket_did_not_take_of_a_record_is_unsent() {
+    let Some((mut line, _near)) = posting().await else {
+        return;
+    };
+    while !line.stream().record_socket().unwrap().has_rest() {
+        send(&mut line, &[7; 2000]).await;
+        end_of_round().await;
+    }
+    assert!(line.has_unsent());
 }

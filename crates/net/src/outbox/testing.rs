@@ -1,0 +1,43 @@
+//! What tests of writers share.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use tokio::task::yield_now;
+
+use super::{Outbox, collect_sends};
+use crate::buffer::Buffered;
+
+/// This thread's outbox; says so if the kernel has no io_uring.
+pub(crate) fn outbox() -> Option<&'static Outbox> {
+    collect_sends(|error| panic!("{error}"))
+        .inspect_err(|error| println!("skipped: io_uring: {error}"))
+        .ok()?;
+    Outbox::here()
+}
+
+pub(crate) async fn send(line: &mut Buffered, bytes: &[u8]) {
+    poll_fn(|cx| Poll::Ready(line.send(cx, bytes)))
+        .await
+        .unwrap();
+}
+
+pub(crate) async fn end_of_round() {
+    for _ in 0..4 {
+        yield_now().await;
+    }
+}
+
+/// Sends until a round ends with something that the kernel did not take: all that was sent.
+pub(crate) async fn fill(line: &mut Buffered) -> Vec<u8> {
+    let mut sent = Vec::new();
+    let mut number = 0_u32;
+    while !line.has_unsent() {
+        let bytes = number.to_be_bytes().repeat(500);
+        send(line, &bytes).await;
+        sent.extend(bytes);
+        number += 1;
+        end_of_round().await;
+    }
+    sent
+}
