@@ -44,16 +44,10 @@ pub(crate) async fn derive(shared: &Arc<Shared>, job: SaltedPasswordJob) -> Keys
     keys
 }
 
-/// Fresh random bytes from the operating system.
+/// Random bytes that nobody can guess: the thread's generator is seeded by the operating system, which a login
+/// then need not call.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom(&mut bytes);
-    bytes
-}
-
-fn getrandom(bytes: &mut [u8]) {
-    rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())
-        .expect("Linux and macOS always have random bytes for a running process");
+    rand::random()
 }
 
 /// Fresh random bytes for one SCRAM exchange.

@@ -205,14 +205,10 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
         client: &client,
         talk: Some(Conversation::new(stream)),
     };
-    let limit = shared.config().global.client_login_timeout.limit();
-    let result = tokio::select! {
-        result = timeout(limit.unwrap_or(Duration::MAX), login.run()) => result,
-        farewell = client.ordered_to_end() => Ok(Err(farewell)),
-    };
+    let result = log_in(&mut login).await;
     login_over(&shared, &client);
     let farewell = match result {
-        Ok(Ok(entry)) => {
+        Ok(entry) => {
             let talk = login.talk?;
             return Some(match entry {
                 Entry::Client(entrance) => {
@@ -226,8 +222,7 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
                 }
             });
         }
-        Ok(Err(farewell)) => farewell,
-        Err(_) => Farewell::Expired(Expiry::Login),
+        Err(farewell) => farewell,
     };
     // A probe that only connects, or a psql that goes to ask for a password, is not worth a line.
     if !matches!(farewell, Farewell::ClientGone) {
@@ -241,6 +236,20 @@ async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Opti
         tell(&shared, &client, stream, held, &farewell).await;
     }
     None
+}
+
+/// A login, within its time, unless the client is ordered to end.
+async fn log_in(login: &mut Login<'_>) -> Result<Entry, Farewell> {
+    let client = login.client;
+    let limit = login.shared.config().global.client_login_timeout.limit();
+    // In its place before it is handed on, because it is large.
+    let run = std::pin::pin!(login.run());
+    tokio::select! {
+        result = timeout(limit.unwrap_or(Duration::MAX), run) => {
+            result.unwrap_or(Err(Farewell::Expired(Expiry::Login)))
+        }
+        farewell = client.ordered_to_end() => Err(farewell),
+    }
 }
 
 /// The client counts among those that log in no more.
@@ -427,8 +436,14 @@ mod tests {
     use super::*;
     use crate::relay::Resting;
 
-    fn size_of_future<F: Future>(_: impl Fn(Arc<Shared>, Stream, Address) -> F) -> usize {
+    fn size_of_future<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
         size_of::<F>()
+    }
+
+    /// A login is copied into its box; what few clients need of it is boxed in turn.
+    #[test]
+    fn a_login_is_not_large() {
+        assert!(size_of_future(enter) <= 1600, "{}", size_of_future(enter));
     }
 
     /// An idle client is its record, and its task or what is kept of it while it rests: what grows them

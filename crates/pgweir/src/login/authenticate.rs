@@ -94,7 +94,8 @@ impl Login<'_> {
         }
         let settings = credentials::settings(&config, database, user);
         if database_exists && settings.is_some_and(|settings| settings.auth_user.is_some()) {
-            let found = credentials::query(self.shared, self.client, database, user).await?;
+            let query = credentials::query(self.shared, self.client, database, user);
+            let found = Box::pin(query).await?;
             return match found {
                 Some(secret) => Ok(KnownAs::Known(Some(secret))),
                 // As far as we are concerned this user is known, if only by an entry of its own.
@@ -111,7 +112,8 @@ impl Login<'_> {
         Ok(KnownAs::Unknown)
     }
 
-    /// Lets the client prove who it is. What was learnt serves to log in to PostgreSQL.
+    /// Lets the client prove who it is. What was learnt serves to log in to PostgreSQL. The exchanges are boxed:
+    /// they are large, and trust needs none.
     pub(super) async fn authenticate(
         &mut self,
         database: &str,
@@ -132,7 +134,7 @@ impl Login<'_> {
             Method::Trust => Ok(secret.map(ServerSecret::from)),
             Method::Password(method) => {
                 let secrets = (secret.as_ref(), second.as_ref());
-                let proof = self.ask_password(user, method, secrets).await?;
+                let proof = Box::pin(self.ask_password(user, method, secrets)).await?;
                 Ok(match (proof, secret) {
                     (Proof::Cleartext(password), _) => Some(ServerSecret::Plain(password)),
                     (Proof::ScramStored(keys), _) => Some(ServerSecret::Keys(keys)),
@@ -150,9 +152,8 @@ impl Login<'_> {
                     false => fail("unix socket login rejected"),
                 }
             }
-            // Seldom, and large.
             Method::Ldap(options) => Box::pin(self.ask_ldap(user, options)).await.map(Some),
-            Method::Pam => self.ask_pam(user).await.map(Some),
+            Method::Pam => Box::pin(self.ask_pam(user)).await.map(Some),
             Method::Reject => Err(Farewell::LoginRejected),
         }
     }

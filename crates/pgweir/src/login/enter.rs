@@ -87,7 +87,7 @@ impl Login<'_> {
             ..Default::default()
         });
         if self.client.replication.get().is_some() {
-            return self.enter_replication(route, wish).await;
+            return Box::pin(self.enter_replication(route, wish)).await;
         }
         pools::greet(self.shared, self.client, &route.home).await?;
         let welcome = lock(&route.home.welcome).clone().unwrap_or_default();

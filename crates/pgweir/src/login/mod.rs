@@ -68,7 +68,7 @@ enum First {
 }
 
 impl Login<'_> {
-    /// Logs the client in.
+    /// Logs the client in. What few clients need, and is large, is boxed.
     pub(crate) async fn run(&mut self) -> Result<Entry, Farewell> {
         let startup = match self.first_packet().await? {
             First::Startup(startup) => startup,
@@ -88,7 +88,7 @@ impl Login<'_> {
         }
         let wish = self.negotiate(wish, &startup).await?;
         if is_console {
-            return self.enter_console(wish).await;
+            return Box::pin(self.enter_console(wish)).await;
         }
         self.enter_pool(wish).await
     }
