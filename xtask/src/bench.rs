@@ -319,7 +319,7 @@ impl Bench {
 
     fn once(&self, peer: Peer, workload: &Workload, seconds: u32) -> Result<Sample, Failure> {
         let running = start::start(peer, workload, &self.scene.programs, &self.scene)?;
-        measure::run(workload, &running, &self.scene, seconds).map_err(|failure| {
+        measure::run(peer, workload, &running, &self.scene, seconds).map_err(|failure| {
             let log = running.log();
             Failure::new(format!("{failure}\nits log ends with:\n{log}"))
         })
@@ -373,8 +373,10 @@ fn described(load: &Load, sample: &Sample) -> String {
     if let (Some(p50), Some(p99)) = (sample.p50_ms, sample.p99_ms) {
         line += &format!(", p50 {p50:.2} ms, p99 {p99:.2} ms");
     }
-    if let Some(beside) = sample.beside {
-        line += &format!(", p99 {beside:.2} times that alone");
+    if let (Some(alone), Some(elsewhere)) = (sample.to_alone, sample.to_elsewhere) {
+        line += &format!(
+            ", p99 {alone:.2} times that alone, {elsewhere:.2} times that beside them elsewhere"
+        );
     }
     line
 }

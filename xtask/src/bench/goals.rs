@@ -26,6 +26,8 @@ enum Figure {
     P99(Peer, Peer),
     /// pgweir's own cost.
     Own,
+    /// p99 beside others in terms of p99 while they are at another instance of pgweir.
+    Beside,
     /// pgweir's system calls per transaction.
     Syscalls,
 }
@@ -173,6 +175,12 @@ const GOALS: &[Goal] = &[
         0.75,
     ),
     Goal {
+        what: "p99 beside others at most 1.10 times that while they are at another instance",
+        on: &["login_storm_16"],
+        figure: Figure::Beside,
+        bound: Bound::AtMost(1.10),
+    },
+    Goal {
         what: "MB/s at least 0.95 of the bare relay's",
         on: TRANSFERS,
         figure: Figure::Rate(Pgweir, Muxrelay),
@@ -248,6 +256,7 @@ impl Goal {
             Figure::Cost(of, to) => median(results.cost_ratio(workload, of, to)),
             Figure::Rate(of, to) => median(results.ratio(workload, of, to, |it| it.rate)),
             Figure::P99(of, to) => median(results.ratio(workload, of, to, |it| it.p99_ms)),
+            Figure::Beside => median(results.spread(workload, Pgweir, |it| it.to_elsewhere)),
             Figure::Own => median(results.spread(workload, Pgweir, |it| it.cost)),
             Figure::Syscalls => results.count(workload, Pgweir, "syscalls all"),
         }

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     cost::{Usage, memory},
     lines::Lines,
+    peer::Peer,
     pgbench::{self, Progress, with_environment},
     scraped,
-    start::{Running, Scene},
+    start::{self, Running, Scene},
     workload::{Load, Other, Pgbench, Workload},
 };
 use crate::step::Failure;
@@ -50,9 +51,12 @@ pub(crate) struct Sample {
     /// The most memory the pooler had (RSS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) peak_mib: Option<f64>,
-    /// p99 with somebody beside them, in terms of p99 alone.
+    /// p99 beside others, in terms of p99 alone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) beside: Option<f64>,
+    pub(crate) to_alone: Option<f64>,
+    /// p99 beside others, in terms of p99 while they were at another instance of the pooler on the same machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) to_elsewhere: Option<f64>,
     /// Processor time per transaction of the active clients beside idle ones, in µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) active_us: Option<f64>,
@@ -60,6 +64,7 @@ pub(crate) struct Sample {
 
 /// Runs a workload, with pgbench for so many seconds.
 pub(crate) fn run(
+    peer: Peer,
     workload: &Workload,
     running: &Running,
     scene: &Scene,
@@ -96,8 +101,11 @@ pub(crate) fn run(
         Load::IdleTls { clients } => idle_tls(running, *clients),
         Load::Scraped { pgbench } => scraped::run(running, pgbench, seconds),
         Load::Beside { pgbench, other } => {
-            let begin = || other_clients(running, &mut load(), other);
-            pgbench::run_beside(running, pgbench, seconds, begin)
+            let twin = start::start(peer, workload, &scene.programs, scene)?;
+            let elsewhere = || other_clients(&twin, &mut load(), other);
+            let here = || other_clients(running, &mut load(), other);
+            let beside = pgbench::run_beside(running, pgbench, seconds, [&elsewhere, &here])?;
+            Ok(beside.sample())
         }
     }
 }

@@ -53,8 +53,8 @@ pub(crate) fn page(results: &Results, against: Option<&Results>, pictures: &[Pic
             latencies(results),
         ),
         headed(
-            "Beside others: how many times p99 is what it is alone; what the active clients of the idle workloads cost per \
-             transaction.\n\n",
+            "Beside others: how many times p99 is what it is alone, and what it is while those others are at another \
+             instance on the same machine; what the active clients of the idle workloads cost per transaction.\n\n",
             neighbours(results),
         ),
         headed(

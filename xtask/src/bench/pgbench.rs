@@ -26,9 +26,6 @@ const SAMPLED: &str = "--sampling-rate=0.1";
 /// Clients that have prepared their statements after a second, at least.
 const PREPARED_PER_SECOND: u32 = 200;
 
-/// Whoever comes beside needs a moment to get going.
-const SETTLING: f64 = 0.5;
-
 /// pgbench as the details run it too: two threads, no VACUUM.
 pub(crate) fn command(
     running: &Running,
@@ -95,45 +92,77 @@ pub(crate) fn run(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<
     Ok(window.sample(latencies, peak))
 }
 
-/// Runs it for so many seconds alone, and then for as long with what `begin` starts; the costs are p99s beside it.
+/// What those paid who ran without a break while others came.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    alone: Latencies,
+    elsewhere: Latencies,
+    here: Latencies,
+    /// While the others were here.
+    window: Window,
+}
+
+impl Beside {
+    /// The cost is the p99 while others were here.
+    pub(crate) fn sample(self) -> Sample {
+        let p99 = |latencies: &Latencies| latencies.per_mille(990).filter(|&p99| p99 > 0.0);
+        let [alone, elsewhere, here] = [&self.alone, &self.elsewhere, &self.here].map(p99);
+        let times = |than: Option<f64>| Some(here? / than?);
+        let (to_alone, to_elsewhere) = (times(alone), times(elsewhere));
+        Sample {
+            cost: here,
+            to_alone,
+            to_elsewhere,
+            ..self.window.sample(self.here, None)
+        }
+    }
+}
+
+/// Runs it for so many seconds alone, then beside what the first of `others` starts elsewhere, and then beside what
+/// the second starts here: what the same processors do for others disturbs in any case.
 pub(crate) fn run_beside<T>(
     running: &Running,
     pgbench: &Pgbench,
     seconds: u32,
-    begin: impl Fn() -> Result<T, Failure>,
-) -> Result<Sample, Failure> {
-    let mut lines = watched(running, pgbench, 2 * seconds)?;
-    let mut alone: Vec<Progress> = Vec::new();
+    others: [&dyn Fn() -> Result<T, Failure>; 2],
+) -> Result<Beside, Failure> {
+    // A window opens with the first line that comes a second after the last one's end.
+    let mut lines = watched(running, pgbench, 3 * (seconds + 1))?;
+    let mut next = others.iter();
     let mut other = None;
-    let mut beside: Option<Window> = None;
+    let (mut windows, mut window): (Vec<Window>, Option<Window>) = Default::default();
     while let Some(line) = lines.next()? {
         let Some(progress) = Progress::parse(&line) else {
             continue;
         };
-        match &mut beside {
+        match &mut window {
+            None => window = Some(Window::open(progress, None)),
             Some(window) => window.extend(progress, None),
-            None if other.is_some() => beside = Some(Window::open(progress, None)),
-            None => alone.push(progress),
         }
-        if other.is_none() && alone.len() >= seconds as usize {
+        let is_over = |window: &mut Window| window.seconds() + 0.5 > f64::from(seconds);
+        if let Some(begin) = next.as_slice().first()
+            && let Some(over) = window.take_if(is_over)
+        {
+            windows.push(over);
+            drop(other.take());
             other = Some(begin()?);
+            next.next();
         }
     }
     let said = lines.finish()?;
     drop(other);
     let entries = entries(&running.endpoint.dir)?;
-    let (Some(first), Some(last), Some(window)) = (alone.first(), alone.last(), beside) else {
+    windows.extend(window.filter(|window| window.transactions > 0.0));
+    let Ok([alone, elsewhere, here]) = <[Window; 3]>::try_from(windows) else {
         return Err(no_progress(&said));
     };
-    let quiet = Latencies::of(&entries, |at| at > first.at && at <= last.at);
-    let disturbed = Latencies::of(&entries, |at| at > last.at + SETTLING);
-    let mut sample = window.sample(disturbed, None);
-    sample.cost = sample.p99_ms;
-    sample.beside = match (sample.p99_ms, quiet.per_mille(990)) {
-        (Some(with), Some(without)) if without > 0.0 => Some(with / without),
-        _ => None,
-    };
-    Ok(sample)
+    let latencies = |of: &Window| Latencies::of(&entries, |at| at > of.first && at <= of.last);
+    Ok(Beside {
+        alone: latencies(&alone),
+        elsewhere: latencies(&elsewhere),
+        here: latencies(&here),
+        window: here,
+    })
 }
 
 pub(crate) fn watched(
@@ -222,11 +251,15 @@ impl Window {
         }
     }
 
+    fn seconds(&self) -> f64 {
+        self.last - self.first
+    }
+
     fn sample(&self, latencies: Latencies, peak: Option<u64>) -> Sample {
         let each = |count: f64| count / self.transactions;
         Sample {
             cost: self.used.map(|used| each(used.cpu.as_secs_f64() * 1e6)),
-            rate: Some(self.transactions / (self.last - self.first)),
+            rate: Some(self.transactions / self.seconds()),
             p50_ms: latencies.per_mille(500),
             p95_ms: latencies.per_mille(950),
             p99_ms: latencies.per_mille(990),
@@ -324,6 +357,25 @@ mod tests {
         let sample = window.sample(Latencies(Vec::new()), None);
         assert_eq!((sample.rate, sample.p99_ms), (Some(100.0), None));
         assert!(sample.cost.is_some());
+    }
+
+    #[test]
+    fn who_is_here_is_compared_with_nobody_and_with_who_is_elsewhere() {
+        let p99 = |micros| Latencies(vec![micros]);
+        let beside = |elsewhere| Beside {
+            alone: p99(1000),
+            elsewhere,
+            here: p99(3000),
+            window: Window::open(Progress { at: 1.0, tps: 0.0 }, None),
+        };
+        let sample = beside(p99(2000)).sample();
+        assert_eq!((sample.cost, sample.p50_ms), (Some(3.0), Some(3.0)));
+        assert_eq!(
+            (sample.to_alone, sample.to_elsewhere),
+            (Some(3.0), Some(1.5))
+        );
+        let sample = beside(Latencies(Vec::new())).sample();
+        assert_eq!((sample.to_alone, sample.to_elsewhere), (Some(3.0), None));
     }
 
     #[test]

@@ -99,8 +99,10 @@ pub(crate) fn switches(results: &Results) -> String {
 pub(crate) fn neighbours(results: &Results) -> String {
     let peers = results.peers();
     let beside = by_peer(results, &peers, |name, peer| {
-        let beside = results.spread(name, peer, |it| it.beside);
-        beside.map(|spread| format!("{} times", range(Some(spread))))
+        let alone = results.spread(name, peer, |it| it.to_alone)?;
+        let elsewhere = results.spread(name, peer, |it| it.to_elsewhere);
+        let [alone, elsewhere] = [Some(alone), elsewhere].map(range);
+        Some(format!("{alone} times, {elsewhere}"))
     });
     let active = by_peer(results, &peers, |name, peer| {
         let active = results.spread(name, peer, |it| it.active_us)?;
