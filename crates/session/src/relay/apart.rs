@@ -11,8 +11,8 @@ use bytes::BytesMut;
 use pgweir_wire::read::Truncated;
 use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus};
 
+use super::client_side::kind_of;
 use super::judged::Admission;
-use super::requests::kind_of;
 use super::{Asked, ClientSide, Relay, Rules, Violation, Waits};
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};

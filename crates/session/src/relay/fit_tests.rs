@@ -8,6 +8,9 @@ use pgweir_wire::HEADER_LEN;
 use proptest::prelude::*;
 
 use super::*;
+use crate::gather::Gather;
+use crate::params::Tracked;
+use crate::prepared::StatementTable;
 
 /// As much of a PostgreSQL session as parameters need: what is set in it. It runs what the relay
 /// sends.

@@ -6,7 +6,11 @@
 //! [`Relay::from_client`] and [`Relay::from_server`] each hold the one `match` on tags of their
 //! direction. A `Relay` belongs to its server: between leases it is quiet.
 
+mod abandon;
 mod apart;
+mod client_side;
+mod fakes;
+mod fit;
 mod from_client;
 mod from_server;
 mod judged;
@@ -14,94 +18,39 @@ mod lacking;
 mod listening;
 mod mention;
 mod named;
-mod requests;
+mod rest;
+mod rules;
 mod state;
+mod violation;
 mod waits;
 
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use pgweir_wire::{
-    ErrorFields, FrameError, HEADER_LEN, Header, SqlState, TransactionStatus, backend, frontend,
-};
+use pgweir_wire::{TransactionStatus, frontend};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+pub use abandon::Abandon;
 pub use apart::Settled;
+pub use client_side::ClientSide;
+pub use fit::Refused;
 pub use from_client::FromClient;
 use judged::Judgements;
 pub use judged::{Case, Judge, Said, StateRules};
 pub use listening::Listening;
+use rest::Rest;
+pub use rules::{Backends, Rules};
 pub use state::RelayState;
+pub use violation::Violation;
+pub use waits::{Translation, Waits};
 
-use crate::changes::Change;
-use crate::channels::Channels;
-use crate::gather::Gather;
 use crate::parameters::Parameters;
-use crate::params::{Tracked, Values};
+use crate::params::Values;
 use crate::pipeline::{Awaited, Pipeline, Reply};
-use crate::prepared::{
-    ClientStatements, ServerStatements, Statement, StatementId, StatementTable, Unnamed,
-};
+use crate::prepared::{ServerStatements, Statement, StatementId};
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Familiar, Probe, Residue};
 use crate::spoken::Spoken;
-
-/// What a client keeps between leases.
-#[derive(Debug, Default)]
-pub struct ClientSide {
-    /// Its names for prepared statements.
-    pub statements: ClientStatements,
-    /// Its statement without a name.
-    pub unnamed: Unnamed,
-    /// Its tracked parameters, and those that it requested.
-    pub values: Values,
-    /// What it requested in its startup message, if it requests something else by now.
-    pub startup: Option<Box<Parameters>>,
-    /// What it listens to, and its server does not: that is heard elsewhere and told by others.
-    pub channels: Option<Box<Channels>>,
-    /// Whether it has something that no text has named, so that a statement which leaves the same
-    /// again would seem to leave nothing.
-    pub masks: bool,
-}
-
-/// What holds for a lease: read from the configuration when it begins.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules<'a> {
-    /// `max_prepared_statements` per server; `None` where names are forwarded as they are.
-    pub max_prepared: Option<usize>,
-    /// `max_packet_size`
-    pub max_message: u32,
-    /// `disable_pqexec`: a client must not send simple queries.
-    pub refuses_queries: bool,
-    /// Whether a client is to be answered as by a PostgreSQL of its own (`error_codes = postgres`): a
-    /// name that is taken, or stands for nothing, costs a statement, and what it says of itself is
-    /// translated. Otherwise as by a PgBouncer.
-    pub answers_as_postgres: bool,
-    /// Whether what a client leaves in a session is kept from the others (`session_state`).
-    pub private: bool,
-    /// What is more to be done about it.
-    pub state: StateRules<'a>,
-    /// Which parameters stay with their client.
-    pub tracked: &'a Tracked,
-    /// All statements that are known.
-    pub statements: &'a StatementTable,
-    /// Whose process ids stand for which, where clients are to see their own.
-    pub backends: Option<&'a dyn Backends>,
-}
-
-/// The process ids that clients know, and those of the servers.
-pub trait Backends: Sync {
-    /// What clients know as the id of whoever had a server last; `None` if it is no server of ours.
-    fn shown(&self, process_id: i32) -> Option<i32>;
-}
-
-impl fmt::Debug for dyn Backends + '_ {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Backends")
-    }
-}
 
 /// Counts since they were last taken.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -347,25 +296,6 @@ impl Relay {
         &self.spoken
     }
 
-    /// Says what its sessions have when nobody requests another value, as far as RESET does not lead
-    /// there.
-    pub fn set_defaults(&mut self, defaults: Parameters) {
-        self.defaults = defaults;
-    }
-
-    /// Why the server could not be brought to the client's parameters; it is as it was before.
-    pub fn take_refused(&mut self) -> Option<Box<Refused>> {
-        self.refused.take()
-    }
-
-    /// Whether the client, which goes on with this server, has reset what it had requested. To
-    /// PostgreSQL a reset leads back to what the startup message said, so the server has to be
-    /// [fitted](Self::fit) again.
-    #[inline]
-    pub fn was_reset(&self) -> bool {
-        self.was_reset
-    }
-
     /// Whether PostgreSQL is in hot standby mode, if it has told a change of that since this was asked.
     #[inline]
     pub fn take_hot_standby(&mut self) -> Option<bool> {
@@ -385,44 +315,6 @@ impl Relay {
         std::mem::take(&mut self.error_classes)
     }
 
-    /// Whether the server's parameters are the client's already.
-    #[inline]
-    pub fn fits(&mut self, client: &mut ClientSide) -> bool {
-        self.was_reset = false;
-        let same = client.values.same(&self.values);
-        if same {
-            client.values.unite(&mut self.values);
-        }
-        same
-    }
-
-    /// Brings the server's parameters to the client's. `true` if a query was appended to `out`; then
-    /// the client waits until [`Self::is_asking`] is over, and [`Self::take_refused`] says whether the
-    /// server would not have them.
-    pub fn fit(&mut self, client: &mut ClientSide, tracked: &Tracked, out: &mut BytesMut) -> bool {
-        if self.fits(client) {
-            return false;
-        }
-        // A client that came from another pooler may have values that nobody has told us.
-        client.values.fill(&self.login_values);
-        let wanted = &client.values;
-        match wanted.fitting(&self.values, tracked, &self.defaults) {
-            Some(fitting) => {
-                self.ask(&fitting.sql, out);
-                self.asked = Asked::Fit {
-                    undoing: fitting.undoing,
-                    names: fitting.names,
-                    wanted: wanted.clone(),
-                };
-                true
-            }
-            None => {
-                client.values = self.values.clone();
-                false
-            }
-        }
-    }
-
     /// Appends a query of the pooler's own. The client sees nothing of it; an error in it is a
     /// [`Violation::OwnQueryFailed`].
     pub fn ask(&mut self, sql: &str, out: &mut BytesMut) {
@@ -437,147 +329,6 @@ impl Relay {
         self.pipeline.push(Awaited::Query, Reply::Skip);
         frontend::query(out, sql);
     }
-
-    /// The client is gone. Appends what brings the server nearer to being quiet, so that it can be
-    /// rolled back and reused; the replies must be read through [`Self::from_server`] and thrown
-    /// away. To be called again after each reply, until [`Self::is_quiet`].
-    /// To be called again whenever something has been read: a COPY that the client had asked for
-    /// may have begun, and waits for data that nobody will send.
-    pub fn abandon(&mut self, out: &mut BytesMut) -> Abandon {
-        if !self.client_rest.is_done() || self.pipeline.owes_unknown() {
-            return Abandon::Close;
-        }
-        let failed = match self.stream {
-            ClientStream::CopyIn => {
-                frontend::copy_fail(out, "client disconnected");
-                true
-            }
-            ClientStream::SkipToSync => true,
-            ClientStream::Normal => false,
-        };
-        if !self.pipeline.is_open() {
-            self.stream = ClientStream::Normal;
-        } else if failed || self.pipeline.is_empty() {
-            // A Sync alone would commit what the client has not committed.
-            if !failed {
-                frontend::query(out, "ROLLBACK");
-                self.pipeline.push(Awaited::Query, Reply::Skip);
-            }
-            frontend::sync(out);
-            self.pipeline.push(Awaited::Sync, Reply::Skip);
-            self.stream = ClientStream::Normal;
-            self.is_flushed = false;
-        } else if !self.is_flushed {
-            // What is still unanswered may turn out to be a COPY, in which a query ends the
-            // connection.
-            frontend::flush(out);
-            self.is_flushed = true;
-        }
-        Abandon::Drain
-    }
-
-    /// Appends the replies whose turn it is and that the server was not asked for.
-    #[cold]
-    fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
-        while let Some(fake) = self.pipeline.pop_fake() {
-            match fake.awaited {
-                Awaited::Query => {
-                    backend::command_complete(out, "DEALLOCATE");
-                    backend::ready_for_query(out, self.status);
-                }
-                other => out.extend_from_slice(fake_reply(other)),
-            }
-            if let Some(change) = fake.change {
-                self.change(change, client);
-            }
-        }
-    }
-
-    /// ReadyForQuery has come while nobody knew what was owed.
-    fn end_unknown(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
-        for answered in self.pipeline.end_unknown() {
-            if answered.reply == Reply::Fake {
-                out.extend_from_slice(fake_reply(answered.awaited));
-            }
-            if let Some(change) = answered.change {
-                self.change(change, client);
-            }
-        }
-    }
-
-    /// Enters a change into the books.
-    #[cold]
-    fn change(&mut self, change: Change, client: &mut ClientSide) {
-        match change {
-            Change::Named {
-                name,
-                statement,
-                sent,
-            } => {
-                if sent {
-                    self.statements.insert(Arc::clone(&statement));
-                }
-                client.statements.insert(name, statement);
-            }
-            Change::Closed(name) => {
-                client.statements.remove(&name);
-            }
-            // What was said has been looked at.
-            Change::Described(_) | Change::Compared(_) => {}
-            Change::Taught(statement) => self.statements.insert(statement),
-            Change::Evicted(id) => self.statements.remove(id),
-        }
-    }
-
-    #[inline]
-    fn owes_fake(&self) -> bool {
-        matches!(self.pipeline.front(), Some((_, Reply::Fake)))
-    }
-}
-
-fn fake_reply(awaited: Awaited) -> &'static [u8] {
-    match awaited {
-        Awaited::Parse => &backend::PARSE_COMPLETE,
-        Awaited::Close => &backend::CLOSE_COMPLETE,
-        other => unreachable!("{other:?} is never answered by the pooler"),
-    }
-}
-
-/// What has to be done before the client's next message can be dealt with.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Waits {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// The server has to [forget](Relay::forget_drawn) what others have drawn from sequences.
-    Forgetting,
-    /// The process ids of clients in it have to be replaced by the servers', see
-    /// [`renumbered`](crate::renumbered).
-    OwnNames,
-    /// The server has to [listen](Relay::listen_again) to what its client listens to elsewhere.
-    Channels,
-    /// It has to be [found out](Relay::compare) whether a statement still returns what it did.
-    Comparison,
-}
-
-/// What has become of the process ids in a message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Translation {
-    /// They are servers' now.
-    Done,
-    /// More of the message has to come first.
-    Incomplete,
-    /// It is too early.
-    Later,
-}
-
-/// What to do with a server whose client is gone.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Abandon {
-    /// Read until it is quiet.
-    Drain,
-    /// The client left in the middle of a message, or nobody knows of what: nothing but closing helps.
-    Close,
 }
 
 /// What the pooler's own query is for.
@@ -599,32 +350,6 @@ enum Asked {
     Other,
 }
 
-/// PostgreSQL's answer to a parameter that a client wants.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Refused {
-    /// The error's SQLSTATE.
-    pub code: Option<SqlState>,
-    /// The error's message.
-    pub message: String,
-    /// More about it.
-    pub detail: Option<String>,
-    /// What may help.
-    pub hint: Option<String>,
-}
-
-impl From<&ErrorFields<'_>> for Refused {
-    fn from(fields: &ErrorFields<'_>) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let some = |bytes: &[u8]| (!bytes.is_empty()).then(|| text(bytes));
-        Self {
-            code: fields.sqlstate(),
-            message: text(fields.message),
-            detail: some(fields.detail),
-            hint: some(fields.hint),
-        }
-    }
-}
-
 /// What the client's bytes mean now.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 enum ClientStream {
@@ -634,120 +359,6 @@ enum ClientStream {
     SkipToSync,
     /// The server reads copy data until CopyDone or CopyFail.
     CopyIn,
-}
-
-/// The rest of a frame whose head has been dealt with.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-enum Rest {
-    Done,
-    Pass(usize),
-    Drop(usize),
-}
-
-impl Rest {
-    #[inline]
-    fn is_done(self) -> bool {
-        self == Self::Done
-    }
-
-    #[inline]
-    fn new(pass: bool, len: usize) -> Self {
-        match (len, pass) {
-            (0, _) => Self::Done,
-            (_, true) => Self::Pass(len),
-            (_, false) => Self::Drop(len),
-        }
-    }
-
-    /// How many bytes are missing to the end of a frame, behind some that are unread.
-    fn missing(self, unread: &[u8]) -> usize {
-        match self {
-            Self::Pass(len) | Self::Drop(len) => len.saturating_sub(unread.len()),
-            Self::Done if unread.is_empty() => 0,
-            Self::Done => match Header::peek(unread, u32::MAX) {
-                Ok(Some(header)) => header.frame_len().saturating_sub(unread.len()).max(1),
-                Ok(None) => HEADER_LEN - unread.len(),
-                // Whoever reads it will say what is wrong with it.
-                Err(_) => 1,
-            },
-        }
-    }
-
-    /// Deals with as much of the rest as lies in `input` behind `at`; the new position.
-    #[inline]
-    fn proceed(&mut self, input: &[u8], at: usize, gather: &mut Gather) -> usize {
-        let there = input.len() - at;
-        match *self {
-            Self::Done => at,
-            Self::Pass(len) => {
-                let end = at + len.min(there);
-                gather.pass(input, at..end);
-                *self = Self::new(true, len.saturating_sub(there));
-                end
-            }
-            Self::Drop(len) => {
-                *self = Self::new(false, len.saturating_sub(there));
-                at + len.min(there)
-            }
-        }
-    }
-}
-
-/// Why a connection cannot go on.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum Violation {
-    /// The client sent a length that no message has, or that is over the limit.
-    #[error("client sent {0}")]
-    ClientFrame(FrameError),
-    /// The client sent a message that does not belong here.
-    #[error("client sent an unexpected message, type {0}")]
-    ClientMessage(u8),
-    /// The client sent a message that ends in the middle of a field.
-    #[error("client sent a malformed message, type {0}")]
-    ClientMalformed(u8),
-    /// The client sent a simple query, which the configuration does not allow.
-    #[error("client used \"Query\" packet type")]
-    SimpleQuery,
-    /// The client gave a name to two statements.
-    #[error("prepared statement '{0}' was already prepared")]
-    StatementExists(String),
-    /// The client used a name that stands for nothing.
-    #[error("prepared statement '{0}' did not exist")]
-    StatementMissing(String),
-    /// The server sent a length that no message has.
-    #[error("server sent {0}")]
-    ServerFrame(FrameError),
-    /// The server answered something that it was not asked.
-    #[error("server sent an unexpected message, type {0}")]
-    ServerMessage(u8),
-    /// The server sent a message that ends in the middle of a field.
-    #[error("server sent a malformed message, type {0}")]
-    ServerMalformed(u8),
-    /// The server refused a query of the pooler's own; carries the server's message.
-    #[error("server refused the pooler's own query: {0}")]
-    OwnQueryFailed(String),
-    /// The server did not take back what other clients had requested; carries its message.
-    #[error("server kept the parameters of another client: {0}")]
-    UndoFailed(String),
-}
-
-impl Violation {
-    /// Whether the client is to blame, so that the server is as good as before.
-    pub fn is_clients(&self) -> bool {
-        match self {
-            Self::ClientFrame(_)
-            | Self::ClientMessage(_)
-            | Self::ClientMalformed(_)
-            | Self::SimpleQuery
-            | Self::StatementExists(_)
-            | Self::StatementMissing(_) => true,
-            Self::ServerFrame(_)
-            | Self::ServerMessage(_)
-            | Self::ServerMalformed(_)
-            | Self::OwnQueryFailed(_)
-            | Self::UndoFailed(_) => false,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,13 @@
 mod names;
 
 use bytes::{BufMut as _, BytesMut};
+use pgweir_wire::HEADER_LEN;
 
 use super::*;
+use crate::gather::Gather;
 use crate::handover::{Catalogue, ClientState};
+use crate::params::Tracked;
+use crate::prepared::StatementTable;
 
 /// A client and a server with a relay between them; both sides' bytes are collected.
 struct Story {

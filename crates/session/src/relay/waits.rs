@@ -7,11 +7,39 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use pgweir_wire::{TransactionStatus, frontend};
 
-use super::{ClientSide, Relay, Rules, Translation, Waits};
+use super::{ClientSide, Relay, Rules};
 use crate::changes::Change;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
 use crate::residue::Scan;
+
+/// What has to be done before the client's next message can be dealt with.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Waits {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The server has to [forget](Relay::forget_drawn) what others have drawn from sequences.
+    Forgetting,
+    /// The process ids of clients in it have to be replaced by the servers', see
+    /// [`renumbered`](crate::renumbered).
+    OwnNames,
+    /// The server has to [listen](Relay::listen_again) to what its client listens to elsewhere.
+    Channels,
+    /// It has to be [found out](Relay::compare) whether a statement still returns what it did.
+    Comparison,
+}
+
+/// What has become of the process ids in a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Translation {
+    /// They are servers' now.
+    Done,
+    /// More of the message has to come first.
+    Incomplete,
+    /// It is too early.
+    Later,
+}
 
 impl Relay {
     /// Whether a statement asks for what another client has drawn from a sequence, may name the

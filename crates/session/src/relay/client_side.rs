@@ -1,9 +1,29 @@
-//! What a client has set in a session, as requests of its own, and how it loses them.
+//! What a client keeps between leases; what it has set in a session, as requests of its own, and how it
+//! loses them.
 
-use super::ClientSide;
+use crate::channels::Channels;
 use crate::parameters::Parameters;
-use crate::params::RIGHTS;
+use crate::params::{RIGHTS, Values};
+use crate::prepared::{ClientStatements, Unnamed};
 use crate::residue::Kinds;
+
+/// What a client keeps between leases.
+#[derive(Debug, Default)]
+pub struct ClientSide {
+    /// Its names for prepared statements.
+    pub statements: ClientStatements,
+    /// Its statement without a name.
+    pub unnamed: Unnamed,
+    /// Its tracked parameters, and those that it requested.
+    pub values: Values,
+    /// What it requested in its startup message, if it requests something else by now.
+    pub startup: Option<Box<Parameters>>,
+    /// What it listens to, and its server does not: that is heard elsewhere and told by others.
+    pub channels: Option<Box<Channels>>,
+    /// Whether it has something that no text has named, so that a statement which leaves the same
+    /// again would seem to leave nothing.
+    pub masks: bool,
+}
 
 impl ClientSide {
     /// A server does not take over what the client has set in a session: it goes back to what its
