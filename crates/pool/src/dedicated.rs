@@ -8,10 +8,11 @@
 
 use std::time::Instant;
 
+use crate::action::{Action, Actions, CloseReason};
 use crate::budget::Scope;
 use crate::gate::Gate;
 use crate::pool::{Room, Ticket, Waiting};
-use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
+use crate::pools::{PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
 
 /// For whom a slot is opened.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::action::{Action, Actions};
 use crate::budget::Scope;
 use crate::gate::Gate;
 use crate::pool::{PoolScopes, Room};
-use crate::pools::{Action, Actions, PoolId, Pools};
+use crate::pools::{PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
 use crate::standing::Crowded;
 

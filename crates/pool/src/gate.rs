@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::action::{Action, Actions, CloseReason};
 use crate::demand::Refusal;
-use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
+use crate::pools::{PoolId, Pools};
 use crate::slot::SlotState;
 
 /// Whether a pool gives servers out.

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use crate::action::{Action, Actions, CloseReason};
 use crate::gate::Gate;
 use crate::pool::{Party, Waiting};
-use crate::pools::{Action, Actions, CloseReason, Fresh, PoolId, Pools};
+use crate::pools::{PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
 
 impl<S, W: Clone> Pools<S, W> {
@@ -269,4 +270,11 @@ impl<S, W: Clone> Pools<S, W> {
         self.set_state(slot, SlotState::Leased, now);
         Some((slot, server, stale))
     }
+}
+
+/// Whether a server comes from its login or from a client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fresh {
+    Yes,
+    No,
 }

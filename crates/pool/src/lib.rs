@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod action;
 mod audit;
 pub mod budget;
 mod cause;
@@ -24,6 +25,7 @@ pub mod leak;
 mod lease;
 mod line;
 mod maintain;
+mod outcome;
 mod pool;
 mod pools;
 mod queue;
@@ -35,6 +37,7 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
+pub use action::{Action, Actions, CloseReason};
 pub use audit::Imbalance;
 pub use budget::{Budget, Gauge, Kind, Scope};
 pub use cause::Cause;
@@ -43,6 +46,6 @@ pub use gate::Gate;
 pub use inherit::{Inherited, Past};
 pub use maintain::Upkeep;
 pub use pool::{Party, PoolLimits, PoolName, PoolScopes, Ticket};
-pub use pools::{Action, Actions, Checkout, CloseReason, Greeting, PoolId, Pools};
+pub use pools::{Checkout, Greeting, PoolId, Pools};
 pub use slot::{SlotId, SlotState};
 pub use standing::{Bound, Crowd, Crowded, Standing};

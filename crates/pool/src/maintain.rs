@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::action::{Action, Actions, CloseReason};
 use crate::demand::Evict;
 use crate::gate::Gate;
-use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
+use crate::pools::{PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
 
 /// What one round of upkeep found to do.

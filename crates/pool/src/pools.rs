@@ -1,17 +1,15 @@
-//! All pools and the budget they share.
+//! All pools and the budget they share: who is there, and what clients ask of them.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::iter::Chain;
 use std::num::NonZeroU64;
 use std::time::Instant;
-use std::{option, vec};
 
 use slab::Slab;
 
+use crate::action::Actions;
 use crate::budget::Budget;
 use crate::cause::Cause;
-use crate::dedicated::Dedication;
-use crate::demand::{Evict, Failure, FailureKind, Refusal};
+use crate::demand::{Evict, Refusal};
 use crate::gate::Gate;
 use crate::pool::{Party, Pool, PoolLimits, PoolName, PoolScopes, Ticket, Waiting};
 use crate::slot::{SlotId, SlotState, Slots};
@@ -21,170 +19,6 @@ use crate::slot::{SlotId, SlotState, Slots};
 pub struct PoolId {
     pub(crate) index: usize,
     pub(crate) serial: NonZeroU64,
-}
-
-/// Something to be done outside.
-#[derive(Debug)]
-pub enum Action<S, W> {
-    /// Connect and log in; then [`Pools::opened`] or [`Pools::open_failed`].
-    Open {
-        /// For this pool.
-        pool: PoolId,
-        /// With this permit.
-        slot: SlotId,
-        /// For this waiter alone, whose wishes shape the login (replication).
-        dedicated_to: Option<W>,
-    },
-    /// The waiter has its server.
-    Serve {
-        /// Who.
-        waiter: W,
-        /// With this permit.
-        slot: SlotId,
-        /// The server.
-        server: S,
-        /// It was idle so long that it should be checked first.
-        stale: bool,
-        /// What the wait is put down to; nothing for a server that is for the waiter alone.
-        cause: Option<Cause>,
-    },
-    /// The waiter's pool has had a login: it can be greeted.
-    Greet {
-        /// Who.
-        waiter: W,
-        /// What the wait is put down to.
-        cause: Cause,
-    },
-    /// The waiter gets nothing.
-    Refuse {
-        /// Who.
-        waiter: W,
-        /// Why.
-        refusal: Refusal,
-        /// What the wait is put down to, if it was one for a server that others can use, too.
-        cause: Option<Cause>,
-    },
-    /// Close the server; then [`Pools::closed`].
-    Close {
-        /// Its permit.
-        slot: SlotId,
-        /// The server.
-        server: S,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// The waiter is being served from the reserve pool (PgBouncer logs this).
-    TakingReserve {
-        /// Who has waited.
-        waiter: W,
-    },
-}
-
-/// Why the pool closes a server.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CloseReason {
-    /// Reconnect, or its database was changed.
-    Obsolete,
-    /// PostgreSQL has closed it, or spoken to it while nobody had asked anything.
-    Dirty,
-    /// `server_lifetime`
-    Lifetime,
-    /// `server_idle_timeout`
-    IdleTimeout,
-    /// Another pool needed the permit.
-    Evicted,
-    /// A limit was lowered.
-    Surplus,
-    /// The pool is paused.
-    Paused,
-    /// The pool is closed to clients.
-    Closed,
-    /// The pool was removed.
-    Removed,
-    /// The client that it was opened for is gone.
-    Abandoned,
-    /// Its pool has no client, and its database is to be left alone.
-    Unused,
-    /// It came from another pooler, and its last client has given it back.
-    Inherited,
-}
-
-/// Actions in order. A checkin mostly causes none or one, which allocate nothing.
-#[derive(Debug, Default)]
-pub enum Actions<S, W> {
-    /// Nothing is to be done.
-    #[default]
-    None,
-    /// This.
-    One(Action<S, W>),
-    /// All of these.
-    Many(Vec<Action<S, W>>),
-}
-
-impl<S, W> Actions<S, W> {
-    pub(crate) fn push(&mut self, action: Action<S, W>) {
-        *self = match std::mem::take(self) {
-            Self::None => Self::One(action),
-            Self::One(first) => Self::Many(vec![first, action]),
-            Self::Many(mut actions) => {
-                actions.push(action);
-                Self::Many(actions)
-            }
-        };
-    }
-
-    /// Somebody who waits gets nothing.
-    pub(crate) fn refuse(&mut self, waiting: Waiting<W>, refusal: Refusal, now: Instant) {
-        let cause = Some(waiting.cause(now));
-        let waiter = waiting.waiter;
-        self.push(Action::Refuse {
-            waiter,
-            refusal,
-            cause,
-        });
-    }
-
-    /// Somebody who has not waited gets nothing, or who wanted a server alone.
-    pub(crate) fn refuse_at_once(&mut self, waiter: W, refusal: Refusal) {
-        self.push(Action::Refuse {
-            waiter,
-            refusal,
-            cause: None,
-        });
-    }
-
-    #[cold]
-    pub(crate) fn close(&mut self, slot: SlotId, server: S, reason: CloseReason) {
-        self.push(Action::Close {
-            slot,
-            server,
-            reason,
-        });
-    }
-
-    pub(crate) fn extend(&mut self, actions: impl IntoIterator<Item = Action<S, W>>) {
-        actions.into_iter().for_each(|action| self.push(action));
-    }
-
-    /// Whether there is nothing to do.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::None)
-    }
-}
-
-impl<S, W> IntoIterator for Actions<S, W> {
-    type Item = Action<S, W>;
-    type IntoIter = Chain<option::IntoIter<Action<S, W>>, vec::IntoIter<Action<S, W>>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        let (one, many) = match self {
-            Self::None => (None, Vec::new()),
-            Self::One(action) => (Some(action), Vec::new()),
-            Self::Many(actions) => (None, actions),
-        };
-        one.into_iter().chain(many)
-    }
 }
 
 /// The answer to a client that wants a server.
@@ -199,7 +33,8 @@ pub enum Checkout<S> {
         /// It was idle so long that it should be checked first.
         stale: bool,
     },
-    /// An [`Action::Serve`] or [`Action::Refuse`] will follow.
+    /// An [`Action::Serve`](crate::Action::Serve) or [`Action::Refuse`](crate::Action::Refuse) will
+    /// follow.
     Wait(Ticket),
     /// It gets none.
     Refused(Refusal),
@@ -210,8 +45,8 @@ pub enum Checkout<S> {
 pub enum Greeting {
     /// A server has logged in before.
     Known,
-    /// An [`Action::Greet`] or [`Action::Refuse`] will follow, after a retry if the last login has
-    /// failed.
+    /// An [`Action::Greet`](crate::Action::Greet) or [`Action::Refuse`](crate::Action::Refuse) will
+    /// follow, after a retry if the last login has failed.
     Wait(Ticket),
 }
 
@@ -387,123 +222,6 @@ impl<S, W: Clone> Pools<S, W> {
         Some((waiter, None))
     }
 
-    /// A server has logged in.
-    pub fn opened(&mut self, slot: SlotId, server: S, now: Instant) -> Actions<S, W> {
-        let mut actions = Actions::default();
-        let Some(id) = self.slots.get(slot).map(|slot| slot.pool) else {
-            debug_assert!(false, "a server without a slot was opened");
-            return actions;
-        };
-        self.login_over(slot);
-        let Some(server) = self.serve_dedicated(slot, server, now, &mut actions) else {
-            self.feed_starving(now, &mut actions);
-            return actions;
-        };
-        let obsolete = self.slots.get(slot).is_some_and(|slot| slot.obsolete);
-        let pool = self.pool_mut(id);
-        pool.retry.forget();
-        pool.peak = pool.peak.max(pool.total_for_clients());
-        if !obsolete {
-            pool.greeted = true;
-            for waiting in std::mem::take(&mut pool.greeting).into_values() {
-                let cause = waiting.cause(now);
-                let waiter = waiting.waiter;
-                actions.push(Action::Greet { waiter, cause });
-            }
-        }
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.opened_at = now;
-        }
-        self.settle(slot, server, Fresh::Yes, now, &mut actions);
-        self.feed_starving(now, &mut actions);
-        self.demand(id, now, &mut actions);
-        actions
-    }
-
-    /// A server could not be had, and no connection is left of the attempt.
-    pub fn open_failed(&mut self, slot: SlotId, failure: Failure, now: Instant) -> Actions<S, W> {
-        let mut actions = Actions::default();
-        let Some(id) = self.slots.get(slot).map(|slot| slot.pool) else {
-            return actions;
-        };
-        // What a replication login is refused for may not concern anybody else.
-        match self.end_dedication(slot) {
-            Dedication::Nobody => {}
-            Dedication::To(_, waiter) => {
-                actions.refuse_at_once(waiter, Refusal::Login(failure));
-                self.free(slot, now, &mut actions);
-                return actions;
-            }
-            Dedication::Abandoned => {
-                self.free(slot, now, &mut actions);
-                return actions;
-            }
-        }
-        let pool = self.pool_mut(id);
-        let usable = pool.counts.connected() > 0 && pool.greeted;
-        if failure.kind == FailureKind::Login && !usable {
-            let refusal = Refusal::Login(failure.clone());
-            self.refuse_waiting(id, &refusal, |_| true, now, &mut actions);
-        }
-        self.pool_mut(id).retry.note(failure, now);
-        self.free(slot, now, &mut actions);
-        if self.get(id).is_some() {
-            self.refuse_while_down(id, now, &mut actions);
-        }
-        actions
-    }
-
-    /// PostgreSQL has closed the connection: the permit comes back.
-    pub fn closed(&mut self, slot: SlotId, now: Instant) -> Actions<S, W> {
-        let mut actions = Actions::default();
-        self.free(slot, now, &mut actions);
-        actions
-    }
-
-    /// The failure that new clients are refused with: the last login failed and no server is left.
-    /// A PostgreSQL that has no connection to spare is busy, not down: clients wait for it. So they
-    /// do while the pool is paused, because nobody tries then.
-    pub(crate) fn failing(&self, id: PoolId) -> Option<Failure> {
-        let pool = self.pool(id);
-        let others = pool.counts.total() - pool.counts.of(SlotState::Opening);
-        if others > 0 || pool.gate != Gate::Open {
-            return None;
-        }
-        let failure = pool.retry.failure.as_ref();
-        failure
-            .filter(|failure| failure.kind != FailureKind::Busy)
-            .cloned()
-    }
-
-    fn free(&mut self, slot: SlotId, now: Instant, actions: &mut Actions<S, W>) {
-        self.login_over(slot);
-        self.discharge(slot);
-        let Some(ended) = self.slots.remove(slot) else {
-            debug_assert!(false, "a slot was freed twice");
-            return;
-        };
-        let pool = self.pool_mut(ended.pool);
-        pool.count_service(now);
-        pool.counts.remove(ended.state);
-        pool.control -= u32::from(ended.is_control);
-        self.budget.give_back(&ended.scopes);
-        self.budget.give_back(ended.host.as_slice());
-        let needy = ended.evicted_for.filter(|&id| self.get(id).is_some());
-        if let Some(needy) = needy {
-            let pool = self.pool_mut(needy);
-            pool.evictions = pool.evictions.saturating_sub(1);
-            self.demand(needy, now, actions);
-        }
-        self.feed_starving(now, actions);
-        if self.get(ended.pool).is_some() {
-            self.demand(ended.pool, now, actions);
-        }
-        self.serve_held_back(now, actions);
-        if let Some(needy) = needy {
-            self.replace_evicted(needy, now, actions);
-        }
-    }
-
     pub(crate) fn set_state(&mut self, id: SlotId, state: SlotState, now: Instant) {
         let Some(slot) = self.slots.get_mut(id) else {
             debug_assert!(false, "a slot that has ended cannot change");
@@ -564,11 +282,4 @@ impl<S, W: Clone> Pools<S, W> {
             self.held_back.remove(&id);
         }
     }
-}
-
-/// Whether a server comes from its login or from a client.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Fresh {
-    Yes,
-    No,
 }

@@ -9,11 +9,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::action::{Action, Actions, CloseReason};
 use crate::budget::Scope;
 use crate::demand::Evict;
 use crate::gate::Gate;
 use crate::pool::{Pool, Room};
-use crate::pools::{Action, Actions, CloseReason, PoolId, Pools};
+use crate::pools::{PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
 
 /// Seconds of service by which a pool may fall behind another before a permit changes hands.
