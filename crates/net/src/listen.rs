@@ -1,10 +1,12 @@
 //! Sockets that clients connect to.
 
+mod error;
+mod names;
+
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,9 +14,12 @@ use nix::sys::socket::{setsockopt, sockopt::SetUsize};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+pub use error::ListenError;
+pub use names::resolve_listen_address;
+use names::socket_name;
+
 use crate::address::Address;
 use crate::options::TcpOptions;
-use crate::os_text;
 use crate::stream::Stream;
 use crate::unix_file::{SocketFile, UnixPermissions, make_room};
 use crate::unix_name::UnixName;
@@ -62,41 +67,6 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// What accepted TCP connections inherit.
     pub tcp: TcpOptions,
-}
-
-/// A socket that could not be listened on.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// The operating system refused.
-    #[error("cannot listen on {name}: {step}(): {}", os_text(.source))]
-    Os {
-        /// The socket.
-        name: String,
-        /// The call that failed.
-        step: &'static str,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A living process accepts connections on this Unix socket.
-    #[error("unix socket is in use, cannot continue ({name})")]
-    UnixInUse {
-        /// The socket.
-        name: UnixName,
-    },
-    /// PostgreSQL's lock file says that a server owns this Unix socket.
-    #[error("unix port {port} is in use (lock file {} exists)", .lock_file.display())]
-    UnixLocked {
-        /// The port in the socket's name.
-        port: u16,
-        /// The lock file.
-        lock_file: PathBuf,
-    },
-    /// Something that is not a socket has the socket's name; it is not ours to remove.
-    #[error("cannot listen on {name}: the file exists and is not a socket")]
-    NotASocket {
-        /// The socket.
-        name: UnixName,
-    },
 }
 
 impl Listener {
@@ -351,29 +321,6 @@ impl AsFd for Listener {
     }
 }
 
-/// The addresses behind one word of a listen list: `*` is every address of both families, and a
-/// name may stand for several. Names are looked up in place, so this is for program start.
-pub fn resolve_listen_address(word: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if word == "*" {
-        let any4 = SocketAddr::from(([0, 0, 0, 0], port));
-        let any6 = SocketAddr::from(([0; 8], port));
-        // A kernel without IPv6 refuses to make such a socket at all.
-        let has_ipv6 = Socket::new(Domain::IPV6, Type::STREAM, None).is_ok();
-        return Ok(if has_ipv6 {
-            vec![any4, any6]
-        } else {
-            vec![any4]
-        });
-    }
-    let mut found = Vec::new();
-    for addr in (word, port).to_socket_addrs()? {
-        if !found.contains(&addr) {
-            found.push(addr);
-        }
-    }
-    Ok(found)
-}
-
 fn backlog(options: &ListenOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
@@ -389,222 +336,5 @@ fn is_about_one_client(error: &io::Error) -> bool {
     )
 }
 
-fn socket_name(address: &SockAddr) -> String {
-    if let Some(addr) = address.as_socket() {
-        return addr.to_string();
-    }
-    if let Some(path) = address.as_pathname() {
-        return format!("unix:{}", path.display());
-    }
-    match address.as_abstract_namespace() {
-        Some(name) => format!("unix:@{}", String::from_utf8_lossy(name)),
-        None => "unix".to_owned(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::MetadataExt;
-    use std::time::Duration;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-    use crate::connect::{Target, connect};
-
-    const PERMISSIONS: UnixPermissions = UnixPermissions {
-        mode: 0o777,
-        group: None,
-    };
-
-    fn options() -> ListenOptions {
-        ListenOptions {
-            backlog: 16,
-            reuse_port: false,
-            tcp: TcpOptions::default(),
-        }
-    }
-
-    fn local_tcp() -> Listener {
-        Listener::bind_tcp("127.0.0.1:0".parse().unwrap(), &options()).unwrap()
-    }
-
-    async fn reach(target: &Target) -> Stream {
-        connect(target, &TcpOptions::default()).await.unwrap()
-    }
-
-    fn tcp_target(listener: &Listener) -> Target {
-        Target::Tcp(listener.name().parse().unwrap())
-    }
-
-    #[tokio::test]
-    async fn accepts_over_tcp_with_inherited_options() {
-        let mut options = options();
-        options.tcp.user_timeout = Some(Duration::from_secs(9));
-        let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap(), &options).unwrap();
-        let client = reach(&tcp_target(&listener)).await;
-        let (server, address) = listener.accept().await.unwrap();
-        assert_eq!(address, client.local_address(0).unwrap());
-        let fd = server.as_fd();
-        let socket = SockRef::from(&fd);
-        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!(
-            socket.tcp_user_timeout().unwrap(),
-            Some(Duration::from_secs(9))
-        );
-    }
-
-    #[tokio::test]
-    async fn accepts_over_unix_and_removes_its_file_when_closed() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path().to_str().unwrap();
-        let permissions = UnixPermissions {
-            mode: 0o700,
-            group: None,
-        };
-        let listener = Listener::bind_unix(dir, 6432, permissions, &options()).unwrap();
-        let name = UnixName::in_dir(dir, 6432);
-        assert_eq!(listener.name(), name.to_string());
-        let path = name.file().unwrap().to_owned();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-
-        let _client = reach(&Target::Unix(name)).await;
-        let (_server, address) = listener.accept().await.unwrap();
-        assert_eq!(
-            address.to_string(),
-            format!("unix({}):6432", std::process::id())
-        );
-        listener.remove_file();
-        assert!(!path.exists());
-    }
-
-    #[tokio::test]
-    async fn accepts_in_the_abstract_namespace() {
-        let dir = format!("@pgweir-test-{}", std::process::id());
-        let listener = Listener::bind_unix(&dir, 7, PERMISSIONS, &options()).unwrap();
-        assert_eq!(listener.name(), format!("unix:{dir}/.s.PGSQL.7"));
-        let mut client = reach(&Target::Unix(UnixName::in_dir(&dir, 7))).await;
-        let (mut server, _) = listener.accept().await.unwrap();
-        client.write_all(b"x").await.unwrap();
-        assert_eq!(server.read_u8().await.unwrap(), b'x');
-        let error = Listener::bind_unix(&dir, 7, PERMISSIONS, &options()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("unix socket is in use, cannot continue")
-        );
-    }
-
-    #[tokio::test]
-    async fn replaces_a_stale_unix_socket_but_not_a_living_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path().to_str().unwrap();
-        let first = Listener::bind_unix(dir, 1, PERMISSIONS, &options()).unwrap();
-        let error = Listener::bind_unix(dir, 1, PERMISSIONS, &options()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("unix socket is in use, cannot continue")
-        );
-
-        drop(first);
-        let second = Listener::bind_unix(dir, 1, PERMISSIONS, &options()).unwrap();
-        let _client = reach(&Target::Unix(UnixName::in_dir(dir, 1))).await;
-        second.accept().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn leaves_foreign_files_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = dir.path().to_str().unwrap();
-        fs::write(dir.path().join(".s.PGSQL.1"), "notes").unwrap();
-        let error = Listener::bind_unix(text, 1, PERMISSIONS, &options()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("the file exists and is not a socket"),
-            "{error}"
-        );
-
-        fs::write(dir.path().join(".s.PGSQL.2.lock"), "1").unwrap();
-        let error = Listener::bind_unix(text, 2, PERMISSIONS, &options()).unwrap_err();
-        assert!(
-            error.to_string().starts_with("unix port 2 is in use"),
-            "{error}"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_closed_listener_leaves_the_file_of_its_successor() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = dir.path().to_str().unwrap();
-        let old = Listener::bind_unix(text, 1, PERMISSIONS, &options()).unwrap();
-        let path = dir.path().join(".s.PGSQL.1");
-        fs::rename(&path, dir.path().join("aside")).unwrap();
-        let _new = Listener::bind_unix(text, 1, PERMISSIONS, &options()).unwrap();
-        old.remove_file();
-        assert!(path.exists());
-    }
-
-    #[tokio::test]
-    async fn names_the_address_that_is_taken() {
-        let first = local_tcp();
-        let addr = first.name().parse().unwrap();
-        let error = Listener::bind_tcp(addr, &options()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("cannot listen on {addr}: bind(): Address already in use")
-        );
-    }
-
-    #[tokio::test]
-    async fn two_can_share_a_port_only_when_asked_to() {
-        let shared = ListenOptions {
-            reuse_port: true,
-            ..options()
-        };
-        let first = Listener::bind_tcp("127.0.0.1:0".parse().unwrap(), &shared).unwrap();
-        let addr = first.name().parse().unwrap();
-        Listener::bind_tcp(addr, &shared).unwrap();
-        Listener::bind_tcp(addr, &options()).unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn dropping_refuses_newcomers_and_those_in_the_queue() {
-        let listener = local_tcp();
-        let target = tcp_target(&listener);
-        let mut queued = reach(&target).await;
-        drop(listener);
-        assert!(matches!(queued.read(&mut [0; 1]).await, Ok(0) | Err(_)));
-        connect(&target, &TcpOptions::default()).await.unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn adopts_a_listening_socket_and_nothing_else() {
-        let listener = local_tcp();
-        let target = tcp_target(&listener);
-        let fd = listener.as_fd().try_clone_to_owned().unwrap();
-        drop(listener);
-        let adopted = Listener::from_fd(fd, 0, &TcpOptions::default()).unwrap();
-        let client = reach(&target).await;
-        adopted.accept().await.unwrap();
-
-        let fd = client.as_fd().try_clone_to_owned().unwrap();
-        let error = Listener::from_fd(fd, 0, &TcpOptions::default()).unwrap_err();
-        assert!(
-            error.to_string().ends_with("not a listening socket"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_star_is_every_address() {
-        let all = resolve_listen_address("*", 6432).unwrap();
-        assert_eq!(all.first(), Some(&"0.0.0.0:6432".parse().unwrap()));
-        let one = resolve_listen_address("127.0.0.1", 6432).unwrap();
-        assert_eq!(one, ["127.0.0.1:6432".parse().unwrap()]);
-        let six = resolve_listen_address("::1", 6432).unwrap();
-        assert_eq!(six, ["[::1]:6432".parse().unwrap()]);
-    }
-}
+mod tests;
