@@ -1,6 +1,7 @@
 //! How many servers one PostgreSQL may have from us.
 
-use super::{Invalid, Kind, Value, whole_number};
+use super::number::whole_number;
+use super::{Invalid, Kind, Value};
 
 /// The part that `auto` takes. The rest is for those who come without us: an operator, a backup.
 const AUTO_PERCENT: u8 = 90;
