@@ -1,0 +1,261 @@
+//! Where logins lead: the routes, the pools at their ends, and how both are found, made and forgotten.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use pgweir_auth::ServerSecret;
+use pgweir_config::Config;
+use pgweir_pool::{Gate, PoolId, PoolName, Scope};
+use pgweir_session::{Latest, Memory};
+use pgweir_stats::{Application, Books, Latencies, Norms, Totals};
+
+use super::{Rules, Shared, lock};
+use crate::limits;
+use crate::open::diary::Diary;
+use crate::open::source::Kept;
+use crate::pins::Pins;
+use crate::rds::Rds;
+use crate::series::{Series, SeriesTimes};
+use crate::welcome::Welcome;
+
+/// Routes by database, and then by login user.
+pub(super) type Routes = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Route>, RandomState>, RandomState>;
+
+/// What the shell keeps for a pool beside the pool's own books.
+#[derive(Debug)]
+pub(crate) struct PoolHome {
+    pub(crate) id: PoolId,
+    pub(crate) name: PoolName,
+    pub(crate) totals: Totals,
+    pub(crate) latencies: Latencies,
+    /// How long waits and logins took. Pools without a name in the metrics share it.
+    pub(crate) times: Arc<SeriesTimes>,
+    /// What it is called in the metrics.
+    pub(crate) series: Series,
+    pub(crate) rules: RwLock<Arc<Rules>>,
+    /// What a server of this pool says of itself at login.
+    pub(crate) welcome: Mutex<Option<Arc<Welcome>>>,
+    /// What the pool's user can log in with, as far as clients have taught us.
+    pub(crate) secret: Mutex<Option<ServerSecret>>,
+    /// What PostgreSQL has taken the last time.
+    pub(crate) proven_secret: Mutex<Option<ServerSecret>>,
+    /// What the command of its `password_from` has written.
+    pub(crate) password_command: Kept,
+    /// What makes its tokens, if it has such.
+    pub(crate) rds: Rds,
+    /// Which host or address is next.
+    pub(crate) turn: AtomicUsize,
+    /// Hosts that were not what `target_session_attrs` asks for, or not to be reached, and when.
+    pub(crate) passed_over: Mutex<HashMap<String, Instant>>,
+    /// What statements leave in a session.
+    pub(crate) memory: Mutex<Memory>,
+    /// Servers that stay with a client between its transactions.
+    pub(crate) pins: Mutex<Pins>,
+    /// How long its statements normally take.
+    pub(crate) norms: Mutex<Norms>,
+    /// The last attempt to open a server that failed, and when it did.
+    pub(crate) last_failure: Mutex<Option<(Instant, Diary)>>,
+}
+
+impl PoolHome {
+    /// What the times of a client of this application are recorded in.
+    pub(crate) fn books<'a>(&'a self, application: &'a Application) -> Books<'a> {
+        Books {
+            pool: &self.latencies,
+            application,
+        }
+    }
+
+    /// What holds for its servers now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where a login as a user to a database leads.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) database: Arc<str>,
+    /// The login user.
+    pub(crate) user: Arc<str>,
+    pub(crate) home: Arc<PoolHome>,
+    rules: RwLock<Arc<Rules>>,
+    /// The parameters that its clients came with lately.
+    pub(crate) latest: Mutex<Latest>,
+    /// What the last of them counted in.
+    pub(crate) scopes: Mutex<Option<Arc<Vec<Scope>>>>,
+}
+
+impl Route {
+    /// What holds for its clients now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As [`Self::rules`], in place of rules that mostly are the same.
+    #[inline]
+    pub(crate) fn refresh(&self, rules: &mut Arc<Rules>) {
+        let now = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(rules, &now) {
+            *rules = Arc::clone(&now);
+        }
+    }
+}
+
+/// A login that leads nowhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct NoSuchDatabase;
+
+impl Shared {
+    /// Where a login of `user` to `database` leads.
+    pub(crate) fn route(&self, database: &str, user: &str) -> Result<Arc<Route>, NoSuchDatabase> {
+        let known = |routes: &Routes| routes.get(database)?.get(user).map(Arc::clone);
+        if let Some(route) = known(&lock(&self.routes)) {
+            return Ok(route);
+        }
+        let (database_name, user_name) = self.names(database, user);
+        let config = self.config();
+        let rules = Rules::new(&config, database, user).ok_or(NoSuchDatabase)?;
+        let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
+        let home = self.pool(database, pool_user)?;
+        let route = Arc::new(Route {
+            database: database_name,
+            user: user_name,
+            home,
+            rules: RwLock::new(Arc::new(rules)),
+            latest: Mutex::default(),
+            scopes: Mutex::default(),
+        });
+        let mut routes = lock(&self.routes);
+        let users = routes.entry(Arc::clone(&route.database)).or_default();
+        users.insert(Arc::clone(&route.user), Arc::clone(&route));
+        Ok(route)
+    }
+
+    /// The pool of this user in a database, whomever its entry forces upon clients.
+    pub(crate) fn pool(&self, database: &str, user: &str) -> Result<Arc<PoolHome>, NoSuchDatabase> {
+        let config = self.config();
+        let name = PoolName {
+            database: database.into(),
+            user: user.into(),
+        };
+        let home = self.home(&name, &config).ok_or(NoSuchDatabase)?;
+        if !config.databases.contains_key(database) {
+            let mut autodbs = lock(&self.autodbs);
+            if autodbs.insert(name.database, Instant::now()).is_none() {
+                tracing::info!("registered new auto-database: {database}");
+            }
+        }
+        Ok(home)
+    }
+
+    /// The names of a database and a user, sharing the memory of others that lead there.
+    pub(crate) fn names(&self, database: &str, user: &str) -> (Arc<str>, Arc<str>) {
+        let routes = lock(&self.routes);
+        match routes.get_key_value(database) {
+            None => (database.into(), user.into()),
+            Some((database, users)) => {
+                let known = users.get_key_value(user).map(|(user, _)| Arc::clone(user));
+                (Arc::clone(database), known.unwrap_or_else(|| user.into()))
+            }
+        }
+    }
+
+    /// The pool of this name, made if it is not there.
+    pub(crate) fn home(&self, name: &PoolName, config: &Arc<Config>) -> Option<Arc<PoolHome>> {
+        let mut homes = lock(&self.homes);
+        if let Some(home) = homes.get(name) {
+            return Some(Arc::clone(home));
+        }
+        let rules = Rules::new(config, &name.database, &name.user)?;
+        let gate = match self.operator.gate(&name.database) {
+            Gate::Held if self.held.awaits_logins() => Gate::Open,
+            gate => gate,
+        };
+        let id = {
+            let mut pools = self.pools();
+            let scopes = || limits::scopes(name, &rules);
+            let id = pools.ensure(name, scopes, rules.pool_limits(), gate, Instant::now());
+            limits::apply_to_pool(&mut pools, id, name, &rules);
+            id
+        };
+        let (series, times) = {
+            let mut names = lock(&self.names);
+            let series = names.give(name, config);
+            let times = names.times(&series);
+            (series, times)
+        };
+        let home = Arc::new(PoolHome {
+            id,
+            name: name.clone(),
+            totals: Totals::default(),
+            latencies: Latencies::default(),
+            times,
+            series,
+            rules: RwLock::new(Arc::new(rules)),
+            welcome: Mutex::new(None),
+            secret: Mutex::new(None),
+            proven_secret: Mutex::new(None),
+            password_command: Kept::default(),
+            rds: Rds::default(),
+            turn: AtomicUsize::new(0),
+            passed_over: Mutex::default(),
+            memory: Mutex::default(),
+            pins: Mutex::default(),
+            norms: Mutex::default(),
+            last_failure: Mutex::new(None),
+        });
+        homes.insert(name.clone(), Arc::clone(&home));
+        Some(home)
+    }
+
+    /// Every pool, by name.
+    pub(crate) fn homes(&self) -> BTreeMap<PoolName, Arc<PoolHome>> {
+        let homes = lock(&self.homes);
+        homes
+            .iter()
+            .map(|(name, home)| (name.clone(), Arc::clone(home)))
+            .collect()
+    }
+
+    /// Forgets a pool that [`Pools`](pgweir_pool::Pools) has removed.
+    pub(crate) fn forget_home(&self, id: PoolId) -> Option<Arc<PoolHome>> {
+        lock(&self.routes).retain(|_, users| {
+            users.retain(|_, route| route.home.id != id);
+            !users.is_empty()
+        });
+        let mut homes = lock(&self.homes);
+        let name = homes
+            .iter()
+            .find(|(_, home)| home.id == id)
+            .map(|(name, _)| name.clone())?;
+        let home = homes.remove(&name)?;
+        lock(&self.names).take_back(&home.series);
+        Some(home)
+    }
+
+    /// Works out anew what holds for every route and every pool.
+    pub(super) fn apply_rules(&self, config: &Arc<Config>) {
+        lock(&self.routes).retain(|database, users| {
+            users.retain(|user, route| {
+                let Some(rules) = Rules::new(config, database, user) else {
+                    return false;
+                };
+                *route.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+                // A changed forced user leads elsewhere: the next login makes a new route.
+                Arc::strong_count(route) > 1
+            });
+            !users.is_empty()
+        });
+        for home in self.homes().into_values() {
+            let Some(rules) = Rules::new(config, &home.name.database, &home.name.user) else {
+                continue;
+            };
+            limits::apply_to_pool(&mut self.pools(), home.id, &home.name, &rules);
+            *home.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        }
+    }
+}
