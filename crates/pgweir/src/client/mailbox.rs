@@ -1,0 +1,409 @@
+//! How a client's task is told something. It has one mailbox with a place for each kind of news; whoever puts
+//! something there rings, and the task looks at each of its turns whether there may be something.
+
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use pgweir_pool::{Cause, Refusal, SlotId};
+
+use super::Client;
+use crate::farewell::Farewell;
+use crate::leaks::SpokenWords;
+use crate::server::Server;
+use crate::strict::FindingKind;
+use crate::takeover::hold::HoldAt;
+
+/// A server on its way to, or held by, a client.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// The permit.
+    pub(crate) slot: SlotId,
+    /// The server.
+    pub(crate) server: Box<Server>,
+    /// It was idle so long that it must be checked first.
+    pub(crate) stale: bool,
+}
+
+/// What others tell a client's task.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// The server it waits for.
+    Lease(Lease),
+    /// Its pool has had a login.
+    Greet,
+    /// It gets no server.
+    Refused(Box<Refusal>),
+}
+
+/// What can be done about a client that is a leak suspect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Remedy {
+    /// It is told.
+    Notice,
+    /// Its transaction is rolled back, and its server serves others.
+    Rollback,
+    /// The same, in a strict run.
+    Strict(FindingKind),
+    /// Its query is canceled, if it is still the one that was asked for then.
+    Cancel {
+        query: Instant,
+        /// Within what time such statements normally end.
+        usual: Duration,
+    },
+}
+
+/// What others have told a client's task, and it has not taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    waker: Option<Waker>,
+    mail: Option<Mail>,
+    /// What the wait for it is put down to.
+    cause: Option<Cause>,
+    /// The first order to end counts.
+    end: Option<Box<Farewell>>,
+    /// It is to end as soon as it is between two transactions.
+    ends_at_rest: bool,
+    /// The server that stays with it is needed elsewhere as soon as it is between two transactions.
+    lets_go: bool,
+    /// Nobody waits for the next mail any more: who brings it takes it back.
+    returns_next: bool,
+    /// Orders for somebody who waits.
+    wait: Option<WaitOrders>,
+    /// It may be a leak suspect. Kept apart, because that is rare.
+    suspect: Option<Box<SuspectMail>>,
+    /// A server stands in for it, and it is not known yet whether that is ended in its place.
+    is_stood_in: bool,
+    /// What it has sent is to be looked at again.
+    reminded: bool,
+    /// Something has happened where it listens.
+    notified: bool,
+    /// It has been idle for long. Of no interest while the session is put down.
+    rests: bool,
+    /// Stands until it is taken back.
+    hold: Option<HoldAt>,
+}
+
+/// Between a client's task and whoever suspects it of a leak.
+#[derive(Debug, Default)]
+struct SuspectMail {
+    /// Somebody wants to know what the client has asked of its server.
+    inquired: bool,
+    /// What is to be done about it.
+    remedy: Option<Remedy>,
+    /// What the task has been asked.
+    spoken: Option<Box<SpokenWords>>,
+}
+
+/// What a client that waits is to do. It is for one request: an order that comes too late must not
+/// hit the next one.
+#[derive(Clone, Copy, Debug, Default)]
+struct WaitOrders {
+    request: u32,
+    /// To tell its client that it waits.
+    notice: bool,
+    /// To stop waiting.
+    canceled: bool,
+}
+
+impl Mailbox {
+    /// The orders for a request, which replace those for an earlier one.
+    fn wait_orders(&mut self, request: u32) -> &mut WaitOrders {
+        let orders = self.wait.get_or_insert_default();
+        if orders.request != request {
+            *orders = WaitOrders {
+                request,
+                ..WaitOrders::default()
+            };
+        }
+        orders
+    }
+
+    fn is_empty_but_for_hold(&self) -> bool {
+        self.mail.is_none()
+            && self.end.is_none()
+            && !self.ends_at_rest
+            && !self.lets_go
+            && self.wait.is_none()
+            && self
+                .suspect
+                .as_ref()
+                .is_none_or(|mail| mail.remedy.is_none() && !mail.inquired)
+            && !self.reminded
+            && !self.is_stood_in
+    }
+}
+
+impl Client {
+    /// Remembers which task to wake. A task keeps its waker for life.
+    pub(crate) fn attach(&self, waker: &Waker) {
+        self.mailbox().waker = Some(waker.clone());
+    }
+
+    /// Gives the task something it waits for; comes back if it does not wait any more.
+    #[must_use]
+    pub(crate) fn deliver(&self, mail: Mail, cause: Option<Cause>) -> Option<Mail> {
+        let mut mailbox = self.mailbox();
+        if std::mem::take(&mut mailbox.returns_next) {
+            return Some(mail);
+        }
+        debug_assert!(
+            mailbox.mail.is_none(),
+            "a client waits for one thing at a time"
+        );
+        mailbox.mail = Some(mail);
+        mailbox.cause = cause;
+        self.ring(mailbox);
+        None
+    }
+
+    /// The task does not want the mail that is on its way, or here already.
+    pub(crate) fn decline_mail(&self) -> Option<Mail> {
+        self.take(|mailbox| {
+            let mail = mailbox.mail.take();
+            mailbox.returns_next = mail.is_none();
+            mail
+        })
+    }
+
+    /// Tells the task to end.
+    pub(crate) fn end(&self, farewell: Farewell) {
+        let mut mailbox = self.mailbox();
+        mailbox.end.get_or_insert_with(|| Box::new(farewell));
+        self.ring(mailbox);
+    }
+
+    /// Tells the task to end as soon as it is between two transactions.
+    pub(crate) fn end_at_rest(&self) {
+        let mut mailbox = self.mailbox();
+        if !std::mem::replace(&mut mailbox.ends_at_rest, true) {
+            self.ring(mailbox);
+        }
+    }
+
+    /// Whether it has been told so.
+    pub(crate) fn ends_at_rest(&self) -> bool {
+        self.mailbox().ends_at_rest
+    }
+
+    /// Tells the task to give up the server that stays with it, as soon as it is between two
+    /// transactions.
+    pub(crate) fn let_go(&self) {
+        let mut mailbox = self.mailbox();
+        if !std::mem::replace(&mut mailbox.lets_go, true) {
+            self.ring(mailbox);
+        }
+    }
+
+    /// Whether it has been told so.
+    pub(crate) fn lets_go(&self) -> bool {
+        self.mailbox().lets_go
+    }
+
+    /// It has done so, or nothing stays with it.
+    pub(crate) fn has_let_go(&self) {
+        self.take(|mailbox| mailbox.lets_go = false);
+    }
+
+    /// Tells the task what is to be done about its client, which is a leak suspect.
+    pub(crate) fn remedy(&self, how: Remedy) {
+        let mut mailbox = self.mailbox();
+        mailbox.suspect.get_or_insert_default().remedy = Some(how);
+        self.ring(mailbox);
+    }
+
+    /// What is to be done about the client as a leak suspect, if anything.
+    pub(crate) fn take_remedy(&self) -> Option<Remedy> {
+        self.take(|mailbox| mailbox.suspect.as_mut()?.remedy.take())
+    }
+
+    /// Tells the waiting task that its query is not wanted any more.
+    pub(crate) fn cancel_wait(&self, request: u32) {
+        let mut mailbox = self.mailbox();
+        mailbox.wait_orders(request).canceled = true;
+        self.ring(mailbox);
+    }
+
+    /// Tells the waiting task to tell its client that it waits.
+    pub(crate) fn notify_wait(&self, request: u32) {
+        let mut mailbox = self.mailbox();
+        mailbox.wait_orders(request).notice = true;
+        self.ring(mailbox);
+    }
+
+    /// Tells the task to put its session down. Stands until [`Self::release`].
+    pub(crate) fn hold(&self, at: HoldAt) {
+        let mut mailbox = self.mailbox();
+        if mailbox.hold != Some(at) {
+            mailbox.hold = Some(at);
+            self.ring(mailbox);
+        }
+    }
+
+    /// The task may go on.
+    pub(crate) fn release(&self) {
+        let mut mailbox = self.mailbox();
+        if mailbox.hold.take().is_some() {
+            self.ring(mailbox);
+        }
+    }
+
+    /// Whether the task is to put its session down, and where.
+    pub(crate) fn hold_order(&self) -> Option<HoldAt> {
+        self.mailbox().hold
+    }
+
+    /// Whether something else has come than the order to hold.
+    pub(crate) fn has_other_mail(&self) -> bool {
+        !self.mailbox().is_empty_but_for_hold()
+    }
+
+    /// Resolves when something else comes than the order to hold. For the client's own task.
+    pub(crate) async fn other_mail(&self) {
+        std::future::poll_fn(|_| match self.has_other_mail() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    /// Resolves when somebody has told the client to end. For the client's own task.
+    pub(crate) async fn ordered_to_end(&self) -> Farewell {
+        std::future::poll_fn(|_| match self.take_end() {
+            Some(farewell) => Poll::Ready(farewell),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Something has happened where the client listens. That can wait while the session is put down.
+    pub(crate) fn notify(&self) {
+        let mut mailbox = self.mailbox();
+        if !std::mem::replace(&mut mailbox.notified, true) {
+            self.ring(mailbox);
+        }
+    }
+
+    /// Whether something has, which is told once.
+    pub(crate) fn take_notified(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.notified))
+    }
+
+    /// Tells the task to rest if nothing stands in its way.
+    pub(crate) fn rest(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.rests = true;
+        self.ring(mailbox);
+    }
+
+    /// Whether it has been told so, which is told once.
+    pub(crate) fn take_rest(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.rests))
+    }
+
+    /// A server begins to stand in for it, or has done so: meanwhile it asks for none.
+    pub(crate) fn stand_in(&self, begins: bool) {
+        let mut mailbox = self.mailbox();
+        mailbox.is_stood_in = begins;
+        self.ring(mailbox);
+    }
+
+    /// Whether a server stands in for it.
+    pub(crate) fn is_stood_in(&self) -> bool {
+        self.take(|mailbox| mailbox.is_stood_in)
+    }
+
+    /// Tells the task to look again at what its client has sent.
+    pub(crate) fn remind(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.reminded = true;
+        self.ring(mailbox);
+    }
+
+    /// Whether it has been told so.
+    pub(crate) fn take_reminder(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.reminded))
+    }
+
+    /// Asks the task what its client has asked of the server that it holds.
+    pub(crate) fn inquire(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.suspect.get_or_insert_default().inquired = true;
+        self.ring(mailbox);
+    }
+
+    /// Whether somebody asks that.
+    pub(crate) fn take_inquiry(&self) -> bool {
+        self.take(|mailbox| {
+            let suspect = mailbox.suspect.as_mut();
+            suspect.is_some_and(|suspect| std::mem::take(&mut suspect.inquired))
+        })
+    }
+
+    /// The answer.
+    pub(crate) fn answer_inquiry(&self, spoken: SpokenWords) {
+        let mut mailbox = self.mailbox();
+        mailbox.suspect.get_or_insert_default().spoken = Some(Box::new(spoken));
+    }
+
+    /// The answer, once it is there.
+    pub(crate) fn take_spoken(&self) -> Option<Box<SpokenWords>> {
+        let mut mailbox = self.mailbox();
+        let mut mail = mailbox.suspect.take()?;
+        let spoken = mail.spoken.take();
+        mailbox.suspect = (mail.remedy.is_some() || mail.inquired).then_some(mail);
+        spoken
+    }
+
+    /// Whether there may be something in the mailbox. Cheap enough to ask at every turn.
+    #[inline]
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
+    }
+
+    /// The order to end, if there is one.
+    pub(crate) fn take_end(&self) -> Option<Farewell> {
+        self.take(|mailbox| mailbox.end.take())
+            .map(|farewell| *farewell)
+    }
+
+    /// The thing waited for, if it is there, and what the wait is put down to.
+    pub(crate) fn take_mail(&self) -> Option<(Mail, Option<Cause>)> {
+        self.take(|mailbox| Some((mailbox.mail.take()?, mailbox.cause.take())))
+    }
+
+    /// Whether the present request was canceled, and whether the client should be told that it waits.
+    pub(crate) fn take_wait_orders(&self) -> (bool, bool) {
+        let request = self.state().request;
+        let orders = self.take(|mailbox| mailbox.wait.take());
+        match orders.filter(|orders| orders.request == request) {
+            Some(orders) => (orders.canceled, orders.notice),
+            None => (false, false),
+        }
+    }
+
+    fn ring(&self, mailbox: MutexGuard<'_, Mailbox>) {
+        self.has_mail.store(true, Ordering::Release);
+        let waker = mailbox.waker.clone();
+        drop(mailbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
+        let mut mailbox = self.mailbox();
+        let taken = f(&mut mailbox);
+        let empty = mailbox.is_empty_but_for_hold()
+            && mailbox.hold.is_none()
+            && !mailbox.notified
+            && !mailbox.rests;
+        self.has_mail.store(!empty, Ordering::Release);
+        taken
+    }
+
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
