@@ -149,7 +149,7 @@ async fn ask(shared: &Arc<Shared>, database: &str) -> Result<Vec<Backend>, Strin
 
 /// Everybody who holds a server, the longest first.
 fn holders(shared: &Shared, now: Instant) -> Vec<Holder> {
-    let held = show::holders(shared).into_iter();
+    let held = show::sockets::holders(shared).into_iter();
     let mut holders: Vec<Holder> = held
         .filter_map(|(slot, client)| {
             let server = shared.server(slot)?;

@@ -80,7 +80,7 @@ fn rows<'a>(shared: &Shared, held: &'a Everything<'_>) -> Vec<Row<'a>> {
             None => rows.push((client(shared, of_client, None), None)),
         }
     }
-    let holders = show::holders(shared);
+    let holders = show::sockets::holders(shared);
     let row = |slot: SlotId, info: &ServerInfo, values: Option<&Values>| {
         server(
             shared,

@@ -67,7 +67,7 @@ fn lists(counts: &ListCounts, page: &mut Page) {
 
 fn databases(shared: &Shared, page: &mut Page) {
     let config = shared.config();
-    let mut rows = show::databases(shared);
+    let mut rows = show::configured::databases(shared);
     let names = lock(&shared.names);
     let has_name =
         |name: &str| name == CONSOLE_DATABASE || *names.of_database(name, &config) == *name;
@@ -108,7 +108,7 @@ fn pools(shared: &Shared, page: &mut Page) {
         names.insert((name.database, name.user), home.series.clone());
     }
     let mut sums: BTreeMap<Series, [f64; 13]> = BTreeMap::new();
-    for row in show::pools(shared) {
+    for row in show::pools::rows(shared) {
         let values = of_pool(&row);
         let own = || Series {
             database: Arc::clone(&row.database),
