@@ -14,6 +14,7 @@
 mod apart;
 mod holding;
 mod leased;
+mod lending;
 mod listening;
 mod preparing;
 mod resting;
