@@ -1,7 +1,7 @@
 //! Queries of the pooler's own on a server that no client is using at the moment.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use pgweir_net::buffer::with_scratch;
@@ -17,7 +17,7 @@ pub(crate) async fn until_quiet(
     server: &mut Server,
     side: &mut ClientSide,
     rules: &Rules<'_>,
-) -> Result<Vec<u8>, String> {
+) -> Result<BytesMut, String> {
     until(server, side, rules, Relay::is_quiet).await
 }
 
@@ -28,44 +28,58 @@ pub(crate) async fn until(
     side: &mut ClientSide,
     rules: &Rules<'_>,
     is_done: impl Fn(&Relay) -> bool,
-) -> Result<Vec<u8>, String> {
-    let mut said = Vec::new();
-    let (mut heard, mut out) = (Gather::default(), BytesMut::new());
+) -> Result<BytesMut, String> {
+    let (mut said, mut out) = (BytesMut::new(), BytesMut::new());
     poll_fn(|cx| {
-        with_scratch(|scratch| {
-            loop {
-                if server.line.has_unsent()
-                    && let Poll::Ready(Err(error)) = server.line.poll_drain(cx)
-                {
-                    return Poll::Ready(Err(error.to_string()));
-                }
-                if is_done(&server.relay) {
-                    return Poll::Ready(Ok(()));
-                }
-                let input = match server.line.poll_read(cx, scratch) {
-                    Poll::Ready(Ok(input)) => input,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
-                    Poll::Pending => return Poll::Pending,
-                };
-                let bytes = input.bytes(scratch);
-                if bytes.is_empty() {
-                    return Poll::Ready(Err("server conn crashed?".to_owned()));
-                }
-                heard.clear();
-                let consumed = server
-                    .relay
-                    .from_server(bytes, side, rules, &mut heard)
-                    .map_err(|violation| violation.to_string())?;
-                said.extend_from_slice(heard.bytes(bytes));
-                server.line.keep(input, scratch, consumed);
-                out.clear();
-                let _ = server.relay.abandon(&mut out);
-                server.line.queue(&out);
+        loop {
+            write(server, cx)?;
+            if is_done(&server.relay) {
+                return Poll::Ready(Ok(()));
             }
-        })
+            if !ready!(poll_said(server, side, rules, cx, &mut said))? {
+                return Poll::Ready(Err("server conn crashed?".to_owned()));
+            }
+            out.clear();
+            let _ = server.relay.abandon(&mut out);
+            server.line.queue(&out);
+        }
     })
     .await?;
     Ok(said)
+}
+
+/// Writes what is queued, as far as the server takes it.
+pub(crate) fn write(server: &mut Server, cx: &mut Context<'_>) -> Result<(), String> {
+    match server.line.has_unsent().then(|| server.line.poll_drain(cx)) {
+        Some(Poll::Ready(Err(error))) => Err(error.to_string()),
+        Some(Poll::Ready(Ok(())) | Poll::Pending) | None => Ok(()),
+    }
+}
+
+/// Reads once, and appends what the server says; `false`: it has closed the connection.
+pub(crate) fn poll_said(
+    server: &mut Server,
+    side: &mut ClientSide,
+    rules: &Rules<'_>,
+    cx: &mut Context<'_>,
+    said: &mut BytesMut,
+) -> Poll<Result<bool, String>> {
+    with_scratch(|scratch| {
+        let input =
+            ready!(server.line.poll_read(cx, scratch)).map_err(|error| error.to_string())?;
+        let bytes = input.bytes(scratch);
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        let mut heard = Gather::default();
+        let consumed = server
+            .relay
+            .from_server(bytes, side, rules, &mut heard)
+            .map_err(|violation| violation.to_string())?;
+        said.extend_from_slice(heard.bytes(bytes));
+        server.line.keep(input, scratch, consumed);
+        Poll::Ready(Ok(true))
+    })
 }
 
 /// Runs one query whose result does not matter, only whether it worked.

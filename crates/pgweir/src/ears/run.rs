@@ -2,13 +2,12 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
-use pgweir_net::buffer::with_scratch;
 use pgweir_session::params::literal;
-use pgweir_session::{ClientSide, Gather, Heard, Mark, Rules};
+use pgweir_session::{ClientSide, Heard, Mark, Rules};
 use pgweir_stats::Tally;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
@@ -175,36 +174,13 @@ impl Book {
 
 /// Reads what the connection says next. Nothing is lost if this is dropped.
 async fn hear(server: &mut Server, rules: &Rules<'_>, said: &mut BytesMut) -> Result<(), String> {
-    let (mut nobody, mut heard) = (ClientSide::default(), Gather::default());
+    let mut nobody = ClientSide::default();
     poll_fn(|cx| {
-        with_scratch(|scratch| {
-            if server.line.has_unsent()
-                && let Poll::Ready(Err(error)) = server.line.poll_drain(cx)
-            {
-                return Poll::Ready(Err(error.to_string()));
-            }
-            let input = match server.line.poll_read(cx, scratch) {
-                Poll::Ready(Ok(input)) => input,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
-                Poll::Pending => return Poll::Pending,
-            };
-            let bytes = input.bytes(scratch);
-            if bytes.is_empty() {
-                return Poll::Ready(Err("PostgreSQL has closed the connection".to_owned()));
-            }
-            heard.clear();
-            let consumed = server
-                .relay
-                .from_server(bytes, &mut nobody, rules, &mut heard)
-                .map_err(|violation| violation.to_string());
-            let consumed = match consumed {
-                Ok(consumed) => consumed,
-                Err(problem) => return Poll::Ready(Err(problem)),
-            };
-            said.extend_from_slice(heard.bytes(bytes));
-            server.line.keep(input, scratch, consumed);
-            Poll::Ready(Ok(()))
-        })
+        ask::write(server, cx)?;
+        match ready!(ask::poll_said(server, &mut nobody, rules, cx, said))? {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Ready(Err("PostgreSQL has closed the connection".to_owned())),
+        }
     })
     .await
 }
