@@ -414,9 +414,9 @@ fn who_listens_ends_with_the_connection_that_listens() {
     let mut other = tenant.client(&pooler);
     let pid = listeners(&pooler, 3).join("");
     tenant.direct().rows("notify news, 'last'");
-    tenant
-        .root()
-        .rows(&format!("select pg_terminate_backend({pid})"));
+    // Where both come at once PostgreSQL ends before it tells.
+    let terminate = format!("select pg_sleep(0.2), pg_terminate_backend({pid})");
+    tenant.root().rows(&terminate);
     assert_eq!(told(&mut listener), "news,last)");
     let (said, _) = listener.until_end();
     assert_eq!(
