@@ -147,14 +147,17 @@ fn how_far_to_trust() -> String {
      * Logins are pgbench's with `-C`, two at a time. `connect_16` asks one SELECT after each, the others nothing.\n\
      * A thread of pgbench prepares statements one client after the other and lets the others of its clients wait; such \
      runs get some seconds more before anything counts, but in `select_prepared_5000` the tail may still be that.\n\
-     * Beside others: the same pgbench runs alone and then with them, so that both times see the same machine. The \
-     others need processor time too, whoever the pooler is.\n\
+     * Beside others: the same pgbench runs alone, then while they are at a second instance of the same pooler, and then \
+     with them, so that all three see the same machine. The others need processor time too, whoever the pooler is: what \
+     one instance adds is the last to the second.\n\
      * `scraped_16` has a page read each second in every other two seconds of one run, so that both kinds of seconds are the \
      same process'; its cost is one's CPU per transaction in terms of the other's.\n\
      * Memory of idle clients is the pooler's own (PSS), the growth from before the logins to ten seconds after them. What the \
      kernel keeps for a socket is the same for all and not in it.\n\
      * Poolers with a configuration of their own (pgcat, Odyssey) have one worker here and what their manuals give as \
-     defaults; their own people may know better.\n"
+     defaults; their own people may know better. pgcat has its cache of prepared statements on (200), because \
+     `select_prepared_*` needs it. It then takes statements without a name from there as well, so that PostgreSQL parses \
+     nothing twice in `pipeline_16` and `select_extended_*`.\n"
         .to_owned()
 }
 
