@@ -26,7 +26,7 @@ pub use connect::{ConnectError, Target, connect};
 pub use dns::{CachedName, DnsError, DnsTtl, Resolver, ZoneChange, ZoneRow};
 pub use listen::{ListenError, ListenOptions, Listener, resolve_listen_address};
 pub use options::{TcpKeepalive, TcpOptions};
-pub use outbox::collect_sends;
+pub use outbox::{collect_sends, end_of_round};
 pub use pass_fd::receive_with_fds;
 pub use stream::{Stream, TlsSession};
 pub use unix_file::{UnixPermissions, group_id};

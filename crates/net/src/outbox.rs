@@ -5,6 +5,9 @@
 //! then takes the processor from the round. Here they are collected, and leave with one system call at the end
 //! of the round, by io_uring (`pgweir_uring`). ADR 26 has the figures.
 //!
+//! A thread that is never out of tasks has no end of a round. There, what lies here leaves when the places are taken, and
+//! before anything is written directly ([`give_way`]), which is all that a busy thread does.
+//!
 //! It changes when bytes leave, and nothing else: the bytes of one socket stay in order, a socket that takes only a
 //! part keeps its writer waiting as ever, and nobody can take a socket away while bytes for it lie here ([`Outgoing`]).
 
@@ -14,12 +17,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use pgweir_uring::{Ring, Send, Sent, send_one};
-use tokio::runtime::Handle;
 
-/// Sockets that may have something in the outbox. As many tasks as tokio runs between two looks at the sockets.
+/// Sockets that may have something in the outbox. As many tasks as tokio runs between two looks at the sockets when it does
+/// not run out of them.
 const PLACES: usize = 64;
 
 /// Bytes that one socket may have in it. What is more is worth a system call, and not worth a copy.
@@ -35,7 +38,9 @@ static REFUSED: OnceLock<fn(&io::Error)> = OnceLock::new();
 /// Whether a thread has an outbox.
 #[derive(Clone, Copy)]
 enum Here {
+    /// It has not ended a round yet: nobody may be there who would empty an outbox.
     Unknown,
+    /// The kernel has refused it.
     None,
     Open(&'static Outbox),
 }
@@ -61,8 +66,6 @@ struct Queue {
     sent: Vec<Sent>,
     /// What could not be sent, until whoever has the socket asks for it.
     rests: HashMap<Stub, Rest>,
-    /// Whoever empties the outbox.
-    emptier: Option<Waker>,
 }
 
 /// What one socket has in the outbox.
@@ -85,7 +88,7 @@ struct Stub {
 /// What of a socket's bytes has not been sent, or why none will be.
 type Rest = io::Result<Vec<u8>>;
 
-/// Lets what the tasks of a round send leave together, on every thread that runs tasks; to be called before one does. `refused` is
+/// Lets what the tasks of a round send leave together, on every thread that calls [`end_of_round`]. `refused` is
 /// told if the kernel wants no more of it later.
 ///
 /// # Errors
@@ -96,27 +99,42 @@ pub fn collect_sends(refused: fn(&io::Error)) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends what the tasks of this round have sent. A thread that runs tasks has to call it whenever it is out of them and
+/// goes to sleep (`tokio::runtime::Builder::on_thread_park`).
+pub fn end_of_round() {
+    match HERE.get() {
+        Here::Open(outbox) => outbox.send_now(),
+        Here::None => {}
+        Here::Unknown => Outbox::settle_in(),
+    }
+}
+
+/// Sends what lies in this thread's outbox, because something is written past it: a thread that only writes long things
+/// may not come to the end of its round for long.
+#[inline]
+pub(crate) fn give_way() {
+    if let Here::Open(outbox) = HERE.get() {
+        outbox.send_now();
+    }
+}
+
 impl Outbox {
-    /// This thread's, which is opened when its first task sends.
+    /// This thread's, if it has one.
     #[inline]
     fn here() -> Option<&'static Self> {
         match HERE.get() {
             Here::Open(outbox) => Some(outbox),
-            Here::None => None,
-            Here::Unknown => Self::settle_in(),
+            Here::None | Here::Unknown => None,
         }
     }
 
     #[cold]
-    fn settle_in() -> Option<&'static Self> {
-        let outbox = REFUSED.get().and_then(|&refused| {
-            let runtime = Handle::try_current().ok()?;
-            let outbox = Self::open().inspect_err(refused).ok()?;
-            runtime.spawn(async move { refused(&outbox.empty().await) });
-            Some(outbox)
-        });
+    fn settle_in() {
+        let Some(refused) = REFUSED.get() else {
+            return;
+        };
+        let outbox = Self::open().inspect_err(refused);
         HERE.set(outbox.map_or(Here::None, Here::Open));
-        outbox
     }
 
     /// It lives as long as the program, as do the threads that have one.
@@ -135,38 +153,8 @@ impl Outbox {
                 taken: 0,
                 sent: Vec::new(),
                 rests: HashMap::new(),
-                emptier: None,
             }),
         })))
-    }
-
-    /// Empties the outbox at the end of each round, which is when no other task has put anything in since the last turn.
-    /// With several workers its first turn comes right behind the first send, so that one is not the end.
-    /// Ends when the kernel refuses io_uring after all.
-    async fn empty(&'static self) -> io::Error {
-        let mut seen = 0;
-        std::future::poll_fn(|cx| self.poll_empty(cx, &mut seen)).await
-    }
-
-    fn poll_empty(&self, cx: &Context<'_>, seen: &mut usize) -> Poll<io::Error> {
-        let mut queue = self.lock();
-        if queue.taken > *seen {
-            *seen = queue.taken;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        *seen = 0;
-        if !queue
-            .emptier
-            .as_ref()
-            .is_some_and(|emptier| emptier.will_wake(cx.waker()))
-        {
-            queue.emptier = Some(cx.waker().clone());
-        }
-        match self.send_all(&mut queue) {
-            Ok(()) => Poll::Pending,
-            Err(error) => Poll::Ready(error),
-        }
     }
 
     /// Takes bytes for a socket; `false` if they have to be written directly.
@@ -184,7 +172,10 @@ impl Outbox {
         if queue.rests.contains_key(&out.stub) {
             return false;
         }
-        if queue.ring.is_none() || queue.taken == PLACES && self.send_all(&mut queue).is_err() {
+        if queue.taken == PLACES {
+            self.send_all(&mut queue);
+        }
+        if queue.ring.is_none() {
             return false;
         }
         out.outbox = Some(self);
@@ -198,21 +189,12 @@ impl Outbox {
 
     /// Sends everything now.
     fn send_now(&self) {
-        let mut queue = self.lock();
-        if self.send_all(&mut queue).is_err()
-            && let Some(emptier) = &queue.emptier
-        {
-            // It finds the same and ends.
-            emptier.wake_by_ref();
-        }
+        self.send_all(&mut self.lock());
     }
 
-    fn send_all(&self, queue: &mut Queue) -> io::Result<()> {
+    fn send_all(&self, queue: &mut Queue) {
         if queue.taken == 0 {
-            return match queue.ring {
-                Some(_) => Ok(()),
-                None => Err(io::ErrorKind::Unsupported.into()),
-            };
+            return;
         }
         let outcome = queue.send();
         let round = self.emptied.load(Ordering::Relaxed);
@@ -221,7 +203,9 @@ impl Outbox {
         self.emptied.store(round + 1, Ordering::Release);
         // Only now: whoever is woken looks at these two, on another thread perhaps at once.
         queue.wake_writers(round);
-        outcome
+        if let (Err(error), Some(refused)) = (outcome, REFUSED.get()) {
+            refused(&error);
+        }
     }
 
     /// What could not be sent of what lay there.
@@ -250,11 +234,6 @@ impl Queue {
         place.bytes.extend_from_slice(bytes);
         place.writer.clone_from(cx.waker());
         self.taken += 1;
-        if self.taken == 1
-            && let Some(emptier) = &self.emptier
-        {
-            emptier.wake_by_ref();
-        }
     }
 
     fn append(&mut self, place: usize, cx: &Context<'_>, bytes: &[u8]) -> bool {

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use crate::address::{Address, PeerCredentials};
 use crate::connect::Target;
+use crate::outbox::give_way;
 use crate::pass_fd;
 use crate::socket::{Reader, poll_recv, poll_send};
 use crate::tls::{PeerCertificate, RecordSocket, TlsInfo};
@@ -131,8 +132,14 @@ impl Stream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(tcp) => poll_send(tcp, cx, buf),
-            Self::Unix(unix) => poll_send(unix, cx, buf),
+            Self::Tcp(tcp) => {
+                give_way();
+                poll_send(tcp, cx, buf)
+            }
+            Self::Unix(unix) => {
+                give_way();
+                poll_send(unix, cx, buf)
+            }
             Self::Tls(tls) => Pin::new(&mut tls.io).poll_write(cx, buf),
         }
     }
@@ -310,6 +317,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        give_way();
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
@@ -323,6 +331,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        give_way();
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),

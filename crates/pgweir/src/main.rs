@@ -90,6 +90,7 @@ use std::sync::Arc;
 use listenfd::ListenFd;
 use pgweir_config::{Config, Settings};
 use pgweir_net::Listener;
+use tokio::runtime::Builder;
 
 use crate::args::{Request, Run};
 use crate::auth_files::AuthFiles;
@@ -240,16 +241,18 @@ fn fatal<T>(text: &str) -> Result<T, ()> {
 
 /// Serves until the process is told to stop.
 fn serve(start: Start, log: &'static Log) -> ExitCode {
-    let runtime = match start.config.global.workers {
-        ..=1 => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build(),
-        workers => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(usize::try_from(workers).unwrap_or(1))
-            .enable_all()
-            .build(),
+    let workers = usize::try_from(start.config.global.workers)
+        .unwrap_or(1)
+        .max(1);
+    let mut builder = match workers {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
-    let runtime = match runtime {
+    builder
+        .worker_threads(workers)
+        .enable_all()
+        .on_thread_park(pgweir_net::end_of_round);
+    let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(fatal = true, "cannot start: {error}");

@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use rustix::net::{RecvFlags, recv};
+use tokio::net::UnixStream;
 use tokio::task::yield_now;
 
 use super::{Outbox, collect_sends};
@@ -13,6 +15,7 @@ pub(crate) fn outbox() -> Option<&'static Outbox> {
     collect_sends(|error| panic!("{error}"))
         .inspect_err(|error| println!("skipped: io_uring: {error}"))
         .ok()?;
+    super::end_of_round();
     Outbox::here()
 }
 
@@ -22,10 +25,10 @@ pub(crate) async fn send(line: &mut Buffered, bytes: &[u8]) {
         .unwrap();
 }
 
+/// Lets the tasks that are ready have their turn, and ends the round as the runtime does before it sleeps.
 pub(crate) async fn end_of_round() {
-    for _ in 0..4 {
-        yield_now().await;
-    }
+    yield_now().await;
+    super::end_of_round();
 }
 
 /// Sends until a round ends with something that the kernel did not take: all that was sent.
@@ -40,4 +43,12 @@ pub(crate) async fn fill(line: &mut Buffered) -> Vec<u8> {
         end_of_round().await;
     }
     sent
+}
+
+/// What has come so far.
+pub(crate) fn arrived(far: &UnixStream) -> Vec<u8> {
+    let mut buf = vec![0; 64 * 1024];
+    let (_, len) = recv(far, &mut *buf, RecvFlags::DONTWAIT).unwrap_or((0, 0));
+    buf.truncate(len);
+    buf
 }

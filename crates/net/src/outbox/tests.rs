@@ -2,28 +2,23 @@ use std::future::poll_fn;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::Wake;
+use std::task::{Poll, Wake};
+use std::time::Duration;
 
-use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::runtime::Builder;
 use tokio::task::spawn;
+use tokio::time::sleep;
 
-use super::testing::{end_of_round, fill, outbox, send};
-use super::*;
+use super::testing::{arrived, end_of_round, fill, outbox, send};
+use super::{end_of_round as end_of_a_round, *};
 use crate::buffer::Buffered;
 use crate::stream::Stream;
 
 fn pair() -> (Buffered, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
     (Buffered::new(Stream::Unix(near)), far)
-}
-
-fn arrived(far: &UnixStream) -> Vec<u8> {
-    let mut buf = vec![0; 64 * 1024];
-    let (_, len) = recv(far, &mut *buf, RecvFlags::DONTWAIT).unwrap_or((0, 0));
-    buf.truncate(len);
-    buf
 }
 
 #[tokio::test]
@@ -46,17 +41,55 @@ async fn what_a_round_sends_leaves_at_its_end() {
     }
 }
 
-/// With several workers whoever empties it is woken into the place behind the first sender.
+/// Otherwise nobody would empty it.
 #[tokio::test]
-async fn the_first_turn_behind_the_first_send_is_not_the_end_of_the_round() {
-    let Some(outbox) = outbox() else { return };
+async fn a_thread_that_has_ended_no_round_writes_directly() {
+    let Some(_) = outbox() else { return };
     let (mut line, far) = pair();
-    send(&mut line, b"hello").await;
-    let (cx, mut seen) = (Context::from_waker(Waker::noop()), 0);
-    assert!(outbox.poll_empty(&cx, &mut seen).is_pending());
-    assert_eq!(arrived(&far), b"");
-    assert!(outbox.poll_empty(&cx, &mut seen).is_pending());
+    let elsewhere = std::thread::spawn(move || {
+        let cx = &mut Context::from_waker(Waker::noop());
+        line.send(cx, b"hello").unwrap();
+        line
+    });
+    let line = elsewhere.join().unwrap();
+    assert!(line.is_drained());
     assert_eq!(arrived(&far), b"hello");
+}
+
+#[test]
+fn a_runtime_that_is_told_so_ends_its_rounds() {
+    if outbox().is_none() {
+        return;
+    }
+    for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+        builder.enable_all().on_thread_park(end_of_a_round);
+        let runtime = builder.build().unwrap();
+        let answered = runtime.spawn(async {
+            let (mut line, mut far) = pair();
+            // By now this thread has ended a round.
+            sleep(Duration::from_millis(1)).await;
+            send(&mut line, b"hello").await;
+            let mut heard = [0; 5];
+            far.read_exact(&mut heard).await.unwrap();
+            (heard, Outbox::here().is_some())
+        });
+        assert_eq!(runtime.block_on(answered).unwrap(), (*b"hello", true));
+    }
+}
+
+#[tokio::test]
+async fn nothing_waits_for_the_end_of_a_round_while_others_write_directly() {
+    let Some(_) = outbox() else { return };
+    let (mut line, far) = pair();
+    let (mut long, _hears_long) = pair();
+    let (login, _hears_login) = UnixStream::pair().unwrap();
+    let mut login = Stream::Unix(login);
+    send(&mut line, b"one").await;
+    send(&mut long, &[b'x'; PLACE_LEN + 1]).await;
+    assert_eq!(arrived(&far), b"one");
+    send(&mut line, b"two").await;
+    login.write_all(b"greeting").await.unwrap();
+    assert_eq!(arrived(&far), b"two");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::outbox::Outgoing;
+use crate::outbox::{Outgoing, give_way};
 
 /// What TLS records are read from and written to.
 #[derive(Debug)]
@@ -117,7 +117,8 @@ impl AsyncWrite for RecordSocket {
             0 => {}
             len => return Poll::Ready(Ok(len)),
         }
-        // What lies there comes first.
+        // What lies there comes first, whosever it is.
+        give_way();
         this.settle()?;
         ready!(this.poll_rest(cx))?;
         Pin::new(&mut this.tcp).poll_write_vectored(cx, bufs)

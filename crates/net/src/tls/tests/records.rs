@@ -6,7 +6,7 @@ use tokio::task::spawn;
 
 use super::*;
 use crate::buffer::Buffered;
-use crate::outbox::testing::{end_of_round, fill, outbox, send};
+use crate::outbox::testing::{arrived, end_of_round, fill, outbox, send};
 
 /// A TLS server's end whose records go through the outbox, and its client; nothing where the kernel has no io_uring.
 async fn posting() -> Option<(Buffered, Stream)> {
@@ -30,6 +30,7 @@ async fn records_leave_at_the_end_of_the_round() {
     for word in [b"ping", b"pong"] {
         send(&mut line, word).await;
         assert!(!line.is_drained() && !line.has_unsent());
+        end_of_round().await;
         let mut buf = [0; 4];
         near.read_exact(&mut buf).await.unwrap();
         assert_eq!(&buf, word);
@@ -92,4 +93,16 @@ async fn what_the_socket_did_not_take_of_a_record_is_unsent() {
         end_of_round().await;
     }
     assert!(line.has_unsent());
+}
+
+#[tokio::test]
+async fn records_that_are_written_directly_let_what_others_have_sent_go_first() {
+    let Some((mut line, _near)) = posting().await else {
+        return;
+    };
+    let (other, far) = tokio::net::UnixStream::pair().unwrap();
+    let mut other = Buffered::new(Stream::Unix(other));
+    send(&mut other, b"hello").await;
+    send(&mut line, &[b'x'; 8 * 1024]).await;
+    assert_eq!(arrived(&far), b"hello");
 }
