@@ -6,7 +6,8 @@
 //! of the round, by io_uring (`pgweir_uring`). ADR 26 has the figures.
 //!
 //! A thread that is never out of tasks has no end of a round. There, what lies here leaves when the places are taken, and
-//! before anything is written directly ([`give_way`]), which is all that a busy thread does.
+//! before anything is written directly ([`give_way`]): a task that keeps a thread busy does one or the other, because one that
+//! only reads soon has nothing left to read.
 //!
 //! It changes when bytes leave, and nothing else: the bytes of one socket stay in order, a socket that takes only a
 //! part keeps its writer waiting as ever, and nobody can take a socket away while bytes for it lie here ([`Outgoing`]).

@@ -9,12 +9,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
 use tokio::task::spawn;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::testing::{arrived, end_of_round, fill, outbox, send};
 use super::{end_of_round as end_of_a_round, *};
 use crate::buffer::Buffered;
 use crate::stream::Stream;
+
+/// What does not come within this does not come.
+const SOON: Duration = Duration::from_secs(5);
 
 fn pair() -> (Buffered, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
@@ -70,7 +73,8 @@ fn a_runtime_that_is_told_so_ends_its_rounds() {
             sleep(Duration::from_millis(1)).await;
             send(&mut line, b"hello").await;
             let mut heard = [0; 5];
-            far.read_exact(&mut heard).await.unwrap();
+            let reading = far.read_exact(&mut heard);
+            timeout(SOON, reading).await.unwrap().unwrap();
             (heard, Outbox::here().is_some())
         });
         assert_eq!(runtime.block_on(answered).unwrap(), (*b"hello", true));
