@@ -139,6 +139,7 @@ pub(crate) fn run_beside<T>(
             None => window = Some(Window::open(progress, None)),
             Some(window) => window.extend(progress, None),
         }
+        // The lines are about a second apart.
         let is_over = |window: &mut Window| window.seconds() + 0.5 > f64::from(seconds);
         if let Some(begin) = next.as_slice().first()
             && let Some(over) = window.take_if(is_over)
