@@ -213,6 +213,25 @@ impl Buffered {
         self.stream
     }
 
+    /// Whether it can move to the reactor of another thread: TLS cannot, and what lies in the outbox has to leave first.
+    pub fn can_move(&self) -> bool {
+        !matches!(self.stream, Stream::Tls(_)) && self.is_drained()
+    }
+
+    /// Moves a connection for which [`Self::can_move`] holds to the reactor of this thread.
+    ///
+    /// # Errors
+    /// As the operating system says; the connection is lost.
+    pub fn move_here(self) -> io::Result<Self> {
+        let (unread, offer_again) = (self.unread, self.offer_again);
+        drop(self.outgoing);
+        Ok(Self {
+            unread,
+            offer_again,
+            ..Self::new(self.stream.move_here()?)
+        })
+    }
+
     /// Writes as much as the peer takes now, or at the end of this round, and keeps the rest.
     ///
     /// # Errors

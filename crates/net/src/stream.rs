@@ -82,6 +82,18 @@ impl Stream {
         }
     }
 
+    /// Moves a plain socket to the reactor of the runtime that this is called in. A TLS stream stays where it is.
+    ///
+    /// # Errors
+    /// As the operating system says; the connection is lost.
+    pub(crate) fn move_here(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(tcp) => Self::Tcp(TcpStream::from_std(tcp.into_std()?)?),
+            Self::Unix(unix) => Self::Unix(UnixStream::from_std(unix.into_std()?)?),
+            Self::Tls(tls) => Self::Tls(tls),
+        })
+    }
+
     /// Reads from a connection that should be silent, without waiting.
     ///
     /// While nothing has happened on it this is `WouldBlock` without a system call, because the
@@ -378,8 +390,12 @@ impl AsFd for Stream {
 mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::buffer::Buffered;
+
+    const SOON: Duration = Duration::from_secs(10);
 
     async fn tcp_pair() -> (Stream, Stream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -471,6 +487,41 @@ mod tests {
             far.read_exact(&mut buf).await.unwrap();
             assert_eq!(&buf, b"hello");
         }
+    }
+
+    #[test]
+    fn a_connection_moves_to_another_reactor_with_what_was_read() {
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().build().unwrap()
+        };
+        let (first, second) = (runtime(), runtime());
+        let read = async |line: &mut Buffered| {
+            let mut scratch = [0; 64];
+            let input = std::future::poll_fn(|cx| line.poll_read(cx, &mut scratch));
+            let input = input.await.unwrap();
+            input.bytes(&scratch).to_vec()
+        };
+        let (line, mut far) = first.block_on(async {
+            let (near, mut far) = tcp_pair().await;
+            let mut line = Buffered::new(near);
+            far.write_all(b"before").await.unwrap();
+            let seen = read(&mut line).await;
+            line.put_back_bytes(&seen);
+            far.write_all(b", between").await.unwrap();
+            assert!(line.can_move());
+            (line, far)
+        });
+        let mut line = second.block_on(async {
+            let mut line = line.move_here().unwrap();
+            assert_eq!(read(&mut line).await, b"before");
+            assert_eq!(read(&mut line).await, b", between");
+            line
+        });
+        first.block_on(far.write_all(b" and after")).unwrap();
+        // Nobody runs the first any more.
+        let after = second.block_on(async { timeout(SOON, read(&mut line)).await });
+        assert_eq!(after.unwrap(), b" and after");
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
 //! Listening sockets and what comes in through them.
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
@@ -156,10 +158,8 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
         }
         tokio::select! {
             () = changed => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => {
-                    tokio::spawn(serve::serve(Arc::clone(&shared), stream, address));
-                }
+            accepted = accept(&shared, &listener) => match accepted {
+                Ok(()) => {}
                 Err(error) => {
                     tracing::error!("accept() failed on {}: {error}", listener.name());
                     let told = match Shortage::of(&error) {
@@ -173,6 +173,20 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
             },
         }
     }
+}
+
+/// Waits for a client and gives it a thread.
+async fn accept(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
+    let (seat, stream, address) = poll_fn(|cx| {
+        let seat = shared.workers.seat();
+        let _there = seat.enter();
+        let accepted = ready!(listener.poll_accept(cx));
+        Poll::Ready(accepted.map(|(stream, address)| (seat, stream, address)))
+    })
+    .await?;
+    seat.take();
+    seat.spawn(serve::serve(Arc::clone(shared), stream, address));
+    Ok(())
 }
 
 /// A file that is given up when there are no others, so that somebody can still be told that.
@@ -199,7 +213,9 @@ async fn refuse(
     };
     if spare.is_some() {
         // Something has come free meanwhile.
-        tokio::spawn(serve::serve(Arc::clone(shared), stream, address));
+        let seat = shared.workers.seat_here();
+        seat.take();
+        seat.spawn(serve::serve(Arc::clone(shared), stream, address));
         return true;
     }
     let client = Client::on(shared.next_id(), &stream, address, Instant::now());

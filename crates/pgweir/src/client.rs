@@ -8,7 +8,7 @@ mod mailbox;
 
 use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use pgweir_wire::CancelKey;
 
 use crate::pins::Pin;
 use crate::shared::Route;
+use crate::workers;
 
 pub(crate) use self::counted::Counted;
 use self::mailbox::Mailbox;
@@ -125,6 +126,8 @@ pub(crate) struct Client {
     pub(crate) tls: OnceLock<Box<TlsInfo>>,
     /// Whether it talks to the console.
     pub(crate) is_console: AtomicBool,
+    /// The thread of its task.
+    pub(crate) thread: AtomicU16,
     pub(crate) prepared: AtomicU32,
     /// What it counts in, to be given back when it is forgotten, however its task ends.
     counted: Mutex<Counted>,
@@ -168,6 +171,7 @@ impl Client {
             replication: OnceLock::new(),
             tls: OnceLock::new(),
             is_console: AtomicBool::new(false),
+            thread: AtomicU16::new(workers::here()),
             prepared: AtomicU32::new(0),
             counted: Mutex::new(Counted::default()),
             state: Mutex::new(State {

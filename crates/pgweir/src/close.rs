@@ -18,7 +18,6 @@ use pgweir_wire::frontend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::client::Client;
 use crate::series::OTHER;
 use crate::server::{Server, ServerInfo};
 use crate::shared::Shared;
@@ -188,12 +187,9 @@ async fn read_to_end(stream: &mut Stream) {
     while let Ok(1..) = stream.read(&mut sink).await {}
 }
 
-/// A task that held a server has panicked, and the socket went with it. Whether the backend is gone
+/// A server is lost with its socket. Whether the backend is gone
 /// cannot be seen any more, so the slot stays taken for as long as a backend may take to end.
-pub(crate) fn write_off(shared: &Arc<Shared>, client: &Client) {
-    let Some(slot) = client.state().link.take() else {
-        return;
-    };
+pub(crate) fn write_off(shared: &Arc<Shared>, slot: SlotId) {
     shared.pools().quarantined(slot, Instant::now());
     let shared = Arc::clone(shared);
     let patience = shared.config().global.server_close_timeout.duration();

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use tokio::runtime::Handle;
 
 use crate::relay::{Resting, Session};
 use crate::serve;
@@ -32,8 +31,8 @@ const AT_A_TIME: usize = 1000;
 pub(crate) struct Lot {
     sockets: OwnedFd,
     resting: Mutex<HashMap<u64, Box<Resting>, RandomState>>,
-    /// Where they get their tasks.
-    place: OnceLock<(Handle, Weak<Shared>)>,
+    /// Whose clients they are.
+    shared: OnceLock<Weak<Shared>>,
 }
 
 impl Lot {
@@ -43,7 +42,7 @@ impl Lot {
         Ok(Self {
             sockets: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             resting: Mutex::default(),
-            place: OnceLock::new(),
+            shared: OnceLock::new(),
         })
     }
 
@@ -80,11 +79,11 @@ impl Lot {
 
     /// Lets a client go on soon.
     fn rouse(&self, id: u64) {
-        let Some((runtime, shared)) = self.place.get() else {
-            return;
-        };
-        if let Some(shared) = shared.upgrade() {
-            runtime.spawn(async move { resume(&shared, id) });
+        if let Some(shared) = self.shared.get().and_then(Weak::upgrade) {
+            let seat = shared.workers.seat();
+            seat.take();
+            let shared = Arc::clone(&shared);
+            seat.spawn(async move { resume(&shared, id) });
         }
     }
 
@@ -107,8 +106,7 @@ impl Lot {
 /// There can be no thread.
 pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let lot = Arc::clone(&shared.lot);
-    let place = (Handle::current(), Arc::downgrade(shared));
-    let _ = lot.place.set(place);
+    let _ = lot.shared.set(Arc::downgrade(shared));
     let watch = move || {
         let mut events = Vec::with_capacity(256);
         loop {
@@ -157,9 +155,10 @@ impl Wake for Bell {
     }
 }
 
+/// Makes a task for a client in the thread that has a place for it, which is this one.
 fn resume(shared: &Arc<Shared>, id: u64) {
     let Some(resting) = shared.lot.let_go(id) else {
-        return;
+        return shared.workers.leave();
     };
     let client = Arc::clone(&resting.client);
     client.state().told_to_rest = false;
@@ -170,6 +169,7 @@ fn resume(shared: &Arc<Shared>, id: u64) {
         Err(error) => {
             tracing::error!(peer = %client, "cannot go on with a client that has rested: {error}");
             serve::forget(shared, &client);
+            shared.workers.leave();
         }
     }
 }

@@ -81,16 +81,12 @@ mod vacate;
 mod waits;
 mod welcome;
 mod why;
+mod workers;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
-
-use listenfd::ListenFd;
-use pgweir_config::{Config, Settings};
-use pgweir_net::Listener;
-use tokio::runtime::Builder;
 
 use crate::args::{Request, Run};
 use crate::auth_files::AuthFiles;
@@ -102,6 +98,10 @@ use crate::system::Background;
 use crate::takeover::adopt;
 use crate::takeover::take::{self, Predecessor};
 use crate::tls::Tls;
+use crate::workers::Workers;
+use listenfd::ListenFd;
+use pgweir_config::{Config, Settings};
+use pgweir_net::Listener;
 
 fn main() -> ExitCode {
     pgweir_alloc::give_back_at_once();
@@ -241,25 +241,15 @@ fn fatal<T>(text: &str) -> Result<T, ()> {
 
 /// Serves until the process is told to stop.
 fn serve(start: Start, log: &'static Log) -> ExitCode {
-    let workers = usize::try_from(start.config.global.workers)
-        .unwrap_or(1)
-        .max(1);
-    let mut builder = match workers {
-        1 => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    builder
-        .worker_threads(workers)
-        .enable_all()
-        .on_thread_park(pgweir_net::end_of_round);
-    let runtime = match builder.build() {
-        Ok(runtime) => runtime,
+    let workers = u16::try_from(start.config.global.workers).unwrap_or(1);
+    let (runtime, workers) = match Workers::start(workers) {
+        Ok(started) => started,
         Err(error) => {
             tracing::error!(fatal = true, "cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(live(start, log));
+    let result = runtime.block_on(live(start, log, workers));
     // What is still running has been told; nothing is waited for any more.
     runtime.shutdown_background();
     match result {
@@ -279,7 +269,7 @@ enum End {
     Found,
 }
 
-async fn live(start: Start, log: &'static Log) -> Result<End, String> {
+async fn live(start: Start, log: &'static Log, workers: Workers) -> Result<End, String> {
     let Start {
         config,
         sockets,
@@ -294,7 +284,8 @@ async fn live(start: Start, log: &'static Log) -> Result<End, String> {
     let process_key = pgweir_auth::ProcessKey::new(credentials::random());
     let pidfile = config.global.pidfile.clone();
     let lot = Lot::open().map_err(|error| format!("epoll_create1() failed: {error}"))?;
-    let shared = Arc::new(Shared::new(log, config, tls, files, process_key, lot));
+    let shared = Shared::new(log, config, tls, files, process_key, lot, workers);
+    let shared = Arc::new(shared);
     strict::start(&shared)?;
     let mut pages = Vec::new();
     let (listeners, _pidfile) = match old {

@@ -275,7 +275,7 @@ pub(crate) fn leave_queue(
     }
 }
 
-/// Looks at a server that was idle: one that PostgreSQL has closed, or that said something
+/// Looks at a server that was idle, and brings it to this thread: one that PostgreSQL has closed, or that said something
 /// unasked, is closed and not lent.
 #[inline]
 pub(crate) fn alive(shared: &Arc<Shared>, mut lease: Lease) -> Option<Lease> {
@@ -283,7 +283,33 @@ pub(crate) fn alive(shared: &Arc<Shared>, mut lease: Lease) -> Option<Lease> {
         drop_dirty(shared, lease);
         return None;
     }
+    if lease.server.is_elsewhere() {
+        return bring_here(shared, lease);
+    }
     Some(lease)
+}
+
+/// Lets this thread's reactor watch a server that another thread has used.
+#[cold]
+fn bring_here(shared: &Arc<Shared>, lease: Lease) -> Option<Lease> {
+    let Lease {
+        slot,
+        server,
+        stale,
+    } = lease;
+    let info = Arc::clone(&server.info);
+    match server.come_here() {
+        Ok(server) => Some(Lease {
+            slot,
+            server,
+            stale,
+        }),
+        Err(error) => {
+            tracing::error!(peer = %info, "the connection is lost: {error}");
+            close::write_off(shared, slot);
+            None
+        }
+    }
 }
 
 #[cold]

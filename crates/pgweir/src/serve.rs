@@ -75,6 +75,7 @@ async fn contain(shared: Arc<Shared>, client: Arc<Client>, beginning: Pin<Box<im
         turn.unwrap_or(Poll::Ready(End::Panicked))
     })
     .await;
+    shared.workers.leave();
     match end {
         End::Orderly => {}
         // It may have another task by now.
@@ -83,7 +84,10 @@ async fn contain(shared: Arc<Shared>, client: Arc<Client>, beginning: Pin<Box<im
             // The panic has been printed. Other clients must not pay for it: what this one held is
             // given back as far as that is safe.
             tracing::error!(peer = %client, "a bug ended this client's task");
-            close::write_off(&shared, &client);
+            let lent = client.state().link.take();
+            if let Some(slot) = lent {
+                close::write_off(&shared, slot);
+            }
         }
     }
     forget(&shared, &client);

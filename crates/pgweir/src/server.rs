@@ -1,6 +1,7 @@
 //! A connection to PostgreSQL, and what everybody may know of it.
 
 use std::fmt;
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
@@ -12,9 +13,9 @@ use pgweir_session::{Relay, Values};
 use pgweir_stats::{Books, Tally};
 use pgweir_wire::CancelKey;
 
-use crate::events;
 use crate::shared::{PoolHome, Rules, Shared};
 use crate::welcome::Welcome;
+use crate::{events, workers};
 
 /// A server that is logged in. It moves by value: into a client's task, and back to the pool.
 #[derive(Debug)]
@@ -23,9 +24,38 @@ pub(crate) struct Server {
     pub(crate) relay: Relay,
     pub(crate) info: Arc<ServerInfo>,
     pub(crate) work: Work,
+    /// The thread whose reactor watches its socket.
+    pub(crate) thread: u16,
 }
 
 impl Server {
+    /// Whether another thread watches its socket, which can move here.
+    #[inline]
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.thread != workers::here() && self.line.can_move()
+    }
+
+    /// Lets this thread's reactor watch its socket.
+    ///
+    /// # Errors
+    /// As the operating system says; the connection is lost.
+    pub(crate) fn come_here(self: Box<Self>) -> io::Result<Box<Self>> {
+        let Self {
+            line,
+            relay,
+            info,
+            work,
+            thread: _,
+        } = *self;
+        Ok(Box::new(Self {
+            line: line.move_here()?,
+            relay,
+            info,
+            work,
+            thread: workers::here(),
+        }))
+    }
+
     /// Gives the pool what has been counted.
     #[inline]
     pub(crate) fn settle(&mut self, shared: &Shared, home: &PoolHome) {

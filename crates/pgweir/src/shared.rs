@@ -44,6 +44,7 @@ use crate::strict::Strict;
 use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
+use crate::workers::{self, Workers};
 use crate::{consumers, ldap, leaks, limits, preflight};
 
 pub(crate) use self::operator::{Hold, Operator, Shutdown};
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
     /// The clients that have no task, because they have been idle for long.
     pub(crate) lot: Arc<Lot>,
+    /// Where clients have their tasks.
+    pub(crate) workers: Workers,
     pub(crate) held: Held,
     /// The connections that listen for clients.
     pub(crate) ears: Mutex<Ears>,
@@ -137,6 +140,7 @@ impl Shared {
         files: AuthFiles,
         process_key: pgweir_auth::ProcessKey,
         lot: Lot,
+        workers: Workers,
     ) -> Self {
         let now = Instant::now();
         let tracked = Tracked::new(config.global.track_extra_parameters.iter());
@@ -155,6 +159,7 @@ impl Shared {
             listeners: Mutex::new(Vec::new()),
             held: Held::default(),
             lot: Arc::new(lot),
+            workers,
             ears: Mutex::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
             control_lane: Semaphore::new(1),
@@ -189,7 +194,7 @@ impl Shared {
             tls: RwLock::new(Arc::new(tls)),
             files: RwLock::new(Arc::new(files)),
             config: RwLock::new(Arc::new(config)),
-            pools: Mutex::new(ServerPools::default()),
+            pools: Mutex::new(ServerPools::preferring(workers::near())),
             homes: Mutex::default(),
             routes: Mutex::default(),
             last_id: AtomicU64::new(0),

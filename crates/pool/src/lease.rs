@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::action::{Action, Actions, CloseReason};
 use crate::gate::Gate;
+use crate::near;
 use crate::pool::{Party, Waiting};
 use crate::pools::{PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
@@ -128,7 +129,7 @@ impl<S, W: Clone> Pools<S, W> {
         if !self.pool(pool_id).waiting.is_empty() {
             self.shed(pool_id, now, actions);
             if self.pool(pool_id).gate == Gate::Open
-                && let Some(waiting) = self.dequeue_next(pool_id)
+                && let Some(waiting) = self.dequeue_next(pool_id, now)
             {
                 self.set_state(id, SlotState::Leased, now);
                 self.charge(id, waiting.party.as_ref());
@@ -197,7 +198,7 @@ impl<S, W: Clone> Pools<S, W> {
             let Some((slot, server, stale)) = self.pop_idle(id, now) else {
                 break;
             };
-            let Some(waiting) = self.dequeue_next(id) else {
+            let Some(waiting) = self.dequeue_next(id, now) else {
                 debug_assert!(false, "somebody may be served");
                 break;
             };
@@ -249,17 +250,17 @@ impl<S, W: Clone> Pools<S, W> {
         })
     }
 
-    /// Takes an idle server: the one used last (its caches are warm), or with `round_robin` the
+    /// Takes an idle server: the one used last (its caches are warm) or one like it that is near, or with `round_robin` the
     /// one idle longest. The third value says that it should be checked before use.
     pub(crate) fn pop_idle(&mut self, id: PoolId, now: Instant) -> Option<(SlotId, S, bool)> {
+        let is_near = self.near.server;
         let pool = self.pool_mut(id);
         if pool.gate != Gate::Open {
             return None;
         }
-        let popped = if pool.limits.round_robin {
-            pool.idle.pop_front()
-        } else {
-            pool.idle.pop_back()
+        let popped = match pool.limits.round_robin {
+            true => pool.idle.pop_front(),
+            false => near::take_last(&mut pool.idle, |(_, server)| is_near(server)),
         };
         let (slot, server) = popped?;
         let check_after = pool.limits.check_after;

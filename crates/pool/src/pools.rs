@@ -11,6 +11,7 @@ use crate::budget::Budget;
 use crate::cause::Cause;
 use crate::demand::{Evict, Refusal};
 use crate::gate::Gate;
+use crate::near::Near;
 use crate::pool::{Party, Pool, PoolLimits, PoolName, PoolScopes, Ticket, Waiting};
 use crate::slot::{SlotId, SlotState, Slots};
 
@@ -55,6 +56,8 @@ pub enum Greeting {
 pub struct Pools<S, W> {
     /// Every count limit.
     pub budget: Budget,
+    /// Whom a thread prefers.
+    pub(crate) near: Near<S, W>,
     pub(crate) slots: Slots<S, W>,
     /// Pools that wait for a permit that others hold, longest first.
     pub(crate) starving: VecDeque<PoolId>,
@@ -71,6 +74,7 @@ impl<S, W> Default for Pools<S, W> {
     fn default() -> Self {
         Self {
             budget: Budget::default(),
+            near: Near::default(),
             slots: Slots::default(),
             starving: VecDeque::new(),
             held_back: BTreeSet::new(),
@@ -83,6 +87,14 @@ impl<S, W> Default for Pools<S, W> {
 }
 
 impl<S, W: Clone> Pools<S, W> {
+    /// No pools yet, in which each thread prefers those who are near.
+    pub fn preferring(near: Near<S, W>) -> Self {
+        Self {
+            near,
+            ..Self::default()
+        }
+    }
+
     /// The pool of this name, made if it is not there.
     pub fn ensure(
         &mut self,

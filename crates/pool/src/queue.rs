@@ -7,6 +7,7 @@ use crate::budget::Scope;
 use crate::demand::Refusal;
 use crate::gate::Gate;
 use crate::line::Line;
+use crate::near;
 use crate::pool::{Party, Ticket, Waiting};
 use crate::pools::{PoolId, Pools};
 use crate::standing::{Crowd, Crowded};
@@ -56,10 +57,11 @@ impl<S, W: Clone> Pools<S, W> {
         Some(waiting)
     }
 
-    /// The client that has waited longest among those who may have a server now.
-    pub(crate) fn dequeue_next(&mut self, id: PoolId) -> Option<Waiting<W>> {
-        let may_go = |(_, waiting): &(Ticket, &Waiting<W>)| self.may_lend(waiting.party.as_ref());
-        let (ticket, _) = self.pool(id).waiting.iter().find(may_go)?;
+    /// The client that has waited longest among those who may have a server now, or one that has waited about as long
+    /// and is near.
+    pub(crate) fn dequeue_next(&mut self, id: PoolId, now: Instant) -> Option<Waiting<W>> {
+        let may_go = |waiting: &Waiting<W>| self.may_lend(waiting.party.as_ref());
+        let ticket = near::choose(&self.pool(id).waiting, now, may_go, self.near.waiter)?;
         self.dequeue(id, ticket)
     }
 

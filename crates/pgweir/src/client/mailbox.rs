@@ -14,6 +14,7 @@ use crate::leaks::SpokenWords;
 use crate::server::Server;
 use crate::strict::FindingKind;
 use crate::takeover::hold::HoldAt;
+use crate::workers;
 
 /// A server on its way to, or held by, a client.
 #[derive(Debug)]
@@ -136,8 +137,9 @@ impl Mailbox {
 }
 
 impl Client {
-    /// Remembers which task to wake. A task keeps its waker for life.
+    /// Remembers which task to wake, and that it runs in this thread. A task keeps its waker for life.
     pub(crate) fn attach(&self, waker: &Waker) {
+        self.thread.store(workers::here(), Ordering::Relaxed);
         self.mailbox().waker = Some(waker.clone());
     }
 

@@ -25,7 +25,7 @@ use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{Rules, Shared, lock};
 use crate::shortage::Shortage;
 use crate::welcome::Welcome;
-use crate::{credentials, survey};
+use crate::{credentials, survey, workers};
 
 /// One attempt under way. The conversation is kept here so that it can be ended properly.
 pub(super) struct Opening<'a> {
@@ -142,6 +142,7 @@ impl Opening<'_> {
             relay,
             info: Arc::clone(self.info),
             work,
+            thread: workers::here(),
         });
         if self.dedicated_to.is_none() && survey::is_needed(self.shared, self.rules) {
             // Without an answer the limit is not known yet, as before.

@@ -29,7 +29,7 @@ use crate::relay::Session;
 use crate::serve::{self, Inherited};
 use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{PoolHome, Route, Rules, Shared, lock};
-use crate::{limits, pools, reset};
+use crate::{limits, pools, reset, workers};
 
 /// A PgBouncer's servers know statements by names up to a number that it does not tell; it counts
 /// from one.
@@ -142,8 +142,10 @@ impl Adopted {
         for (ear, lease) in ears {
             tokio::spawn(ears::run::listen_on(Arc::clone(&shared), ear, lease));
         }
-        for session in sessions {
-            tokio::spawn(serve::go_on(session));
+        for (index, session) in sessions.into_iter().enumerate() {
+            let seat = shared.workers.seat_of(index);
+            seat.take();
+            seat.spawn(serve::go_on(session));
         }
         for (client, stream, farewell) in strangers {
             let shared = Arc::clone(&shared);
@@ -263,6 +265,7 @@ impl Adopted {
                 relay,
                 info,
                 work: server_work,
+                thread: workers::here(),
             }),
             stale: false,
         }))
@@ -354,7 +357,11 @@ impl Adopted {
     }
 
     fn client(&mut self, client: parcel::Client, socket: OwnedFd) -> Result<(), String> {
-        let stream = stream(socket)?;
+        let stream = {
+            let seat = self.shared.workers.seat_of(self.sessions.len());
+            let _there = seat.enter();
+            stream(socket)?
+        };
         let connected = client.connected.moment(self.now);
         let port = self.shared.config().global.listen_port;
         let address = stream
