@@ -319,7 +319,7 @@ declare_keys! {
         strict_leak_after: Seconds = "5", AtOnce, native "5";
         /// The file for the findings of a strict run: JUnit if it ends in .xml, otherwise JSON; empty is none.
         strict_report: String = "", Restart, native "";
-        /// Threads that serve connections.
+        /// Threads that serve connections, each its own clients.
         workers: i32 = "1", Restart, native "1";
     }
 

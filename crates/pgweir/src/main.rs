@@ -241,7 +241,7 @@ fn fatal<T>(text: &str) -> Result<T, ()> {
 
 /// Serves until the process is told to stop.
 fn serve(start: Start, log: &'static Log) -> ExitCode {
-    let workers = u16::try_from(start.config.global.workers).unwrap_or(1);
+    let workers = u16::try_from(start.config.global.workers.max(1)).unwrap_or(u16::MAX);
     let (runtime, workers) = match Workers::start(workers) {
         Ok(started) => started,
         Err(error) => {
