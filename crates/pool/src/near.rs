@@ -37,31 +37,52 @@ impl<S, W> Default for Near<S, W> {
 }
 
 /// Takes the last, or one of those before it that is near.
+#[inline]
 pub(crate) fn take_last<T>(idle: &mut VecDeque<T>, is_near: impl Fn(&T) -> bool) -> Option<T> {
+    match idle.back() {
+        Some(last) if is_near(last) => idle.pop_back(),
+        _ => take_near(idle, is_near),
+    }
+}
+
+#[cold]
+fn take_near<T>(idle: &mut VecDeque<T>, is_near: impl Fn(&T) -> bool) -> Option<T> {
     let place = idle.iter().rev().take(LOOKED_AT).position(is_near);
     let place = idle.len().checked_sub(1 + place.unwrap_or(0))?;
     idle.remove(place)
 }
 
 /// The first of those who may go, or one that has waited about as long and is near.
+#[inline]
 pub(crate) fn choose<W>(
     line: &Line<W>,
     now: Instant,
     may_go: impl Fn(&Waiting<W>) -> bool,
     is_near: impl Fn(&W) -> bool,
 ) -> Option<Ticket> {
-    let mut due = line.iter().filter(|(_, waiting)| may_go(waiting));
-    let (first, waiting) = due.next()?;
-    if is_near(&waiting.waiter) {
-        return Some(first);
+    let (first, waiting) = line.iter().find(|(_, waiting)| may_go(waiting))?;
+    match is_near(&waiting.waiter) {
+        true => Some(first),
+        false => Some(choose_near(line, now, may_go, is_near).unwrap_or(first)),
     }
-    let waited = now.saturating_duration_since(waiting.since);
-    let until = waiting.since + AT_ONCE.max(waited / PART);
-    let mut with_it = due
+}
+
+#[cold]
+fn choose_near<W>(
+    line: &Line<W>,
+    now: Instant,
+    may_go: impl Fn(&Waiting<W>) -> bool,
+    is_near: impl Fn(&W) -> bool,
+) -> Option<Ticket> {
+    let mut due = line.iter().filter(|(_, waiting)| may_go(waiting));
+    let (_, first) = due.next()?;
+    let waited = now.saturating_duration_since(first.since);
+    let until = first.since + AT_ONCE.max(waited / PART);
+    let mut next = due
         .take(LOOKED_AT)
         .take_while(|(_, waiting)| waiting.since <= until);
-    let near = with_it.find(|(_, waiting)| is_near(&waiting.waiter));
-    Some(near.map_or(first, |(ticket, _)| ticket))
+    let near = next.find(|(_, waiting)| is_near(&waiting.waiter));
+    near.map(|(ticket, _)| ticket)
 }
 
 #[cfg(test)]
