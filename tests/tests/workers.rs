@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::LazyLock;
+use std::thread::sleep;
 use std::time::Duration;
 
 use pgweir_tests::{
@@ -13,7 +14,7 @@ const WORKERS: u32 = 3;
 const CLIENTS: usize = 9;
 const ROUNDS: usize = 30;
 
-/// What the kernel says of each thread that serves clients: its name, and how often it has had the processor.
+/// What the kernel says of each thread that serves clients, beside the first: its name, and how often it has had the processor.
 fn turns(pooler: &Pooler) -> Vec<(String, u64)> {
     let folder = pooler.ini_path().parent().expect("it is in a folder");
     let pid = fs::read_to_string(folder.join("pid")).expect("there is a pidfile");
@@ -25,7 +26,7 @@ fn turns(pooler: &Pooler) -> Vec<(String, u64)> {
         Some((read("comm")?.trim().to_owned(), turns))
     });
     let mut threads: Vec<_> = threads
-        .filter(|(name, _)| name == "pgweir" || name.starts_with("worker-"))
+        .filter(|(name, _)| name.starts_with("worker-"))
         .collect();
     threads.sort();
     threads
@@ -68,7 +69,7 @@ fn each_has_clients_and_one_server_is_lent_to_all() {
     let pooler = start(ini(&tenant));
     let before = turns(&pooler);
     let names: Vec<&str> = before.iter().map(|(name, _)| &**name).collect();
-    assert_eq!(names, ["pgweir", "worker-1", "worker-2"]);
+    assert_eq!(names, ["worker-1", "worker-2"]);
 
     all_ask(&tenant, &pooler);
 
@@ -108,6 +109,8 @@ fn a_server_that_ends_while_it_is_idle_is_noticed_by_all() {
             || tenant.backends(),
             |count| *count == 0,
         );
+        // PostgreSQL counts a backend no more a little before its socket is closed.
+        sleep(Duration::from_millis(100));
     }
     clients[0].send(&Batch::new().query("select 2"));
     assert_eq!(story(&clients[0].until_ready()), "T D(2) C(SELECT 1) Z(I)");

@@ -184,7 +184,6 @@ async fn accept(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
         Poll::Ready(accepted.map(|(stream, address)| (seat, stream, address)))
     })
     .await?;
-    seat.take();
     seat.spawn(serve::serve(Arc::clone(shared), stream, address));
     Ok(())
 }
@@ -214,7 +213,6 @@ async fn refuse(
     if spare.is_some() {
         // Something has come free meanwhile.
         let seat = shared.workers.seat_here();
-        seat.take();
         seat.spawn(serve::serve(Arc::clone(shared), stream, address));
         return true;
     }

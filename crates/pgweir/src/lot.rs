@@ -81,7 +81,6 @@ impl Lot {
     fn rouse(&self, id: u64) {
         if let Some(shared) = self.shared.get().and_then(Weak::upgrade) {
             let seat = shared.workers.seat();
-            seat.take();
             let shared = Arc::clone(&shared);
             seat.spawn(async move { resume(&shared, id) });
         }

@@ -124,13 +124,9 @@ impl Seat<'_> {
         self.0.runtime.enter()
     }
 
-    /// Counts a client there, until its task calls [`Workers::leave`].
-    pub(crate) fn take(self) {
-        self.0.clients.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Lets a task run there.
+    /// Lets a client's task run there; the client is counted until that calls [`Workers::leave`].
     pub(crate) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.clients.fetch_add(1, Ordering::Relaxed);
         self.0.runtime.spawn(task);
     }
 }

@@ -144,7 +144,6 @@ impl Adopted {
         }
         for (index, session) in sessions.into_iter().enumerate() {
             let seat = shared.workers.seat_of(index);
-            seat.take();
             seat.spawn(serve::go_on(session));
         }
         for (client, stream, farewell) in strangers {
