@@ -266,6 +266,20 @@ fn a_returned_server_goes_to_whoever_waits_longest() {
 }
 
 #[test]
+fn a_returned_server_goes_to_whoever_is_near_among_those_who_came_together() {
+    let mut world = World::new();
+    world.pools.near.waiter = |client| client % 2 == 0;
+    let pool = world.pool("p", "u", limits(1));
+    let holder = world.ask(pool);
+    world.settle();
+    let waiting: Vec<u32> = (0..3).map(|_| world.ask(pool)).collect();
+    world.give_back(holder);
+    let near = waiting.iter().find(|client| **client % 2 == 0);
+    assert_eq!(world.leased.keys().next(), near);
+    assert_ne!(near, waiting.first(), "it has overtaken one");
+}
+
+#[test]
 fn the_pool_size_holds_while_servers_are_being_closed() {
     let mut world = World::new();
     let pool = world.pool("p", "u", limits(1));
