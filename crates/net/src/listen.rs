@@ -1,9 +1,11 @@
 //! Sockets that clients connect to.
 
+mod accepted;
 mod error;
 mod names;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,15 +14,15 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt::SetUsize};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
+pub use accepted::Accepted;
 pub use error::ListenError;
 pub use names::resolve_listen_address;
 use names::socket_name;
 
-use crate::address::Address;
 use crate::options::TcpOptions;
-use crate::stream::Stream;
 use crate::unix_file::{SocketFile, UnixPermissions, make_room};
 use crate::unix_name::UnixName;
 
@@ -31,7 +33,8 @@ use crate::unix_name::UnixName;
 /// live on in another process.
 #[derive(Debug)]
 pub struct Listener {
-    socket: ListenSocket,
+    socket: AsyncFd<Socket>,
+    is_unix: bool,
     /// As the log names it, such as `127.0.0.1:6432`.
     name: String,
     /// The port, or the number in the Unix socket's name.
@@ -51,12 +54,6 @@ nix::setsockopt_impl!(
     usize,
     SetUsize
 );
-
-#[derive(Debug)]
-enum ListenSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
 
 /// What all listeners are made with.
 #[derive(Clone, Copy, Debug)]
@@ -188,84 +185,59 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let name = socket_name(&address);
-        let (socket, port) = match address.as_socket() {
-            Some(addr) => (
-                ListenSocket::Tcp(TcpListener::from_std(socket.into())?),
-                addr.port(),
-            ),
-            None => (
-                ListenSocket::Unix(UnixListener::from_std(socket.into())?),
-                unix_port,
-            ),
-        };
+        let port = address.as_socket().map(|address| address.port());
         Ok(Self {
-            socket,
+            socket: watch(socket)?,
+            is_unix: port.is_none(),
             name,
-            port,
+            port: port.unwrap_or(unix_port),
             file: None,
         })
     }
 
-    /// Waits for the next connection. Dropping the future loses none.
+    /// Waits for the next connection. Dropping the future loses none; of several callers only the last is woken.
     ///
     /// An error is about this process, most often too many open files, not about one client:
     /// the caller should pause before the next try, because the connection is still waiting.
-    pub async fn accept(&self) -> io::Result<(Stream, Address)> {
-        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// [`Listener::accept`] as a poll function. Only the last caller is woken.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         loop {
-            let accepted = match &self.socket {
-                ListenSocket::Tcp(listener) => ready!(listener.poll_accept(cx))
-                    .map(|(tcp, addr)| (Stream::Tcp(tcp), Address::Tcp(addr))),
-                ListenSocket::Unix(listener) => {
-                    ready!(listener.poll_accept(cx)).map(|(unix, _)| {
-                        let stream = Stream::Unix(unix);
-                        let peer = stream.peer_credentials();
-                        (
-                            stream,
-                            Address::Unix {
-                                peer,
-                                port: self.port,
-                            },
-                        )
-                    })
-                }
-            };
-            match accepted {
-                Err(error) if is_about_one_client(&error) => continue,
-                other => return Poll::Ready(other),
+            let mut readable = ready!(self.socket.poll_read_ready(cx))?;
+            match readable.try_io(|socket| Accepted::from(socket, self.port)) {
+                Ok(Err(error)) if is_about_one_client(&error) => {}
+                Ok(accepted) => return Poll::Ready(accepted),
+                // Nobody is there; the readiness has been cleared.
+                Err(_) => {}
             }
         }
     }
 
     /// Changes what connections accepted from now on inherit. Nothing to do for a Unix socket.
     pub fn set_tcp_options(&self, options: &TcpOptions) -> Result<(), ListenError> {
-        match &self.socket {
-            ListenSocket::Tcp(listener) => {
-                options
-                    .apply(SockRef::from(listener))
-                    .map_err(|(step, source)| ListenError::Os {
-                        name: self.name.clone(),
-                        step,
-                        source,
-                    })
-            }
-            ListenSocket::Unix(_) => Ok(()),
+        if self.is_unix {
+            return Ok(());
         }
+        options
+            .apply(SockRef::from(&self.socket))
+            .map_err(|(step, source)| ListenError::Os {
+                name: self.name.clone(),
+                step,
+                source,
+            })
     }
 
     /// Lets the kernel hold new connections back until their first bytes are there, or for about
     /// `time` (whole seconds); zero is not at all. A login then begins with something to read. Nothing to do
     /// for a Unix socket.
     pub fn set_defer_accept(&self, time: Duration) -> Result<(), ListenError> {
-        let ListenSocket::Tcp(listener) = &self.socket else {
+        if self.is_unix {
             return Ok(());
-        };
+        }
         let seconds = usize::try_from(time.as_secs()).unwrap_or(usize::MAX);
-        setsockopt(listener, TcpDeferAccept, &seconds).map_err(|errno| ListenError::Os {
+        setsockopt(&self.socket, TcpDeferAccept, &seconds).map_err(|errno| ListenError::Os {
             name: self.name.clone(),
             step: "setsockopt/TCP_DEFER_ACCEPT",
             source: errno.into(),
@@ -284,17 +256,15 @@ impl Listener {
 
     /// Whether this is a Unix socket.
     pub fn is_unix(&self) -> bool {
-        matches!(self.socket, ListenSocket::Unix(_))
+        self.is_unix
     }
 
     /// Makes this listener responsible for its Unix socket's file after a takeover: the process
     /// that bound it is leaving.
     pub fn own_file(&mut self) {
-        if let ListenSocket::Unix(listener) = &self.socket {
-            let address = listener.local_addr().ok();
-            let path = address.as_ref().and_then(|address| address.as_pathname());
-            self.file = path.and_then(|path| SocketFile::of(path).ok());
-        }
+        let address = self.socket.get_ref().local_addr().ok();
+        let path = address.as_ref().and_then(SockAddr::as_pathname);
+        self.file = path.and_then(|path| SocketFile::of(path).ok());
     }
 
     /// Removes the Unix socket's file, if it is still the one made here. Listening ends when this
@@ -314,11 +284,16 @@ impl fmt::Display for Listener {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            ListenSocket::Tcp(listener) => listener.as_fd(),
-            ListenSocket::Unix(listener) => listener.as_fd(),
-        }
+        self.socket.as_fd()
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for types that may change their descriptor; a Socket keeps it"
+)]
+fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
 fn backlog(options: &ListenOptions) -> i32 {

@@ -1,17 +1,16 @@
 //! Listening sockets and what comes in through them.
 
 use std::fs::File;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use pgweir_config::{ErrorCodes, Settings};
 use pgweir_net::{
-    ListenOptions, Listener, TcpOptions, UnixPermissions, group_id, resolve_listen_address,
+    Accepted, ListenOptions, Listener, TcpOptions, UnixPermissions, group_id,
+    resolve_listen_address,
 };
 
 use tokio::time::timeout;
@@ -21,6 +20,7 @@ use crate::farewell::Farewell;
 use crate::serve;
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::shortage::Shortage;
+use crate::workers::Seat;
 
 /// How long to wait after an accept has failed: mostly the process is out of descriptors, and
 /// trying again at once would only burn the processor.
@@ -158,8 +158,8 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
         }
         tokio::select! {
             () = changed => {}
-            accepted = accept(&shared, &listener) => match accepted {
-                Ok(()) => {}
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => admit(&shared, accepted, shared.workers.seat()),
                 Err(error) => {
                     tracing::error!("accept() failed on {}: {error}", listener.name());
                     let told = match Shortage::of(&error) {
@@ -175,17 +175,9 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
     }
 }
 
-/// Waits for a client and gives it a thread.
-async fn accept(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
-    let (seat, stream, address) = poll_fn(|cx| {
-        let seat = shared.workers.seat();
-        let _there = seat.enter();
-        let accepted = ready!(listener.poll_accept(cx));
-        Poll::Ready(accepted.map(|(stream, address)| (seat, stream, address)))
-    })
-    .await?;
-    seat.spawn(serve::serve(Arc::clone(shared), stream, address));
-    Ok(())
+/// Gives a client to a thread.
+fn admit(shared: &Arc<Shared>, accepted: Accepted, seat: Seat<'_>) {
+    seat.spawn(serve::serve(Arc::clone(shared), accepted));
 }
 
 /// A file that is given up when there are no others, so that somebody can still be told that.
@@ -207,15 +199,17 @@ async fn refuse(
     drop(spare.take());
     let accepted = timeout(REFUSAL_PATIENCE, listener.accept()).await;
     *spare = self::spare();
-    let Ok(Ok((stream, address))) = accepted else {
+    let Ok(Ok(accepted)) = accepted else {
         return false;
     };
     if spare.is_some() {
         // Something has come free meanwhile.
-        let seat = shared.workers.seat_here();
-        seat.spawn(serve::serve(Arc::clone(shared), stream, address));
+        admit(shared, accepted, shared.workers.seat_here());
         return true;
     }
+    let Ok((stream, address)) = accepted.open() else {
+        return false;
+    };
     let client = Client::on(shared.next_id(), &stream, address, Instant::now());
     serve::turn_away(
         Arc::clone(shared),

@@ -22,7 +22,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pgweir_config::{Config, Dialect, Endpoint, Settings};
 use pgweir_net::{
-    Address, ListenOptions, Listener, Stream, TcpOptions, UnixPermissions, resolve_listen_address,
+    Accepted, Address, ListenOptions, Listener, Stream, TcpOptions, UnixPermissions,
+    resolve_listen_address,
 };
 use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -195,7 +196,7 @@ async fn run(shared: Arc<Shared>, listener: Listener) {
         }
         tokio::select! {
             () = changed => {}
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept() => match accepted.and_then(Accepted::open) {
                 Ok((stream, peer)) => {
                     connections.retain(|connection| !connection.is_finished());
                     if connections.len() >= CONNECTIONS_MAX && let Some(oldest) = connections.pop_front() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_console::Access;
-use pgweir_net::{Address, Buffered, Stream};
+use pgweir_net::{Accepted, Buffered, Stream};
 use pgweir_pool::Scope;
 use pgweir_session::{ClientSide, Expiry};
 use pgweir_wire::CancelKey;
@@ -28,19 +28,22 @@ use crate::{admin, cancel, close, events, limits, lot, strict};
 /// How long a client that is being sent away may take to read why.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Serves one connection from its first byte to its last.
+/// Serves one connection from its first byte to its last, in the thread that it was given.
 ///
 /// Thousands of clients are idle, so what this future holds while one is idle is kept small: login
 /// and farewell, which are large and rare, are boxed and gone by then.
-pub(crate) fn serve(
-    shared: Arc<Shared>,
-    stream: Stream,
-    address: Address,
-) -> impl Future<Output = ()> + Send {
+pub(crate) async fn serve(shared: Arc<Shared>, accepted: Accepted) {
+    let (stream, address) = match accepted.open() {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!("cannot watch the socket of a new client: {error}");
+            return shared.workers.leave();
+        }
+    };
     let client = Client::on(shared.next_id(), &stream, address, Instant::now());
     let client = register(&shared, client);
     let login = Box::pin(enter(Arc::clone(&shared), Arc::clone(&client), stream));
-    contain(shared, client, login)
+    contain(shared, client, login).await;
 }
 
 /// Goes on with a client that another process has handed over, or that has rested.
@@ -440,21 +443,23 @@ mod tests {
     use super::*;
     use crate::relay::Resting;
 
-    fn size_of_future<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+    fn size_of_future<A, F: Future>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
     }
 
     /// A login is copied into its box; what few clients need of it is boxed in turn.
     #[test]
     fn a_login_is_not_large() {
-        assert!(size_of_future(enter) <= 1600, "{}", size_of_future(enter));
+        let size = size_of_future(|(shared, client, stream)| enter(shared, client, stream));
+        assert!(size <= 1600, "{size}");
     }
 
     /// An idle client is its record, and its task or what is kept of it while it rests: what grows them
     /// costs every one of thousands.
     #[test]
     fn an_idle_client_is_small() {
-        assert!(size_of_future(serve) <= 512, "{}", size_of_future(serve));
+        let size = size_of_future(|(shared, accepted)| serve(shared, accepted));
+        assert!(size <= 512, "{size}");
         assert!(size_of::<Client>() <= 496, "{}", size_of::<Client>());
         assert!(size_of::<Resting>() <= 128, "{}", size_of::<Resting>());
     }

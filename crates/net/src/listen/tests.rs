@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::address::Address;
 use crate::connect::{Target, connect};
+use crate::stream::Stream;
 
 const PERMISSIONS: UnixPermissions = UnixPermissions {
     mode: 0o777,
@@ -30,6 +32,10 @@ async fn reach(target: &Target) -> Stream {
     connect(target, &TcpOptions::default()).await.unwrap()
 }
 
+async fn take(listener: &Listener) -> (Stream, Address) {
+    listener.accept().await.unwrap().open().unwrap()
+}
+
 fn tcp_target(listener: &Listener) -> Target {
     Target::Tcp(listener.name().parse().unwrap())
 }
@@ -40,7 +46,7 @@ async fn accepts_over_tcp_with_inherited_options() {
     options.tcp.user_timeout = Some(Duration::from_secs(9));
     let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap(), &options).unwrap();
     let client = reach(&tcp_target(&listener)).await;
-    let (server, address) = listener.accept().await.unwrap();
+    let (server, address) = take(&listener).await;
     assert_eq!(address, client.local_address(0).unwrap());
     let fd = server.as_fd();
     let socket = SockRef::from(&fd);
@@ -66,7 +72,7 @@ async fn accepts_over_unix_and_removes_its_file_when_closed() {
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
 
     let _client = reach(&Target::Unix(name)).await;
-    let (_server, address) = listener.accept().await.unwrap();
+    let (_server, address) = take(&listener).await;
     assert_eq!(
         address.to_string(),
         format!("unix({}):6432", std::process::id())
@@ -81,7 +87,7 @@ async fn accepts_in_the_abstract_namespace() {
     let listener = Listener::bind_unix(&dir, 7, PERMISSIONS, &options()).unwrap();
     assert_eq!(listener.name(), format!("unix:{dir}/.s.PGSQL.7"));
     let mut client = reach(&Target::Unix(UnixName::in_dir(&dir, 7))).await;
-    let (mut server, _) = listener.accept().await.unwrap();
+    let (mut server, _) = take(&listener).await;
     client.write_all(b"x").await.unwrap();
     assert_eq!(server.read_u8().await.unwrap(), b'x');
     let error = Listener::bind_unix(&dir, 7, PERMISSIONS, &options()).unwrap_err();
@@ -107,7 +113,7 @@ async fn replaces_a_stale_unix_socket_but_not_a_living_one() {
     drop(first);
     let second = Listener::bind_unix(dir, 1, PERMISSIONS, &options()).unwrap();
     let _client = reach(&Target::Unix(UnixName::in_dir(dir, 1))).await;
-    second.accept().await.unwrap();
+    take(&second).await;
 }
 
 #[tokio::test]
@@ -184,7 +190,7 @@ async fn adopts_a_listening_socket_and_nothing_else() {
     drop(listener);
     let adopted = Listener::from_fd(fd, 0, &TcpOptions::default()).unwrap();
     let client = reach(&target).await;
-    adopted.accept().await.unwrap();
+    take(&adopted).await;
 
     let fd = client.as_fd().try_clone_to_owned().unwrap();
     let error = Listener::from_fd(fd, 0, &TcpOptions::default()).unwrap_err();
