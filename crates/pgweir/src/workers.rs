@@ -6,14 +6,15 @@
 //! wherever it was asked for.
 
 use std::cell::Cell;
-use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use pgweir_pool::Near;
 use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
+use tokio::time::sleep;
 
 use crate::client::Client;
 use crate::server::Server;
@@ -59,7 +60,7 @@ impl Workers {
             workers.push(Worker::of(&runtime));
             let run = move || {
                 HERE.set(number);
-                runtime.block_on(pending::<()>());
+                runtime.block_on(tick());
             };
             thread::Builder::new()
                 .name(format!("worker-{number}"))
@@ -104,6 +105,17 @@ impl Worker {
             runtime: runtime.handle().clone(),
             clients: AtomicUsize::new(0),
         }
+    }
+}
+
+/// How often a thread looks up that has nothing to do.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Keeps a timer going. Without any, whoever set one would wake its own thread, with two system calls: tokio takes it
+/// for one that the reactor does not know of. Every login sets one.
+async fn tick() {
+    loop {
+        sleep(TICK).await;
     }
 }
 
