@@ -125,6 +125,7 @@ impl Pair {
     fn exchange(&mut self, request: &[u8], reply: &[u8]) {
         let rules = Rules {
             max_prepared: Some(200),
+            prepares_unnamed: false,
             max_message: i32::MAX as u32,
             refuses_queries: false,
             answers_as_postgres: false,

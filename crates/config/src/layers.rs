@@ -54,12 +54,14 @@ pub struct PoolSettings {
     pub leak_action: LeakAction,
     /// What becomes of what a client leaves in a server's session.
     pub session_state: SessionState,
+    /// What becomes of each kind of it.
+    pub state_policy: StatePolicies,
     /// `listen`
     pub listen: ListenMode,
     /// `listen_buffer`, in bytes.
     pub listen_buffer: usize,
-    /// What becomes of each kind of it.
-    pub state_policy: StatePolicies,
+    /// `prepare_unnamed`
+    pub prepare_unnamed: bool,
     /// Servers of the pool that may stay with a client for it.
     pub max_pinned: u32,
     /// The user that runs auth_query.
@@ -217,6 +219,7 @@ impl Config {
                 .unwrap_or(global.session_state),
             listen: database.listen.unwrap_or(global.listen),
             listen_buffer: database.listen_buffer.unwrap_or(global.listen_buffer) as usize,
+            prepare_unnamed: database.prepare_unnamed.unwrap_or(global.prepare_unnamed),
             state_policy: login_user
                 .state_policy
                 .clone()

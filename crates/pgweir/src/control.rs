@@ -154,6 +154,7 @@ pub(crate) async fn row(
 pub(crate) fn own_rules(shared: &Shared) -> Rules<'_> {
     Rules {
         max_prepared: None,
+        prepares_unnamed: false,
         refuses_queries: false,
         answers_as_postgres: false,
         backends: None,

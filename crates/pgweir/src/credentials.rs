@@ -142,6 +142,7 @@ async fn look_up(
     let request = lookup_messages(sql, user);
     let rules = Rules {
         max_prepared: None,
+        prepares_unnamed: false,
         max_message: i32::MAX as u32,
         refuses_queries: false,
         answers_as_postgres: false,

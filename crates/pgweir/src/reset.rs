@@ -128,6 +128,7 @@ async fn clean(
 ) -> Result<(), String> {
     let rules = Rules {
         max_prepared: Some(usize::MAX),
+        prepares_unnamed: false,
         max_message: i32::MAX as u32,
         refuses_queries: false,
         answers_as_postgres: false,

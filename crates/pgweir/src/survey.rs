@@ -132,6 +132,7 @@ async fn ask_and_return(
 pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(), String> {
     let rules = Rules {
         max_prepared: None,
+        prepares_unnamed: false,
         refuses_queries: false,
         answers_as_postgres: false,
         backends: None,

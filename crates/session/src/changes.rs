@@ -118,13 +118,14 @@ impl Changes {
             match change {
                 Change::Named {
                     name, statement, ..
-                } => {
+                } if !name.is_empty() => {
                     names.insert(name.clone(), Arc::clone(statement));
                 }
                 Change::Closed(name) => {
                     names.remove(name);
                 }
-                Change::Described(_)
+                Change::Named { .. }
+                | Change::Described(_)
                 | Change::Compared(_)
                 | Change::Taught(_)
                 | Change::Evicted(_) => {}

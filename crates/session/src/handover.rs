@@ -111,6 +111,9 @@ pub struct ClientState {
     /// The definition of the one without a name.
     #[serde(default)]
     unnamed: Option<Bytes>,
+    /// What that is on servers, if they have it under a name.
+    #[serde(default)]
+    unnamed_statement: Option<u64>,
     /// What the startup message requested, if that is not what is requested now.
     #[serde(default)]
     startup: Option<ParametersState>,
@@ -131,6 +134,7 @@ impl ClientState {
             values,
             statements: Vec::new(),
             unnamed: None,
+            unnamed_statement: None,
             startup: None,
             channels: Vec::new(),
         }
@@ -141,13 +145,17 @@ impl ClientSide {
     /// What it is.
     pub fn state(&self, tracked: &Tracked) -> ClientState {
         let named = self.statements.iter();
+        let prepared = self.statements.get(b"");
+        let unnamed = self.unnamed.get();
+        let unnamed = unnamed.or_else(|| prepared.map(|statement| &*statement.definition));
         let channels = self.channels.iter().flat_map(|channels| channels.iter());
         ClientState {
             values: self.values.state(tracked),
             statements: named
                 .map(|(name, statement)| (Bytes(name.to_vec()), statement.id.0))
                 .collect(),
-            unnamed: self.unnamed.get().map(|text| Bytes(text.to_vec())),
+            unnamed: unnamed.map(|text| Bytes(text.to_vec())),
+            unnamed_statement: prepared.map(|statement| statement.id.0),
             startup: self.startup.as_ref().map(|startup| startup.state()),
             channels: channels.map(|channel| channel.to_string()).collect(),
         }
@@ -170,7 +178,12 @@ impl ClientSide {
         let channels = state.channels.into_iter().map(Arc::from);
         let channels: Channels = channels.collect();
         let mut unnamed = Unnamed::default();
-        if let Some(definition) = state.unnamed {
+        if let Some(id) = state.unnamed_statement {
+            statements.insert(Box::default(), catalogue.find(id)?);
+        }
+        let prepared = statements.get(b"").map(|statement| &*statement.definition);
+        // What is prepared is told twice, for an earlier version.
+        if let Some(definition) = state.unnamed.filter(|told| prepared != Some(&told.0)) {
             unnamed.set(&definition.0, true);
         }
         Ok(Self {

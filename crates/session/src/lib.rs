@@ -32,6 +32,7 @@ pub mod residue;
 pub mod spelling;
 pub mod spoken;
 pub mod taken;
+mod timeless;
 pub mod vacated;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};

@@ -236,6 +236,12 @@ impl Pipeline {
         self.pop()
     }
 
+    /// Whether all that is owed are replies that the pooler has to give itself.
+    #[inline]
+    pub fn owes_only_fakes(&self) -> bool {
+        self.owed.iter().all(|owed| owed.reply == Reply::Fake)
+    }
+
     /// Whether what the server answers now is the pooler's own up to its Sync, so that an error in it is
     /// nothing to the client.
     pub fn fails_alone(&self) -> bool {

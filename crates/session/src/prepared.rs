@@ -1,4 +1,4 @@
-//! Named prepared statements in transaction mode.
+//! Prepared statements in transaction mode, under names of the pooler's own.
 //!
 //! A client names its statements as it likes; on servers each distinct statement has one name,
 //! `PGBOUNCER_n`. [`StatementTable`] gives equal statements one identity, [`ClientStatements`] maps a
@@ -7,9 +7,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use foldhash::fast::RandomState;
+use foldhash::fast::{FixedState, RandomState};
 use lru::LruCache;
 
 use crate::residue::{Scan, scan};
@@ -50,6 +52,8 @@ impl fmt::Debug for Statement {
 #[derive(Debug, Default)]
 pub struct StatementTable {
     inner: Mutex<Inner>,
+    /// How often definitions have been changed.
+    changes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -57,12 +61,18 @@ struct Inner {
     by_definition: HashMap<Arc<[u8]>, Weak<Statement>>,
     /// Statements that have another identity by now and are still in use.
     former: Vec<Weak<Statement>>,
-    /// How often definitions have been changed.
-    changes: u64,
+    /// Prints of definitions without a name that were seen last and are not in the table.
+    seen: Seen,
     last_id: u64,
     /// Dead entries are swept when the table has grown to this size.
     sweep_at: usize,
 }
+
+/// Numbers that were seen, so many of the last ones.
+#[derive(Debug)]
+struct Seen(LruCache<u64, ()>);
+
+const SEEN_MAX: usize = 1024;
 
 impl StatementTable {
     /// The statement with this definition, new or known.
@@ -76,41 +86,50 @@ impl StatementTable {
         definition: &[u8],
         needs: Option<Arc<Statement>>,
     ) -> Arc<Statement> {
+        let mut inner = self.lock();
+        let changes = self.changes();
+        inner
+            .current(definition, changes)
+            .unwrap_or_else(|| inner.create(definition, needs, changes))
+    }
+
+    /// The statement with this definition if it is known, or if the definition was seen not long ago: it will come
+    /// again.
+    pub fn recurring(&self, definition: &[u8]) -> Option<Arc<Statement>> {
+        let mut inner = self.lock();
+        let changes = self.changes();
+        let known = inner.current(definition, changes);
+        known.or_else(|| {
+            let was_known = inner.by_definition.contains_key(definition);
+            let print = FixedState::default().hash_one(definition);
+            let recurs = was_known || inner.seen.see(print);
+            recurs.then(|| inner.create(definition, None, changes))
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere cannot leave the map half changed, so a poisoned lock is still good.
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = inner.by_definition.get(definition);
-        if let Some(statement) = known.and_then(Weak::upgrade)
-            && statement.since == inner.changes
-        {
-            return statement;
-        }
-        if inner.by_definition.len() >= inner.sweep_at {
-            inner
-                .by_definition
-                .retain(|_, statement| statement.strong_count() > 0);
-            inner.sweep_at = 64.max(inner.by_definition.len() * 2);
-        }
-        inner.last_id += 1;
-        let id = StatementId(inner.last_id);
-        inner.enter(id, definition, needs)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Definitions may have been changed: whoever parses a statement from now on must not get a server's
     /// that was prepared before, because it may return something else. It has another identity then.
     pub fn note_altered(&self) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.changes += 1;
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether definitions may have been changed since the statement got its identity.
     pub fn is_outdated(&self, statement: &Statement) -> bool {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        statement.since != inner.changes
+        statement.since != self.changes()
     }
 
     /// Every statement that anybody still knows, to tell another process.
     pub fn all(&self) -> Vec<Arc<Statement>> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
         // Whoever adopts them goes on with the last one of several equal ones.
         let known = inner.former.iter().chain(inner.by_definition.values());
         known.filter_map(Weak::upgrade).collect()
@@ -118,30 +137,55 @@ impl StatementTable {
 
     /// A statement that has its identity, and its name on servers, from another process.
     pub fn adopt(&self, id: StatementId, definition: &[u8]) -> Arc<Statement> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         inner.last_id = inner.last_id.max(id.0);
-        inner.enter(id, definition, None)
+        inner.enter(id, definition, None, self.changes())
     }
 
     /// The identity that was given out last.
     pub fn last_id(&self) -> StatementId {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
         StatementId(inner.last_id)
     }
 
     /// Gives out no identity up to this one: servers may know its name for something else.
     pub fn begin_after(&self, id: StatementId) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         inner.last_id = inner.last_id.max(id.0);
     }
 }
 
 impl Inner {
+    /// The statement with this definition, if one is known that means it still.
+    fn current(&self, definition: &[u8], changes: u64) -> Option<Arc<Statement>> {
+        let known = self.by_definition.get(definition)?;
+        known
+            .upgrade()
+            .filter(|statement| statement.since == changes)
+    }
+
+    fn create(
+        &mut self,
+        definition: &[u8],
+        needs: Option<Arc<Statement>>,
+        changes: u64,
+    ) -> Arc<Statement> {
+        if self.by_definition.len() >= self.sweep_at {
+            self.by_definition
+                .retain(|_, statement| statement.strong_count() > 0);
+            self.sweep_at = 64.max(self.by_definition.len() * 2);
+        }
+        self.last_id += 1;
+        let id = StatementId(self.last_id);
+        self.enter(id, definition, needs, changes)
+    }
+
     fn enter(
         &mut self,
         id: StatementId,
         definition: &[u8],
         needs: Option<Arc<Statement>>,
+        since: u64,
     ) -> Arc<Statement> {
         let definition: Arc<[u8]> = definition.into();
         let statement = Arc::new(Statement {
@@ -151,7 +195,7 @@ impl Inner {
             definition: Arc::clone(&definition),
             needs,
             described: OnceLock::new(),
-            since: self.changes,
+            since,
         });
         let entry = Arc::downgrade(&statement);
         if let Some(former) = self.by_definition.insert(definition, entry)
@@ -166,16 +210,37 @@ impl Inner {
     }
 }
 
-/// A client's names.
+impl Default for Seen {
+    fn default() -> Self {
+        Self(LruCache::unbounded())
+    }
+}
+
+impl Seen {
+    /// Whether this has been seen lately. It has, from now on.
+    fn see(&mut self, print: u64) -> bool {
+        let is_seen = self.0.put(print, ()).is_some();
+        if self.0.len() > SEEN_MAX {
+            self.0.pop_lru();
+        }
+        is_seen
+    }
+}
+
+/// A client's names. No name is one, too, while its statement is prepared under one of the pooler's own.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     by_name: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
+    unnamed: Option<Arc<Statement>>,
 }
 
 impl ClientStatements {
     /// What a name stands for.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.by_name.get(name)
+        match name {
+            [] => self.unnamed.as_ref(),
+            _ => self.by_name.get(name),
+        }
     }
 
     /// Whether the name is taken.
@@ -185,25 +250,31 @@ impl ClientStatements {
 
     /// Gives a statement a name.
     pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
-        self.by_name.insert(name, statement);
+        match &*name {
+            [] => self.unnamed = Some(statement),
+            _ => drop(self.by_name.insert(name, statement)),
+        }
     }
 
     /// Takes a name away.
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
-        self.by_name.remove(name)
+        match name {
+            [] => self.unnamed.take(),
+            _ => self.by_name.remove(name),
+        }
     }
 
     /// Takes all names away.
     pub fn clear(&mut self) {
-        self.by_name = HashMap::default();
+        *self = Self::default();
     }
 
-    /// All names and what they stand for.
+    /// All names but none, and what they stand for.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
         self.by_name.iter().map(|(name, stands)| (&**name, stands))
     }
 
-    /// How many names there are.
+    /// How many names there are, apart from none.
     pub fn len(&self) -> usize {
         self.by_name.len()
     }

@@ -116,6 +116,7 @@ impl World {
         let setup = Setup {
             database_limit: rng.between(1, 4) as u32,
             max_prepared: rng.between(1, 6) as usize,
+            prepares_unnamed: rng.one_in(2),
             checks: rng.one_in(2),
             session_mode: rng.one_in(8),
             lifetime: Duration::from_millis(rng.between(20, 2_000)),

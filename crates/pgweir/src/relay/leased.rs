@@ -332,6 +332,7 @@ pub(super) fn session_rules<'a>(shared: &'a Shared, work: &Work) -> pgweir_sessi
     let rules = &work.rules;
     pgweir_session::Rules {
         max_prepared: rules.max_prepared,
+        prepares_unnamed: rules.settings.prepare_unnamed,
         max_message: rules.max_message,
         refuses_queries: rules.refuses_queries,
         answers_as_postgres: rules.answers_as_postgres,

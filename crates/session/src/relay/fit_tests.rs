@@ -190,6 +190,7 @@ impl Scene {
         message(&mut query, b'Q', &format!("{sql}\0"));
         let rules = Rules {
             max_prepared: None,
+            prepares_unnamed: false,
             refuses_queries: false,
             answers_as_postgres: false,
             backends: None,
@@ -212,6 +213,7 @@ impl Scene {
     fn hear(&mut self, client: usize, reply: &[u8]) {
         let rules = Rules {
             max_prepared: None,
+            prepares_unnamed: false,
             refuses_queries: false,
             answers_as_postgres: false,
             backends: None,
@@ -373,6 +375,7 @@ fn a_server_that_keeps_what_others_requested_is_not_lent() {
     message(&mut refusal, b'E', "SERROR\0C42501\0Mno\0\0");
     let rules = Rules {
         max_prepared: None,
+        prepares_unnamed: false,
         refuses_queries: false,
         answers_as_postgres: false,
         backends: None,

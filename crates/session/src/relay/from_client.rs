@@ -84,7 +84,8 @@ impl Relay {
             }
             at = self.client_rest.proceed(input, at, to_server);
         }
-        if self.owes_fake() && self.server_rest.is_done() {
+        // With a reply of the server's they leave together: it does not answer before the client asks it to, either.
+        if self.owes_fake() && self.server_rest.is_done() && self.pipeline.owes_only_fakes() {
             self.give_fakes(client, to_client);
         }
         Ok(FromClient {

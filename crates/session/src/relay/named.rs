@@ -14,6 +14,7 @@ use crate::changes::{Change, Presence};
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::{SERVER_NAME, Statement};
+use crate::timeless::is_timeless;
 
 /// A message that may name a prepared statement, while names are mapped.
 pub(super) struct Named<'a> {
@@ -86,41 +87,31 @@ impl Named<'_> {
         let mut reader = Reader::new(body);
         let name = reader.string()?;
         let definition = reader.rest();
+        let replaced = Act::Replaced {
+            head: HEADER_LEN + body.len(),
+        };
         if name.is_empty() {
-            match self.relay.note_text(definition, true, self.rules) {
-                Admission::Fine => {}
-                Admission::Wait => return Ok(Act::More),
-                Admission::Refused(refusal) => {
+            return Ok(match self.recurring(definition) {
+                Some(statement) => {
                     self.client.unnamed.clear();
-                    return Ok(self.refuse(refusal));
+                    self.parse_as(name, statement, replaced)
                 }
-            }
-            self.relay.spoken.note(definition);
-            let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
-            self.client.unnamed.set(definition, speaks_of_own);
-            self.relay.has_unnamed = true;
-            if mention::may_be(definition)
-                && let Some((renamed, _)) = self.with_server_name(definition)
-            {
-                frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
-                self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
-                return Ok(Act::Replaced {
-                    head: HEADER_LEN + body.len(),
-                });
-            }
-            self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
-            return Ok(Act::Pass);
+                None => self.parse_unnamed(definition, replaced),
+            });
         }
         if self.is_taken(name) {
             self.parse_taken(name);
-            return Ok(Act::Replaced {
-                head: HEADER_LEN + body.len(),
-            });
+            return Ok(replaced);
         }
         let statement = self.statement(definition);
+        Ok(self.parse_as(name, statement, replaced))
+    }
+
+    /// A Parse of a statement that the server is to have under the server's own name for it.
+    fn parse_as(&mut self, name: &[u8], statement: Arc<Statement>, replaced: Act) -> Act {
         match self.relay.note_statement(&statement, false, self.rules) {
             Admission::Fine => {}
-            Admission::Wait => return Ok(Act::More),
+            Admission::Wait => return Act::More,
             Admission::Refused(refusal) => {
                 let change = Change::Named {
                     name: name.into(),
@@ -128,10 +119,10 @@ impl Named<'_> {
                     sent: false,
                 };
                 let out = self.out.inject(self.input);
-                return Ok(self.relay.refuse_named(refusal, change, out));
+                return self.relay.refuse_named(refusal, change, out);
             }
         }
-        self.relay.spoken.note(definition);
+        self.relay.spoken.note(&statement.definition);
         self.relay.tally.client_parses += 1;
         // With other definitions the same text may mean something else now.
         let sent = match self.relay.residue.may_mean_another() {
@@ -146,9 +137,73 @@ impl Named<'_> {
         };
         let pipeline = &mut self.relay.pipeline;
         pipeline.push_change(Awaited::Parse, reply, change);
-        Ok(Act::Replaced {
-            head: HEADER_LEN + body.len(),
-        })
+        replaced
+    }
+
+    /// A Parse of a statement without a name that stays without one.
+    fn parse_unnamed(&mut self, definition: &[u8], replaced: Act) -> Act {
+        match self.relay.note_text(definition, true, self.rules) {
+            Admission::Fine => {}
+            Admission::Wait => return Act::More,
+            Admission::Refused(refusal) => {
+                self.client.unnamed.clear();
+                return self.refuse(refusal);
+            }
+        }
+        self.relay.spoken.note(definition);
+        let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
+        self.client.unnamed.set(definition, speaks_of_own);
+        self.relay.has_unnamed = true;
+        let act = match mention::may_be(definition) {
+            true => match self.with_server_name(definition) {
+                Some((renamed, _)) => {
+                    frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
+                    replaced
+                }
+                None => Act::Pass,
+            },
+            false => Act::Pass,
+        };
+        self.await_unnamed(Awaited::Parse);
+        act
+    }
+
+    /// The server answers what gives the client's statement without a name another meaning, or none.
+    fn await_unnamed(&mut self, awaited: Awaited) {
+        let is_prepared = self.named(b"").is_some();
+        let pipeline = &mut self.relay.pipeline;
+        match is_prepared {
+            false => pipeline.push(awaited, Reply::Forward),
+            true => {
+                let change = Change::Closed(Box::default());
+                pipeline.push_change(awaited, Reply::Forward, change);
+            }
+        }
+    }
+
+    /// What a definition without a name stands for on servers, if it comes again and again and means the same
+    /// whoever sends it.
+    #[inline]
+    fn recurring(&self, definition: &[u8]) -> Option<Arc<Statement>> {
+        match self.rules.prepares_unnamed {
+            true => self.find_recurring(definition),
+            false => None,
+        }
+    }
+
+    fn find_recurring(&self, definition: &[u8]) -> Option<Arc<Statement>> {
+        if self.relay.residue.may_mean_another() || mention::may_be(definition) {
+            return None;
+        }
+        let statements = self.rules.statements;
+        let is_last = |last: &Arc<Statement>| *last.definition == *definition;
+        if let Some(last) = self.named(b"").filter(is_last)
+            && !statements.is_outdated(&last)
+        {
+            return Some(last);
+        }
+        let known = is_timeless(definition).then(|| statements.recurring(definition))?;
+        known.filter(|statement| !statement.scan.speaks_of_own)
     }
 
     fn refuse(&mut self, refusal: u32) -> Act {
@@ -181,16 +236,10 @@ impl Named<'_> {
             }
             return Ok(Act::More);
         };
-        if name.is_empty() {
-            if !self.relay.has_unnamed && !self.teach_unnamed()
-                || self.client.unnamed.speaks_of_own() && self.relay.must_translate(self.rules)
-            {
-                return Ok(Act::More);
-            }
-            self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
-            return Ok(Act::Pass);
-        }
         let Some(statement) = self.named(name) else {
+            if name.is_empty() {
+                return Ok(self.bind_unnamed());
+            }
             self.missing(name)?;
             self.relay.residue.note_unreadable();
             self.relay.spoken.note(b"EXECUTE\0");
@@ -222,11 +271,18 @@ impl Named<'_> {
         Ok(Act::Replaced { head })
     }
 
+    fn bind_unnamed(&mut self) -> Act {
+        if !self.relay.has_unnamed && !self.teach_unnamed()
+            || self.client.unnamed.speaks_of_own() && self.relay.must_translate(self.rules)
+        {
+            return Act::More;
+        }
+        self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
+        Act::Pass
+    }
+
     fn describe(&mut self, body: &[u8]) -> Result<Act, Truncated> {
         let target = Target::parse(body)?;
-        if target == Target::Statement(b"") && !self.relay.has_unnamed && !self.teach_unnamed() {
-            return Ok(Act::More);
-        }
         if let Target::Statement(name) = target
             && let Some(statement) = self.named(name)
         {
@@ -239,6 +295,9 @@ impl Named<'_> {
             return Ok(Act::Replaced {
                 head: HEADER_LEN + body.len(),
             });
+        }
+        if target == Target::Statement(b"") && !self.relay.has_unnamed && !self.teach_unnamed() {
+            return Ok(Act::More);
         }
         self.relay.pipeline.push(Awaited::Describe, Reply::Forward);
         Ok(Act::Pass)
@@ -255,7 +314,7 @@ impl Named<'_> {
             }
             Target::Statement(_) => {
                 self.client.unnamed.clear();
-                self.relay.pipeline.push(Awaited::Close, Reply::Forward);
+                self.await_unnamed(Awaited::Close);
                 Ok(Act::Pass)
             }
             Target::Portal(_) => {
@@ -325,8 +384,11 @@ impl Named<'_> {
         known.map(Arc::clone)
     }
 
-    /// Whether the client must not give the name to another statement.
+    /// Whether the client must not give the name to another statement. No name is always free.
     fn is_taken(&self, name: &[u8]) -> bool {
+        if name.is_empty() {
+            return false;
+        }
         match self.relay.pipeline.changes().named(name) {
             Some(changed) => changed.is_some(),
             None if self.relay.pipeline.may_forget() => false,

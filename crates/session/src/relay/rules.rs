@@ -11,6 +11,9 @@ use crate::prepared::StatementTable;
 pub struct Rules<'a> {
     /// `max_prepared_statements` per server; `None` where names are forwarded as they are.
     pub max_prepared: Option<usize>,
+    /// Whether statements without a name that come again are prepared under a name of the pooler's own
+    /// (`prepare_unnamed`), where names are mapped.
+    pub prepares_unnamed: bool,
     /// `max_packet_size`
     pub max_message: u32,
     /// `disable_pqexec`: a client must not send simple queries.

@@ -21,6 +21,7 @@ struct Story {
     tracked: Tracked,
     table: StatementTable,
     max_prepared: Option<usize>,
+    prepares_unnamed: bool,
     refuses_queries: bool,
     answers_as_postgres: bool,
 }
@@ -33,6 +34,7 @@ impl Story {
             tracked: Tracked::new([]),
             table: StatementTable::default(),
             max_prepared: Some(100),
+            prepares_unnamed: false,
             refuses_queries: false,
             answers_as_postgres: false,
         }
@@ -47,6 +49,7 @@ impl Story {
     fn try_client(&mut self, input: &[u8]) -> Result<(Vec<u8>, Vec<u8>, FromClient), Violation> {
         let rules = Rules {
             max_prepared: self.max_prepared,
+            prepares_unnamed: self.prepares_unnamed,
             max_message: i32::MAX as u32,
             refuses_queries: self.refuses_queries,
             answers_as_postgres: self.answers_as_postgres,
@@ -101,6 +104,7 @@ impl Story {
     fn try_server(&mut self, input: &[u8]) -> Result<Vec<u8>, Violation> {
         let rules = Rules {
             max_prepared: self.max_prepared,
+            prepares_unnamed: self.prepares_unnamed,
             max_message: i32::MAX as u32,
             refuses_queries: self.refuses_queries,
             answers_as_postgres: self.answers_as_postgres,
@@ -232,9 +236,29 @@ fn a_known_statement_is_not_parsed_again() {
     story.client = ClientSide::default();
     let (server, client) = story.client(&[parse("b", "select 1"), bind("b"), execute(), sync()]);
     assert_eq!(server, [bind("PGBOUNCER_1"), execute(), sync()].concat());
-    assert_eq!(client, frame(b'1', b""));
+    assert_eq!(client, b"", "it is told with the rest");
     let answer = [frame(b'2', b""), complete("SELECT 1"), ready(b'I')];
-    assert_eq!(story.server(&answer), answer.concat());
+    let told = [frame(b'1', b""), answer.concat()].concat();
+    assert_eq!(story.server(&answer), told);
+}
+
+#[test]
+fn what_only_the_pooler_answers_is_answered_at_once() {
+    let mut story = prepared_as("a");
+    let flush = frame(b'H', b"");
+    let (server, client) = story.client(&[parse("b", "select 1"), flush.clone()]);
+    assert_eq!(server, flush);
+    assert_eq!(client, frame(b'1', b""));
+    let (_, client) = story.client(&[close("a"), close("b"), flush]);
+    assert_eq!(client, [frame(b'3', b""), frame(b'3', b"")].concat());
+}
+
+/// The client has prepared this name.
+fn prepared_as(name: &str) -> Story {
+    let mut story = Story::new();
+    story.client(&[parse(name, "select 1"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    story
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) database_limit: u32,
     /// `max_prepared_statements`
     pub(crate) max_prepared: usize,
+    /// `prepare_unnamed`
+    pub(crate) prepares_unnamed: bool,
     /// Whether idle servers are checked before they are lent.
     pub(crate) checks: bool,
     /// Whether sessions keep their servers.

@@ -379,6 +379,7 @@ impl Pooler {
         };
         let rules = Rules {
             max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
+            prepares_unnamed: self.setup.prepares_unnamed,
             max_message: i32::MAX as u32,
             refuses_queries: false,
             answers_as_postgres: false,
@@ -432,6 +433,7 @@ impl Pooler {
         };
         let rules = Rules {
             max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
+            prepares_unnamed: self.setup.prepares_unnamed,
             max_message: i32::MAX as u32,
             refuses_queries: false,
             answers_as_postgres: false,

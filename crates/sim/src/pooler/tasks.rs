@@ -231,6 +231,7 @@ impl Pooler {
             let slot = *slot;
             let rules = Rules {
                 max_prepared: Some(usize::MAX),
+                prepares_unnamed: false,
                 max_message: i32::MAX as u32,
                 refuses_queries: false,
                 answers_as_postgres: false,

@@ -174,6 +174,7 @@ fn the_server_may_notice_that_a_definition_has_changed() {
     bytes.extend_from_slice(&ready(b'I'));
     let rules = Rules {
         max_prepared: Some(1),
+        prepares_unnamed: false,
         max_message: i32::MAX as u32,
         refuses_queries: false,
         answers_as_postgres: true,
@@ -190,4 +191,178 @@ fn the_server_may_notice_that_a_definition_has_changed() {
     assert_eq!(heard, Ok(bytes.len()));
     assert!(story.relay.take_altered());
     assert!(!story.relay.take_altered(), "it is told once");
+}
+
+/// A statement without a name that the client has sent twice: the server has it as PGBOUNCER_1.
+fn recurred(text: &str) -> Story {
+    let mut story = Story::new();
+    story.prepares_unnamed = true;
+    let batch = [parse("", text), bind(""), execute(), sync()];
+    let renamed = [
+        parse("PGBOUNCER_1", text),
+        bind("PGBOUNCER_1"),
+        execute(),
+        sync(),
+    ];
+    let twice = [batch.clone(), batch.clone()].concat();
+    let expected = [batch, renamed].concat();
+    assert_eq!(story.client(&twice).0, expected.concat());
+    for _ in 0..2 {
+        story.server(&replies(&[frame(b'1', b"")]));
+    }
+    story
+}
+
+/// Of a batch with one statement.
+fn replies(first: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let others = [frame(b'2', b""), frame(b'C', b"SELECT 1\0"), ready(b'I')];
+    [first, &others].concat()
+}
+
+#[test]
+fn a_statement_without_a_name_that_recurs_is_parsed_once() {
+    let mut story = recurred("select $1");
+    let batch = [
+        parse("", "select $1"),
+        describe(""),
+        bind(""),
+        execute(),
+        sync(),
+    ];
+    let (to_server, to_client) = story.client(&batch);
+    let expected = [
+        describe("PGBOUNCER_1"),
+        bind("PGBOUNCER_1"),
+        execute(),
+        sync(),
+    ];
+    assert_eq!(to_server, expected.concat());
+    assert_eq!(to_client, b"", "it is told with the rest");
+    let answers = replies(&[frame(b'n', b"")]);
+    let told = [frame(b'1', b""), answers.concat()].concat();
+    assert_eq!(story.server(&answers), told);
+    assert!(story.relay.is_quiet());
+    assert_eq!(story.client.statements.len(), 0, "it has no name");
+}
+
+#[test]
+fn a_recurring_statement_is_bound_on_another_server_too() {
+    let mut story = recurred("select $1");
+    story.relay = Relay::new(Values::default());
+    story.relay.begin_lease(1);
+    let (to_server, _) = story.client(&[bind(""), execute(), sync()]);
+    let expected = [
+        parse("PGBOUNCER_1", "select $1"),
+        bind("PGBOUNCER_1"),
+        execute(),
+        sync(),
+    ];
+    assert_eq!(to_server, expected.concat());
+    let answers = replies(&[frame(b'1', b"")]);
+    assert_eq!(story.server(&answers), answers[1..].concat());
+}
+
+#[test]
+fn another_statement_without_a_name_takes_the_place_of_one_that_recurs() {
+    let mut story = recurred("select $1");
+    let once = [parse("", "select 2"), bind(""), execute(), sync()];
+    assert_eq!(story.client(&once).0, once.concat());
+    story.server(&replies(&[frame(b'1', b"")]));
+    let again = [bind(""), execute(), sync()];
+    story.relay.begin_lease(1);
+    let (to_server, _) = story.client(&again);
+    assert_eq!(
+        to_server,
+        [parse("", "select 2"), again.concat()].concat(),
+        "the last one is meant"
+    );
+}
+
+#[test]
+fn in_one_batch_each_bind_means_what_was_parsed_before_it() {
+    let mut story = recurred("select $1");
+    let batch = [
+        parse("", "select $1"),
+        bind(""),
+        parse("", "select 2"),
+        bind(""),
+        parse("", "select $1"),
+        bind(""),
+        sync(),
+    ];
+    let expected = [
+        bind("PGBOUNCER_1"),
+        parse("", "select 2"),
+        bind(""),
+        bind("PGBOUNCER_1"),
+        sync(),
+    ];
+    assert_eq!(story.client(&batch).0, expected.concat());
+    let (parsed, bound) = (frame(b'1', b""), frame(b'2', b""));
+    let answers = [bound.clone(), parsed.clone(), bound.clone(), bound.clone()];
+    let shown = [&parsed, &bound, &parsed, &bound, &parsed, &bound];
+    let shown = shown.map(|reply| reply.as_slice()).concat();
+    assert_eq!(story.server(&answers), shown);
+}
+
+#[test]
+fn a_close_of_no_name_ends_what_recurs() {
+    let mut story = recurred("select $1");
+    assert_eq!(
+        story.client(&[close(""), sync()]).0,
+        [close(""), sync()].concat()
+    );
+    story.server(&[frame(b'3', b""), ready(b'I')]);
+    story.relay.begin_lease(1);
+    let (to_server, _) = story.client(&[bind(""), sync()]);
+    assert_eq!(to_server, [close(""), bind(""), sync()].concat());
+}
+
+#[test]
+fn what_does_not_mean_the_same_everywhere_is_never_shared() {
+    let mut story = Story::new();
+    story.prepares_unnamed = true;
+    for text in ["select pg_cancel_backend(1)", "DEALLOCATE a", "EXECUTE a"] {
+        let batch = [parse("", text), sync()];
+        for _ in 0..3 {
+            assert_eq!(story.client(&batch).0, batch.concat(), "{text}");
+            story.server(&[frame(b'1', b""), ready(b'I')]);
+        }
+    }
+}
+
+#[test]
+fn a_recurring_statement_that_fails_is_not_there() {
+    let mut story = Story::new();
+    story.prepares_unnamed = true;
+    let text = "select nothing";
+    let batch = [parse("", text), sync()].concat();
+    let (to_server, _) = story.client(&[batch.clone(), batch.clone(), batch]);
+    let expected = ["", "PGBOUNCER_1", "PGBOUNCER_1"].map(|name| parse(name, text));
+    let expected = expected.map(|parse| [parse, sync()].concat()).concat();
+    // Whether the second will have been there is not known when the third is sent.
+    assert_eq!(without(&to_server, &close("PGBOUNCER_1")), expected);
+    for _ in 0..2 {
+        story.server(&[refusal("42703", "no such column"), ready(b'I')]);
+    }
+    let closed = [frame(b'3', b""), refusal("42703", "no such column")];
+    story.server(&[closed.concat(), ready(b'I')]);
+    assert_eq!(story.relay.statement_count(), 0);
+}
+
+fn without(bytes: &[u8], part: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(part.len()).position(|window| window == part);
+    let at = at.expect("it is there");
+    [&bytes[..at], &bytes[at + part.len()..]].concat()
+}
+
+#[test]
+fn definitions_that_change_give_a_recurring_statement_another_name() {
+    let mut story = recurred("select $1");
+    story.table.note_altered();
+    let (to_server, _) = story.client(&[parse("", "select $1"), sync()]);
+    assert_eq!(
+        to_server,
+        [parse("PGBOUNCER_2", "select $1"), sync()].concat()
+    );
 }
