@@ -235,7 +235,7 @@ fn under_valgrind(
     };
     let mut programs = programs.clone();
     let foreign = match peer {
-        Peer::Pgweir | Peer::Pgweir2 => {
+        Peer::Pgweir | Peer::Pgweir2 | Peer::PgweirUnnamed => {
             programs.pgweir = wrap(&programs.pgweir)?;
             None
         }

@@ -21,6 +21,8 @@ pub(crate) enum Peer {
     Pgweir,
     /// With two workers.
     Pgweir2,
+    /// With `prepare_unnamed`.
+    PgweirUnnamed,
     PgBouncer,
     /// Reading as much at a time as the others.
     PgBouncer64k,
@@ -32,9 +34,10 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Pgweir,
         Self::Pgweir2,
+        Self::PgweirUnnamed,
         Self::PgBouncer,
         Self::PgBouncer64k,
         Self::Muxrelay,
@@ -47,6 +50,7 @@ impl Peer {
         match self {
             Self::Pgweir => "pgweir",
             Self::Pgweir2 => "pgweir-2",
+            Self::PgweirUnnamed => "pgweir-unnamed",
             Self::PgBouncer => "PgBouncer",
             Self::PgBouncer64k => "PgBouncer-64k",
             Self::Muxrelay => "muxrelay",
@@ -65,6 +69,7 @@ impl Peer {
         match self {
             Self::Pgweir | Self::PgBouncer => true,
             Self::Pgweir2 => !matches!(load, Load::IdleTls { .. }),
+            Self::PgweirUnnamed => load.parses_unnamed(),
             Self::PgBouncer64k => matches!(load, Load::Read { .. } | Load::Write { .. }),
             Self::Muxrelay => workload.way.is_plain() && !matches!(load, Load::Beside { .. }),
             Self::Pgcat | Self::Odyssey => !matches!(load, Load::IdleTls { .. }),
@@ -170,7 +175,9 @@ impl Programs {
     /// Whether there is a program for this peer.
     pub(crate) fn have(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Pgweir | Peer::Pgweir2 | Peer::Muxrelay | Peer::Direct => true,
+            Peer::Pgweir | Peer::Pgweir2 | Peer::PgweirUnnamed | Peer::Muxrelay | Peer::Direct => {
+                true
+            }
             Peer::PgBouncer | Peer::PgBouncer64k => self.pgbouncer.is_some(),
             Peer::Pgcat => self.pgcat.is_some(),
             Peer::Odyssey => self.odyssey.is_some(),
@@ -182,7 +189,9 @@ impl Programs {
 pub(crate) fn unable(peer: Peer, workload: &Workload, programs: &Programs) -> Option<String> {
     let way = workload.way;
     match peer {
-        Peer::Pgweir | Peer::Pgweir2 | Peer::PgBouncer64k | Peer::Direct => None,
+        Peer::Pgweir | Peer::Pgweir2 | Peer::PgweirUnnamed | Peer::PgBouncer64k | Peer::Direct => {
+            None
+        }
         Peer::PgBouncer => match &programs.pgbouncer {
             Some(it) if workload.load.needs_prepared() && !it.knows_prepared() => Some(format!(
                 "{} does not follow prepared statements",

@@ -109,6 +109,10 @@ pub(crate) fn start(
     match peer {
         Peer::Pgweir => pooler(&programs.pgweir, ini, workload, scene),
         Peer::Pgweir2 => pooler(&programs.pgweir, ini.set("workers", 2), workload, scene),
+        Peer::PgweirUnnamed => {
+            let ini = ini.set("prepare_unnamed", 1);
+            pooler(&programs.pgweir, ini, workload, scene)
+        }
         Peer::PgBouncer => pooler(&pgbouncer()?.path, ini, workload, scene),
         Peer::PgBouncer64k => {
             let ini = ini.set("pkt_buf", 65536);

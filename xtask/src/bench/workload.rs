@@ -215,6 +215,11 @@ impl Load {
         }
     }
 
+    /// Whether its statements have no names and are parsed anew each time.
+    pub(crate) fn parses_unnamed(&self) -> bool {
+        matches!(self, Self::Pgbench(pgbench) if pgbench.args.contains(&"extended"))
+    }
+
     /// Connections of clients at the same time.
     pub(crate) fn clients(&self) -> u32 {
         match self {
