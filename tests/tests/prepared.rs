@@ -564,6 +564,55 @@ fn pgbench_with_prepared_statements_and_little_room_for_them() {
     );
 }
 
+#[test]
+fn a_literal_is_read_as_its_own_client_reads_it() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let (mut one, mut two) = (tenant.client(&pooler), tenant.client(&pooler));
+    one.rows("set timezone = 'UTC'; set datestyle = 'ISO, DMY'");
+    two.rows("set timezone = 'Asia/Tokyo'; set datestyle = 'ISO, MDY'");
+    for (name, sql, read_by_one, read_by_two) in [
+        (
+            "zone",
+            "select extract(hour from '2026-01-02 12:00'::timestamptz at time zone 'UTC')",
+            "12",
+            "3",
+        ),
+        (
+            "style",
+            "select extract(month from '1/2/2026'::date)",
+            "2",
+            "1",
+        ),
+    ] {
+        for (client, expected) in [(&mut one, read_by_one), (&mut two, read_by_two)] {
+            assert_eq!(client.ask(&Batch::new().parse(name, sql).sync()), "1 Z(I)");
+            assert_eq!(execute(client, name, &[]), expected, "{sql}");
+        }
+    }
+    assert_eq!(on_server(&tenant, &pooler), "4");
+}
+
+#[test]
+fn a_moment_is_that_of_the_client_who_prepares_it() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let (mut one, mut two) = (tenant.client(&pooler), tenant.client(&pooler));
+    let prepare = Batch::new()
+        .parse("moment", "select 'now'::timestamptz::text")
+        .sync();
+    assert_eq!(one.ask(&prepare), "1 Z(I)");
+    let then = execute(&mut one, "moment", &[]);
+    thread::sleep(std::time::Duration::from_millis(5));
+    assert_eq!(two.ask(&prepare), "1 Z(I)");
+    assert!(execute(&mut two, "moment", &[]) > then, "this is later");
+    assert_eq!(
+        execute(&mut one, "moment", &[]),
+        then,
+        "prepared is prepared"
+    );
+}
+
 /// Where statements without a name that recur are prepared.
 fn preparing(tenant: &Tenant, servers: u32) -> Pooler {
     start(

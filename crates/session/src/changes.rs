@@ -273,9 +273,10 @@ impl Changes {
 mod tests {
     use super::*;
     use crate::prepared::StatementTable;
+    use crate::reading::Reading;
 
     fn statement() -> Arc<Statement> {
-        StatementTable::default().intern(b"select 1\0\0\0")
+        StatementTable::default().intern(b"select 1\0\0\0", Reading::Fixed)
     }
 
     #[test]

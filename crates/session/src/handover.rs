@@ -201,6 +201,7 @@ impl ClientSide {
 mod tests {
     use super::*;
     use crate::prepared::StatementTable;
+    use crate::reading::Reading;
 
     #[test]
     fn bytes_pass_as_text() {
@@ -220,7 +221,7 @@ mod tests {
         let mut side = ClientSide::default();
         side.values.set(here.index("TimeZone").unwrap(), "UTC");
         side.values.set(here.index("search_path").unwrap(), "a");
-        let statement = table.intern(b"select 1\0\0\0");
+        let statement = table.intern(b"select 1\0\0\0", Reading::Fixed);
         side.statements
             .insert((*b"s").into(), Arc::clone(&statement));
 

@@ -26,13 +26,13 @@ pub mod pipeline;
 pub mod prepared;
 mod print;
 mod queue;
+mod reading;
 pub mod relay;
 pub mod renumber;
 pub mod residue;
 pub mod spelling;
 pub mod spoken;
 pub mod taken;
-mod timeless;
 pub mod vacated;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};
@@ -44,6 +44,7 @@ pub use parameters::{Parameters, may_be_requested};
 pub use params::{Latest, Tracked, Values};
 pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
+pub use reading::Reading;
 pub use relay::{
     Abandon, Backends, Case, ClientSide, FromClient, Judge, Listening, Refused, Relay, RelayState,
     Rules, Said, Settled, StateRules, Tally, Translation, Violation, Waits,

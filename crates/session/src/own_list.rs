@@ -159,6 +159,7 @@ fn list(statements: &BTreeMap<Box<[u8]>, Arc<Statement>>) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::prepared::StatementTable;
+    use crate::reading::Reading;
 
     fn query(sql: &str) -> Vec<u8> {
         let len = u32::try_from(4 + sql.len()).unwrap_or_default();
@@ -168,7 +169,7 @@ mod tests {
     /// The text with `LIST` for the list.
     fn changed(sql: &str) -> Option<String> {
         let table = StatementTable::default();
-        let statement = table.intern(b"select 1\0\0\0");
+        let statement = table.intern(b"select 1\0\0\0", Reading::Fixed);
         let statements = BTreeMap::from([((*b"it's").into(), statement)]);
         let frame = own_list(&query(sql), &statements)?;
         let list = String::from_utf8_lossy(&list(&statements)).into_owned();

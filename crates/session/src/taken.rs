@@ -140,6 +140,7 @@ fn ending(text: &[u8]) -> Option<Ending> {
 mod tests {
     use super::*;
     use crate::prepared::StatementTable;
+    use crate::reading::Reading;
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("short");
@@ -184,7 +185,7 @@ mod tests {
     fn extended_queries_are_looked_into() {
         let mut side = ClientSide::default();
         let table = StatementTable::default();
-        let statement = table.intern(b"rollback\0\0\0");
+        let statement = table.intern(b"rollback\0\0\0", Reading::Fixed);
         side.statements.insert((*b"s1").into(), statement);
         let parse = message(tag::PARSE, b"\0commit\0\0\0");
         assert_eq!(next(&parse, &side), Ok(Next::Commit(Form::Extended)));

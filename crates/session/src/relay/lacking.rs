@@ -5,13 +5,13 @@ use std::sync::Arc;
 use pgweir_wire::{TransactionStatus, frontend};
 
 use super::from_client::Act;
-use super::judged::Admission;
 use super::named::Named;
-use super::{Waits, mention};
-use crate::changes::Presence;
+use super::{Rules, Waits, mention};
+use crate::changes::{Change, Presence};
 use crate::outgrown;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
+use crate::reading::Reading;
 
 impl Named<'_> {
     /// Teaches the server the statement of a Bind. Where definitions have been changed since the client
@@ -40,6 +40,36 @@ impl Named<'_> {
         None
     }
 
+    /// The statement that a name stands for, to be sent to a server that may lack it. If the client had other
+    /// parameters when it prepared it, the server would read it otherwise than those who share it: it becomes the
+    /// client's alone.
+    pub(super) fn as_read_here(
+        &mut self,
+        name: &[u8],
+        statement: Arc<Statement>,
+    ) -> Arc<Statement> {
+        let Rules {
+            statements,
+            tracked,
+            ..
+        } = *self.rules;
+        if statement.reading.holds_under(&self.relay.values, tracked)
+            || self.presence(&statement) == Presence::Has
+        {
+            return statement;
+        }
+        let own = statements.intern(&statement.definition, Reading::Once);
+        self.send_if_lacking(&own);
+        let change = Change::Named {
+            name: name.into(),
+            statement: Arc::clone(&own),
+            sent: true,
+        };
+        let pipeline = &mut self.relay.pipeline;
+        pipeline.push_change(Awaited::Parse, Reply::Skip, change);
+        own
+    }
+
     /// Makes the server fail in the place of the Bind, and forget what it has prepared.
     pub(super) fn refuse_outgrown(&mut self, statement: &Arc<Statement>) {
         self.evict(statement);
@@ -47,36 +77,6 @@ impl Named<'_> {
         frontend::parse_renamed(out, "", outgrown::NO_STATEMENT);
         self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
         self.relay.raises = true;
-    }
-
-    /// Sends the client's unnamed statement to a server that has not parsed it in this lease, or makes
-    /// sure that the client does not get at another's. `false`: wait.
-    #[cold]
-    pub(super) fn teach_unnamed(&mut self) -> bool {
-        let relay = &mut *self.relay;
-        let Some(definition) = self.client.unnamed.get() else {
-            frontend::close_statement(self.out.inject(self.input), "");
-            relay.pipeline.push(Awaited::Close, Reply::Skip);
-            relay.has_unnamed = true;
-            return true;
-        };
-        match relay.note_text(definition, true, self.rules) {
-            Admission::Fine => {}
-            Admission::Wait => return false,
-            // It was allowed when the client parsed it.
-            Admission::Refused(_) => relay.residue.note_unreadable(),
-        }
-        relay.spoken.note(definition);
-        relay.has_unnamed = true;
-        let definition = definition.to_vec();
-        let renamed = match mention::may_be(&definition) {
-            true => self.with_server_name(&definition),
-            false => None,
-        };
-        let definition = renamed.map_or(definition, |(renamed, _)| renamed);
-        frontend::parse_renamed(self.out.inject(self.input), "", &definition);
-        self.relay.pipeline.push(Awaited::Parse, Reply::Skip);
-        true
     }
 
     /// A DEALLOCATE or EXECUTE of a name that the protocol has given, with the server's name in its

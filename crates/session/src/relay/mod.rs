@@ -21,6 +21,7 @@ mod named;
 mod rest;
 mod rules;
 mod state;
+mod unnamed;
 mod violation;
 mod waits;
 

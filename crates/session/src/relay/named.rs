@@ -14,7 +14,7 @@ use crate::changes::{Change, Presence};
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::{SERVER_NAME, Statement};
-use crate::timeless::is_timeless;
+use crate::reading::Reading;
 
 /// A message that may name a prepared statement, while names are mapped.
 pub(super) struct Named<'a> {
@@ -140,73 +140,7 @@ impl Named<'_> {
         replaced
     }
 
-    /// A Parse of a statement without a name that stays without one.
-    fn parse_unnamed(&mut self, definition: &[u8], replaced: Act) -> Act {
-        match self.relay.note_text(definition, true, self.rules) {
-            Admission::Fine => {}
-            Admission::Wait => return Act::More,
-            Admission::Refused(refusal) => {
-                self.client.unnamed.clear();
-                return self.refuse(refusal);
-            }
-        }
-        self.relay.spoken.note(definition);
-        let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
-        self.client.unnamed.set(definition, speaks_of_own);
-        self.relay.has_unnamed = true;
-        let act = match mention::may_be(definition) {
-            true => match self.with_server_name(definition) {
-                Some((renamed, _)) => {
-                    frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
-                    replaced
-                }
-                None => Act::Pass,
-            },
-            false => Act::Pass,
-        };
-        self.await_unnamed(Awaited::Parse);
-        act
-    }
-
-    /// The server answers what gives the client's statement without a name another meaning, or none.
-    fn await_unnamed(&mut self, awaited: Awaited) {
-        let is_prepared = self.named(b"").is_some();
-        let pipeline = &mut self.relay.pipeline;
-        match is_prepared {
-            false => pipeline.push(awaited, Reply::Forward),
-            true => {
-                let change = Change::Closed(Box::default());
-                pipeline.push_change(awaited, Reply::Forward, change);
-            }
-        }
-    }
-
-    /// What a definition without a name stands for on servers, if it comes again and again and means the same
-    /// whoever sends it.
-    #[inline]
-    fn recurring(&self, definition: &[u8]) -> Option<Arc<Statement>> {
-        match self.rules.prepares_unnamed {
-            true => self.find_recurring(definition),
-            false => None,
-        }
-    }
-
-    fn find_recurring(&self, definition: &[u8]) -> Option<Arc<Statement>> {
-        if self.relay.residue.may_mean_another() || mention::may_be(definition) {
-            return None;
-        }
-        let statements = self.rules.statements;
-        let is_last = |last: &Arc<Statement>| *last.definition == *definition;
-        if let Some(last) = self.named(b"").filter(is_last)
-            && !statements.is_outdated(&last)
-        {
-            return Some(last);
-        }
-        let known = is_timeless(definition).then(|| statements.recurring(definition))?;
-        known.filter(|statement| !statement.scan.speaks_of_own)
-    }
-
-    fn refuse(&mut self, refusal: u32) -> Act {
+    pub(super) fn refuse(&mut self, refusal: u32) -> Act {
         self.relay
             .refuse_parse(refusal, self.out.inject(self.input))
     }
@@ -214,13 +148,14 @@ impl Named<'_> {
     /// What a definition stands for. One that executes another by its name does so on any server.
     fn statement(&mut self, definition: &[u8]) -> Arc<Statement> {
         let statements = self.rules.statements;
+        let reading = Reading::of(definition, &self.relay.values, self.rules.tracked);
         if mention::may_be(definition)
             && mention::executed(definition).is_some()
             && let Some((renamed, needs)) = self.with_server_name(definition)
         {
-            return statements.intern_needing(&renamed, Some(needs));
+            return statements.intern_needing(&renamed, reading, Some(needs));
         }
-        statements.intern(definition)
+        statements.intern(definition, reading)
     }
 
     /// Only the names at the start have to be there: the values may be long and are passed on.
@@ -252,10 +187,12 @@ impl Named<'_> {
             // The client has prepared it when that was allowed.
             Admission::Refused(refusal) => return Ok(self.refuse(refusal)),
         }
-        if self.presence(&statement) != Presence::Has
-            && let Some(act) = self.bind_lacking(&statement)
-        {
-            return Ok(act);
+        let mut statement = statement;
+        if self.presence(&statement) != Presence::Has {
+            statement = self.as_read_here(name, statement);
+            if let Some(act) = self.bind_lacking(&statement) {
+                return Ok(act);
+            }
         }
         self.relay.tally.binds += 1;
         self.relay.spoken.note(&statement.definition);
@@ -271,21 +208,12 @@ impl Named<'_> {
         Ok(Act::Replaced { head })
     }
 
-    fn bind_unnamed(&mut self) -> Act {
-        if !self.relay.has_unnamed && !self.teach_unnamed()
-            || self.client.unnamed.speaks_of_own() && self.relay.must_translate(self.rules)
-        {
-            return Act::More;
-        }
-        self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
-        Act::Pass
-    }
-
     fn describe(&mut self, body: &[u8]) -> Result<Act, Truncated> {
         let target = Target::parse(body)?;
         if let Target::Statement(name) = target
             && let Some(statement) = self.named(name)
         {
+            let statement = self.as_read_here(name, statement);
             self.teach(&statement);
             let out = self.out.inject(self.input);
             frontend::describe_statement(out, &statement.server_name);

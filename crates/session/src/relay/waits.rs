@@ -103,6 +103,7 @@ impl Relay {
         }
         let known = client.statements.iter().map(|(_, statement)| statement);
         let lacking: Vec<_> = known
+            .filter(|statement| statement.reading.holds_under(&self.values, rules.tracked))
             .filter(|statement| !self.statements.touch(statement.id))
             .map(Arc::clone)
             .collect();

@@ -1,6 +1,7 @@
 //! What clients call their statements, and what servers have.
 
 use super::*;
+use crate::reading::Reading;
 
 fn deallocate(name: &str) -> Vec<u8> {
     query(&format!("DEALLOCATE {name}"))
@@ -316,6 +317,36 @@ fn a_close_of_no_name_ends_what_recurs() {
     story.relay.begin_lease(1);
     let (to_server, _) = story.client(&[bind(""), sync()]);
     assert_eq!(to_server, [close(""), bind(""), sync()].concat());
+}
+
+#[test]
+fn who_has_other_parameters_by_now_does_not_teach_others_what_they_mean() {
+    let mut story = Story::new();
+    let text = "select '1/2/2026'::date";
+    let definition = format!("{text}\0\0\0");
+    let reading = Reading::of(definition.as_bytes(), &Values::default(), &story.tracked);
+    let statement = story.table.intern(definition.as_bytes(), reading);
+    story.client.statements.insert((*b"s").into(), statement);
+    let style = story.tracked.index("DateStyle").unwrap();
+    story.relay.values.set(style, "ISO, DMY");
+    let batch = [bind("s"), execute(), sync()];
+    let expected = [
+        parse("PGBOUNCER_2", text),
+        bind("PGBOUNCER_2"),
+        execute(),
+        sync(),
+    ];
+    assert_eq!(story.client(&batch).0, expected.concat());
+    let answers = replies(&[frame(b'1', b"")]);
+    assert_eq!(story.server(&answers), answers[1..].concat());
+    assert_eq!(story.client(&batch).0, expected[1..].concat());
+    story.server(&replies(&[]));
+    story.client = ClientSide::default();
+    assert_eq!(
+        story.client(&[parse("mine", text), sync()]).0,
+        [parse("PGBOUNCER_3", text), sync()].concat(),
+        "nobody else gets that"
+    );
 }
 
 #[test]

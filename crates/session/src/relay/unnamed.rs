@@ -1,0 +1,134 @@
+//! The statement without a name, while names are mapped: it stays with its client, and is the server's only in one
+//! lease; or it recurs and is prepared there as if it had a name.
+
+use std::sync::Arc;
+
+use pgweir_wire::frontend;
+
+use super::from_client::Act;
+use super::judged::Admission;
+use super::named::Named;
+use super::{Rules, mention};
+use crate::changes::Change;
+use crate::pipeline::{Awaited, Reply};
+use crate::prepared::Statement;
+use crate::reading::Reading;
+
+impl Named<'_> {
+    /// A Parse of a statement without a name that stays without one.
+    pub(super) fn parse_unnamed(&mut self, definition: &[u8], replaced: Act) -> Act {
+        match self.relay.note_text(definition, true, self.rules) {
+            Admission::Fine => {}
+            Admission::Wait => return Act::More,
+            Admission::Refused(refusal) => {
+                self.client.unnamed.clear();
+                return self.refuse(refusal);
+            }
+        }
+        self.relay.spoken.note(definition);
+        let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
+        self.client.unnamed.set(definition, speaks_of_own);
+        self.relay.has_unnamed = true;
+        let act = match mention::may_be(definition) {
+            true => match self.with_server_name(definition) {
+                Some((renamed, _)) => {
+                    frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
+                    replaced
+                }
+                None => Act::Pass,
+            },
+            false => Act::Pass,
+        };
+        self.await_unnamed(Awaited::Parse);
+        act
+    }
+
+    /// The server answers what gives the client's statement without a name another meaning, or none.
+    pub(super) fn await_unnamed(&mut self, awaited: Awaited) {
+        let is_prepared = self.named(b"").is_some();
+        let pipeline = &mut self.relay.pipeline;
+        match is_prepared {
+            false => pipeline.push(awaited, Reply::Forward),
+            true => {
+                let change = Change::Closed(Box::default());
+                pipeline.push_change(awaited, Reply::Forward, change);
+            }
+        }
+    }
+
+    /// What a definition without a name stands for on servers, if it comes again and again and means the same
+    /// whoever sends it.
+    #[inline]
+    pub(super) fn recurring(&self, definition: &[u8]) -> Option<Arc<Statement>> {
+        match self.rules.prepares_unnamed {
+            true => self.find_recurring(definition),
+            false => None,
+        }
+    }
+
+    fn find_recurring(&self, definition: &[u8]) -> Option<Arc<Statement>> {
+        if self.relay.residue.may_mean_another() || mention::may_be(definition) {
+            return None;
+        }
+        let Rules {
+            statements,
+            tracked,
+            ..
+        } = *self.rules;
+        let values = &self.relay.values;
+        let is_last = |last: &Arc<Statement>| {
+            *last.definition == *definition && last.reading.holds_under(values, tracked)
+        };
+        if let Some(last) = self.named(b"").filter(is_last)
+            && !statements.is_outdated(&last)
+        {
+            return Some(last);
+        }
+        let reading = Reading::of(definition, values, tracked);
+        if reading == Reading::Once {
+            return None;
+        }
+        let known = statements.recurring(definition, reading);
+        known.filter(|statement| !statement.scan.speaks_of_own)
+    }
+
+    pub(super) fn bind_unnamed(&mut self) -> Act {
+        if !self.relay.has_unnamed && !self.teach_unnamed()
+            || self.client.unnamed.speaks_of_own() && self.relay.must_translate(self.rules)
+        {
+            return Act::More;
+        }
+        self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
+        Act::Pass
+    }
+
+    /// Sends the client's unnamed statement to a server that has not parsed it in this lease, or makes
+    /// sure that the client does not get at another's. `false`: wait.
+    #[cold]
+    pub(super) fn teach_unnamed(&mut self) -> bool {
+        let relay = &mut *self.relay;
+        let Some(definition) = self.client.unnamed.get() else {
+            frontend::close_statement(self.out.inject(self.input), "");
+            relay.pipeline.push(Awaited::Close, Reply::Skip);
+            relay.has_unnamed = true;
+            return true;
+        };
+        match relay.note_text(definition, true, self.rules) {
+            Admission::Fine => {}
+            Admission::Wait => return false,
+            // It was allowed when the client parsed it.
+            Admission::Refused(_) => relay.residue.note_unreadable(),
+        }
+        relay.spoken.note(definition);
+        relay.has_unnamed = true;
+        let definition = definition.to_vec();
+        let renamed = match mention::may_be(&definition) {
+            true => self.with_server_name(&definition),
+            false => None,
+        };
+        let definition = renamed.map_or(definition, |(renamed, _)| renamed);
+        frontend::parse_renamed(self.out.inject(self.input), "", &definition);
+        self.relay.pipeline.push(Awaited::Parse, Reply::Skip);
+        true
+    }
+}
