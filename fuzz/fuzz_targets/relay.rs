@@ -67,6 +67,7 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
     let (tracked, table) = (Tracked::new([]), StatementTable::default());
     let rules = Rules {
         max_prepared: max_prepared.map(usize::from),
+        prepares_unnamed: true,
         refuses_queries: false,
         answers_as_postgres: true,
         backends: None,

@@ -94,7 +94,15 @@ impl Changes {
 
     /// What a client's name will stand for: `None` if nothing changes, `Some(None)` if it will
     /// stand for nothing.
+    #[inline]
     pub fn named(&self, wanted: &[u8]) -> Option<Option<&Arc<Statement>>> {
+        match self.pending.is_empty() {
+            true => None,
+            false => self.find_named(wanted),
+        }
+    }
+
+    fn find_named(&self, wanted: &[u8]) -> Option<Option<&Arc<Statement>>> {
         self.pending
             .iter()
             .rev()

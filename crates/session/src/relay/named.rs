@@ -304,6 +304,7 @@ impl Named<'_> {
     }
 
     /// What a client's name stands for, or will when it gets there.
+    #[inline]
     pub(super) fn named(&self, name: &[u8]) -> Option<Arc<Statement>> {
         let known = match self.relay.pipeline.changes().named(name) {
             Some(changed) => changed,
