@@ -123,8 +123,11 @@ impl StatementTable {
 impl Inner {
     /// The statement with this definition, if one is known that means it still.
     fn current(&self, definition: &[u8], reading: Reading, changes: u64) -> Option<Arc<Statement>> {
+        if reading == Reading::Once {
+            return None;
+        }
         let is_current = |statement: &Arc<Statement>| {
-            reading != Reading::Once && statement.reading == reading && statement.since == changes
+            statement.reading == reading && statement.since == changes
         };
         let known = self.by_definition.get(definition)?.iter().rev();
         known.filter_map(Weak::upgrade).find(is_current)
