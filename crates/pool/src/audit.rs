@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
-use crate::budget::Scope;
 use crate::gate::Gate;
 use crate::pools::Pools;
+use crate::scope::Scope;
 use crate::slot::{SlotState, StateCounts};
 
 /// A sum that does not hold. There is no repairing it: it is a bug of ours.

@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::budget::Scope;
 use crate::pool::{Party, Waiting};
 use crate::pools::{PoolId, Pools};
+use crate::scope::Scope;
 use crate::slot::SlotState;
 use crate::standing::Bound;
 

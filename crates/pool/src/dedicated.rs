@@ -9,10 +9,10 @@
 use std::time::Instant;
 
 use crate::action::{Action, Actions, CloseReason};
-use crate::budget::Scope;
 use crate::gate::Gate;
 use crate::pool::{Room, Ticket, Waiting};
 use crate::pools::{PoolId, Pools};
+use crate::scope::Scope;
 use crate::slot::{SlotId, SlotState};
 
 /// For whom a slot is opened.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::action::{Action, Actions};
-use crate::budget::Scope;
 use crate::gate::Gate;
 use crate::pool::{PoolScopes, Room};
 use crate::pools::{PoolId, Pools};
+use crate::scope::Scope;
 use crate::slot::{SlotId, SlotState};
 use crate::standing::Crowded;
 

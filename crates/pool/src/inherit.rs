@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use crate::budget::Scope;
 use crate::gate::Gate;
 use crate::pools::{PoolId, Pools};
+use crate::scope::Scope;
 use crate::slot::{SlotId, SlotState};
 
 /// A server that exists already.

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::budget::Scope;
 use crate::cause::{Cause, Stretches};
 use crate::demand::Retry;
 use crate::gate::Gate;
 use crate::line::Line;
+use crate::scope::Scope;
 use crate::share::Share;
 use crate::slot::{SlotId, StateCounts};
 

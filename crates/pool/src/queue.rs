@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::action::Actions;
-use crate::budget::Scope;
 use crate::demand::Refusal;
 use crate::gate::Gate;
 use crate::line::Line;
 use crate::near;
 use crate::pool::{Party, Ticket, Waiting};
 use crate::pools::{PoolId, Pools};
+use crate::scope::Scope;
 use crate::standing::{Crowd, Crowded};
 
 /// A queue that gets empty at least this often is a burst, not overload.

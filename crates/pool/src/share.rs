@@ -10,11 +10,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::action::{Action, Actions, CloseReason};
-use crate::budget::Scope;
 use crate::demand::Evict;
 use crate::gate::Gate;
 use crate::pool::{Pool, Room};
 use crate::pools::{PoolId, Pools};
+use crate::scope::Scope;
 use crate::slot::{SlotId, SlotState};
 
 /// Seconds of service by which a pool may fall behind another before a permit changes hands.

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::budget::Scope;
 use crate::dedicated::Dedication;
 use crate::pool::Party;
 use crate::pools::PoolId;
+use crate::scope::Scope;
 
 /// The name of a slot. A slot that has ended keeps no name: an old one finds nothing.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

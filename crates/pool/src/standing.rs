@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::budget::{Gauge, Scope};
+use crate::budget::Gauge;
 use crate::demand::Failure;
 use crate::gate::Gate;
 use crate::pool::{Party, PoolName};
 use crate::pools::{PoolId, Pools};
+use crate::scope::Scope;
 use crate::slot::SlotState;
 
 /// What a client waits for.

@@ -57,16 +57,12 @@ impl fmt::Debug for Statement {
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     by_name: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
-    unnamed: Option<Arc<Statement>>,
 }
 
 impl ClientStatements {
     /// What a name stands for.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        match name {
-            [] => self.unnamed.as_ref(),
-            _ => self.by_name.get(name),
-        }
+        self.by_name.get(name)
     }
 
     /// Whether the name is taken.
@@ -76,38 +72,33 @@ impl ClientStatements {
 
     /// Gives a statement a name.
     pub fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
-        match &*name {
-            [] => self.unnamed = Some(statement),
-            _ => drop(self.by_name.insert(name, statement)),
-        }
+        self.by_name.insert(name, statement);
     }
 
     /// Takes a name away.
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
-        match name {
-            [] => self.unnamed.take(),
-            _ => self.by_name.remove(name),
-        }
+        self.by_name.remove(name)
     }
 
     /// Takes all names away.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.by_name = HashMap::default();
     }
 
     /// All names but none, and what they stand for.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
-        self.by_name.iter().map(|(name, stands)| (&**name, stands))
+        let named = self.by_name.iter().filter(|(name, _)| !name.is_empty());
+        named.map(|(name, stands)| (&**name, stands))
     }
 
     /// How many names there are, apart from none.
     pub fn len(&self) -> usize {
-        self.by_name.len()
+        self.by_name.len() - usize::from(self.contains(b""))
     }
 
-    /// Whether there are none.
+    /// Whether there are none, apart from none.
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.len() == 0
     }
 }
 

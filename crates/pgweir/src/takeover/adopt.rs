@@ -3,6 +3,8 @@
 //! Everything is counted first, and nothing is read, written or opened before [`Adopted::start`]:
 //! until then the old process may still take it all back.
 
+mod client;
+
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -10,25 +12,23 @@ use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use pgweir_auth::{Keys, Secret, ServerSecret};
-use pgweir_config::AuthType;
 use pgweir_net::{Address, Listener, Stream, Target};
 use pgweir_pool::{Past, Scope, SlotId};
+use pgweir_session::Values;
 use pgweir_session::handover::Catalogue;
 use pgweir_session::prepared::StatementId;
-use pgweir_session::{ClientSide, Values};
 use pgweir_wire::CancelKey;
 
-use super::parcel::{self, Ending, LearntSecret, Parcel};
+use super::parcel::{self, Ending, Parcel};
 use super::take::{Estate, Kind};
-use crate::client::{Client, Identity, Lease, Replication, ReplicationKind};
+use crate::client::{Client, Lease};
 use crate::close::{self, Goodbye};
-use crate::ears::{self, Ear, Subscription};
+use crate::ears::{self, Ear};
 use crate::farewell::Farewell;
 use crate::relay::Session;
-use crate::serve::{self, Inherited};
+use crate::serve;
 use crate::server::{Server, ServerInfo, Work};
-use crate::shared::{PoolHome, Route, Rules, Shared, lock};
+use crate::shared::{PoolHome, Rules, Shared, lock};
 use crate::{limits, pools, reset, workers};
 
 /// A PgBouncer's servers know statements by names up to a number that it does not tell; it counts
@@ -354,132 +354,8 @@ impl Adopted {
             prepared: AtomicUsize::new(0),
         })
     }
-
-    fn client(&mut self, client: parcel::Client, socket: OwnedFd) -> Result<(), String> {
-        let stream = {
-            let seat = self.shared.workers.seat_of(self.sessions.len());
-            let _there = seat.enter();
-            stream(socket)?
-        };
-        let connected = client.connected.moment(self.now);
-        let port = self.shared.config().global.listen_port;
-        let address = stream
-            .peer_address(port)
-            .unwrap_or(Address::Unix { peer: None, port });
-        let record = Client::on(self.shared.next_id(), &stream, address, connected);
-        let (database, user) = self.shared.names(&client.database, &client.user);
-        let _ = record.identity.set(Identity { database, user });
-        if let Some(key) = CancelKey::parse(&client.cancel_key.0) {
-            let _ = record.cancel_key.set(key);
-        }
-        if let Some(kind) = client.replication {
-            let kind = match kind {
-                parcel::Replication::Logical => ReplicationKind::Logical,
-                parcel::Replication::Physical => ReplicationKind::Physical,
-            };
-            let parameters = Vec::new();
-            let _ = record
-                .replication
-                .set(Box::new(Replication { kind, parameters }));
-        }
-        let Some(route) = self.route_of(&client) else {
-            let farewell = Farewell::NoDatabase(client.database.as_str().into());
-            return self.stranger(record, stream, farewell);
-        };
-        let ear = match client.side.listens() {
-            false => None,
-            true => match ears::find(&self.shared, &route.home.name.database) {
-                Some(ear) => Some(ear),
-                None => {
-                    let why = "its connection was not handed over";
-                    return self.stranger(record, stream, Farewell::NotHeard(why.into()));
-                }
-            },
-        };
-        let lease = match client.server {
-            None => None,
-            Some(number) => match self.servers.remove(&number) {
-                Some(lease) => Some(lease),
-                None => return self.stranger(record, stream, Farewell::ServerLost),
-            },
-        };
-        let lease = lease.map(|mut lease| {
-            lease.server.work.rules = route.rules();
-            lease
-        });
-        learn(&self.shared, &route, &client.user, &client.secret);
-        let tracked = &self.shared.tracked;
-        let side = ClientSide::restore(client.side, tracked, &self.catalogue)
-            .map_err(|error| error.to_string())?;
-        let name = tracked.index("application_name");
-        if let Some(name) = name.and_then(|index| side.values.get(index)) {
-            record.state().application_name = Arc::clone(name);
-        }
-        let inherited = Inherited {
-            client: record,
-            route,
-            line: client.buffers.restore(stream),
-            side,
-            since: client.since.moment(self.now),
-            lease,
-        };
-        let mut session = serve::inherit(&self.shared, inherited);
-        if let (Some(ear), Some(channels)) = (ear, &session.side().channels) {
-            let bound = session.route.rules().settings.listen_buffer;
-            let said = &client.notifications.0;
-            let subscription = Subscription::seat(&ear, &session.client, bound, channels, said);
-            session.listen_on(subscription);
-        }
-        self.sessions.push(session);
-        Ok(())
-    }
-
-    fn route_of(&self, client: &parcel::Client) -> Option<Arc<Route>> {
-        let config = self.shared.config();
-        let database = config.database(&client.database)?;
-        // With auth_type any, whoever logs in is the forced user.
-        let user = match (&config.global.auth_type, &database.keys.user) {
-            (AuthType::Any, Some(forced)) => forced,
-            _ => &client.user,
-        };
-        self.shared.route(&client.database, user).ok()
-    }
-
-    fn stranger(
-        &mut self,
-        record: Client,
-        stream: Stream,
-        farewell: Farewell,
-    ) -> Result<(), String> {
-        let client = serve::register(&self.shared, record);
-        self.strangers.push((client, stream, farewell));
-        Ok(())
-    }
 }
 
 fn stream(socket: OwnedFd) -> Result<Stream, String> {
     Stream::from_fd(socket).map_err(|error| format!("cannot use a socket: {error}"))
-}
-
-/// Takes over what a client has taught the old process to log in with.
-fn learn(shared: &Shared, route: &Route, user: &str, learnt: &LearntSecret) {
-    if *route.home.name.user != *user {
-        return;
-    }
-    let told = learnt.password.as_ref();
-    let told = told.and_then(|text| Secret::parse(&text.0).ok());
-    let secret = told.or_else(|| shared.files().users.secret(user).cloned());
-    let key = learnt.scram_client_key.as_ref();
-    let key = key.and_then(|key| <[u8; 32]>::try_from(&*key.0).ok());
-    let secret = match (secret, key) {
-        (Some(Secret::Scram(secret)), Some(key)) => {
-            match Keys::of_client_key(key, secret.clone()) {
-                Some(keys) => ServerSecret::Keys(keys),
-                None => ServerSecret::Scram(secret),
-            }
-        }
-        (Some(secret), _) if learnt.password.is_some() => secret.into(),
-        (Some(_) | None, _) => return,
-    };
-    *lock(&route.home.secret) = Some(secret);
 }

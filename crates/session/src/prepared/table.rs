@@ -126,9 +126,8 @@ impl Inner {
         if reading == Reading::Once {
             return None;
         }
-        let is_current = |statement: &Arc<Statement>| {
-            statement.reading == reading && statement.since == changes
-        };
+        let is_current =
+            |statement: &Arc<Statement>| statement.reading == reading && statement.since == changes;
         let known = self.by_definition.get(definition)?.iter().rev();
         known.filter_map(Weak::upgrade).find(is_current)
     }

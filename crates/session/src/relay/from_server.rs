@@ -3,17 +3,14 @@
 use bytes::{BufMut as _, BytesMut};
 use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
-use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState, TransactionStatus};
+use pgweir_wire::{HEADER_LEN, Header, TransactionStatus};
 
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
 use crate::outgrown;
 use crate::params::Values;
-use crate::pipeline::{AfterError, Awaited, CopyIn, Reply};
+use crate::pipeline::{Awaited, CopyIn, Reply};
 use crate::residue::Kinds;
-
-/// Classes of errors that are kept between two times that they are taken.
-const ERROR_CLASSES_MAX: usize = 64;
 
 /// Whether a message shows which of the client's messages the server has read.
 fn dispels_doubt(tag: u8) -> bool {
@@ -25,24 +22,6 @@ fn dispels_doubt(tag: u8) -> bool {
             | tag::NOTIFICATION_RESPONSE
             | tag::PARAMETER_STATUS
     )
-}
-
-/// The error for a statement that returns something else than before.
-fn outgrown_refusal() -> BytesMut {
-    let mut out = BytesMut::new();
-    out.put_u8(tag::ERROR_RESPONSE);
-    out.put_u32(u32::try_from(4 + outgrown::REFUSAL.len()).unwrap_or_default());
-    out.put_slice(outgrown::REFUSAL);
-    out
-}
-
-/// Whether a statement failed because it was prepared before a definition was changed.
-fn is_outdated(fields: &ErrorFields<'_>) -> bool {
-    match fields.sqlstate() {
-        Some(SqlState::FEATURE_NOT_SUPPORTED) => fields.routine == b"RevalidateCachedQuery",
-        Some(SqlState::INTERNAL_ERROR) => fields.message.starts_with(b"cache lookup failed"),
-        _ => false,
-    }
 }
 
 impl Relay {
@@ -288,82 +267,6 @@ impl Relay {
             }
             Asked::Look(probe) if self.refused.is_none() => self.looked(&probe),
             Asked::Fit { .. } | Asked::Look(_) | Asked::Mark | Asked::Other => {}
-        }
-    }
-
-    #[cold]
-    fn error(
-        &mut self,
-        header: Header,
-        frame: &[u8],
-        client: &ClientSide,
-    ) -> Result<Option<Reply>, Violation> {
-        let Some(body) = frame.get(HEADER_LEN..header.frame_len()) else {
-            return Ok(None);
-        };
-        let fields = ErrorFields::parse(body);
-        if self.is_asking() {
-            return self.own_query_failed(&fields).map(Some);
-        }
-        self.has_said_goodbye |= fields.is_fatal();
-        if !fields.is_fatal() && self.pipeline.fails_alone() {
-            self.pipeline.failed();
-            return Ok(Some(Reply::Skip));
-        }
-        self.residue.note_undone();
-        // A Parse that was skipped has left the server's as it was.
-        self.has_unnamed = false;
-        if is_outdated(&fields) {
-            self.residue.note_altered();
-        }
-        self.count_error(&fields);
-        let after = self.pipeline.failed();
-        self.stream = match after {
-            AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
-            AfterError::SkipToSync => ClientStream::SkipToSync,
-        };
-        self.reworded = match std::mem::take(&mut self.raises) {
-            true => Some(outgrown_refusal()),
-            false
-                if fields.sqlstate() == Some(SqlState::QUERY_CANCELED)
-                    && self.on_cancel.is_some() =>
-            {
-                self.on_cancel.take()
-            }
-            false => self
-                .refusal(fields.sqlstate(), fields.message)
-                .or_else(|| self.reworded(body, client)),
-        };
-        Ok(Some(match self.reworded {
-            Some(_) => Reply::Skip,
-            None => Reply::Forward,
-        }))
-    }
-
-    fn count_error(&mut self, fields: &ErrorFields<'_>) {
-        self.tally.errors += 1;
-        if self.error_classes.len() < ERROR_CLASSES_MAX
-            && let Some(SqlState([first, second, ..])) = fields.sqlstate()
-        {
-            self.error_classes.push([first, second]);
-        }
-    }
-
-    /// A value that PostgreSQL does not take is its client's affair: all commands of the query have
-    /// been undone, so the server is as good as before. If it does not even take back what others
-    /// had requested, it is not.
-    fn own_query_failed(&mut self, fields: &ErrorFields<'_>) -> Result<Reply, Violation> {
-        let message = || String::from_utf8_lossy(fields.message).into_owned();
-        match self.asked {
-            Asked::Fit { undoing: 0, .. } | Asked::Look(_) | Asked::Mark if !fields.is_fatal() => {
-                self.pipeline.failed();
-                self.refused = Some(Box::new(fields.into()));
-                Ok(Reply::Skip)
-            }
-            Asked::Fit { undoing: 1.., .. } => Err(Violation::UndoFailed(message())),
-            Asked::Fit { .. } | Asked::Look(_) | Asked::Mark | Asked::Other => {
-                Err(Violation::OwnQueryFailed(message()))
-            }
         }
     }
 

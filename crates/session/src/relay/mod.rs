@@ -9,6 +9,7 @@
 mod abandon;
 mod apart;
 mod client_side;
+mod errors;
 mod fakes;
 mod fit;
 mod from_client;
