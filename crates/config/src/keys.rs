@@ -283,7 +283,7 @@ declare_keys! {
         pool_weight: i32 = "1", AtOnce, native "1", database pool_weight, user pool_weight;
         /// Compare what can be asked of PostgreSQL with what it has: say it, refuse to start, or neither.
         preflight: Preflight = "warn", AtOnce, native "warn";
-        /// Prepare statements without a name that come again, once per server; max_prepared_statements holds for them, too.
+        /// Prepare statements without a name that come again, once per server, as if they had one.
         prepare_unnamed: bool = "0", NewLeases, native "0", database prepare_unnamed;
         /// Seconds a client should wait at most: under overload those who waited longer are refused; 0 is off.
         query_wait_target: Seconds = "0", AtOnce, native "0";

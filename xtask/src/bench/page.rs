@@ -157,7 +157,7 @@ fn how_far_to_trust() -> String {
      * Poolers with a configuration of their own (pgcat, Odyssey) have one worker here and what their manuals give as \
      defaults; their own people may know better. pgcat has its cache of prepared statements on (200), because \
      `select_prepared_*` needs it. It then takes statements without a name from there as well, so that PostgreSQL parses \
-     nothing twice in `pipeline_16` and `select_extended_*`.\n"
+     nothing twice in `pipeline_16` and `select_extended_*`: pgweir-unnamed is what to set beside it.\n"
         .to_owned()
 }
 
