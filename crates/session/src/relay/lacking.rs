@@ -58,7 +58,8 @@ impl Named<'_> {
         {
             return statement;
         }
-        let own = statements.intern(&statement.definition, Reading::Once);
+        let needs = statement.needs.clone();
+        let own = statements.intern_needing(&statement.definition, Reading::Once, needs);
         self.send_if_lacking(&own);
         let change = Change::Named {
             name: name.into(),

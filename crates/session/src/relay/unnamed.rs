@@ -77,7 +77,9 @@ impl Named<'_> {
         } = *self.rules;
         let values = &self.relay.values;
         let is_last = |last: &Arc<Statement>| {
-            *last.definition == *definition && last.reading.holds_under(values, tracked)
+            *last.definition == *definition
+                && last.reading != Reading::Once
+                && last.reading.holds_under(values, tracked)
         };
         if let Some(last) = self.named(b"").filter(is_last)
             && !statements.is_outdated(&last)

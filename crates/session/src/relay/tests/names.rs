@@ -350,6 +350,44 @@ fn who_has_other_parameters_by_now_does_not_teach_others_what_they_mean() {
 }
 
 #[test]
+fn what_is_the_clients_alone_is_read_again_when_it_is_parsed_again() {
+    let mut story = Story::new();
+    story.prepares_unnamed = true;
+    let definition = "select '1/2/2026'::date\0\0\0".as_bytes();
+    let own = story.table.intern(definition, Reading::Once);
+    story.client.statements.insert(Box::default(), own);
+    let (to_server, _) = story.client(&[parse("", "select '1/2/2026'::date"), sync()]);
+    let expected = [parse("PGBOUNCER_2", "select '1/2/2026'::date"), sync()];
+    assert_eq!(to_server, expected.concat());
+}
+
+#[test]
+fn a_list_of_statements_teaches_nobody_what_they_mean() {
+    let mut story = Story::new();
+    let definition = "select '1/2/2026'::date\0\0\0".as_bytes();
+    let reading = Reading::of(definition, &Values::default(), &story.tracked);
+    let statement = story.table.intern(definition, reading);
+    story.client.statements.insert((*b"s").into(), statement);
+    let style = story.tracked.index("DateStyle").unwrap();
+    story.relay.values.set(style, "ISO, DMY");
+    let mut out = BytesMut::new();
+    let rules = Rules {
+        max_prepared: Some(100),
+        prepares_unnamed: false,
+        max_message: i32::MAX as u32,
+        refuses_queries: false,
+        answers_as_postgres: true,
+        backends: None,
+        private: false,
+        state: StateRules::default(),
+        tracked: &story.tracked,
+        statements: &story.table,
+    };
+    story.relay.teach_all(&story.client, &rules, &mut out);
+    assert_eq!(out, "");
+}
+
+#[test]
 fn what_does_not_mean_the_same_everywhere_is_never_shared() {
     let mut story = Story::new();
     story.prepares_unnamed = true;
