@@ -34,6 +34,9 @@ pub struct Pipeline {
     /// Whether an extended query has begun that no Sync has ended. All of it may be answered (after
     /// a Flush), and still the server keeps an unnamed statement, a portal and a transaction for it.
     open: bool,
+    /// Whether something has been executed since the server told all its parameters, which it does before
+    /// ReadyForQuery.
+    executed: bool,
     /// How many of the owed replies are to messages that may make the server forget.
     forgetting: usize,
     doubt: Doubt,
@@ -104,6 +107,10 @@ impl Pipeline {
         if awaited.ends_with_ready() {
             self.changes.end_batch();
         }
+        self.executed |= matches!(
+            awaited,
+            Awaited::Query | Awaited::Execute | Awaited::FunctionCall | Awaited::Unknown
+        );
         if awaited != Awaited::CopyEnd {
             self.open = !awaited.ends_with_ready();
         }
@@ -224,7 +231,15 @@ impl Pipeline {
         if !self.owed.front()?.awaited.ends_with_ready() {
             return None;
         }
-        self.pop().map(|answered| answered.reply)
+        let answered = self.pop()?;
+        self.executed &= !self.owed.is_empty();
+        Some(answered.reply)
+    }
+
+    /// Whether parameters may be other than the server has told.
+    #[inline]
+    pub fn may_have_set(&self) -> bool {
+        self.executed
     }
 
     /// The next reply that the pooler has to give itself, if it is that reply's turn.
@@ -291,6 +306,7 @@ impl Pipeline {
         self.owed.clear();
         self.changes.clear();
         self.open = false;
+        self.executed = false;
         self.forgetting = 0;
         self.doubt = Doubt::None;
         self.unknown_failed = false;

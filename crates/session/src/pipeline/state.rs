@@ -12,6 +12,8 @@ pub struct PipelineState {
     owed: Vec<Owed>,
     changes: ChangesState,
     open: bool,
+    #[serde(default)]
+    executed: bool,
     doubt: Doubt,
     unknown_failed: bool,
 }
@@ -23,6 +25,7 @@ impl Pipeline {
             owed: self.owed.iter().copied().collect(),
             changes: self.changes.state(),
             open: self.open,
+            executed: self.executed,
             doubt: self.doubt,
             unknown_failed: self.unknown_failed,
         }
@@ -37,6 +40,7 @@ impl Pipeline {
             owed,
             changes,
             open,
+            executed,
             doubt,
             unknown_failed,
         } = state;
@@ -45,6 +49,7 @@ impl Pipeline {
             owed: owed.into(),
             changes: Changes::restore(changes, catalogue)?,
             open,
+            executed,
             doubt,
             unknown_failed,
         })

@@ -6,12 +6,29 @@ use pgweir_wire::{TransactionStatus, frontend};
 
 use super::from_client::Act;
 use super::named::Named;
-use super::{Rules, Waits, mention};
+use super::{Relay, Rules, Waits, mention};
 use crate::changes::{Change, Presence};
 use crate::outgrown;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
 use crate::reading::Reading;
+
+impl Relay {
+    /// How the server would read a definition now.
+    pub(super) fn reading(&self, definition: &[u8], rules: &Rules<'_>) -> Reading {
+        match Reading::of(definition, &self.values, rules.tracked) {
+            Reading::Under(_) if self.pipeline.may_have_set() => Reading::Once,
+            reading => reading,
+        }
+    }
+
+    /// Whether the server would read a statement like this now, for sure.
+    pub(super) fn reads_as(&self, reading: Reading, rules: &Rules<'_>) -> bool {
+        let depends = matches!(reading, Reading::Under(_));
+        !(depends && self.pipeline.may_have_set())
+            && reading.holds_under(&self.values, rules.tracked)
+    }
+}
 
 impl Named<'_> {
     /// Teaches the server the statement of a Bind. Where definitions have been changed since the client
@@ -48,12 +65,8 @@ impl Named<'_> {
         name: &[u8],
         statement: Arc<Statement>,
     ) -> Arc<Statement> {
-        let Rules {
-            statements,
-            tracked,
-            ..
-        } = *self.rules;
-        if statement.reading.holds_under(&self.relay.values, tracked)
+        let statements = self.rules.statements;
+        if self.relay.reads_as(statement.reading, self.rules)
             || self.presence(&statement) == Presence::Has
         {
             return statement;

@@ -14,7 +14,6 @@ use crate::changes::{Change, Presence};
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::{SERVER_NAME, Statement};
-use crate::reading::Reading;
 
 /// A message that may name a prepared statement, while names are mapped.
 pub(super) struct Named<'a> {
@@ -148,7 +147,7 @@ impl Named<'_> {
     /// What a definition stands for. One that executes another by its name does so on any server.
     fn statement(&mut self, definition: &[u8]) -> Arc<Statement> {
         let statements = self.rules.statements;
-        let reading = Reading::of(definition, &self.relay.values, self.rules.tracked);
+        let reading = self.relay.reading(definition, self.rules);
         if mention::may_be(definition)
             && mention::executed(definition).is_some()
             && let Some((renamed, needs)) = self.with_server_name(definition)

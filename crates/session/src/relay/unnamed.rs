@@ -7,8 +7,8 @@ use pgweir_wire::frontend;
 
 use super::from_client::Act;
 use super::judged::Admission;
+use super::mention;
 use super::named::Named;
-use super::{Rules, mention};
 use crate::changes::Change;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
@@ -70,23 +70,18 @@ impl Named<'_> {
         if self.relay.residue.may_mean_another() || mention::may_be(definition) {
             return None;
         }
-        let Rules {
-            statements,
-            tracked,
-            ..
-        } = *self.rules;
-        let values = &self.relay.values;
+        let statements = self.rules.statements;
         let is_last = |last: &Arc<Statement>| {
             *last.definition == *definition
                 && last.reading != Reading::Once
-                && last.reading.holds_under(values, tracked)
+                && self.relay.reads_as(last.reading, self.rules)
         };
         if let Some(last) = self.named(b"").filter(is_last)
             && !statements.is_outdated(&last)
         {
             return Some(last);
         }
-        let reading = Reading::of(definition, values, tracked);
+        let reading = self.relay.reading(definition, self.rules);
         if reading == Reading::Once {
             return None;
         }

@@ -362,6 +362,30 @@ fn what_is_the_clients_alone_is_read_again_when_it_is_parsed_again() {
 }
 
 #[test]
+fn behind_what_may_set_a_parameter_a_literal_is_the_clients_alone() {
+    let mut story = Story::new();
+    let text = "select '1/2/2026'::date";
+    let (to_server, _) = story.client(&[
+        parse("shared", text),
+        parse("alike", text),
+        query("set datestyle = dmy"),
+        parse("own", text),
+        sync(),
+        parse("own too", text),
+        sync(),
+    ]);
+    let expected = [
+        parse("PGBOUNCER_1", text),
+        query("set datestyle = dmy"),
+        parse("PGBOUNCER_2", text),
+        sync(),
+        parse("PGBOUNCER_3", text),
+        sync(),
+    ];
+    assert_eq!(to_server, expected.concat());
+}
+
+#[test]
 fn a_list_of_statements_teaches_nobody_what_they_mean() {
     let mut story = Story::new();
     let definition = "select '1/2/2026'::date\0\0\0".as_bytes();
