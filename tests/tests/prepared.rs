@@ -644,6 +644,27 @@ fn a_statement_without_a_name_that_recurs_is_prepared_once_for_everybody() {
 }
 
 #[test]
+fn statements_without_a_name_are_prepared_where_a_database_says_so() {
+    let Some(tenant) = Tenant::new() else { return };
+    for (prepares, kept) in [(1, "1"), (0, "0")] {
+        let name = &tenant.name;
+        let postgres = tenant.postgres;
+        let target = format!(
+            "host={} port={} dbname={name} pool_size=1 prepare_unnamed={prepares}",
+            postgres.socket_dir().display(),
+            postgres.port()
+        );
+        let ini = tenant.ini().set("prepare_unnamed", 1 - prepares);
+        let pooler = start(ini.database(name, &target));
+        let mut client = tenant.client(&pooler);
+        for _ in 0..3 {
+            assert_eq!(nameless(&mut client, "select 'again'", &[]), "again");
+        }
+        assert_eq!(on_server(&tenant, &pooler), kept);
+    }
+}
+
+#[test]
 fn a_pipeline_of_statements_without_names_means_what_it_says() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = preparing(&tenant, 2);
