@@ -124,7 +124,7 @@ impl<S: Clone> Board<S> {
     }
 
     /// A client is there already: so another process says, which has had the connection.
-    pub fn seat(&mut self, client: u64, who: &S, channels: &Channels) {
+    pub fn note_listening(&mut self, client: u64, who: &S, channels: &Channels) {
         for channel in channels {
             let place = self.place(channel);
             place.listening.insert(client, who.clone());

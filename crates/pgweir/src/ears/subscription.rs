@@ -127,7 +127,7 @@ impl Subscriber {
 
 impl Subscription {
     /// For a client that another process has listened for.
-    pub(crate) fn seat(
+    pub(crate) fn adopted(
         ear: &Arc<Ear>,
         client: &Arc<Client>,
         bound: usize,
@@ -141,7 +141,7 @@ impl Subscription {
             .has_notifications
             .store(has_some, Ordering::Release);
         let mut book = ear.book();
-        book.board.seat(client.id, &subscriber, channels);
+        book.board.note_listening(client.id, &subscriber, channels);
         drop(book);
         Self {
             ear: Arc::clone(ear),

@@ -71,7 +71,7 @@ impl Adopted {
         if let (Some(ear), Some(channels)) = (ear, &session.side().channels) {
             let bound = session.route.rules().settings.listen_buffer;
             let said = &client.notifications.0;
-            let subscription = Subscription::seat(&ear, &session.client, bound, channels, said);
+            let subscription = Subscription::adopted(&ear, &session.client, bound, channels, said);
             session.listen_on(subscription);
         }
         self.sessions.push(session);
