@@ -50,14 +50,9 @@ impl Story {
         let rules = Rules {
             max_prepared: self.max_prepared,
             prepares_unnamed: self.prepares_unnamed,
-            max_message: i32::MAX as u32,
             refuses_queries: self.refuses_queries,
             answers_as_postgres: self.answers_as_postgres,
-            backends: None,
-            private: false,
-            state: StateRules::default(),
-            tracked: &self.tracked,
-            statements: &self.table,
+            ..rules(&self.tracked, &self.table)
         };
         let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
         let verdict = self.relay.from_client(
@@ -105,14 +100,9 @@ impl Story {
         let rules = Rules {
             max_prepared: self.max_prepared,
             prepares_unnamed: self.prepares_unnamed,
-            max_message: i32::MAX as u32,
             refuses_queries: self.refuses_queries,
             answers_as_postgres: self.answers_as_postgres,
-            backends: None,
-            private: false,
-            state: StateRules::default(),
-            tracked: &self.tracked,
-            statements: &self.table,
+            ..rules(&self.tracked, &self.table)
         };
         let mut to_client = Gather::default();
         let consumed = self
@@ -122,6 +112,22 @@ impl Story {
         let said = to_client.bytes(input).to_vec();
         self.hand_over();
         Ok(said)
+    }
+}
+
+/// Those of a new story.
+fn rules<'a>(tracked: &'a Tracked, statements: &'a StatementTable) -> Rules<'a> {
+    Rules {
+        max_prepared: Some(100),
+        prepares_unnamed: false,
+        max_message: i32::MAX as u32,
+        refuses_queries: false,
+        answers_as_postgres: false,
+        backends: None,
+        private: false,
+        state: StateRules::default(),
+        tracked,
+        statements,
     }
 }
 

@@ -173,18 +173,7 @@ fn the_server_may_notice_that_a_definition_has_changed() {
     let fields = b"SERROR\0C0A000\0Mcached plan\0RRevalidateCachedQuery\0\0";
     let mut bytes = frame(b'E', fields);
     bytes.extend_from_slice(&ready(b'I'));
-    let rules = Rules {
-        max_prepared: Some(1),
-        prepares_unnamed: false,
-        max_message: i32::MAX as u32,
-        refuses_queries: false,
-        answers_as_postgres: true,
-        backends: None,
-        private: false,
-        state: StateRules::default(),
-        tracked: &story.tracked,
-        statements: &story.table,
-    };
+    let rules = rules(&story.tracked, &story.table);
     let mut gather = Gather::default();
     let heard = story
         .relay
@@ -350,6 +339,26 @@ fn who_has_other_parameters_by_now_does_not_teach_others_what_they_mean() {
 }
 
 #[test]
+fn who_has_other_parameters_by_now_executes_a_statement_that_the_server_was_taught() {
+    let mut story = Story::new();
+    let (needed, text) = ("select $1::date", "execute PGBOUNCER_1('1/2/2026')");
+    let nul = |text: &str| format!("{text}\0\0\0").into_bytes();
+    let needs = story.table.intern(&nul(needed), Reading::Fixed);
+    let reading = Reading::of(&nul(text), &Values::default(), &story.tracked);
+    let statement = (story.table).intern_needing(&nul(text), reading, Some(needs));
+    story.client.statements.insert((*b"s").into(), statement);
+    let style = story.tracked.index("DateStyle").unwrap();
+    story.relay.values.set(style, "ISO, DMY");
+    let expected = [
+        parse("PGBOUNCER_1", needed),
+        parse("PGBOUNCER_3", text),
+        bind("PGBOUNCER_3"),
+        sync(),
+    ];
+    assert_eq!(story.client(&[bind("s"), sync()]).0, expected.concat());
+}
+
+#[test]
 fn what_is_the_clients_alone_is_read_again_when_it_is_parsed_again() {
     let mut story = Story::new();
     story.prepares_unnamed = true;
@@ -386,6 +395,27 @@ fn behind_what_may_set_a_parameter_a_literal_is_the_clients_alone() {
 }
 
 #[test]
+fn a_literal_is_shared_again_when_nothing_that_may_set_a_parameter_is_unanswered() {
+    let mut story = Story::new();
+    let text = "select '1/2/2026'::date";
+    story.client(&[query("select 1"), query("set datestyle = dmy")]);
+    story.server(&[frame(b'C', b"SELECT 1\0"), ready(b'I')]);
+    let twice = [parse("a", text), parse("b", text), sync()];
+    let (to_server, _) = story.client(&twice);
+    let apart = [
+        parse("PGBOUNCER_1", text),
+        parse("PGBOUNCER_2", text),
+        sync(),
+    ];
+    assert_eq!(to_server, apart.concat(), "SET is unanswered");
+    story.server(&[frame(b'C', b"SET\0"), ready(b'I')]);
+    story.server(&[frame(b'1', b""), frame(b'1', b""), ready(b'I')]);
+    let twice = [parse("c", text), parse("d", text), sync()];
+    let (to_server, _) = story.client(&twice);
+    assert_eq!(to_server, [parse("PGBOUNCER_3", text), sync()].concat());
+}
+
+#[test]
 fn a_list_of_statements_teaches_nobody_what_they_mean() {
     let mut story = Story::new();
     let definition = "select '1/2/2026'::date\0\0\0".as_bytes();
@@ -395,18 +425,7 @@ fn a_list_of_statements_teaches_nobody_what_they_mean() {
     let style = story.tracked.index("DateStyle").unwrap();
     story.relay.values.set(style, "ISO, DMY");
     let mut out = BytesMut::new();
-    let rules = Rules {
-        max_prepared: Some(100),
-        prepares_unnamed: false,
-        max_message: i32::MAX as u32,
-        refuses_queries: false,
-        answers_as_postgres: true,
-        backends: None,
-        private: false,
-        state: StateRules::default(),
-        tracked: &story.tracked,
-        statements: &story.table,
-    };
+    let rules = rules(&story.tracked, &story.table);
     story.relay.teach_all(&story.client, &rules, &mut out);
     assert_eq!(out, "");
 }
