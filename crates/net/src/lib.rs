@@ -24,7 +24,7 @@ pub use address::{Address, PeerCredentials};
 pub use buffer::{Buffered, Input};
 pub use connect::{ConnectError, Target, connect};
 pub use dns::{CachedName, DnsError, DnsTtl, Resolver, ZoneChange, ZoneRow};
-pub use listen::{Accepted, ListenError, ListenOptions, Listener, resolve_listen_address};
+pub use listen::{Accepted, ListenError, ListenOptions, Listener, Opened, resolve_listen_address};
 pub use options::{TcpKeepalive, TcpOptions};
 pub use outbox::{collect_sends, end_of_round};
 pub use pass_fd::receive_with_fds;

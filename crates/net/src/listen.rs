@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use accepted::Accepted;
+use accepted::End;
+pub use accepted::{Accepted, Opened};
 pub use error::ListenError;
 pub use names::resolve_listen_address;
 use names::socket_name;
@@ -37,8 +39,7 @@ pub struct Listener {
     is_unix: bool,
     /// As the log names it, such as `127.0.0.1:6432`.
     name: String,
-    /// The port, or the number in the Unix socket's name.
-    port: u16,
+    end: Arc<End>,
     /// The Unix socket's file, when this listener made it.
     file: Option<SocketFile>,
 }
@@ -185,12 +186,15 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let name = socket_name(&address);
-        let port = address.as_socket().map(|address| address.port());
+        let address = address.as_socket();
         Ok(Self {
             socket: watch(socket)?,
-            is_unix: port.is_none(),
+            is_unix: address.is_none(),
             name,
-            port: port.unwrap_or(unix_port),
+            end: Arc::new(End {
+                local: address.filter(|address| !address.ip().is_unspecified()),
+                port: address.map_or(unix_port, |address| address.port()),
+            }),
             file: None,
         })
     }
@@ -206,7 +210,7 @@ impl Listener {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         loop {
             let mut readable = ready!(self.socket.poll_read_ready(cx))?;
-            match readable.try_io(|socket| Accepted::from(socket, self.port)) {
+            match readable.try_io(|socket| Accepted::from(socket, &self.end)) {
                 Ok(Err(error)) if is_about_one_client(&error) => {}
                 Ok(accepted) => return Poll::Ready(accepted),
                 // Nobody is there; the readiness has been cleared.
@@ -251,7 +255,7 @@ impl Listener {
 
     /// The port, or the number in the Unix socket's name.
     pub fn port(&self) -> u16 {
-        self.port
+        self.end.port
     }
 
     /// Whether this is a Unix socket.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use rustix::net::{SendFlags, send};
 use rustls::CommonState;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
@@ -154,6 +155,20 @@ impl Stream {
             }
             Self::Tls(tls) => Pin::new(&mut tls.io).poll_write(cx, buf),
         }
+    }
+
+    /// Sends what a plain socket takes without waiting, whatever the reactor knows of it: how many bytes. Of a new socket it
+    /// knows nothing yet, and a write would wait for it to look.
+    ///
+    /// It is 0 with TLS, and where nothing can be sent: a write that follows says why.
+    pub fn send_now(&mut self, bytes: &[u8]) -> usize {
+        give_way();
+        let sent = match self {
+            Self::Tcp(tcp) => send(tcp, bytes, SendFlags::NOSIGNAL),
+            Self::Unix(unix) => send(unix, bytes, SendFlags::NOSIGNAL),
+            Self::Tls(_) => Ok(0),
+        };
+        sent.unwrap_or(0)
     }
 
     /// The other end. `port` is the number to show for a Unix socket.

@@ -207,14 +207,14 @@ async fn refuse(
         admit(shared, accepted, shared.workers.seat_here());
         return true;
     }
-    let Ok((stream, address)) = accepted.open() else {
+    let Ok(opened) = accepted.open() else {
         return false;
     };
-    let client = Client::on(shared.next_id(), &stream, address, Instant::now());
+    let client = Client::of(shared.next_id(), &opened, Instant::now());
     serve::turn_away(
         Arc::clone(shared),
         Arc::new(client),
-        stream,
+        opened.stream,
         Farewell::Short(short),
     )
     .await;

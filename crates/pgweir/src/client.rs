@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgweir_net::tls::TlsInfo;
-use pgweir_net::{Address, Stream};
+use pgweir_net::{Address, Opened, Stream};
 use pgweir_pool::SlotId;
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
@@ -143,12 +143,21 @@ impl Client {
         u32::try_from(passed.as_secs() / 60).unwrap_or(u32::MAX)
     }
 
-    /// A client on this socket, that connected at this moment.
-    pub(crate) fn on(id: u64, stream: &Stream, address: Address, connected_at: Instant) -> Self {
-        let local = stream.local_address(address.port()).unwrap_or(address);
+    /// A client that came in this way, at this moment.
+    pub(crate) fn of(id: u64, opened: &Opened, connected_at: Instant) -> Self {
+        let Opened {
+            stream,
+            peer,
+            local,
+        } = opened;
+        Self::on(stream, Self::new(id, *peer, *local, connected_at))
+    }
+
+    /// A client on this socket.
+    pub(crate) fn on(stream: &Stream, client: Self) -> Self {
         Self {
             fd: stream.as_fd().as_raw_fd(),
-            ..Self::new(id, address, local, connected_at)
+            ..client
         }
     }
 

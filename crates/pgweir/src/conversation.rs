@@ -8,6 +8,9 @@ use pgweir_net::Stream;
 use pgweir_wire::{FirstPacket, FrameError, HEADER_LEN, Header, StartupError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+/// How many bytes of somebody who has not logged in are read at a time.
+pub(crate) const READ_LEN: usize = 1024;
+
 /// A stream with the bytes that were read but not used.
 #[derive(Debug)]
 pub(crate) struct Conversation {
@@ -36,9 +39,14 @@ impl From<io::Error> for Interrupted {
 
 impl Conversation {
     pub(crate) fn new(stream: Stream) -> Self {
+        Self::begun(stream, BytesMut::new())
+    }
+
+    /// Goes on after what has been read of the stream already.
+    pub(crate) fn begun(stream: Stream, unread: BytesMut) -> Self {
         Self {
             stream,
-            unread: BytesMut::new(),
+            unread,
             held: BytesMut::new(),
         }
     }
@@ -82,13 +90,18 @@ impl Conversation {
     /// Writes all of it.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.held.is_empty() {
-            true => self.stream.write_all(bytes).await?,
+            true => self.write(bytes).await,
             false => {
                 let mut held = std::mem::take(&mut self.held);
                 held.extend_from_slice(bytes);
-                self.stream.write_all(&held).await?;
+                self.write(&held).await
             }
         }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let sent = self.stream.send_now(bytes);
+        self.stream.write_all(&bytes[sent..]).await?;
         self.stream.flush().await
     }
 
@@ -103,7 +116,7 @@ impl Conversation {
     }
 
     async fn read_more(&mut self) -> Result<(), Interrupted> {
-        self.unread.reserve(1024);
+        self.unread.reserve(READ_LEN);
         match self.stream.read_buf(&mut self.unread).await? {
             0 => Err(Interrupted::Gone),
             _ => Ok(()),

@@ -22,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pgweir_config::{Config, Dialect, Endpoint, Settings};
 use pgweir_net::{
-    Accepted, Address, ListenOptions, Listener, Stream, TcpOptions, UnixPermissions,
+    Accepted, Address, ListenOptions, Listener, Opened, Stream, TcpOptions, UnixPermissions,
     resolve_listen_address,
 };
 use tokio::sync::Mutex;
@@ -197,7 +197,7 @@ async fn run(shared: Arc<Shared>, listener: Listener) {
         tokio::select! {
             () = changed => {}
             accepted = listener.accept() => match accepted.and_then(Accepted::open) {
-                Ok((stream, peer)) => {
+                Ok(Opened { stream, peer, .. }) => {
                     connections.retain(|connection| !connection.is_finished());
                     if connections.len() >= CONNECTIONS_MAX && let Some(oldest) = connections.pop_front() {
                         oldest.abort();

@@ -2,6 +2,7 @@
 
 mod parting;
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use pgweir_console::Access;
-use pgweir_net::{Accepted, Buffered, Stream};
+use pgweir_net::buffer::with_scratch;
+use pgweir_net::{Accepted, Buffered};
 use pgweir_pool::Scope;
 use pgweir_session::{ClientSide, Expiry};
 use pgweir_wire::CancelKey;
@@ -20,7 +23,7 @@ pub(crate) use parting::{forget, turn_away};
 use parting::{leave, log_end, tell};
 
 use crate::client::{Client, Counted, Identity, Lease};
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, READ_LEN};
 use crate::farewell::Farewell;
 use crate::login::{Entrance, Entry, Login};
 use crate::relay::{Session, Stop};
@@ -38,18 +41,37 @@ use crate::{admin, cancel, close, events, limits, lot, strict};
 )]
 pub(crate) fn serve(shared: Arc<Shared>, accepted: Accepted) -> impl Future<Output = ()> + Send {
     async move {
-        let (stream, address) = match accepted.open() {
-            Ok(opened) => opened,
+        let (client, login) = match begin_login(&shared, accepted) {
+            Ok(begun) => begun,
             Err(error) => {
                 tracing::error!("cannot watch the socket of a new client: {error}");
                 return shared.workers.leave();
             }
         };
-        let client = Client::on(shared.next_id(), &stream, address, Instant::now());
-        let client = register(&shared, client);
-        let login = Box::pin(enter(Arc::clone(&shared), Arc::clone(&client), stream));
         contain(shared, client, login).await;
     }
+}
+
+/// Begins with a connection. What its client begins with is mostly there, and is read before the reactor watches it.
+///
+/// # Errors
+/// The reactor cannot watch it.
+fn begin_login(
+    shared: &Arc<Shared>,
+    accepted: Accepted,
+) -> io::Result<(Arc<Client>, Pin<Box<impl Begin + use<>>>)> {
+    let begun = with_scratch(|scratch| {
+        let len = accepted.read_now(&mut scratch[..READ_LEN]);
+        BytesMut::from(&scratch[..len])
+    });
+    let opened = accepted.open()?;
+    let client = register(
+        shared,
+        Client::of(shared.next_id(), &opened, Instant::now()),
+    );
+    let talk = Conversation::begun(opened.stream, begun);
+    let login = Box::pin(enter(Arc::clone(shared), Arc::clone(&client), talk));
+    Ok((client, login))
 }
 
 /// Goes on with a client that another process has handed over, or that has rested.
@@ -208,12 +230,12 @@ async fn attach(client: &Client) {
     .await;
 }
 
-async fn enter(shared: Arc<Shared>, client: Arc<Client>, stream: Stream) -> Option<Begun> {
+async fn enter(shared: Arc<Shared>, client: Arc<Client>, talk: Conversation) -> Option<Begun> {
     attach(&client).await;
     let mut login = Login {
         shared: &shared,
         client: &client,
-        talk: Some(Conversation::new(stream)),
+        talk: Some(talk),
     };
     let result = log_in(&mut login).await;
     login_over(&shared, &client);
@@ -370,7 +392,7 @@ mod tests {
     /// A login is copied into its box; what few clients need of it is boxed in turn.
     #[test]
     fn a_login_is_not_large() {
-        let size = size_of_future(|(shared, client, stream)| enter(shared, client, stream));
+        let size = size_of_future(|(shared, client, talk)| enter(shared, client, talk));
         assert!(size <= 1600, "{size}");
     }
 

@@ -33,7 +33,8 @@ async fn reach(target: &Target) -> Stream {
 }
 
 async fn take(listener: &Listener) -> (Stream, Address) {
-    listener.accept().await.unwrap().open().unwrap()
+    let Opened { stream, peer, .. } = listener.accept().await.unwrap().open().unwrap();
+    (stream, peer)
 }
 
 fn tcp_target(listener: &Listener) -> Target {
@@ -55,6 +56,38 @@ async fn accepts_over_tcp_with_inherited_options() {
         socket.tcp_user_timeout().unwrap(),
         Some(Duration::from_secs(9))
     );
+}
+
+#[tokio::test]
+async fn our_end_of_a_connection_is_known_for_one_address_and_for_all_of_them() {
+    for bind in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let listener = Listener::bind_tcp(bind.parse().unwrap(), &options()).unwrap();
+        let here = SocketAddr::from(([127, 0, 0, 1], listener.port()));
+        let _client = reach(&Target::Tcp(here)).await;
+        let opened = listener.accept().await.unwrap().open().unwrap();
+        assert_eq!(opened.local, Address::Tcp(here));
+    }
+}
+
+#[tokio::test]
+async fn what_a_connection_begins_with_is_read_and_answered_before_the_reactor_has_looked() {
+    let listener = local_tcp();
+    let mut client = reach(&tcp_target(&listener)).await;
+    let accepted = listener.accept().await.unwrap();
+    let mut buf = [0; 16];
+    assert_eq!(accepted.read_now(&mut buf), 0);
+    client.write_all(b"hello, and more").await.unwrap();
+    assert_eq!(accepted.read_now(&mut buf[..5]), 5);
+    assert_eq!(&buf[..5], b"hello");
+    let mut server = accepted.open().unwrap().stream;
+    assert_eq!(server.send_now(b"well"), 4);
+    client.read_exact(&mut buf[..4]).await.unwrap();
+    assert_eq!(&buf[..4], b"well");
+    // What was not read yet is seen by the reactor, and so is the end.
+    drop(client);
+    let mut rest = Vec::new();
+    server.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b", and more");
 }
 
 #[tokio::test]

@@ -84,7 +84,9 @@ impl Adopted {
         let address = stream
             .peer_address(port)
             .unwrap_or(Address::Unix { peer: None, port });
-        let record = Client::on(self.shared.next_id(), stream, address, connected);
+        let local = stream.local_address(port).unwrap_or(address);
+        let record = Client::new(self.shared.next_id(), address, local, connected);
+        let record = Client::on(stream, record);
         let (database, user) = self.shared.names(&client.database, &client.user);
         let _ = record.identity.set(Identity { database, user });
         if let Some(key) = CancelKey::parse(&client.cancel_key.0) {
