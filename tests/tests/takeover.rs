@@ -168,6 +168,22 @@ fn prepared_statements_and_parameters_stay_with_their_clients() {
 }
 
 #[test]
+fn a_new_server_is_taught_a_statement_that_executes_another_with_that_one() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = tenant.ini().set("default_pool_size", 1);
+    let mut pooler = start(ini.set("error_codes", "postgres"));
+    let mut client = tenant.client(&pooler);
+    let prepare = Batch::new().parse("inner", "select 'executed'").sync();
+    assert_eq!(client.ask(&prepare), "1 Z(I)");
+    let prepare = Batch::new().parse("outer", "execute inner").sync();
+    assert_eq!(client.ask(&prepare), "1 Z(I)");
+    let run = Batch::new().bind("", "outer", &[]).execute("").sync();
+    pooler.reboot().expect("taken over");
+    pooler.console("RECONNECT");
+    assert_eq!(client.ask(&run), "2 D(executed) C(SELECT 1) Z(I)");
+}
+
+#[test]
 fn what_a_client_has_requested_stays_with_it() {
     let Some(tenant) = Tenant::new() else { return };
     let mut pooler = start(

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::channels::Channels;
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
-use crate::prepared::{ClientStatements, Statement, Unnamed};
+use crate::prepared::{ClientStatements, Statement, StatementId, StatementTable, Unnamed};
 use crate::relay::ClientSide;
 
 /// Bytes that are written as text.
@@ -47,10 +47,41 @@ pub struct Catalogue {
 #[error("prepared statement {0} was used but not handed over")]
 pub struct UnknownStatement(pub u64);
 
+/// A [`Statement`]. Those that it needs are told before it.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct StatementState {
+    id: u64,
+    definition: Bytes,
+    /// What it executes by its name on servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    needs: Option<u64>,
+}
+
+impl Statement {
+    /// What it is. How its session read it is not told.
+    pub fn state(&self) -> StatementState {
+        StatementState {
+            id: self.id.0,
+            definition: Bytes(self.definition.to_vec()),
+            needs: self.needs.as_ref().map(|needs| needs.id.0),
+        }
+    }
+}
+
 impl Catalogue {
-    /// Notes a statement.
-    pub fn add(&mut self, statement: Arc<Statement>) {
-        self.by_id.insert(statement.id.0, statement);
+    /// Lets `table` know a statement by the name that it has on servers.
+    ///
+    /// # Errors
+    /// It needs one that has not been told.
+    pub fn adopt(
+        &mut self,
+        state: &StatementState,
+        table: &StatementTable,
+    ) -> Result<(), UnknownStatement> {
+        let needs = state.needs.map(|id| self.find(id)).transpose()?;
+        let statement = table.adopt(StatementId(state.id), &state.definition.0, needs);
+        self.by_id.insert(state.id, statement);
+        Ok(())
     }
 
     /// The statement with this id.
@@ -200,7 +231,6 @@ impl ClientSide {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prepared::StatementTable;
     use crate::reading::Reading;
 
     #[test]
@@ -229,7 +259,8 @@ mod tests {
         let unknown = ClientSide::restore(side.state(&here), &there, &Catalogue::default());
         assert_eq!(unknown.unwrap_err(), UnknownStatement(statement.id.0));
         let mut catalogue = Catalogue::default();
-        catalogue.add(statement);
+        let elsewhere = StatementTable::default();
+        catalogue.adopt(&statement.state(), &elsewhere).unwrap();
         let restored = ClientSide::restore(state, &there, &catalogue).unwrap();
         let told = restored.values.state(&there);
         assert_eq!(told.tracked, [("TimeZone".to_owned(), "UTC".to_owned())]);
@@ -239,5 +270,21 @@ mod tests {
             "what is not tracked there is kept all the same"
         );
         assert!(restored.statements.contains(b"s"));
+    }
+
+    #[test]
+    fn a_statement_that_executes_another_is_told_with_it() {
+        let here = StatementTable::default();
+        let inner = here.intern(b"select 1\0\0\0", Reading::Fixed);
+        let executes = b"execute PGBOUNCER_1\0\0\0";
+        let outer = here.intern_needing(executes, Reading::Fixed, Some(Arc::clone(&inner)));
+        let (there, mut catalogue) = (StatementTable::default(), Catalogue::default());
+        let unknown = catalogue.adopt(&outer.state(), &there);
+        assert_eq!(unknown, Err(UnknownStatement(inner.id.0)));
+        for told in here.all() {
+            catalogue.adopt(&told.state(), &there).unwrap();
+        }
+        let adopted = catalogue.find(outer.id.0).unwrap();
+        assert_eq!(adopted.needs.as_ref().unwrap().id, inner.id);
     }
 }

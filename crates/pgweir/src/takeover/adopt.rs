@@ -85,9 +85,9 @@ pub(crate) fn everything(shared: &Arc<Shared>, estate: Estate) -> Result<Adopted
                 shared.statements.begin_after(last);
             }
             (Parcel::Statement(statement), _) => {
-                let id = StatementId(statement.id);
-                let known = shared.statements.adopt(id, &statement.definition.0);
-                adopted.catalogue.add(known);
+                let catalogue = &mut adopted.catalogue;
+                let known = catalogue.adopt(&statement, &shared.statements);
+                known.map_err(|error| error.to_string())?;
             }
             (Parcel::Listener, Some(socket)) => adopted.listener(socket)?,
             (Parcel::Server(server), Some(socket)) => adopted.server(*server, socket)?,

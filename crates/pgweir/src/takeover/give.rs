@@ -14,8 +14,8 @@ use pgweir_session::handover::Bytes;
 use tokio::time::timeout;
 
 use super::parcel::{
-    Age, Buffers, Client, Ear, Ending, LearntSecret, Parcel, Process, Relay, Replication,
-    Statement, Welcome, key_bytes,
+    Age, Buffers, Client, Ear, Ending, LearntSecret, Parcel, Process, Relay, Replication, Welcome,
+    key_bytes,
 };
 use crate::client::{Lease, ReplicationKind};
 use crate::close::{self, Busy};
@@ -142,12 +142,7 @@ impl<'a> Everything<'a> {
             last_statement: self.shared.statements.last_id().0,
         }))];
         let statements = self.shared.statements.all().into_iter();
-        all.extend(statements.map(|statement| {
-            unsocketed(Parcel::Statement(Statement {
-                id: statement.id.0,
-                definition: Bytes(statement.definition.to_vec()),
-            }))
-        }));
+        all.extend(statements.map(|statement| unsocketed(Parcel::Statement(statement.state()))));
         all.extend(self.listeners.iter().map(|listener| Sent {
             parcel: Parcel::Listener,
             socket: Some(listener.as_fd()),

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgweir_session::handover::{Bytes, ClientState, ValuesState};
+use pgweir_session::handover::{Bytes, ClientState, StatementState, ValuesState};
 use pgweir_session::{RelayState, Values};
 use pgweir_wire::CancelKey;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub(crate) enum Parcel {
     /// Comes first.
     Process(Process),
     /// A prepared statement that others name by its id.
-    Statement(Statement),
+    Statement(StatementState),
     /// A listening socket.
     Listener,
     /// A server with its socket.
@@ -39,12 +39,6 @@ pub(crate) enum Parcel {
 pub(crate) struct Process {
     /// The statement that was named last.
     pub(crate) last_statement: u64,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Statement {
-    pub(crate) id: u64,
-    pub(crate) definition: Bytes,
 }
 
 /// A client.

@@ -91,20 +91,28 @@ impl StatementTable {
         statement.since != self.changes()
     }
 
-    /// Every statement that anybody still knows, to tell another process.
+    /// Every statement that anybody still knows, to tell another process: the oldest first, so that none comes before
+    /// what it needs.
     pub fn all(&self) -> Vec<Arc<Statement>> {
         let inner = self.lock();
         let known = inner.by_definition.values().flatten();
-        known.filter_map(Weak::upgrade).collect()
+        let mut known: Vec<_> = known.filter_map(Weak::upgrade).collect();
+        known.sort_unstable_by_key(|statement| statement.id.0);
+        known
     }
 
     /// A statement that has its identity, and its name on servers, from another process.
-    pub fn adopt(&self, id: StatementId, definition: &[u8]) -> Arc<Statement> {
+    pub fn adopt(
+        &self,
+        id: StatementId,
+        definition: &[u8],
+        needs: Option<Arc<Statement>>,
+    ) -> Arc<Statement> {
         let mut inner = self.lock();
         inner.last_id = inner.last_id.max(id.0);
         // How its session read it is not told.
         let reading = Reading::unless_told(definition).unwrap_or(Reading::Once);
-        inner.enter(id, definition, reading, None, self.changes())
+        inner.enter(id, definition, reading, needs, self.changes())
     }
 
     /// The identity that was given out last.
@@ -229,7 +237,7 @@ mod tests {
     #[test]
     fn an_adopted_statement_keeps_its_name_and_others_get_new_ones() {
         let table = StatementTable::default();
-        let adopted = table.adopt(StatementId(7), b"a");
+        let adopted = table.adopt(StatementId(7), b"a", None);
         assert_eq!(&*adopted.server_name, "PGBOUNCER_7");
         assert_eq!(table.intern(b"a", Reading::Fixed).id, adopted.id);
         assert_eq!(

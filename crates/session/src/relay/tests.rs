@@ -77,7 +77,9 @@ impl Story {
         let client = serde_json::to_string(&self.client.state(&self.tracked)).unwrap();
         let (table, mut catalogue) = (StatementTable::default(), Catalogue::default());
         for told in self.table.all() {
-            catalogue.add(table.adopt(told.id, &told.definition));
+            let told = serde_json::to_string(&told.state()).unwrap();
+            let told = serde_json::from_str(&told).unwrap();
+            catalogue.adopt(&told, &table).unwrap();
         }
         table.begin_after(self.table.last_id());
         let tally = self.relay.take_tally();
