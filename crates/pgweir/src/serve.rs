@@ -70,7 +70,7 @@ fn begin_login(
         Client::of(shared.next_id(), &opened, Instant::now()),
     );
     let talk = Conversation::begun(opened.stream, begun);
-    let login = Box::pin(enter(Arc::clone(shared), Arc::clone(&client), talk));
+    let login = Box::pin(enter(Arc::clone(shared), Arc::clone(&client), Some(talk)));
     Ok((client, login))
 }
 
@@ -230,44 +230,62 @@ async fn attach(client: &Client) {
     .await;
 }
 
-async fn enter(shared: Arc<Shared>, client: Arc<Client>, talk: Conversation) -> Option<Begun> {
-    attach(&client).await;
-    let mut login = Login {
-        shared: &shared,
-        client: &client,
-        talk: Some(talk),
-    };
-    let result = log_in(&mut login).await;
-    login_over(&shared, &client);
-    let farewell = match result {
-        Ok(entry) => {
-            let talk = login.talk?;
-            return Some(match entry {
-                Entry::Client(entrance) => {
-                    Begun::Session(Box::new(begin(&shared, &client, *entrance, talk)))
-                }
-                Entry::Console { access } => {
-                    Begun::Visit(Box::pin(visit_console(shared, client, talk, access)))
-                }
-                Entry::Cancel(key) => {
-                    Begun::Visit(Box::pin(visit_to_cancel(shared, client, talk, key)))
-                }
-            });
+/// Not an `async fn`: what such a one is given, its future holds twice.
+fn enter(
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    mut talk: Option<Conversation>,
+) -> impl Begin + Send {
+    async move {
+        attach(&client).await;
+        let mut login = Login {
+            shared: &shared,
+            client: &client,
+            talk: &mut talk,
+        };
+        let result = log_in(&mut login).await;
+        login_over(&shared, &client);
+        match result {
+            Ok(entry) => Some(begin_as(shared, client, entry, talk?)),
+            Err(farewell) => {
+                refuse(&shared, &client, talk, &farewell).await;
+                None
+            }
         }
-        Err(farewell) => farewell,
-    };
+    }
+}
+
+/// What a connection is for, after its login.
+fn begin_as(shared: Arc<Shared>, client: Arc<Client>, entry: Entry, talk: Conversation) -> Begun {
+    match entry {
+        Entry::Client(entrance) => {
+            Begun::Session(Box::new(begin(&shared, &client, *entrance, talk)))
+        }
+        Entry::Console { access } => {
+            Begun::Visit(Box::pin(visit_console(shared, client, talk, access)))
+        }
+        Entry::Cancel(key) => Begun::Visit(Box::pin(visit_to_cancel(shared, client, talk, key))),
+    }
+}
+
+/// Tells a client why its login failed, the operator too, and forgets it.
+async fn refuse(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    talk: Option<Conversation>,
+    farewell: &Farewell,
+) {
     // A probe that only connects, or a psql that goes to ask for a password, is not worth a line.
     if !matches!(farewell, Farewell::ClientGone) {
-        log_end(&shared, &client, &farewell.reason());
+        log_end(shared, client, &farewell.reason());
     }
-    events::client_error(&shared, &client, &farewell);
-    strict::note_farewell(&shared, &client, &farewell);
-    forget(&shared, &client);
-    if let Some(talk) = login.talk {
+    events::client_error(shared, client, farewell);
+    strict::note_farewell(shared, client, farewell);
+    forget(shared, client);
+    if let Some(talk) = talk {
         let (stream, held) = talk.into_parts();
-        tell(&shared, &client, stream, held, &farewell).await;
+        tell(shared, client, stream, held, farewell).await;
     }
-    None
 }
 
 /// A login, within its time, unless the client is ordered to end.
@@ -393,7 +411,7 @@ mod tests {
     #[test]
     fn a_login_is_not_large() {
         let size = size_of_future(|(shared, client, talk)| enter(shared, client, talk));
-        assert!(size <= 1600, "{size}");
+        assert!(size <= 1536, "{size}");
     }
 
     /// An idle client is its record, and its task or what is kept of it while it rests: what grows them

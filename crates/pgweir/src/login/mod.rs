@@ -51,7 +51,7 @@ pub(crate) struct Login<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) client: &'a Arc<Client>,
     /// `None` only while TLS is being set up.
-    pub(crate) talk: Option<Conversation>,
+    pub(crate) talk: &'a mut Option<Conversation>,
 }
 
 /// What the startup packet asks for.
@@ -166,7 +166,7 @@ impl Login<'_> {
         if let Some(info) = stream.tls_info() {
             let _ = self.client.tls.set(Box::new(info));
         }
-        self.talk = Some(Conversation::new(stream));
+        *self.talk = Some(Conversation::new(stream));
         Ok(())
     }
 
