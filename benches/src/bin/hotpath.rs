@@ -270,7 +270,7 @@ fn settle(pools: &mut Pools<u32, u32>, actions: Actions<u32, u32>, now: Instant)
                 let actions = pools.opened(slot, 0, now);
                 served.extend(settle(pools, actions, now));
             }
-            Action::Serve { slot, server, .. } => served.push((slot, server)),
+            Action::Serve { lease, .. } => served.push((lease.slot, lease.server)),
             _ => {}
         }
     }
@@ -283,7 +283,7 @@ fn lease(pools: &mut Pools<u32, u32>, id: PoolId, now: Instant) -> Option<Leased
     let mut actions = Actions::default();
     let outcome = pools.checkout(id, now, None, || 0, &mut actions);
     match outcome {
-        Checkout::Ready { slot, server, .. } => Some((slot, server)),
+        Checkout::Ready(lease) => Some((lease.slot, lease.server)),
         Checkout::Wait(_) => settle(pools, actions, now).pop(),
         Checkout::Refused(_) => None,
     }

@@ -135,14 +135,15 @@ fn outcome(server: &ServerInfo, delivery: Result<Result<(), String>, Elapsed>) -
     false
 }
 
-async fn deliver(mut stream: Stream, key: &CancelKey) -> Result<(), String> {
+/// Sends a CancelRequest, and waits until the other end has dealt with it.
+pub(crate) async fn deliver(mut stream: Stream, key: &CancelKey) -> Result<(), String> {
     let mut request = BytesMut::new();
     frontend::cancel_request(&mut request, key);
     stream
         .write_all(&request)
         .await
         .map_err(|error| error.to_string())?;
-    // PostgreSQL sends nothing and closes when it has signalled the backend.
+    // PostgreSQL sends nothing and closes when it has signalled the backend; so does a pooler.
     let _ = stream.read(&mut [0; 16]).await;
     Ok(())
 }

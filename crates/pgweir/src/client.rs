@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgweir_net::tls::TlsInfo;
-use pgweir_net::{Address, Opened, Stream};
+use pgweir_net::{Address, Opened};
 use pgweir_pool::SlotId;
 use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
@@ -145,19 +145,9 @@ impl Client {
 
     /// A client that came in this way, at this moment.
     pub(crate) fn of(id: u64, opened: &Opened, connected_at: Instant) -> Self {
-        let Opened {
-            stream,
-            peer,
-            local,
-        } = opened;
-        Self::on(stream, Self::new(id, *peer, *local, connected_at))
-    }
-
-    /// A client on this socket.
-    pub(crate) fn on(stream: &Stream, client: Self) -> Self {
         Self {
-            fd: stream.as_fd().as_raw_fd(),
-            ..client
+            fd: opened.stream.as_fd().as_raw_fd(),
+            ..Self::new(id, opened.peer, opened.local, connected_at)
         }
     }
 

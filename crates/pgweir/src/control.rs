@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_net::Address;
 use pgweir_pool::{Actions, SlotId};
-use pgweir_session::{Rules, StateRules};
+use pgweir_session::Rules;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
@@ -143,26 +143,10 @@ pub(crate) async fn row(
     server: &mut Server,
     sql: &str,
 ) -> Result<Vec<Option<Vec<u8>>>, String> {
-    let rules = own_rules(shared);
+    let rules = Rules::plain(&shared.tracked, &shared.statements);
     match timeout(PATIENCE, ask::row(server, sql, &rules)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-    }
-}
-
-/// What holds for questions of the pooler's own.
-pub(crate) fn own_rules(shared: &Shared) -> Rules<'_> {
-    Rules {
-        max_prepared: None,
-        prepares_unnamed: false,
-        refuses_queries: false,
-        answers_as_postgres: false,
-        backends: None,
-        private: false,
-        state: StateRules::default(),
-        max_message: i32::MAX as u32,
-        tracked: &shared.tracked,
-        statements: &shared.statements,
     }
 }
 

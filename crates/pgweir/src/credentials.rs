@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{BufMut as _, BytesMut};
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret};
 use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings};
-use pgweir_session::{Gather, Rules, StateRules};
+use pgweir_session::{Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
 
@@ -140,18 +140,7 @@ async fn look_up(
     user: &str,
 ) -> Result<Option<Option<Secret>>, String> {
     let request = lookup_messages(sql, user);
-    let rules = Rules {
-        max_prepared: None,
-        prepares_unnamed: false,
-        max_message: i32::MAX as u32,
-        refuses_queries: false,
-        answers_as_postgres: false,
-        backends: None,
-        private: false,
-        state: StateRules::default(),
-        tracked: &shared.tracked,
-        statements: &shared.statements,
-    };
+    let rules = Rules::plain(&shared.tracked, &shared.statements);
     let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
     let server = &mut lease.server;
     let mut nobody = ask::as_nobody(server, &rules).await?;

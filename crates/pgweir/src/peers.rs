@@ -7,15 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use pgweir_config::{Host, Peer};
 use pgweir_net::{Target, UnixName, connect};
-use pgweir_wire::{CancelKey, frontend};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use pgweir_wire::CancelKey;
 use tokio::time::timeout;
 
-use crate::names;
 use crate::shared::Shared;
+use crate::{cancel, names};
 
 /// How long passing a request on may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,18 +79,10 @@ pub(crate) async fn forward(shared: &Arc<Shared>, id: u16, key: &CancelKey) -> &
 
 async fn send(shared: &Shared, peer: &Peer, key: &CancelKey) -> Result<(), String> {
     let target = target(shared, peer).await?;
-    let mut stream = connect(&target, &shared.tcp_options())
+    let stream = connect(&target, &shared.tcp_options())
         .await
         .map_err(|error| error.to_string())?;
-    let mut request = BytesMut::new();
-    frontend::cancel_request(&mut request, key);
-    stream
-        .write_all(&request)
-        .await
-        .map_err(|error| error.to_string())?;
-    // The peer says nothing, and closes when it is done.
-    let _ = stream.read(&mut [0; 16]).await;
-    Ok(())
+    cancel::deliver(stream, key).await
 }
 
 async fn target(shared: &Shared, peer: &Peer) -> Result<Target, String> {

@@ -213,15 +213,7 @@ fn stand_in(
     };
     pools::perform(shared, actions);
     let lease = match outcome {
-        Checkout::Ready {
-            slot,
-            server,
-            stale,
-        } => Lease {
-            slot,
-            server,
-            stale,
-        },
+        Checkout::Ready(lease) => lease,
         Checkout::Wait(ticket) => {
             pools::leave_queue(shared, asking, home, ticket, None);
             return Real::Later;

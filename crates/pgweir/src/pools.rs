@@ -37,16 +37,9 @@ fn carry_out(shared: &Arc<Shared>, actions: Actions<Box<Server>, Arc<Client>>) {
             }
             Action::Serve {
                 waiter,
-                slot,
-                server,
-                stale,
+                lease,
                 cause,
             } => {
-                let lease = Lease {
-                    slot,
-                    server,
-                    stale,
-                };
                 take_back(shared, waiter.deliver(Mail::Lease(lease), cause));
             }
             Action::Greet { waiter, cause } => {
@@ -124,15 +117,7 @@ pub(crate) async fn acquire(
         };
         perform(shared, actions);
         let lease = match outcome {
-            Checkout::Ready {
-                slot,
-                server,
-                stale,
-            } => Lease {
-                slot,
-                server,
-                stale,
-            },
+            Checkout::Ready(lease) => lease,
             Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
             Checkout::Wait(ticket) => match wait(shared, client, home, ticket).await? {
                 Mail::Lease(lease) => lease,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_pool::{PoolName, Scope, SlotId};
-use pgweir_session::{Rules, StateRules};
+use pgweir_session::Rules;
 use tokio::time::timeout;
 
 use crate::close::{self, Busy};
@@ -130,18 +130,7 @@ async fn ask_and_return(
 
 /// Asks, and sets the limits that follow from the answer.
 pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(), String> {
-    let rules = Rules {
-        max_prepared: None,
-        prepares_unnamed: false,
-        refuses_queries: false,
-        answers_as_postgres: false,
-        backends: None,
-        private: false,
-        state: StateRules::default(),
-        max_message: i32::MAX as u32,
-        tracked: &shared.tracked,
-        statements: &shared.statements,
-    };
+    let rules = Rules::plain(&shared.tracked, &shared.statements);
     let row = ask::row(server, QUESTION, &rules).await?;
     let numbers: Option<Vec<i64>> = row
         .iter()

@@ -6,6 +6,7 @@ use std::{option, vec};
 
 use crate::cause::Cause;
 use crate::demand::Refusal;
+use crate::lease::Lease;
 use crate::pool::Waiting;
 use crate::pools::PoolId;
 use crate::slot::SlotId;
@@ -27,12 +28,8 @@ pub enum Action<S, W> {
     Serve {
         /// Who.
         waiter: W,
-        /// With this permit.
-        slot: SlotId,
         /// The server.
-        server: S,
-        /// It was idle so long that it should be checked first.
-        stale: bool,
+        lease: Lease<S>,
         /// What the wait is put down to; nothing for a server that is for the waiter alone.
         cause: Option<Cause>,
     },

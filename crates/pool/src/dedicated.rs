@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::action::{Action, Actions, CloseReason};
 use crate::gate::Gate;
+use crate::lease::Lease;
 use crate::pool::{Room, Ticket, Waiting};
 use crate::pools::{PoolId, Pools};
 use crate::scope::Scope;
@@ -142,9 +143,7 @@ impl<S, W: Clone> Pools<S, W> {
                 self.set_state(slot, SlotState::Leased, now);
                 actions.push(Action::Serve {
                     waiter,
-                    slot,
-                    server,
-                    stale: false,
+                    lease: Lease::of(slot, server),
                     cause: None,
                 });
             }

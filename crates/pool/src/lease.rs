@@ -9,6 +9,28 @@ use crate::pool::{Party, Waiting};
 use crate::pools::{PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
 
+/// A server that has been lent to somebody.
+#[derive(Debug)]
+pub struct Lease<S> {
+    /// Its permit.
+    pub slot: SlotId,
+    /// The server.
+    pub server: S,
+    /// It was idle so long that it should be checked first.
+    pub stale: bool,
+}
+
+impl<S> Lease<S> {
+    /// Of a server that need not be checked first, because it has just been used.
+    pub fn of(slot: SlotId, server: S) -> Self {
+        Self {
+            slot,
+            server,
+            stale: false,
+        }
+    }
+}
+
 impl<S, W: Clone> Pools<S, W> {
     /// A client gives its server back, ready for the next one.
     pub fn checkin(&mut self, slot: SlotId, server: S, now: Instant) -> Actions<S, W> {
@@ -136,9 +158,7 @@ impl<S, W: Clone> Pools<S, W> {
                 let cause = Some(waiting.cause(now));
                 actions.push(Action::Serve {
                     waiter: waiting.waiter,
-                    slot: id,
-                    server,
-                    stale: false,
+                    lease: Lease::of(id, server),
                     cause,
                 });
                 return;
@@ -188,27 +208,25 @@ impl<S, W: Clone> Pools<S, W> {
     /// [`Self::checkin`] like any other.
     pub fn lend_idle(&mut self, id: PoolId, now: Instant) -> Option<(SlotId, S)> {
         self.get(id)?;
-        self.pop_idle(id, now)
-            .map(|(slot, server, _)| (slot, server))
+        let Lease { slot, server, .. } = self.pop_idle(id, now)?;
+        Some((slot, server))
     }
 
     /// Gives idle servers to those who wait (after a pause, or for permission).
     pub(crate) fn serve_waiting(&mut self, id: PoolId, now: Instant, actions: &mut Actions<S, W>) {
         while self.servable(id) > 0 {
-            let Some((slot, server, stale)) = self.pop_idle(id, now) else {
+            let Some(lease) = self.pop_idle(id, now) else {
                 break;
             };
             let Some(waiting) = self.dequeue_next(id, now) else {
                 debug_assert!(false, "somebody may be served");
                 break;
             };
-            self.charge(slot, waiting.party.as_ref());
+            self.charge(lease.slot, waiting.party.as_ref());
             let cause = Some(waiting.cause(now));
             actions.push(Action::Serve {
                 waiter: waiting.waiter,
-                slot,
-                server,
-                stale,
+                lease,
                 cause,
             });
         }
@@ -251,8 +269,8 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     /// Takes an idle server: the one used last (its caches are warm) or one like it that is near, or with `round_robin` the
-    /// one idle longest. The third value says that it should be checked before use.
-    pub(crate) fn pop_idle(&mut self, id: PoolId, now: Instant) -> Option<(SlotId, S, bool)> {
+    /// one idle longest.
+    pub(crate) fn pop_idle(&mut self, id: PoolId, now: Instant) -> Option<Lease<S>> {
         let is_near = self.near.server;
         let pool = self.pool_mut(id);
         if pool.gate != Gate::Open {
@@ -269,7 +287,11 @@ impl<S, W: Clone> Pools<S, W> {
             after.is_zero() || now.saturating_duration_since(idle_since) > after
         });
         self.set_state(slot, SlotState::Leased, now);
-        Some((slot, server, stale))
+        Some(Lease {
+            slot,
+            server,
+            stale,
+        })
     }
 }
 

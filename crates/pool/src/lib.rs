@@ -46,6 +46,7 @@ pub use cause::Cause;
 pub use demand::{Failure, FailureKind, Refusal};
 pub use gate::Gate;
 pub use inherit::{Inherited, Past};
+pub use lease::Lease;
 pub use maintain::Upkeep;
 pub use near::Near;
 pub use pool::{Party, PoolLimits, PoolName, PoolScopes, Ticket};

@@ -11,6 +11,7 @@ use crate::budget::Budget;
 use crate::cause::Cause;
 use crate::demand::{Evict, Refusal};
 use crate::gate::Gate;
+use crate::lease::Lease;
 use crate::near::Near;
 use crate::pool::{Party, Pool, PoolLimits, PoolName, PoolScopes, Ticket, Waiting};
 use crate::slot::{SlotId, SlotState, Slots};
@@ -26,14 +27,7 @@ pub struct PoolId {
 #[derive(Debug)]
 pub enum Checkout<S> {
     /// Here it is.
-    Ready {
-        /// Its permit.
-        slot: SlotId,
-        /// The server.
-        server: S,
-        /// It was idle so long that it should be checked first.
-        stale: bool,
-    },
+    Ready(Lease<S>),
     /// An [`Action::Serve`](crate::Action::Serve) or [`Action::Refuse`](crate::Action::Refuse) will
     /// follow.
     Wait(Ticket),
@@ -161,14 +155,10 @@ impl<S, W: Clone> Pools<S, W> {
         actions: &mut Actions<S, W>,
     ) -> Checkout<S> {
         if self.may_lend(party)
-            && let Some((slot, server, stale)) = self.pop_idle(id, now)
+            && let Some(lease) = self.pop_idle(id, now)
         {
-            self.charge(slot, party);
-            return Checkout::Ready {
-                slot,
-                server,
-                stale,
-            };
+            self.charge(lease.slot, party);
+            return Checkout::Ready(lease);
         }
         if let Some(refusal) = self.closed_to_clients(id) {
             return Checkout::Refused(refusal);

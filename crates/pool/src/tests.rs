@@ -107,7 +107,7 @@ impl World {
             .pools
             .checkout(pool, self.now, party, || client, &mut actions);
         match outcome {
-            Checkout::Ready { slot, server, .. } => {
+            Checkout::Ready(Lease { slot, server, .. }) => {
                 self.leased.insert(client, (slot, server));
             }
             Checkout::Wait(ticket) => {
@@ -160,10 +160,8 @@ impl World {
                 Action::Open { slot, .. } => self.opening.push(slot),
                 Action::Serve {
                     waiter,
-                    slot,
-                    server,
+                    lease: Lease { slot, server, .. },
                     cause,
-                    ..
                 } => {
                     self.causes.insert(waiter, cause);
                     assert!(

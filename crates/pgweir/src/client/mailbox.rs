@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use pgweir_pool::{Cause, Refusal, SlotId};
+use pgweir_pool::{Cause, Refusal};
 
 use super::Client;
 use crate::farewell::Farewell;
@@ -17,15 +17,7 @@ use crate::takeover::hold::HoldAt;
 use crate::workers;
 
 /// A server on its way to, or held by, a client.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    /// The permit.
-    pub(crate) slot: SlotId,
-    /// The server.
-    pub(crate) server: Box<Server>,
-    /// It was idle so long that it must be checked first.
-    pub(crate) stale: bool,
-}
+pub(crate) type Lease = pgweir_pool::Lease<Box<Server>>;
 
 /// What others tell a client's task.
 #[derive(Debug)]

@@ -52,7 +52,7 @@ async fn open(shared: &Arc<Shared>, ear: &Ear) -> Result<Lease, String> {
     let encoding = ear.encoding.as_ref();
     let encoding = encoding.map(|name| format!("SET client_encoding TO {};", literal(name)));
     let sql = format!("{}LISTEN {marks}", encoding.unwrap_or_default());
-    let rules = control::own_rules(shared);
+    let rules = Rules::plain(&shared.tracked, &shared.statements);
     if let Err(problem) = ask::run(&mut lease.server, &sql, &rules).await {
         let reason = "it cannot listen";
         close::give_up(shared, lease.slot, lease.server, reason, Busy::Yes);
@@ -76,11 +76,7 @@ pub(crate) async fn listen_on(shared: Arc<Shared>, ear: Arc<Ear>, lease: Lease) 
             End::Lost(why) => break (why, Busy::Gone),
             End::Ordered(why) => break (why, Busy::No),
             End::Held => {
-                let lease = Lease {
-                    slot,
-                    server,
-                    stale: false,
-                };
+                let lease = Lease::of(slot, server);
                 server = put_down(&shared, &ear, lease).await.server;
             }
         }
@@ -122,7 +118,7 @@ async fn put_down(shared: &Shared, ear: &Ear, lease: Lease) -> Lease {
 async fn listen(shared: &Shared, ear: &Ear, server: &mut Server) -> End {
     let rules = Rules {
         backends: Some(shared),
-        ..control::own_rules(shared)
+        ..Rules::plain(&shared.tracked, &shared.statements)
     };
     let (mut said, mut last) = (BytesMut::new(), None);
     loop {

@@ -12,7 +12,7 @@ use pgweir_wire::{FrameError, Severity, TransactionStatus, backend};
 
 use super::taken::Taken;
 use super::{Desk, Place, Session, error_codes};
-use crate::client::{Lease, Mail};
+use crate::client::Mail;
 use crate::farewell::{Answer, Farewell, asides};
 use crate::{events, pins, pools};
 
@@ -100,15 +100,7 @@ impl Session {
             };
             pools::perform(&self.shared, actions);
             let lease = match outcome {
-                Checkout::Ready {
-                    slot,
-                    server,
-                    stale,
-                } => Lease {
-                    slot,
-                    server,
-                    stale,
-                },
+                Checkout::Ready(lease) => lease,
                 Checkout::Refused(refusal) => {
                     self.line.put_back(input, &desk.scratch);
                     return self.go_without(Farewell::Refused(refusal));

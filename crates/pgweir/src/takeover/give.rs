@@ -76,11 +76,9 @@ pub(crate) async fn end_what_stays(shared: &Arc<Shared>) {
         .into_values()
         .filter(|session| !is_plain_to_others(session));
     let lent = of_sessions.filter_map(|session| session.into_server());
-    let idle = servers.into_iter().map(|(slot, server)| Lease {
-        slot,
-        server,
-        stale: false,
-    });
+    let idle = servers
+        .into_iter()
+        .map(|(slot, server)| Lease::of(slot, server));
     let encrypted = idle.filter(|lease| lease.server.info.tls.get().is_some());
     let ears = ears.into_iter().map(|(_, lease)| lease);
     for Lease { slot, server, .. } in lent.chain(encrypted).chain(ears) {

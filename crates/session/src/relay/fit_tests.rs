@@ -188,18 +188,7 @@ impl Scene {
     fn query(&mut self, client: usize, sql: &str) {
         let mut query = Vec::new();
         message(&mut query, b'Q', &format!("{sql}\0"));
-        let rules = Rules {
-            max_prepared: None,
-            prepares_unnamed: false,
-            refuses_queries: false,
-            answers_as_postgres: false,
-            backends: None,
-            private: false,
-            state: StateRules::default(),
-            max_message: 1 << 20,
-            tracked: &self.tracked,
-            statements: &self.table,
-        };
+        let rules = Rules::plain(&self.tracked, &self.table);
         let (mut out, mut fakes) = (Gather::default(), BytesMut::new());
         let side = &mut self.clients[client];
         let sent = self
@@ -211,18 +200,7 @@ impl Scene {
     }
 
     fn hear(&mut self, client: usize, reply: &[u8]) {
-        let rules = Rules {
-            max_prepared: None,
-            prepares_unnamed: false,
-            refuses_queries: false,
-            answers_as_postgres: false,
-            backends: None,
-            private: false,
-            state: StateRules::default(),
-            max_message: 1 << 20,
-            tracked: &self.tracked,
-            statements: &self.table,
-        };
+        let rules = Rules::plain(&self.tracked, &self.table);
         let mut out = Gather::default();
         let side = &mut self.clients[client];
         let heard = self.relay.from_server(reply, side, &rules, &mut out);
@@ -373,18 +351,7 @@ fn a_server_that_keeps_what_others_requested_is_not_lent() {
     assert!(scene.relay.fit(other, &scene.tracked, &mut out));
     let mut refusal = Vec::new();
     message(&mut refusal, b'E', "SERROR\0C42501\0Mno\0\0");
-    let rules = Rules {
-        max_prepared: None,
-        prepares_unnamed: false,
-        refuses_queries: false,
-        answers_as_postgres: false,
-        backends: None,
-        private: false,
-        state: StateRules::default(),
-        max_message: 1 << 20,
-        tracked: &scene.tracked,
-        statements: &scene.table,
-    };
+    let rules = Rules::plain(&scene.tracked, &scene.table);
     let heard = scene
         .relay
         .from_server(&refusal, other, &rules, &mut Gather::default());

@@ -34,6 +34,25 @@ pub struct Rules<'a> {
     pub backends: Option<&'a dyn Backends>,
 }
 
+impl<'a> Rules<'a> {
+    /// Nothing but relaying: messages of any length pass, names are forwarded as they are, and what is left in the
+    /// session is nobody's concern.
+    pub fn plain(tracked: &'a Tracked, statements: &'a StatementTable) -> Self {
+        Self {
+            max_prepared: None,
+            prepares_unnamed: false,
+            max_message: i32::MAX as u32,
+            refuses_queries: false,
+            answers_as_postgres: false,
+            private: false,
+            state: StateRules::default(),
+            tracked,
+            statements,
+            backends: None,
+        }
+    }
+}
+
 /// The process ids that clients know, and those of the servers.
 pub trait Backends: Sync {
     /// What clients know as the id of whoever had a server last; `None` if it is no server of ours.

@@ -15,7 +15,7 @@ use pgweir_pool::{
     Action, Actions, Failure, FailureKind, Gate, PoolId, PoolLimits, PoolName, PoolScopes, Pools,
     Scope, SlotId,
 };
-use pgweir_session::{ClientSide, Relay, StatementTable, Tracked, Values};
+use pgweir_session::{ClientSide, Relay, Rules, StatementTable, Tracked, Values};
 
 use self::line::Line;
 use self::session::{Mail, Session};
@@ -44,6 +44,16 @@ pub(crate) struct Setup {
     pub(crate) lifetime: Duration,
     /// How those are bounded who wait, if they are.
     pub(crate) queue: Option<Queue>,
+}
+
+impl Setup {
+    fn rules<'a>(&self, tracked: &'a Tracked, statements: &'a StatementTable) -> Rules<'a> {
+        Rules {
+            max_prepared: Some(self.max_prepared).filter(|_| !self.session_mode),
+            prepares_unnamed: self.prepares_unnamed,
+            ..Rules::plain(tracked, statements)
+        }
+    }
 }
 
 /// Who waits is bounded.
@@ -243,13 +253,10 @@ impl Pooler {
                 }
                 Action::Serve {
                     waiter,
-                    slot,
-                    server,
-                    stale,
+                    lease,
                     cause: _,
                 } => {
-                    let mail = Mail::Lease(slot, server, stale);
-                    self.sessions[waiter].mail = Some(mail);
+                    self.sessions[waiter].mail = Some(Mail::Lease(lease));
                     env.after(0, Event::Wake(crate::wires::Party::Session(waiter)));
                 }
                 Action::Refuse {

@@ -4,10 +4,8 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
-use pgweir_pool::{Actions, Checkout, Refusal, SlotId, Ticket};
-use pgweir_session::{
-    ClientSide, Gather, Rules, SkipBatch, Skipped, StateRules, Violation, Wish, wish,
-};
+use pgweir_pool::{Actions, Checkout, Lease, Refusal, SlotId, Ticket};
+use pgweir_session::{ClientSide, Gather, SkipBatch, Skipped, Violation, Wish, wish};
 use pgweir_wire::backend::{Report, ready_for_query};
 use pgweir_wire::{FrameError, Severity, SqlState, TransactionStatus};
 
@@ -59,7 +57,7 @@ pub(super) enum Stage {
 /// What the pool tells a session.
 #[derive(Debug)]
 pub(super) enum Mail {
-    Lease(SlotId, Box<Server>, bool),
+    Lease(Lease<Box<Server>>),
     Refused(Refusal),
 }
 
@@ -154,13 +152,9 @@ impl Pooler {
                 .checkout(pool, env.now(), None, || id, &mut actions);
             self.perform(actions, pg, env);
             match outcome {
-                Checkout::Ready {
-                    slot,
-                    server,
-                    stale,
-                } => {
-                    if let Some(server) = self.alive(slot, server, env) {
-                        self.begin_lease(id, slot, server, stale, env);
+                Checkout::Ready(lease) => {
+                    if let Some(lease) = self.alive(lease, env) {
+                        self.begin_lease(id, lease, env);
                         return Ok(true);
                     }
                 }
@@ -178,9 +172,9 @@ impl Pooler {
 
     fn waiting(&mut self, id: usize, ticket: Ticket, env: &mut Env) -> Moved {
         match self.sessions[id].mail.take() {
-            Some(Mail::Lease(slot, server, stale)) => {
-                match self.alive(slot, server, env) {
-                    Some(server) => self.begin_lease(id, slot, server, stale, env),
+            Some(Mail::Lease(lease)) => {
+                match self.alive(lease, env) {
+                    Some(lease) => self.begin_lease(id, lease, env),
                     None => self.sessions[id].place = Place::Idle,
                 }
                 return Ok(true);
@@ -286,24 +280,23 @@ impl Pooler {
     }
 
     /// A server that was idle and has been closed or has spoken is not lent.
-    fn alive(&mut self, slot: SlotId, server: Box<Server>, env: &mut Env) -> Option<Box<Server>> {
-        if !env.is_readable(server.line.end.read) {
-            return Some(server);
+    fn alive(&mut self, lease: Lease<Box<Server>>, env: &mut Env) -> Option<Lease<Box<Server>>> {
+        if !env.is_readable(lease.server.line.end.read) {
+            return Some(lease);
         }
+        let Lease { slot, server, .. } = lease;
         env.note(|| format!("backend {} got dirty", server.backend));
         self.pools.closing(slot, env.now());
         self.close(slot, server, env);
         None
     }
 
-    fn begin_lease(
-        &mut self,
-        id: usize,
-        slot: SlotId,
-        mut server: Box<Server>,
-        stale: bool,
-        env: &mut Env,
-    ) {
+    fn begin_lease(&mut self, id: usize, lease: Lease<Box<Server>>, env: &mut Env) {
+        let Lease {
+            slot,
+            mut server,
+            stale,
+        } = lease;
         let side = &mut self.sessions[id].side;
         let mut out = BytesMut::new();
         let stage = if stale {
@@ -377,18 +370,7 @@ impl Pooler {
         let Place::Leased(held) = place else {
             return Ok(());
         };
-        let rules = Rules {
-            max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
-            prepares_unnamed: self.setup.prepares_unnamed,
-            max_message: i32::MAX as u32,
-            refuses_queries: false,
-            answers_as_postgres: false,
-            backends: None,
-            private: false,
-            state: StateRules::default(),
-            tracked: &self.tracked,
-            statements: &self.table,
-        };
+        let rules = self.setup.rules(&self.tracked, &self.table);
         let (mut to_server, mut fakes) = (Gather::default(), BytesMut::new());
         let relay = &mut held.server.relay;
         let was_quiet = relay.is_quiet();
@@ -431,18 +413,7 @@ impl Pooler {
         let Place::Leased(held) = place else {
             return Ok(());
         };
-        let rules = Rules {
-            max_prepared: Some(self.setup.max_prepared).filter(|_| !self.setup.session_mode),
-            prepares_unnamed: self.setup.prepares_unnamed,
-            max_message: i32::MAX as u32,
-            refuses_queries: false,
-            answers_as_postgres: false,
-            backends: None,
-            private: false,
-            state: StateRules::default(),
-            tracked: &self.tracked,
-            statements: &self.table,
-        };
+        let rules = self.setup.rules(&self.tracked, &self.table);
         let mut to_client = Gather::default();
         let relay = &mut held.server.relay;
         let consumed = relay
@@ -573,7 +544,7 @@ impl Pooler {
     }
 
     fn return_late_mail(&mut self, id: usize, pg: &mut Postgres, env: &mut Env) {
-        if let Some(Mail::Lease(slot, server, _)) = self.sessions[id].mail.take() {
+        if let Some(Mail::Lease(Lease { slot, server, .. })) = self.sessions[id].mail.take() {
             self.checkin(slot, server, pg, env);
         }
     }

@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 use pgweir_pool::SlotId;
-use pgweir_session::{Abandon, ClientSide, Gather, Rules, StateRules};
+use pgweir_session::{Abandon, ClientSide, Gather, Rules};
 use pgweir_wire::{TransactionStatus, frontend};
 
 use super::session::{Place, Stage};
@@ -231,15 +231,7 @@ impl Pooler {
             let slot = *slot;
             let rules = Rules {
                 max_prepared: Some(usize::MAX),
-                prepares_unnamed: false,
-                max_message: i32::MAX as u32,
-                refuses_queries: false,
-                answers_as_postgres: false,
-                backends: None,
-                private: false,
-                state: StateRules::default(),
-                tracked: &self.tracked,
-                statements: &self.table,
+                ..Rules::plain(&self.tracked, &self.table)
             };
             let mut problem = server.line.drain(env).err().map(|_| "gone".to_owned());
             while problem.is_none() && !server.relay.is_quiet() {

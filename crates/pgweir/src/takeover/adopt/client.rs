@@ -1,6 +1,6 @@
 //! Clients that were handed over: each with its side of the session, its server, and what it listens to.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use pgweir_auth::{Keys, Secret, ServerSecret};
@@ -85,8 +85,8 @@ impl Adopted {
             .peer_address(port)
             .unwrap_or(Address::Unix { peer: None, port });
         let local = stream.local_address(port).unwrap_or(address);
-        let record = Client::new(self.shared.next_id(), address, local, connected);
-        let record = Client::on(stream, record);
+        let mut record = Client::new(self.shared.next_id(), address, local, connected);
+        record.fd = stream.as_fd().as_raw_fd();
         let (database, user) = self.shared.names(&client.database, &client.user);
         let _ = record.identity.set(Identity { database, user });
         if let Some(key) = CancelKey::parse(&client.cancel_key.0) {
