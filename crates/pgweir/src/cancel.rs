@@ -2,7 +2,8 @@
 //!
 //! A cancel hits whatever its backend is doing when it arrives. So a server is not lent again
 //! while one is on its way: the pool keeps it back until [`end_cancel`](pgweir_pool::Pools::end_cancel), which comes after
-//! PostgreSQL has closed the cancel's own connection, and by then the signal has been sent.
+//! PostgreSQL has closed the cancel's own connection, and by then the signal has been sent. Where that cannot be awaited,
+//! the server is closed when its client gives it back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_net::{Stream, connect};
+use pgweir_pool::SlotId;
 use pgweir_session::Phase;
 use pgweir_stats::Tally;
 use pgweir_wire::{CancelKey, frontend};
@@ -27,6 +29,7 @@ use crate::{admin, pools};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const SENT: &str = "successfully sent cancel request";
+const NOT_SENT: &str = "failed to send cancel request";
 
 /// A client asks to cancel the query of the client with this key. Gives what became of it, for the
 /// log; whoever asked is told nothing, as by PostgreSQL.
@@ -73,24 +76,33 @@ pub(crate) async fn cancel(shared: &Arc<Shared>, client: &Client) -> &'static st
     if !shared.pools().begin_cancel(slot) {
         return "not sending cancel request for client that is now idle";
     }
-    tracing::debug!(peer = %client, "canceling the query on server {:#x}", server.id);
-    let reason = pass_on(shared, &server).await;
-    if reason == SENT {
-        server.home.totals.add(&mut Tally {
-            cancel_count: 1,
-            ..Tally::default()
-        });
-    }
+    // From here on nobody else gets the server; in between somebody may have got it.
+    let reason = match is_served_by(client, slot) {
+        true => pass_on(shared, client, slot, &server).await,
+        false => "not sending cancel request for client that is now idle",
+    };
     let actions = shared.pools().end_cancel(slot, Instant::now());
     pools::perform(shared, actions);
     reason
 }
 
+/// Whether the server works for the client, and not on a question of the pooler's.
+fn is_served_by(client: &Client, slot: SlotId) -> bool {
+    let state = client.state();
+    state.link == Some(slot) && state.clocks.phase != Phase::Waiting
+}
+
 /// Passes a client's request on. `cancel_wait_timeout` is for the way there: what is not sent by
 /// then is not sent any more.
-async fn pass_on(shared: &Arc<Shared>, server: &ServerInfo) -> &'static str {
+async fn pass_on(
+    shared: &Arc<Shared>,
+    client: &Client,
+    slot: SlotId,
+    server: &ServerInfo,
+) -> &'static str {
+    tracing::debug!(peer = %client, "canceling the query on server {:#x}", server.id);
     let Some(key) = server.cancel_key.get() else {
-        return "failed to send cancel request";
+        return NOT_SENT;
     };
     let wait = shared.config().global.cancel_wait_timeout.limit();
     let opening = async {
@@ -102,37 +114,65 @@ async fn pass_on(shared: &Arc<Shared>, server: &ServerInfo) -> &'static str {
     let Ok((_place, stream)) = opened else {
         return "cancel_wait_timeout";
     };
-    let delivery = match stream {
-        Ok(Ok(stream)) => timeout(PATIENCE, deliver(stream, key)).await,
-        Ok(Err(error)) => Ok(Err(error)),
-        Err(late) => Err(late),
-    };
-    match outcome(server, delivery) {
-        true => SENT,
-        false => "failed to send cancel request",
+    match send_on(server, stream, key).await {
+        Delivery::Done => {
+            server.home.totals.add(&mut Tally {
+                cancel_count: 1,
+                ..Tally::default()
+            });
+            SENT
+        }
+        Delivery::Failed => NOT_SENT,
+        Delivery::Doubtful => {
+            shared.pools().spoil(slot);
+            NOT_SENT
+        }
     }
 }
 
 /// Sends a CancelRequest of our own to a server, and waits until PostgreSQL has dealt with it. Such
 /// connections count at PostgreSQL like any other for a moment, so there are never more than
 /// `max_cancels`.
-pub(crate) async fn send(shared: &Arc<Shared>, server: &ServerInfo) {
+pub(crate) async fn send(shared: &Arc<Shared>, server: &ServerInfo) -> Delivery {
     let Some(key) = server.cancel_key.get() else {
-        return;
+        return Delivery::Failed;
     };
     let _place = shared.cancel_lane.acquire().await;
-    let attempt = async { deliver(reach(shared, server).await?, key).await };
-    outcome(server, timeout(PATIENCE, attempt).await);
+    let stream = timeout(PATIENCE, reach(shared, server)).await;
+    send_on(server, stream, key).await
 }
 
-/// Whether PostgreSQL has the request; if not, the log says why.
-fn outcome(server: &ServerInfo, delivery: Result<Result<(), String>, Elapsed>) -> bool {
-    match delivery {
-        Ok(Ok(())) => return true,
-        Ok(Err(error)) => tracing::warn!(peer = %server, "cancel request failed: {error}"),
-        Err(_) => tracing::warn!(peer = %server, "cancel request timed out"),
+/// What became of a CancelRequest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Delivery {
+    /// PostgreSQL has dealt with it.
+    Done,
+    /// It was not sent.
+    Failed,
+    /// It was sent, and may be read at any time.
+    Doubtful,
+}
+
+/// Sends a CancelRequest on a connection that was to be opened for it; the log says why that fails.
+async fn send_on(
+    server: &ServerInfo,
+    stream: Result<Result<Stream, String>, Elapsed>,
+    key: &CancelKey,
+) -> Delivery {
+    let (failure, delivery) = match stream {
+        Ok(Ok(stream)) => match timeout(PATIENCE, deliver(stream, key)).await {
+            Ok(Ok(())) => return Delivery::Done,
+            Ok(Err(error)) => (Some(error), Delivery::Doubtful),
+            Err(_) => (None, Delivery::Doubtful),
+        },
+        Ok(Err(error)) => (Some(error), Delivery::Failed),
+        Err(_) => (None, Delivery::Failed),
+    };
+    match failure {
+        Some(error) => tracing::warn!(peer = %server, "cancel request failed: {error}"),
+        None => tracing::warn!(peer = %server, "cancel request timed out"),
     }
-    false
+    delivery
 }
 
 /// Sends a CancelRequest, and waits until the other end has dealt with it.

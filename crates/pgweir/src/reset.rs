@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pgweir_config::PoolMode;
 use pgweir_pool::SlotId;
-use pgweir_session::{Abandon, ClientSide, Relay, Rules, StateRules};
+use pgweir_session::{Abandon, ClientSide, Relay, Rules};
 use pgweir_wire::TransactionStatus;
 use tokio::time::{sleep, timeout};
 
+use crate::cancel::Delivery;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::Server;
@@ -128,15 +129,7 @@ async fn clean(
 ) -> Result<(), String> {
     let rules = Rules {
         max_prepared: Some(usize::MAX),
-        prepares_unnamed: false,
-        max_message: i32::MAX as u32,
-        refuses_queries: false,
-        answers_as_postgres: false,
-        backends: None,
-        private: false,
-        state: StateRules::default(),
-        tracked: &shared.tracked,
-        statements: &shared.statements,
+        ..Rules::plain(&shared.tracked, &shared.statements)
     };
     if after == After::Client && !server.relay.is_quiet() {
         let mut out = BytesMut::new();
@@ -192,7 +185,10 @@ async fn drain(shared: &Arc<Shared>, server: &mut Server, rules: &Rules<'_>) -> 
         // A query of our own was preparing the server for the client: it is short, and must not
         // fail.
         if !server.relay.is_asking() {
-            cancel::send(shared, &server.info).await;
+            let delivery = cancel::send(shared, &server.info).await;
+            if delivery == Delivery::Doubtful {
+                return Err("a cancel request may still arrive".to_owned());
+            }
         }
         let quiet = ask::until_quiet(server, &mut nobody, rules);
         if let Ok(result) = timeout(CANCEL_AGAIN, quiet).await {

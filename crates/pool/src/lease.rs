@@ -81,6 +81,13 @@ impl<S, W: Clone> Pools<S, W> {
         self.slots.get(slot).is_some_and(|slot| slot.cancels > 0)
     }
 
+    /// A CancelRequest has been sent to this server of which nobody knows when it will arrive: no other client gets it.
+    pub fn spoil(&mut self, slot: SlotId) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.obsolete = true;
+        }
+    }
+
     /// The CancelRequest has arrived, or failed to. If the server has been given back meanwhile,
     /// it was kept from the next client until now.
     pub fn end_cancel(&mut self, id: SlotId, now: Instant) -> Actions<S, W> {
