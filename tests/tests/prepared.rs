@@ -754,6 +754,44 @@ fn a_recurring_statement_outlives_what_the_pooler_sees_change() {
     );
 }
 
+#[test]
+fn what_a_pipeline_deallocates_others_still_have() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let (mut client, mut other) = (tenant.client(&pooler), tenant.client(&pooler));
+    for client in [&mut client, &mut other] {
+        let both = Batch::new().parse("a", "select 1").parse("b", "select 2");
+        assert_eq!(client.ask(&both.sync()), "1 1 Z(I)");
+    }
+    let all = Batch::new().run("deallocate a").run("deallocate b").sync();
+    assert_eq!(client.ask(&all), "1 2 C(DEALLOCATE) 1 2 C(DEALLOCATE) Z(I)");
+    assert_eq!(execute(&mut other, "a", &[]), "1");
+    assert_eq!(execute(&mut other, "b", &[]), "2");
+    let again = Batch::new().run("deallocate all").parse("a", "select 1");
+    let again = again.bind("", "a", &[]).execute("").sync();
+    assert_eq!(
+        other.ask(&again),
+        "1 2 C(DEALLOCATE ALL) 1 2 D(1) C(SELECT 1) Z(I)"
+    );
+    assert_eq!(execute(&mut other, "a", &[]), "1");
+}
+
+#[test]
+fn what_a_function_deallocates_is_prepared_again_after_the_error() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let (mut client, mut other) = (tenant.client(&pooler), tenant.client(&pooler));
+    let parse = Batch::new().parse("a", "select 1").sync();
+    assert_eq!(client.ask(&parse), "1 Z(I)");
+    other.rows("do 'begin execute ''deallocate all''; end'");
+    let told = client.ask(&Batch::new().bind("", "a", &[]).execute("").sync());
+    assert_eq!(
+        told,
+        "E(26000 prepared statement \"a\" does not exist) Z(I)"
+    );
+    assert_eq!(execute(&mut client, "a", &[]), "1");
+}
+
 /// Binds and executes a named statement and gives the only value.
 #[track_caller]
 fn execute(client: &mut RawClient, name: &str, values: &[&str]) -> String {

@@ -56,6 +56,39 @@ fn a_server_that_ends_in_an_idle_transaction_is_told_once() {
 }
 
 #[test]
+fn a_server_that_ends_while_it_is_asked_for_a_statement_takes_its_transaction_along() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    let mut owner = tenant.direct();
+    owner.rows("create table kept (x int)");
+    owner.rows("create table changing (x int)");
+    let mut client = tenant.client(&pooler);
+    let prepare = Batch::new().parse("s", "select * from changing");
+    client.ask(&prepare.describe_statement("s").sync());
+    // That server is taken, so the next one lacks the statement; what it returns has changed since.
+    let mut holder = tenant.client(&pooler);
+    holder.query("begin");
+    tenant
+        .client(&pooler)
+        .rows("alter table changing add y int");
+    let pid = client.value("begin; select pg_backend_pid()");
+    client.query("insert into kept values (1)");
+    owner.query("begin; lock table changing");
+    client.send(&Batch::new().bind("", "s", &[]).execute("").sync());
+    let mut root = tenant.root();
+    let waiting = format!("select wait_event_type from pg_stat_activity where pid = {pid}");
+    eventually(
+        Duration::from_secs(5),
+        || root.value(&waiting),
+        |what| what == "Lock",
+    );
+    terminate(&tenant, &pid);
+    let told = client.until_closed();
+    assert!(told.starts_with("E(FATAL "), "{told}");
+    assert_eq!(root.value("select count(*) from kept"), "0");
+}
+
+#[test]
 fn idle_servers_that_postgresql_closes_are_nobodys_problem() {
     let Some(tenant) = Tenant::new() else { return };
     tenant.root().rows(&format!(
@@ -163,6 +196,25 @@ fn what_a_vanished_client_had_not_committed_is_never_committed() {
             let count = tenant.client(&pooler).value("select count(*) from kept");
             assert_eq!(count, "0", "round {round}");
         }
+    }
+}
+
+#[test]
+fn a_query_whose_end_never_comes_is_not_executed() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    tenant.direct().rows("create table kept (x int)");
+    let text = format!("insert into kept values (1) --{}", "x".repeat(200_000));
+    let batch = Batch::new().query(&text);
+    let message = batch.as_bytes();
+    // PostgreSQL's message for the end of a connection begins with a letter and a zero.
+    for missing in 1..4 {
+        let mut client = tenant.client(&pooler);
+        client.send_bytes(&message[..message.len() - missing]);
+        client.is_silent_for(Duration::from_millis(50));
+        drop(client);
+        let count = tenant.client(&pooler).value("select count(*) from kept");
+        assert_eq!(count, "0", "{missing} bytes were missing");
     }
 }
 

@@ -14,7 +14,9 @@ pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
     }
     if !brings_pooler() {
         let profile = args.iter().filter(|arg| **arg == "--release");
-        step::run(cargo(&["build", "--package", "pgweir"]).args(profile))?;
+        // Of the whole workspace, as the tests are: for one package alone its dependencies are built once more.
+        let pooler = ["build", "--workspace", "--bin", "pgweir"];
+        step::run(cargo(&pooler).args(profile))?;
     }
     let skip_log = skip_log()?;
     let _ = fs::remove_file(&skip_log);

@@ -71,9 +71,10 @@ pub(crate) fn give_up(
 async fn run(shared: Arc<Shared>, slot: SlotId, mut server: Box<Server>, busy: Busy) {
     let ending = Ending::begin(&shared, slot, Some(server.line.stream()));
     if busy == Busy::Yes && server.relay.may_cancel() {
-        cancel::send(&shared, &server.info).await;
+        let _ = cancel::send(&shared, &server.info).await;
     }
-    wait_for_end(&shared, slot, server.line.stream_mut()).await;
+    let goodbye = goodbye_to(&server);
+    end(&shared, slot, server.line.stream_mut(), goodbye).await;
     drop(ending);
     free(&shared, slot);
 }
@@ -84,8 +85,15 @@ pub(crate) enum Goodbye {
     /// By the message for that.
     Terminate,
     /// By the end of the stream: on a TLS connection that came from another process nothing can be
-    /// said.
+    /// said, and in the middle of a message that would be read as a part of it.
     Silent,
+}
+
+fn goodbye_to(server: &Server) -> Goodbye {
+    match server.relay.is_between_requests() && !server.line.has_unsent() {
+        true => Goodbye::Terminate,
+        false => Goodbye::Silent,
+    }
 }
 
 /// Says goodbye and reads until the peer has closed; quarantines the slot if that takes long.
@@ -136,7 +144,7 @@ pub(crate) async fn inherited(
     match stream {
         Some(mut stream) => {
             // It may be in the middle of a query.
-            cancel::send(&shared, &info).await;
+            let _ = cancel::send(&shared, &info).await;
             end(&shared, slot, &mut stream, goodbye).await;
         }
         None => {

@@ -94,6 +94,10 @@ pub(crate) struct Work {
     pub(crate) lot: u32,
     /// It has not answered any client yet.
     pub(crate) is_new: bool,
+    /// It has been sent something of its client's in this lease, which is lost with it.
+    pub(crate) has_asked: bool,
+    /// What its session holds is being looked for once more, because the first look was canceled.
+    pub(crate) looks_again: bool,
 }
 
 /// A query that has ended, and what of it matters beyond the counters.
@@ -156,6 +160,8 @@ impl Work {
             moved: 0,
             lot: 1,
             is_new: false,
+            has_asked: false,
+            looks_again: false,
         }
     }
 
@@ -191,6 +197,7 @@ impl Work {
         self.query_start = Some(asked);
         self.transaction_start = Some(now);
         self.moved = 0;
+        self.has_asked = false;
         self.tally.server_assignment_count += 1;
         self.leased_at = Some(now);
         let waited = match now > asked {

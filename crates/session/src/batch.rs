@@ -17,6 +17,12 @@ pub enum Wish {
     Server,
 }
 
+/// PostgreSQL takes no longer CopyData, in bytes (its `PQ_LARGE_MESSAGE_LIMIT`).
+const COPY_DATA_MAX: u32 = 0x3fff_fffe;
+
+/// Nor longer messages of these kinds (its `PQ_SMALL_MESSAGE_LIMIT`).
+const SMALL_MAX: u32 = 10_000;
+
 /// Looks at the messages of a client that holds no server; also, how many bytes at the start
 /// need none: what is left over from a COPY that failed, or a Flush of nothing. PostgreSQL ignores
 /// them too.
@@ -26,7 +32,12 @@ pub enum Wish {
 pub fn wish(bytes: &[u8]) -> Result<(Wish, usize), FrameError> {
     let mut at = 0;
     loop {
-        let Some(header) = Header::peek(&bytes[at..], u32::MAX)? else {
+        let limit = match bytes.get(at) {
+            Some(&tag::COPY_DATA) => COPY_DATA_MAX,
+            Some(&(tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH)) => SMALL_MAX,
+            _ => u32::MAX,
+        };
+        let Some(header) = Header::peek(&bytes[at..], limit)? else {
             return Ok((Wish::Nothing, at));
         };
         match header.tag {

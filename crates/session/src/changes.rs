@@ -40,6 +40,13 @@ pub enum Change {
     Taught(Arc<Statement>),
     /// A Close of the pooler's own.
     Evicted(StatementId),
+    /// An Execute of the client's DEALLOCATE takes a name away, and the statement from the server.
+    Deallocated {
+        /// The client's name.
+        name: Box<[u8]>,
+        /// What it stands for.
+        id: StatementId,
+    },
 }
 
 /// Whether a server has a statement.
@@ -70,6 +77,22 @@ impl Changes {
     #[inline]
     pub fn end_batch(&mut self) {
         self.batch += 1;
+    }
+
+    /// The statement that the server is sent next, if the first change is that.
+    pub fn next_sent(&self) -> Option<&Arc<Statement>> {
+        match self.pending.front() {
+            Some((
+                _,
+                Change::Taught(statement)
+                | Change::Named {
+                    statement,
+                    sent: true,
+                    ..
+                },
+            )) => Some(statement),
+            _ => None,
+        }
     }
 
     /// The statement that is described next, if the first change is that, and whether that is the
@@ -110,9 +133,12 @@ impl Changes {
                 Change::Named {
                     name, statement, ..
                 } if **name == *wanted => Some(Some(statement)),
-                Change::Closed(name) if **name == *wanted => Some(None),
+                Change::Closed(name) | Change::Deallocated { name, .. } if **name == *wanted => {
+                    Some(None)
+                }
                 Change::Named { .. }
                 | Change::Closed(_)
+                | Change::Deallocated { .. }
                 | Change::Described(_)
                 | Change::Compared(_)
                 | Change::Taught(_)
@@ -129,7 +155,7 @@ impl Changes {
                 } if !name.is_empty() => {
                     names.insert(name.clone(), Arc::clone(statement));
                 }
-                Change::Closed(name) => {
+                Change::Closed(name) | Change::Deallocated { name, .. } => {
                     names.remove(name);
                 }
                 Change::Named { .. }
@@ -173,7 +199,8 @@ impl Changes {
             | Change::Closed(_)
             | Change::Described(_)
             | Change::Compared(_)
-            | Change::Evicted(_) => None,
+            | Change::Evicted(_)
+            | Change::Deallocated { .. } => None,
         });
         let mut staying = taught.filter(|statement| {
             let mut later = self.pending.iter().rev();
@@ -195,7 +222,7 @@ impl Change {
                 sent: true,
                 ..
             } => Some((statement.id, true)),
-            Self::Evicted(id) => Some((*id, false)),
+            Self::Evicted(id) | Self::Deallocated { id, .. } => Some((*id, false)),
             Self::Named { .. } | Self::Closed(_) | Self::Described(_) | Self::Compared(_) => None,
         }
     }
@@ -216,6 +243,7 @@ enum ChangeState {
     Compared { id: u64 },
     Taught { id: u64 },
     Evicted { id: u64 },
+    Deallocated { name: Bytes, id: u64 },
 }
 
 impl Changes {
@@ -238,6 +266,10 @@ impl Changes {
             Change::Compared(statement) => ChangeState::Compared { id: statement.id.0 },
             Change::Taught(statement) => ChangeState::Taught { id: statement.id.0 },
             Change::Evicted(id) => ChangeState::Evicted { id: id.0 },
+            Change::Deallocated { name, id } => ChangeState::Deallocated {
+                name: Bytes(name.to_vec()),
+                id: id.0,
+            },
         };
         let pending = self.pending.iter();
         ChangesState {
@@ -265,6 +297,10 @@ impl Changes {
                 ChangeState::Compared { id } => Change::Compared(catalogue.find(id)?),
                 ChangeState::Taught { id } => Change::Taught(catalogue.find(id)?),
                 ChangeState::Evicted { id } => Change::Evicted(StatementId(id)),
+                ChangeState::Deallocated { name, id } => Change::Deallocated {
+                    name: name.0.into(),
+                    id: StatementId(id),
+                },
             })
         };
         let pending = state.pending.into_iter();

@@ -82,21 +82,29 @@ impl Pipeline {
         owed.and_then(|_| self.changes.next_described())
     }
 
+    /// The statement that the server is being sent in the message that it answers now.
+    pub fn front_sends(&self) -> Option<&Arc<Statement>> {
+        let owed = self.owed.front().filter(|owed| owed.changes);
+        owed.and_then(|_| self.changes.next_sent())
+    }
+
     /// Changes that have not been answered.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    /// Notes a Query that may make the server forget its prepared statements.
-    pub fn push_forgetting(&mut self) {
-        self.push(Awaited::Query, Reply::Forward);
-        if let Some(query) = self.owed.back_mut() {
-            query.forgets = true;
+    /// Notes a Query or an Execute that may make the server forget its prepared statements.
+    pub fn push_forgetting(&mut self, awaited: Awaited) {
+        self.push(awaited, Reply::Forward);
+        // What has been sent before, even in the same batch, is as uncertain as that of an earlier one.
+        self.changes.end_batch();
+        if let Some(owed) = self.owed.back_mut() {
+            owed.forgets = true;
             self.forgetting += 1;
         }
     }
 
-    /// Whether such a Query is unanswered: then nobody knows which statements the server has.
+    /// Whether such a message is unanswered: then nobody knows which statements the server has.
     #[inline]
     pub fn may_forget(&self) -> bool {
         self.forgetting > 0

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_session::residue::Probe;
-use pgweir_session::{Kinds, Phase, Settled};
+use pgweir_session::{Kinds, Phase, Refused, Settled};
+use pgweir_wire::SqlState;
 
 use super::leased::Held;
 use super::preparing::{fit, refit};
@@ -57,6 +58,17 @@ impl Session {
         // What the client may have canceled meanwhile has not begun.
         let _ = self.client.take_wait_orders();
         let refused = held.server.relay.take_refused();
+        if is_canceled(refused.as_deref())
+            && !std::mem::replace(&mut held.server.work.looks_again, true)
+        {
+            // A late cancel of the client's has hit it.
+            let question = held
+                .server
+                .relay
+                .whole_question(&lock(&self.route.home.memory), now);
+            return self.ask(question);
+        }
+        held.server.work.looks_again = false;
         let before = self.before_look();
         let Place::Leased(held) = &mut self.place else {
             return;
@@ -215,6 +227,10 @@ impl Session {
         self.client.has_let_go();
         self.release(now);
     }
+}
+
+fn is_canceled(refused: Option<&Refused>) -> bool {
+    refused.is_some_and(|refused| refused.code == Some(SqlState::QUERY_CANCELED))
 }
 
 /// What becomes of a server that is given back: it may need care first.

@@ -80,11 +80,7 @@ impl Session {
     /// The server alone; the client is left.
     pub(crate) fn into_server(self) -> Option<Lease> {
         match self.place {
-            Place::Leased(Held { slot, server }) => Some(Lease {
-                slot,
-                server,
-                stale: false,
-            }),
+            Place::Leased(Held { slot, server }) => Some(Lease::of(slot, server)),
             Place::Idle
             | Place::Waiting(_)
             | Place::Skipping(..)
@@ -118,6 +114,8 @@ impl Session {
         if self.side.channels.is_some() {
             server.relay.note_elsewhere();
         }
+        server.relay.go_on_with(self.client.id);
+        server.work.has_asked = true;
         self.shared.pools().charge(slot, self.party.as_ref());
         let in_transaction = server.relay.status() != TransactionStatus::Idle;
         let is_known = !server.relay.owes_unknown();

@@ -8,7 +8,7 @@ use pgweir_config::PoolMode;
 use pgweir_net::buffer::SCRATCH_LEN;
 use pgweir_net::{Buffered, Input};
 use pgweir_pool::SlotId;
-use pgweir_session::{Kinds, Phase, StateRules, Violation, Waits};
+use pgweir_session::{Phase, StateRules, Violation, Waits};
 use pgweir_stats::Totals;
 use pgweir_wire::TransactionStatus;
 
@@ -159,6 +159,7 @@ impl Session {
             state.requested_at = now;
         }
         held.publish(&self.route.home.totals);
+        held.server.work.has_asked |= !out.is_empty();
         if !out.is_empty() && held.server.line.send(cx, out).is_err() {
             self.line.keep(input, scratch, verdict.consumed);
             return self.server_lost();
@@ -209,15 +210,7 @@ impl Session {
                 self.replace_server("test query failed", Busy::No);
                 return Ok(Heard::Released);
             }
-            // The client has had its answers.
-            Err(Violation::OwnQueryFailed(message))
-                if matches!(held.server.work.stage, Stage::Look) && !held.may_listen() =>
-            {
-                tracing::info!(peer = %held.server.info, "session state not known: {message}");
-                self.replace_server("session state not known", Busy::No);
-                return Ok(Heard::Released);
-            }
-            Err(violation @ Violation::UndoFailed(_)) => {
+            Err(violation @ Violation::UndoFailed(_)) if !held.server.work.has_asked => {
                 tracing::warn!(peer = %held.server.info, "{violation}");
                 self.replace_server("parameters could not be reset", Busy::No);
                 return Ok(Heard::Released);
@@ -295,15 +288,6 @@ impl Held {
             | Stage::Refit
             | Stage::Forget
             | Stage::Look => false,
-        }
-    }
-
-    /// Whether the client may have a LISTEN on this server that it would miss.
-    pub(super) fn may_listen(&self) -> bool {
-        match self.server.work.stage {
-            Stage::Move(_) => true,
-            Stage::Look => self.server.relay.residue().may_have(Kinds::LISTEN),
-            Stage::Check | Stage::Fit(_) | Stage::Refit | Stage::Forget | Stage::Serve => false,
         }
     }
 

@@ -166,22 +166,19 @@ impl Session {
         }
     }
 
-    /// The server has closed its connection. If it was only being checked or fitted, the client
-    /// gets another one and notices nothing.
+    /// The server has closed its connection. If it has been sent nothing of the client's yet, the client gets another
+    /// one and notices nothing; otherwise it loses a transaction, or what it has left in the session.
     pub(super) fn server_lost(&mut self) -> Result<(), Farewell> {
         let Place::Leased(held) = &mut self.place else {
             return Ok(());
         };
-        if held.serves() {
+        if held.serves() || held.server.work.has_asked {
             let relay = &held.server.relay;
             return Err(match relay.has_said_goodbye() {
                 true => Farewell::ServerEnded,
                 false if relay.may_have_committed() => Farewell::OutcomeUnknown,
                 false => Farewell::ServerLost,
             });
-        }
-        if held.may_listen() {
-            return Err(Farewell::ServerLost);
         }
         self.replace_server("server conn crashed?", Busy::Gone);
         Ok(())

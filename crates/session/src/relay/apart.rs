@@ -38,6 +38,7 @@ impl Relay {
         self.residue.begin();
         self.forget_cancel();
         self.has_unnamed = false;
+        self.is_effect_bound = false;
         self.speaks_of_own = false;
         self.elsewhere.begin();
         self.client = client;

@@ -52,6 +52,7 @@ impl Relay {
         self.residue.note_undone();
         // A Parse that was skipped has left the server's as it was.
         self.has_unnamed = false;
+        self.correct_books(&fields, body);
         if is_outdated(&fields) {
             self.residue.note_altered();
         }

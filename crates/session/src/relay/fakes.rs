@@ -67,6 +67,10 @@ impl Relay {
             Change::Described(_) | Change::Compared(_) => {}
             Change::Taught(statement) => self.statements.insert(statement),
             Change::Evicted(id) => self.statements.remove(id),
+            Change::Deallocated { name, id } => {
+                client.statements.remove(&name);
+                self.statements.remove(id);
+            }
         }
     }
 }

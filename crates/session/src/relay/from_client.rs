@@ -111,6 +111,10 @@ impl Relay {
         let awaited = match header.tag {
             tag::QUERY if rules.refuses_queries => return Err(Violation::SimpleQuery),
             tag::QUERY => return Ok(self.query(header, frame, client, rules, input, out)),
+            tag::EXECUTE if self.is_effect_bound => {
+                self.push_effect();
+                return Ok(Act::Pass);
+            }
             tag::EXECUTE => Awaited::Execute,
             tag::FUNCTION_CALL => {
                 let there = there(header, frame);
@@ -257,16 +261,12 @@ impl Relay {
         if undecided && there.len() < header.body_len.min(FIRST_WORD_LEN) {
             return Act::More;
         }
-        let begins = |word: &[u8]| {
-            text.get(..word.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(word))
-        };
         self.spoken.note(there);
-        if begins(b"DISCARD") || begins(b"DEALLOCATE") {
+        if undecided && mention::may_forget(text) {
             if is_whole && self.deallocate(there, client) {
                 return Act::Drop;
             }
-            self.pipeline.push_forgetting();
+            self.pipeline.push_forgetting(Awaited::Query);
         } else {
             self.pipeline.push(Awaited::Query, Reply::Forward);
         }

@@ -247,7 +247,8 @@ impl Relay {
         self.stream = ClientStream::Normal;
         let reply = self.pipeline.ready();
         let reply = reply.ok_or(Violation::ServerMessage(tag::READY_FOR_QUERY))?;
-        if reply == Reply::Skip {
+        // A ReadyForQuery that a Sync in a failed COPY is owed may come first.
+        if reply == Reply::Skip && !self.is_asking() {
             self.own_query_ended(client);
         }
         Ok(reply)
@@ -292,7 +293,6 @@ impl Relay {
                 self.residue.was_set();
                 self.note_reset(client);
             }
-            b"DEALLOCATE\0" => self.note_deallocated(client),
             b"DEALLOCATE ALL\0" => self.forget_statements(client, rules),
             b"DISCARD ALL\0" => {
                 self.forget_statements(client, rules);

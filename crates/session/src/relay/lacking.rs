@@ -5,8 +5,9 @@ use std::sync::Arc;
 use pgweir_wire::{TransactionStatus, frontend};
 
 use super::from_client::Act;
+use super::mention::{self, Effect};
 use super::named::Named;
-use super::{Relay, Rules, Waits, mention};
+use super::{Relay, Rules, Waits};
 use crate::changes::{Change, Presence};
 use crate::outgrown;
 use crate::pipeline::{Awaited, Reply};
@@ -111,7 +112,7 @@ impl Named<'_> {
         renamed.extend_from_slice(format!("\"{}\"", statement.server_name).as_bytes());
         renamed.extend_from_slice(&definition[mention.range.end..]);
         if is_deallocated {
-            self.relay.deallocating = Some(Box::new((mention.name, statement.id)));
+            self.relay.unnamed_effect = Effect::Deallocates(mention.name, statement.id);
         }
         Some((renamed, statement))
     }

@@ -2,13 +2,16 @@
 //! server says of an error.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{BufMut as _, BytesMut};
-use pgweir_wire::HEADER_LEN;
 use pgweir_wire::tag::backend as tag;
+use pgweir_wire::{ErrorFields, HEADER_LEN, SqlState};
 
 use super::{ClientSide, Relay};
-use crate::prepared::SERVER_NAME;
+use crate::changes::Change;
+use crate::pipeline::{Awaited, Reply};
+use crate::prepared::{SERVER_NAME, StatementId};
 
 /// A name in a text.
 #[derive(Debug, Eq, PartialEq)]
@@ -19,7 +22,24 @@ pub(super) struct Mention {
     pub(super) range: Range<usize>,
 }
 
-/// Whether a text may be a DEALLOCATE or an EXECUTE, by its first letter.
+/// What the statement without a name does to the books of prepared statements when it is executed.
+#[derive(Debug, Default)]
+pub(super) enum Effect {
+    #[default]
+    None,
+    /// It takes a name away that the protocol has given, and the statement from the server.
+    Deallocates(Box<[u8]>, StatementId),
+    /// The server may forget all that it was taught.
+    Forgets,
+}
+
+/// Whether a text, by its first word, may make the server forget what it was taught.
+pub(super) fn may_forget(text: &[u8]) -> bool {
+    let at = space(text, 0);
+    word(text, at, b"DISCARD").is_some() || word(text, at, b"DEALLOCATE").is_some()
+}
+
+/// Whether a text may be a DEALLOCATE, a DISCARD or an EXECUTE, by its first letter.
 #[inline]
 pub(super) fn may_be(text: &[u8]) -> bool {
     matches!(
@@ -112,13 +132,36 @@ fn name(text: &[u8], start: usize) -> Option<Mention> {
 }
 
 impl Relay {
-    /// A DEALLOCATE was executed that takes a name away which the protocol has given.
+    /// The statement that is executed changes the books of prepared statements.
     #[cold]
-    pub(super) fn note_deallocated(&mut self, client: &mut ClientSide) {
-        if let Some(deallocating) = self.deallocating.take() {
-            let (name, id) = *deallocating;
-            client.statements.remove(&name);
-            self.statements.remove(id);
+    pub(super) fn push_effect(&mut self) {
+        match &self.unnamed_effect {
+            Effect::None => self.pipeline.push(Awaited::Execute, Reply::Forward),
+            Effect::Forgets => self.pipeline.push_forgetting(Awaited::Execute),
+            Effect::Deallocates(name, id) => {
+                let (name, id) = (name.clone(), *id);
+                let change = Change::Deallocated { name, id };
+                self.pipeline
+                    .push_change(Awaited::Execute, Reply::Forward, change);
+            }
+        }
+    }
+
+    /// Takes the server's word on whether it has a statement where the books are wrong: a function may have
+    /// executed DEALLOCATE.
+    pub(super) fn correct_books(&mut self, fields: &ErrorFields<'_>, body: &[u8]) {
+        let Some((id, _)) = server_name(body) else {
+            return;
+        };
+        match fields.sqlstate() {
+            Some(SqlState::INVALID_SQL_STATEMENT_NAME) => self.statements.remove(id),
+            Some(SqlState::DUPLICATE_PREPARED_STATEMENT) => {
+                let sent = self.pipeline.front_sends();
+                if let Some(sent) = sent.filter(|sent| sent.id == id) {
+                    self.statements.insert(Arc::clone(sent));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -126,12 +169,10 @@ impl Relay {
     /// there is no such name in it.
     pub(super) fn reworded(&mut self, body: &[u8], client: &ClientSide) -> Option<BytesMut> {
         let taken = self.taken_name.take();
-        let (start, end) = server_name(body)?;
-        let digits = std::str::from_utf8(&body[start + SERVER_NAME.len()..end]).ok()?;
-        let id: u64 = digits.parse().ok()?;
+        let (id, Range { start, end }) = server_name(body)?;
         let means = |name: &[u8]| {
             let known = client.statements.get(name);
-            known.is_some_and(|statement| statement.id.0 == id)
+            known.is_some_and(|statement| statement.id == id)
         };
         let mut names = client.statements.iter().map(|(name, _)| name);
         let name = match taken.as_deref().filter(|name| means(name)) {
@@ -149,8 +190,8 @@ impl Relay {
     }
 }
 
-/// Where a server's name of a statement stands.
-fn server_name(body: &[u8]) -> Option<(usize, usize)> {
+/// The statement that a text mentions by the server's name for it, and where.
+fn server_name(body: &[u8]) -> Option<(StatementId, Range<usize>)> {
     let len = SERVER_NAME.len();
     let start = body
         .windows(len)
@@ -158,7 +199,9 @@ fn server_name(body: &[u8]) -> Option<(usize, usize)> {
     let digits = body[start + len..]
         .iter()
         .take_while(|byte| byte.is_ascii_digit());
-    Some((start, start + len + digits.count()))
+    let range = start..start + len + digits.count();
+    let number = std::str::from_utf8(&body[start + len..range.end]).ok()?;
+    Some((StatementId(number.parse().ok()?), range))
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub use from_client::FromClient;
 use judged::Judgements;
 pub use judged::{Case, Judge, Said, StateRules};
 pub use listening::Listening;
+use mention::Effect;
 use rest::Rest;
 pub use rules::{Backends, Rules};
 pub use state::RelayState;
@@ -49,7 +50,7 @@ pub use waits::{Translation, Waits};
 use crate::parameters::Parameters;
 use crate::params::Values;
 use crate::pipeline::{Awaited, Pipeline, Reply};
-use crate::prepared::{ServerStatements, Statement, StatementId};
+use crate::prepared::{ServerStatements, Statement};
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Familiar, Probe, Residue};
 use crate::spoken::Spoken;
@@ -119,8 +120,10 @@ pub struct Relay {
     on_cancel: Option<BytesMut>,
     /// A name that the client has parsed last although it was taken.
     taken_name: Option<Box<[u8]>>,
-    /// The name that a DEALLOCATE takes away when it is executed, and the statement.
-    deallocating: Option<Box<(Box<[u8]>, StatementId)>>,
+    /// What the server's statement without a name does to the books when it is executed.
+    unnamed_effect: Effect,
+    /// Whether the portal that was bound last is of that statement.
+    is_effect_bound: bool,
     /// The statement of which it is being found out, or has been, whether it is outgrown.
     compared: Option<Arc<Statement>>,
     is_outgrown: bool,
@@ -170,7 +173,8 @@ impl Relay {
             error_classes: Vec::new(),
             on_cancel: None,
             taken_name: None,
-            deallocating: None,
+            unnamed_effect: Effect::None,
+            is_effect_bound: false,
             compared: None,
             is_outgrown: false,
             raises: false,
@@ -271,6 +275,16 @@ impl Relay {
     /// something of its own.
     pub fn is_between_replies(&self) -> bool {
         self.server_rest.is_done()
+    }
+
+    /// Whether the server stands between two messages of its client, so that the pooler may say something to it.
+    pub fn is_between_requests(&self) -> bool {
+        self.client_rest.is_done()
+    }
+
+    /// The client has the server, and has had it in another process.
+    pub fn go_on_with(&mut self, client: u64) {
+        self.client = client;
     }
 
     /// How many more bytes of the client's end a frame, if these have been read but not used.

@@ -3,6 +3,7 @@
 use pgweir_wire::TransactionStatus;
 use serde::{Deserialize, Serialize};
 
+use super::mention::Effect;
 use super::{Asked, ClientStream, Relay, Rest, Tally, Waits};
 use crate::handover::{Bytes, Catalogue, ParametersState, UnknownStatement, ValuesState};
 use crate::parameters::Parameters;
@@ -35,11 +36,43 @@ pub struct RelayState {
     /// Whether it is known that the session holds nothing beyond the books.
     #[serde(default)]
     settled: bool,
-    /// The name that a DEALLOCATE takes away, and the statement.
+    /// What the statement without a name does when it is executed, and whether it has been bound.
     #[serde(default)]
-    deallocating: Option<(Bytes, u64)>,
+    unnamed_effect: (EffectState, bool),
     /// The first and the last statement.
     spoken: (Bytes, Bytes),
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+enum EffectState {
+    #[default]
+    None,
+    Deallocates {
+        name: Bytes,
+        id: u64,
+    },
+    Forgets,
+}
+
+impl EffectState {
+    fn of(effect: &Effect) -> Self {
+        match effect {
+            Effect::None => Self::None,
+            Effect::Deallocates(name, id) => Self::Deallocates {
+                name: Bytes(name.to_vec()),
+                id: id.0,
+            },
+            Effect::Forgets => Self::Forgets,
+        }
+    }
+
+    fn restore(self) -> Effect {
+        match self {
+            Self::None => Effect::None,
+            Self::Deallocates { name, id } => Effect::Deallocates(name.0.into(), StatementId(id)),
+            Self::Forgets => Effect::Forgets,
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -65,10 +98,7 @@ impl Relay {
             has_said_goodbye: self.has_said_goodbye,
             is_flushed: self.is_flushed,
             settled: self.residue.is_settled(),
-            deallocating: self
-                .deallocating
-                .as_ref()
-                .map(|taken| (Bytes(taken.0.to_vec()), taken.1.0)),
+            unnamed_effect: (EffectState::of(&self.unnamed_effect), self.is_effect_bound),
             spoken: self.spoken.state(),
         }
     }
@@ -127,9 +157,8 @@ impl Relay {
             error_classes: Vec::new(),
             on_cancel: None,
             taken_name: None,
-            deallocating: state
-                .deallocating
-                .map(|(name, id)| Box::new((name.0.into(), StatementId(id)))),
+            unnamed_effect: state.unnamed_effect.0.restore(),
+            is_effect_bound: state.unnamed_effect.1,
             compared: None,
             is_outgrown: false,
             raises: false,

@@ -5,6 +5,8 @@
 
 mod names;
 
+use std::time::Instant;
+
 use bytes::{BufMut as _, BytesMut};
 use pgweir_wire::HEADER_LEN;
 
@@ -13,6 +15,7 @@ use crate::gather::Gather;
 use crate::handover::{Catalogue, ClientState};
 use crate::params::Tracked;
 use crate::prepared::StatementTable;
+use crate::residue::Memory;
 
 /// A client and a server with a relay between them; both sides' bytes are collected.
 struct Story {
@@ -121,15 +124,7 @@ impl Story {
 fn rules<'a>(tracked: &'a Tracked, statements: &'a StatementTable) -> Rules<'a> {
     Rules {
         max_prepared: Some(100),
-        prepares_unnamed: false,
-        max_message: i32::MAX as u32,
-        refuses_queries: false,
-        answers_as_postgres: false,
-        backends: None,
-        private: false,
-        state: StateRules::default(),
-        tracked,
-        statements,
+        ..Rules::plain(tracked, statements)
     }
 }
 
@@ -711,6 +706,17 @@ fn a_server_that_may_be_ready_once_more_is_not_released() {
     assert!(story.relay.is_asking());
     story.server(&[frame(b'I', b""), ready(b'I')]);
     assert!(story.relay.may_release());
+}
+
+#[test]
+fn a_ready_of_the_doubt_does_not_answer_a_look() {
+    let mut story = story_of_a_copy_in_doubt();
+    let probe = Probe::everything(&Memory::default(), &[], Instant::now());
+    story.relay.look(probe, "joe", &mut BytesMut::new());
+    assert_eq!(story.server(&[ready(b'I')]), b"");
+    assert!(matches!(story.relay.asked, Asked::Look(_)));
+    story.server(&[complete("SELECT 0"), ready(b'I')]);
+    assert!(!story.relay.is_asking());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use pgweir_wire::frontend;
 
 use super::from_client::Act;
 use super::judged::Admission;
-use super::mention;
+use super::mention::{self, Effect};
 use super::named::Named;
 use crate::changes::Change;
 use crate::pipeline::{Awaited, Reply};
@@ -29,18 +29,30 @@ impl Named<'_> {
         let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
         self.client.unnamed.set(definition, speaks_of_own);
         self.relay.has_unnamed = true;
-        let act = match mention::may_be(definition) {
-            true => match self.with_server_name(definition) {
-                Some((renamed, _)) => {
-                    frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
-                    replaced
-                }
-                None => Act::Pass,
-            },
-            false => Act::Pass,
+        let act = match self.renamed(definition) {
+            Some(renamed) => {
+                frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
+                replaced
+            }
+            None => Act::Pass,
         };
         self.await_unnamed(Awaited::Parse);
         act
+    }
+
+    /// The definition with the server's name for what it mentions; `None` if it is the same. What it does to the
+    /// books when it is executed is noted.
+    #[inline]
+    fn renamed(&mut self, definition: &[u8]) -> Option<Vec<u8>> {
+        self.relay.unnamed_effect = Effect::None;
+        if !mention::may_be(definition) {
+            return None;
+        }
+        let renamed = self.with_server_name(definition);
+        if renamed.is_none() && mention::may_forget(definition) {
+            self.relay.unnamed_effect = Effect::Forgets;
+        }
+        renamed.map(|(renamed, _)| renamed)
     }
 
     /// The server answers what gives the client's statement without a name another meaning, or none.
@@ -95,6 +107,7 @@ impl Named<'_> {
         {
             return Act::More;
         }
+        self.relay.is_effect_bound = !matches!(self.relay.unnamed_effect, Effect::None);
         self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
         Act::Pass
     }
@@ -119,11 +132,7 @@ impl Named<'_> {
         relay.spoken.note(definition);
         relay.has_unnamed = true;
         let definition = definition.to_vec();
-        let renamed = match mention::may_be(&definition) {
-            true => self.with_server_name(&definition),
-            false => None,
-        };
-        let definition = renamed.map_or(definition, |(renamed, _)| renamed);
+        let definition = self.renamed(&definition).unwrap_or(definition);
         frontend::parse_renamed(self.out.inject(self.input), "", &definition);
         self.relay.pipeline.push(Awaited::Parse, Reply::Skip);
         true

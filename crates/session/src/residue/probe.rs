@@ -1,6 +1,6 @@
 //! The question to a server what its session holds, and the answer.
 //!
-//! One query whose rows are (kind, name, value). It runs between two transactions, under whatever the
+//! One query, at times with a second one behind it, whose rows are (kind, name, value). It runs between two transactions, under whatever the
 //! client has set, so everything in it is named with its schema.
 
 use std::fmt::Write as _;
@@ -133,7 +133,9 @@ impl Probe {
             ));
         }
         if self.catalog {
-            part(CATALOG);
+            // It may take longer than the client lets its own statements take. By now its parameters have been told.
+            let then = if sql.is_empty() { "" } else { "; " };
+            let _ = write!(sql, "{then}SET LOCAL statement_timeout = 0; {CATALOG}");
         }
         sql
     }

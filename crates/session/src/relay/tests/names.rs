@@ -478,3 +478,110 @@ fn definitions_that_change_give_a_recurring_statement_another_name() {
         [parse("PGBOUNCER_2", "select $1"), sync()].concat()
     );
 }
+
+#[test]
+fn each_deallocate_of_a_pipeline_takes_its_own_name_away() {
+    let mut story = prepared("a");
+    story.client(&[parse("b", "select 2"), sync()]);
+    story.server(&[frame(b'1', b""), ready(b'I')]);
+    let one = |name: &str| {
+        let sql = format!("DEALLOCATE {name}");
+        [parse("", &sql), bind(""), execute()].concat()
+    };
+    story.client(&[one("a"), one("b"), sync()]);
+    let done = [frame(b'1', b""), frame(b'2', b""), complete("DEALLOCATE")].concat();
+    story.server(&[done.clone(), done, ready(b'I')]);
+    assert!(story.client.statements.is_empty());
+    assert_eq!(story.relay.statement_count(), 0);
+}
+
+#[test]
+fn a_deallocate_that_was_not_executed_takes_nothing_away_later() {
+    let mut story = prepared("a");
+    story.client(&[parse("", "DEALLOCATE a"), bind("a"), execute(), sync()]);
+    story.server(&[frame(b'1', b""), error(), ready(b'I')]);
+    story.client(&[query("PREPARE p AS SELECT 1; DEALLOCATE p")]);
+    story.server(&[complete("PREPARE"), complete("DEALLOCATE"), ready(b'I')]);
+    assert!(story.client.statements.contains(b"a"));
+    assert_eq!(story.relay.statement_count(), 1);
+}
+
+#[test]
+fn behind_a_deallocate_in_the_same_batch_the_statement_is_taught_again() {
+    let mut story = prepared("a");
+    story.client(&[
+        parse("", "DEALLOCATE a"),
+        bind(""),
+        execute(),
+        parse("a", "select 1"),
+        sync(),
+    ]);
+    let done = [frame(b'1', b""), frame(b'2', b""), complete("DEALLOCATE")].concat();
+    story.server(&[done, frame(b'1', b""), ready(b'I')]);
+    assert!(story.client.statements.contains(b"a"));
+    assert_eq!(story.relay.statement_count(), 1);
+}
+
+#[test]
+fn behind_a_deallocate_all_by_the_extended_protocol_the_server_is_taught_again() {
+    for sql in ["DEALLOCATE ALL", " discard all"] {
+        let mut story = prepared("a");
+        let (to_server, _) = story.client(&[
+            parse("", sql),
+            bind(""),
+            execute(),
+            parse("a", "select 1"),
+            bind("a"),
+            sync(),
+        ]);
+        let expected = [
+            parse("", sql),
+            bind(""),
+            execute(),
+            close("PGBOUNCER_1"),
+            parse("PGBOUNCER_1", "select 1"),
+            bind("PGBOUNCER_1"),
+            sync(),
+        ];
+        assert_eq!(to_server, expected.concat(), "{sql}");
+        let answers = [
+            frame(b'1', b""),
+            frame(b'2', b""),
+            complete(&sql.trim().to_uppercase()),
+            frame(b'3', b""),
+            frame(b'1', b""),
+            frame(b'2', b""),
+            ready(b'I'),
+        ];
+        story.server(&answers);
+        assert!(story.client.statements.contains(b"a"), "{sql}");
+        assert_eq!(story.relay.statement_count(), 1, "{sql}");
+    }
+}
+
+#[test]
+fn what_a_function_has_deallocated_is_taught_again_after_the_error() {
+    let mut story = prepared("a");
+    story.client(&[bind("a"), execute(), sync()]);
+    let missing = "prepared statement \"PGBOUNCER_1\" does not exist";
+    story.server(&[refusal("26000", missing), ready(b'I')]);
+    let (to_server, _) = story.client(&[bind("a"), sync()]);
+    let expected = [
+        parse("PGBOUNCER_1", "select 1"),
+        bind("PGBOUNCER_1"),
+        sync(),
+    ];
+    assert_eq!(to_server, expected.concat());
+}
+
+#[test]
+fn what_the_server_has_against_the_books_is_not_sent_again() {
+    let mut story = prepared("a");
+    let first = story.table.all()[0].id;
+    story.relay.statements.remove(first);
+    story.client(&[bind("a"), execute(), sync()]);
+    let there = "prepared statement \"PGBOUNCER_1\" already exists";
+    story.server(&[refusal("42P05", there), ready(b'I')]);
+    let (to_server, _) = story.client(&[bind("a"), sync()]);
+    assert_eq!(to_server, [bind("PGBOUNCER_1"), sync()].concat());
+}
