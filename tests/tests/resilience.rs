@@ -63,14 +63,16 @@ fn a_server_that_ends_while_it_is_asked_for_a_statement_takes_its_transaction_al
     owner.rows("create table kept (x int)");
     owner.rows("create table changing (x int)");
     let mut client = tenant.client(&pooler);
+    let (mut second, mut third) = (tenant.client(&pooler), tenant.client(&pooler));
+    client.query("begin");
+    second.query("begin");
     let prepare = Batch::new().parse("s", "select * from changing");
     client.ask(&prepare.describe_statement("s").sync());
-    // That server is taken, so the next one lacks the statement; what it returns has changed since.
-    let mut holder = tenant.client(&pooler);
-    holder.query("begin");
-    tenant
-        .client(&pooler)
-        .rows("alter table changing add y int");
+    // The server that has the statement is taken; the other lacks it, and what it returns has changed since.
+    client.query("commit");
+    third.query("begin");
+    second.query("commit");
+    second.rows("alter table changing add y int");
     let pid = client.value("begin; select pg_backend_pid()");
     client.query("insert into kept values (1)");
     owner.query("begin; lock table changing");
