@@ -50,8 +50,19 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     /// PostgreSQL did not close the connection in time. It stays counted until it does.
-    pub fn quarantined(&mut self, slot: SlotId, now: Instant) {
+    pub fn quarantined(&mut self, slot: SlotId, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
         self.set_state(slot, SlotState::Quarantined, now);
+        // Its permit may not come back for long: whom it was meant for needs another.
+        let needy = self
+            .slots
+            .get_mut(slot)
+            .and_then(|slot| slot.evicted_for.take());
+        if let Some(needy) = needy.filter(|&id| self.get(id).is_some()) {
+            self.eviction_over(needy);
+            self.demand(needy, now, &mut actions);
+        }
+        actions
     }
 
     /// Whether the server is to be closed rather than kept (session mode asks this while it holds

@@ -115,8 +115,7 @@ impl<S, W: Clone> Pools<S, W> {
         self.budget.give_back(ended.host.as_slice());
         let needy = ended.evicted_for.filter(|&id| self.get(id).is_some());
         if let Some(needy) = needy {
-            let pool = self.pool_mut(needy);
-            pool.evictions = pool.evictions.saturating_sub(1);
+            self.eviction_over(needy);
             self.demand(needy, now, actions);
         }
         self.feed_starving(now, actions);

@@ -183,6 +183,12 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
+    /// A server that was closed for pool `needy` has ended, or does not end.
+    pub(crate) fn eviction_over(&mut self, needy: PoolId) {
+        let pool = self.pool_mut(needy);
+        pool.evictions = pool.evictions.saturating_sub(1);
+    }
+
     /// A server was closed for pool `needy`, whose clients have been served meanwhile, and nobody else
     /// wants the permit: the pool gets the server that it asked for, or there would be one less than
     /// before.

@@ -647,6 +647,43 @@ fn a_server_that_made_room_for_nothing_is_replaced() {
 }
 
 #[test]
+fn a_server_that_makes_room_and_does_not_end_is_not_waited_for() {
+    let mut world = World::new();
+    world.limit_database("p", 2);
+    let (rich, poor) = (
+        world.pool("p", "a", limits(5)),
+        world.pool("p", "b", limits(5)),
+    );
+    let both = [world.ask(rich), world.ask(rich)];
+    world.settle();
+    for client in both {
+        world.give_back(client);
+    }
+    let client = world.ask(poor);
+    let stuck = world.closing.pop().expect("one makes room");
+    let actions = world.pools.quarantined(stuck, world.now);
+    world.carry_out(actions);
+    assert_eq!(world.closing.len(), 1, "the next one makes room");
+    world.settle();
+    assert!(world.leased.contains_key(&client));
+}
+
+#[test]
+fn a_server_that_a_cancel_may_still_hit_is_not_lent_again() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    let client = world.ask(pool);
+    world.settle();
+    let (slot, _) = world.leased[&client];
+    assert!(world.pools.begin_cancel(slot));
+    world.pools.spoil(slot);
+    let actions = world.pools.end_cancel(slot, world.now);
+    world.carry_out(actions);
+    world.give_back(client);
+    assert_eq!(world.closed_because, [CloseReason::Obsolete]);
+}
+
+#[test]
 fn an_idle_server_that_postgres_closed_is_not_lent() {
     let mut world = World::new();
     let pool = world.pool("p", "u", limits(3));

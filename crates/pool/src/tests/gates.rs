@@ -140,7 +140,8 @@ fn a_quarantined_server_is_counted_until_it_is_released() {
     world.settle();
     let (slot, _) = world.leased.remove(&first).expect("it was served");
     world.pools.closing(slot, world.now);
-    world.pools.quarantined(slot, world.now);
+    let actions = world.pools.quarantined(slot, world.now);
+    world.carry_out(actions);
     let next = world.ask(pool);
     assert_eq!(world.pools.view()[0].quarantined, 1);
     assert!(world.opening.is_empty(), "the slot is taken");
