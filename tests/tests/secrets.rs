@@ -286,6 +286,23 @@ fn after_a_reload_what_a_client_has_proven_is_not_tried_any_more() {
 }
 
 #[test]
+fn a_reload_tells_no_password_of_a_directory() {
+    let options = |password: &str| format!("ldapserver=nowhere ldapbindpasswd={password}");
+    let ini = |password| Ini::default().set("auth_ldap_options", options(password));
+    let pooler = start(ini("xyzzy-old"));
+    pooler.reload(ini("xyzzy-new")).expect("it reloads");
+    let set = format!(
+        "SET auth_ldap_options = '{}' TTL 1min",
+        options("xyzzy-set")
+    );
+    pooler.console(&set);
+    let log = pooler.log();
+    assert!(log.contains("auth_ldap_options has another value"), "{log}");
+    assert!(!log.contains("xyzzy"), "{log}");
+    assert!(!format!("{:?}", pooler.console("SHOW EVENTS")).contains("xyzzy"));
+}
+
+#[test]
 fn after_a_reload_what_was_refused_is_tried_again_at_once() {
     let Some(tenant) = tenant_with_password("right") else {
         return;

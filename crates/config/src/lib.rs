@@ -27,6 +27,7 @@ mod layers;
 mod likeness;
 mod lints;
 mod problem;
+mod secrecy;
 mod settings;
 mod suggest;
 mod toml;
@@ -47,6 +48,7 @@ pub use layers::PoolSettings;
 pub use likeness::{Likeness, SetKey, set_keys};
 pub use lints::{TlsFault, client_tls_faults};
 pub use problem::{Problem, Severity};
+pub use secrecy::may_hold_secret;
 pub use settings::{KeyChange, SetError, SetOutcome, ShowRow};
 pub use suggest::nearest;
 pub use value::{

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgweir_config::{Change, ChangeError, Config, Entry};
+use pgweir_config::{Change, ChangeError, Config, Entry, may_hold_secret};
 use pgweir_console::Notice;
 
 use crate::shared::{Shared, lock};
@@ -125,15 +125,11 @@ pub(crate) fn set(
         until: now + ttl,
     };
     let composed = overrides.add(&old, new)?;
-    let printed = |config: &Config| {
-        let value = config.value_of(&entry, &key);
-        value.unwrap_or_else(|| "NULL".to_owned())
-    };
     tracing::info!(
         "SET {key} = {}{entry} for {} s by {by}, it was {}",
-        printed(&composed),
+        printed(&composed, &entry, &key),
         ttl.as_secs(),
-        printed(&old)
+        printed(&old, &entry, &key)
     );
     reload::apply(shared, &old, composed);
     Ok(follow(shared, &entry, &key))
@@ -148,16 +144,24 @@ pub(crate) fn expire(shared: &Arc<Shared>, now: Instant) {
     };
     for Override { change, by, .. } in &over {
         let Change { entry, key, .. } = change;
-        let value = composed.value_of(entry, key);
         tracing::info!(
             "{key}{entry} is {} again: what {by} set for a while is over",
-            value.as_deref().unwrap_or("NULL")
+            printed(&composed, entry, key)
         );
     }
     reload::apply(shared, &old, composed);
     for Override { change, .. } in &over {
         // If TLS cannot follow, the log says so.
         let _ = follow(shared, &change.entry, &change.key);
+    }
+}
+
+/// A value for the log.
+fn printed(config: &Config, entry: &Entry, key: &str) -> String {
+    match config.value_of(entry, key) {
+        Some(_) if may_hold_secret(key) => "****".to_owned(),
+        Some(value) => value,
+        None => "NULL".to_owned(),
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgweir_config::{Config, DatabaseChange, Diff, KeyChange, Phase, SetOutcome, Severity, diff};
+use pgweir_config::{
+    Config, DatabaseChange, Diff, KeyChange, Phase, SetOutcome, Severity, diff, may_hold_secret,
+};
 use pgweir_console::Notice;
 
 use crate::accept;
@@ -103,7 +105,10 @@ fn log_changes(difference: &Diff) {
         None => "NULL".to_owned(),
     };
     for KeyChange { key, from, to, .. } in &difference.keys {
-        tracing::info!("RELOAD: {key} is {}, it was {}", value(to), value(from));
+        match may_hold_secret(key) {
+            true => tracing::info!("RELOAD: {key} has another value"),
+            false => tracing::info!("RELOAD: {key} is {}, it was {}", value(to), value(from)),
+        }
     }
     for (name, change) in &difference.databases {
         let what = match change {

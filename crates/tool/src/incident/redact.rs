@@ -1,12 +1,8 @@
 //! What must not leave the machine is taken out of the tables.
 
+use pgweir_config::may_hold_secret;
+
 use crate::table::Table;
-
-/// Keys whose values may hold a secret.
-const SECRET_KEYS: [&str; 2] = ["auth_ldap_options", "auth_query"];
-
-/// Parts of names of keys that hold one.
-const SECRET_WORDS: [&str; 3] = ["password", "passwd", "secret"];
 
 const REMOVED: &str = "(removed)";
 
@@ -25,8 +21,7 @@ pub(super) fn table(name: &str, mut table: Table) -> Table {
             .and_then(Option::as_deref)
             .unwrap_or_default()
             .to_lowercase();
-        let is_secret =
-            SECRET_KEYS.contains(&&*name) || SECRET_WORDS.iter().any(|word| name.contains(word));
+        let is_secret = may_hold_secret(&name);
         if let Some(cell) = cells
             .get_mut(value)
             .filter(|cell| is_secret && cell.is_some())
