@@ -40,10 +40,11 @@ impl Address {
         }
     }
 
-    /// The IP address; `None` for a Unix socket.
+    /// The IP address; `None` for a Unix socket. An IPv4 address that a socket for both families gives as one of IPv6 is
+    /// what it was.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(addr) => Some(addr.ip()),
+            Self::Tcp(addr) => Some(addr.ip().to_canonical()),
             Self::Unix { .. } => None,
         }
     }
@@ -99,6 +100,12 @@ impl fmt::Display for Host<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv4_client_of_a_socket_for_both_families_has_its_own_address() {
+        let address = Address::Tcp("[::ffff:10.1.2.3]:5432".parse().unwrap());
+        assert_eq!(address.ip(), "10.1.2.3".parse().ok());
+    }
 
     #[test]
     fn prints_as_log_lines_and_columns_do() {
