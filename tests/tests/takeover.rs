@@ -2,13 +2,17 @@
 //! on, and both processes together never have more servers than one may have.
 
 use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use pgweir_tests::{
     Batch, Cluster, ClusterOptions, Ini, Pooler, RawClient, Signal, Tenant, console, eventually,
-    self_signed_tls, start, story,
+    self_signed_tls, send_signal, start, story,
 };
 
 const PID: &str = "select pg_backend_pid()";
@@ -103,17 +107,25 @@ fn a_session_keeps_its_server_and_a_queue_its_order() {
     let mut holder = tenant.client(&pooler);
     holder.rows("create temporary table here (x int)");
     let mut first = tenant.client(&pooler);
+    let sent = Instant::now();
     first.send(&Batch::new().query("select 'first'"));
     assert!(first.is_silent_for(Duration::from_millis(100)));
     let mut second = tenant.client(&pooler);
     second.send(&Batch::new().query("select 'second'"));
     assert!(second.is_silent_for(Duration::from_millis(100)));
 
+    let waited = sent.elapsed();
     pooler.reboot().expect("taken over");
 
     assert_eq!(holder.value("select count(*) from here"), "0");
     let pools = pooler.console("SHOW POOLS");
     let pool = pools.find("database", &tenant.name).expect("its pool");
+    let clients = pooler.console("SHOW CLIENTS");
+    let told = clients
+        .iter()
+        .map(|client| client.number("wait") * 1_000_000 + client.number("wait_us"));
+    let told = told.max().unwrap_or_default();
+    assert!(told >= waited.as_micros() as i64, "{told} µs, {waited:?}");
     assert_eq!(
         (pool.number("cl_active"), pool.number("cl_waiting")),
         (1, 2)
@@ -381,6 +393,33 @@ fn a_successor_that_fails_leaves_everything_as_it_was() {
             .contains("admin disappeared when suspended, doing RESUME")
     );
     pooler.reboot().expect("taken over");
+    assert_eq!(client.query("select 1"), SELECT_1);
+}
+
+#[test]
+fn a_takeover_that_an_operator_breaks_off_holds_nobody() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = tenant.pooler(2);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("select 1"), SELECT_1);
+    // Its login does not come to an end, and is waited for.
+    let mut silent = RawClient::connect(pooler.port);
+    silent.send_bytes(&[0, 0]);
+    let (old, over) = (pooler.pid, Arc::new(AtomicBool::new(false)));
+    let resuming = thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                send_signal(&old.to_string(), Signal::USR2);
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    let outcome = pooler.reboot();
+    over.store(true, Ordering::Relaxed);
+    resuming.join().expect("it does nothing else");
+    outcome.expect_err("it was broken off");
+    assert_eq!(pooler.pid, old);
     assert_eq!(client.query("select 1"), SELECT_1);
 }
 

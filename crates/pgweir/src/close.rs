@@ -102,12 +102,17 @@ pub(crate) async fn wait_for_end(shared: &Arc<Shared>, slot: SlotId, stream: &mu
     end(shared, slot, stream, Goodbye::Terminate).await
 }
 
+fn quarantine(shared: &Arc<Shared>, slot: SlotId) {
+    let actions = shared.pools().quarantined(slot, Instant::now());
+    pools::perform(shared, actions);
+}
+
 /// `false`: the slot was quarantined.
 async fn end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream, goodbye: Goodbye) -> bool {
     let patience = shared.config().global.server_close_timeout.duration();
     let ended = timeout(patience, say_goodbye(stream, goodbye)).await;
     if ended.is_err() {
-        shared.pools().quarantined(slot, Instant::now());
+        quarantine(shared, slot);
         tracing::warn!(
             "PostgreSQL has not closed a connection within {} s: its slot stays taken",
             patience.as_secs()
@@ -198,7 +203,7 @@ async fn read_to_end(stream: &mut Stream) {
 /// A server is lost with its socket. Whether the backend is gone
 /// cannot be seen any more, so the slot stays taken for as long as a backend may take to end.
 pub(crate) fn write_off(shared: &Arc<Shared>, slot: SlotId) {
-    shared.pools().quarantined(slot, Instant::now());
+    quarantine(shared, slot);
     let shared = Arc::clone(shared);
     let patience = shared.config().global.server_close_timeout.duration();
     tokio::spawn(async move {

@@ -356,6 +356,8 @@ pub(crate) struct Inherited {
     pub(crate) side: ClientSide,
     /// Since when it does what it does.
     pub(crate) since: Instant,
+    /// Whether that is to wait for a server.
+    pub(crate) waits: bool,
     pub(crate) lease: Option<Lease>,
 }
 
@@ -367,6 +369,7 @@ pub(crate) fn inherit(shared: &Arc<Shared>, inherited: Inherited) -> Session {
         line,
         side,
         since,
+        waits,
         lease,
     } = inherited;
     let client = register(shared, client);
@@ -385,7 +388,14 @@ pub(crate) fn inherit(shared: &Arc<Shared>, inherited: Inherited) -> Session {
     }
     let _ = client.route.set(Arc::clone(&route));
     let mut session = join(shared, &client, route, line, side);
-    client.state().clocks.since = since;
+    {
+        let mut state = client.state();
+        if waits {
+            state.clocks.begin_wait(since);
+            state.requested_at = since;
+        }
+        state.clocks.since = since;
+    }
     if let Some(lease) = lease {
         session.hold_on_to(lease);
     }

@@ -149,4 +149,15 @@ mod tests {
         }
         panic!("the batch has an end");
     }
+
+    #[test]
+    fn what_needs_no_server_is_as_long_as_postgresql_takes_it() {
+        for tag in [tag::COPY_DATA, tag::COPY_DONE, tag::COPY_FAIL, tag::FLUSH] {
+            assert!(wish(&[tag, 0xff, 0xff, 0xff, 0xff]).is_err(), "{tag}");
+        }
+        assert_eq!(
+            wish(&[tag::COPY_DATA, 0x3f, 0xff, 0, 0]),
+            Ok((Wish::Nothing, 0))
+        );
+    }
 }

@@ -34,11 +34,16 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// From `now` on the client waits for a server.
-    pub fn begin_wait(&mut self, now: Instant) {
+    /// From `now` on the client waits for a server. `false` if it has waited before: the server that it was to get was
+    /// lost, or another process had it.
+    pub fn begin_wait(&mut self, now: Instant) -> bool {
+        if self.phase == Phase::Waiting {
+            return false;
+        }
         self.phase = Phase::Waiting;
         self.since = now;
         self.query_start = Some(now);
+        true
     }
 }
 

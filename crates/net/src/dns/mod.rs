@@ -263,6 +263,20 @@ impl Resolver {
         rows
     }
 
+    /// Something at this address was reached by the name before the name was ever asked for here: if the first answer
+    /// lacks the address, it is gone.
+    pub fn remember(&self, name: &str, ip: IpAddr) {
+        if name.parse::<IpAddr>().is_ok() {
+            return;
+        }
+        let mut known = self.lock();
+        let entry = known.names.entry(name.to_owned()).or_default();
+        let found = entry.found.as_deref().unwrap_or_default();
+        if !found.contains(&ip) {
+            entry.found = Some(found.iter().copied().chain([ip]).collect());
+        }
+    }
+
     /// Names and their addresses that newer answers no longer had, each reported once: the servers
     /// there may have been replaced.
     pub fn take_gone(&self) -> Vec<(String, IpAddr)> {

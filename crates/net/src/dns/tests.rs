@@ -143,6 +143,18 @@ async fn reports_addresses_that_went_away_once() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_remembered_may_have_gone_as_well() {
+    let (dns, fake, now) = (Resolver::new(None), Fake::default(), Instant::now());
+    for ip in ips(&["10.0.0.1", "10.0.0.2"]) {
+        dns.remember("db", ip);
+        dns.remember("10.0.0.9", ip);
+    }
+    let query = fake.answers(&["10.0.0.2"]);
+    dns.lookup_with("db", TTL, now, query).await.unwrap();
+    assert_eq!(dns.take_gone(), [("db".to_owned(), ips(&["10.0.0.1"])[0])]);
+}
+
+#[tokio::test]
 async fn shows_what_it_knows() {
     let (dns, fake, now) = (Resolver::new(None), Fake::default(), Instant::now());
     dns.lookup_with("good", TTL, now, fake.answers(&["10.0.0.1"]))

@@ -107,9 +107,10 @@ impl Session {
                 }
                 Checkout::Wait(ticket) => {
                     let mut state = self.client.state();
-                    state.clocks.begin_wait(now);
-                    state.requested_at = now;
-                    state.wait_notified = false;
+                    if state.clocks.begin_wait(now) {
+                        state.requested_at = now;
+                        state.wait_notified = false;
+                    }
                     drop(state);
                     self.line.put_back(input, &desk.scratch);
                     self.place = Place::Waiting(ticket);

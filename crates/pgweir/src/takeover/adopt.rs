@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use pgweir_config::Host;
 use pgweir_net::{Address, Listener, Stream, Target};
 use pgweir_pool::{Past, Scope, SlotId};
 use pgweir_session::Values;
@@ -241,7 +242,8 @@ impl Adopted {
             is_control,
             ..counted
         };
-        let info = self.info(home, opened, Some(&stream), &server.cancel_key.0);
+        let name = host_name(&rules, server.host.as_deref());
+        let info = self.info(home, opened, Some(&stream), &server.cancel_key.0, name);
         let slot = self.slot(home, counted, &info);
         if let Some(welcome) = welcome {
             let _ = info.welcome.set(welcome);
@@ -279,7 +281,7 @@ impl Adopted {
         let (home, key) = (&route.home, &ending.cancel_key.0);
         let host = ending.host.as_deref();
         let counted = self.counted(&home.rules(), Past::Outdated, host, self.now);
-        let info = self.info(home, self.now, stream.as_ref(), key);
+        let info = self.info(home, self.now, stream.as_ref(), key, None);
         let slot = self.slot(home, counted, &info);
         self.shared.pools().closing(slot, self.now);
         let goodbye = match ending.is_encrypted {
@@ -330,18 +332,22 @@ impl Adopted {
         opened: Instant,
         stream: Option<&Stream>,
         key: &[u8],
+        host: Option<Arc<str>>,
     ) -> Arc<ServerInfo> {
         let nowhere = || Target::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         let target = stream.and_then(|stream| stream.peer_target().ok());
         let port = home.rules().database.port();
         let address = stream.and_then(|stream| stream.peer_address(port).ok());
         let local = stream.and_then(|stream| stream.local_address(port).ok());
+        if let (Some(host), Some(ip)) = (&host, address.and_then(|address| address.ip())) {
+            self.shared.resolver.remember(host, ip);
+        }
         Arc::new(ServerInfo {
             id: self.shared.next_id(),
             home: Arc::clone(home),
             fd: stream.map_or_else(OnceLock::new, |s| s.as_fd().as_raw_fd().into()),
             target: target.unwrap_or_else(nowhere),
-            host: None,
+            host,
             address: address.unwrap_or(Address::Unix { peer: None, port }),
             connected_at: opened,
             local: local.map_or_else(OnceLock::new, OnceLock::from),
@@ -353,6 +359,17 @@ impl Adopted {
             served_before: AtomicI32::new(0),
             prepared: AtomicUsize::new(0),
         })
+    }
+}
+
+/// The name by which a server was reached, as far as that is certain: `told` is a host and its port.
+fn host_name(rules: &Rules, told: Option<&str>) -> Option<Arc<str>> {
+    if let Some((host, _port)) = told.and_then(|told| told.rsplit_once(':')) {
+        return Some(host.into());
+    }
+    match rules.database.keys.host.as_ref()?.list() {
+        [Host::Tcp(name)] => Some(name.as_str().into()),
+        _ => None,
     }
 }
 

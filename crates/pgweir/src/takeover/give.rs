@@ -167,6 +167,7 @@ impl<'a> Everything<'a> {
         sessions.into_iter().filter_map(|session| {
             let identity = session.client.identity.get()?;
             let replication = session.client.replication.get();
+            let waits = session.waits_since().is_some();
             let client = Client {
                 server: session.server().map(|(_, server)| server.info.id),
                 database: identity.database.to_string(),
@@ -185,6 +186,7 @@ impl<'a> Everything<'a> {
                 }),
                 connected: Age::of(session.client.connected_at, self.now),
                 since: Age::of(session.client.state().clocks.since, self.now),
+                waits,
                 secret: learnt_secret(session),
             };
             Some(Sent {

@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::relay::Session;
 use crate::server::Server;
-use crate::shared::{Hold, Shared, Shutdown, lock};
+use crate::shared::{Hold, ServerPools, Shared, Shutdown, lock};
 use crate::{ears, pools};
 
 /// How often to look whether all is held, if nobody rings.
@@ -70,7 +70,9 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
                 .for_each(|client| client.end(Farewell::SuspendTimeout));
         }
         shared.held.set_awaits_logins(false);
-        shared.pools().hold();
+        if !hold_pools(shared, |_| {}) {
+            return;
+        }
         until(shared, deadline, || !is_opening(shared)).await;
         deadline = deadline.map(|deadline| deadline.max(Instant::now() + TO_PUT_DOWN));
     }
@@ -85,11 +87,20 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
         until(shared, None, told_to_hold).await;
     }
     shared.held.set_awaits_logins(false);
-    let mut pools = shared.pools();
-    if shared.operator.hold() == Hold::Suspended {
-        pools.hold();
+    hold_pools(shared, |pools| {
         lock(&shared.held.servers).extend(pools.take_idle(Instant::now()));
+    });
+}
+
+/// No pool lends or opens any more. `false` if somebody has resumed: nobody would let them go again.
+fn hold_pools(shared: &Shared, then: impl FnOnce(&mut ServerPools)) -> bool {
+    let mut pools = shared.pools();
+    let holds = shared.operator.hold() == Hold::Suspended;
+    if holds {
+        pools.hold();
+        then(&mut pools);
     }
+    holds
 }
 
 /// Lets everything go on.
@@ -131,6 +142,10 @@ pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
                 () = client.other_mail() => {}
             }
         } else if let Some(session) = lock(&shared.held.sessions).remove(&client.id) {
+            if let_go {
+                // It may have been told to hold after everybody was let go.
+                client.release();
+            }
             return session;
         } else {
             // It is being described at this moment.

@@ -58,6 +58,9 @@ pub(crate) struct Client {
     pub(crate) connected: Age,
     /// Since when it does what it does.
     pub(crate) since: Age,
+    /// Whether that is to wait for a server.
+    #[serde(default)]
+    pub(crate) waits: bool,
     pub(crate) secret: LearntSecret,
 }
 

@@ -288,6 +288,7 @@ fn parcel_of_fds(
             replication: None,
             connected: Age::default(),
             since: Age::default(),
+            waits: false,
             secret: LearntSecret {
                 password: password.map(|text| Bytes(text.into_bytes())),
                 scram_client_key: client_key.and_then(|text| hex(&text)).map(Bytes),

@@ -65,6 +65,7 @@ impl Adopted {
             line: client.buffers.restore(stream),
             side,
             since: client.since.moment(self.now),
+            waits: client.waits,
             lease,
         };
         let mut session = serve::inherit(&self.shared, inherited);
