@@ -9,8 +9,7 @@ impl Values {
     /// What brings a server from `server` to these values; `None` if it is there. `defaults` are the
     /// values that its sessions do not begin with, but have when nobody requested another one.
     ///
-    /// Tracked values are compared without case, as PgBouncer does: those that differ in case only
-    /// mean the same.
+    /// PgBouncer compares all tracked values without case. Here that is so only where case means nothing.
     pub fn fitting(
         &self,
         server: &Self,
@@ -41,10 +40,14 @@ impl Values {
                 continue;
             };
             let there = server.get(index);
-            if there.is_some_and(|there| there.eq_ignore_ascii_case(wanted)) {
+            if there.is_some_and(|there| means_same(name, there, wanted)) {
                 continue;
             }
-            let _ = write!(sql, "SET {name}={};", literal(wanted));
+            if is_any(&LISTS, name) {
+                set_config(&mut sql, [(name, &**wanted)]);
+            } else {
+                let _ = write!(sql, "SET {name}={};", literal(wanted));
+            }
         }
         // Rights last: with them the rest may not be allowed any more. To set the first is to lose the second.
         let differs = RIGHTS.iter().any(|name| {
@@ -79,6 +82,31 @@ pub struct Fitting {
     pub names: Vec<Box<str>>,
 }
 
+/// Parameters whose values are lists of names, which the server tells with the quotes that they need.
+const LISTS: [&str; 4] = [
+    "search_path",
+    "temp_tablespaces",
+    "local_preload_libraries",
+    "session_preload_libraries",
+];
+
+/// Parameters of which two values that differ in case only mean the same.
+const CASELESS: [&str; 5] = [
+    "DateStyle",
+    "client_encoding",
+    "TimeZone",
+    "standard_conforming_strings",
+    "IntervalStyle",
+];
+
+fn is_any(names: &[&str], name: &str) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn means_same(name: &str, one: &str, other: &str) -> bool {
+    one == other || is_any(&CASELESS, name) && one.eq_ignore_ascii_case(other)
+}
+
 /// Sets parameters with the very texts that a startup message has. SET would take a list (`a, b` of
 /// search_path) for one word.
 fn set_config<'a>(sql: &mut String, settings: impl IntoIterator<Item = (&'a str, &'a str)>) {
@@ -102,6 +130,39 @@ mod tests {
         let tracked = Tracked::new(["IntervalStyle"]);
         let fitting = client.fitting(server, &tracked, &Parameters::default());
         fitting.map(|fitting| fitting.sql)
+    }
+
+    #[test]
+    fn a_list_is_set_as_the_server_has_told_it() {
+        let tracked = Tracked::new(["search_path"]);
+        let index = tracked.index("search_path").unwrap();
+        let (mut client, mut server) = (Values::default(), Values::default());
+        client.set(index, "\"Tenant\", public");
+        server.set(index, "tenant, public");
+        let fitting = client.fitting(&server, &tracked, &Parameters::default());
+        assert_eq!(
+            fitting.map(|fitting| fitting.sql).as_deref(),
+            Some("SELECT pg_catalog.set_config('search_path','\"Tenant\", public',false);")
+        );
+    }
+
+    #[test]
+    fn case_counts_where_it_means_something() {
+        let tracked = Tracked::new([]);
+        let (mut client, mut server) = (Values::default(), Values::default());
+        for (name, one, other) in [
+            ("client_encoding", "utf8", "UTF8"),
+            ("application_name", "app", "App"),
+        ] {
+            let index = tracked.index(name).unwrap();
+            client.set(index, one);
+            server.set(index, other);
+        }
+        let fitting = client.fitting(&server, &tracked, &Parameters::default());
+        assert_eq!(
+            fitting.map(|fitting| fitting.sql).as_deref(),
+            Some("SET application_name='app';")
+        );
     }
 
     #[test]
