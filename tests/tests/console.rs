@@ -1,12 +1,18 @@
 //! The promise: the console and the signals do what PgBouncer's do, in the same words, and the log has PgBouncer's form.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use pgweir_tests::{
     Batch, Ini, Pooler, RawClient, Signal, Table, Tenant, console, eventually, start, story,
 };
 
 const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
+const SHORT: Duration = Duration::from_millis(100);
 
 #[test]
 fn every_show_answers_with_pgbouncers_columns() {
@@ -358,6 +364,101 @@ fn kill_drops_the_clients_and_servers_of_a_database_and_pauses_it() {
 
     assert_eq!(operator.query(&format!("resume {name}")), "C(RESUME) Z(I)");
     assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
+}
+
+#[test]
+fn kill_does_not_wait_for_those_who_come_back() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let mut client = tenant.client(&pooler);
+                    while !over.load(Ordering::Relaxed) && client.is_silent_for(SHORT) {}
+                }
+            });
+        }
+        let mut operator = console(&pooler);
+        let (kill, resume) = (
+            format!("kill {}", tenant.name),
+            format!("resume {}", tenant.name),
+        );
+        for _ in 0..5 {
+            thread::sleep(SHORT);
+            operator.send(&Batch::new().query(&kill));
+            let killed = story(&operator.until_ready());
+            assert_eq!(operator.query(&resume), "C(RESUME) Z(I)");
+            over.fetch_or(killed != "C(KILL) Z(I)", Ordering::Relaxed);
+        }
+        assert!(
+            !over.swap(true, Ordering::Relaxed),
+            "KILL was answered each time"
+        );
+    });
+}
+
+#[test]
+fn a_console_that_waits_can_leave_and_be_killed() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let mut operator = console(&pooler);
+    let consoles = |operator: &mut RawClient| {
+        let clients = operator.table("show clients");
+        let all = clients
+            .iter()
+            .filter(|row| row.get("database") == Some("pgbouncer"));
+        all.map(|row| row.number("id")).collect::<Vec<_>>()
+    };
+    let [own] = consoles(&mut operator)[..] else {
+        panic!("one console")
+    };
+    let name = &tenant.name;
+    operator.query(&format!("reconnect {name}"));
+    for command in [format!("wait_close {name}"), format!("pause {name}")] {
+        for leaves in [true, false] {
+            let mut waiting = console(&pooler);
+            // What it asks for next it has said already.
+            waiting.send(&Batch::new().query(&command).query("show version"));
+            assert!(waiting.is_silent_for(SHORT), "{command}");
+            let ids = consoles(&mut operator);
+            let id = ids.iter().find(|id| **id != own).expect("it is listed");
+            if leaves {
+                drop(waiting);
+            } else {
+                let kill = format!("kill_client {id}");
+                assert_eq!(operator.query(&kill), "C(KILL_CLIENT) Z(I)", "{command}");
+                assert_eq!(
+                    waiting.until_closed(),
+                    "E(FATAL 08P01 admin forced disconnect)"
+                );
+            }
+            eventually(
+                Duration::from_secs(5),
+                || consoles(&mut operator),
+                |ids| *ids == [own],
+            );
+        }
+    }
+    let mut waiting = console(&pooler);
+    waiting.send(
+        &Batch::new()
+            .query(&format!("wait_close {name}"))
+            .query("show version"),
+    );
+    assert!(waiting.is_silent_for(SHORT));
+    // The pause has outlived its console.
+    assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
+    client.send(&Batch::new().query("select 1"));
+    assert!(client.is_silent_for(SHORT));
+    let said = story(&waiting.until_ready());
+    assert_eq!(said, "C(WAIT_CLOSE) Z(I)");
+    assert!(story(&waiting.until_ready()).starts_with("T D("));
+    assert_eq!(operator.query(&format!("resume {name}")), "C(RESUME) Z(I)");
+    assert_eq!(story(&client.until_ready()), SELECT_1);
 }
 
 #[test]

@@ -76,15 +76,23 @@ pub(crate) async fn serve(
                 }
                 Err(error) => error.write(&mut out),
             },
-            Step::Run(command) => match execute(shared, client, &command, &mut out).await {
-                Ok(Outcome::Done(notice)) => command.write_done(notice, &mut out),
-                Ok(Outcome::Answered) => {}
-                Ok(Outcome::Hangup) => return Farewell::ClientClosed,
-                Err(error) => {
-                    log_error(shared, client, &error.to_string());
-                    error.write(&mut out);
+            Step::Run(command) => {
+                let executing = execute(shared, client, &command, &mut out);
+                let executed = tokio::select! {
+                    executed = executing => executed,
+                    farewell = client.ordered_to_end(), if only_waits(&command) => return farewell,
+                    () = talk.gone(), if only_waits(&command) => return Farewell::ClientGone,
+                };
+                match executed {
+                    Ok(Outcome::Done(notice)) => command.write_done(notice, &mut out),
+                    Ok(Outcome::Answered) => {}
+                    Ok(Outcome::Hangup) => return Farewell::ClientClosed,
+                    Err(error) => {
+                        log_error(shared, client, &error.to_string());
+                        error.write(&mut out);
+                    }
                 }
-            },
+            }
             Step::Refused(error) => log_error(shared, client, &error.to_string()),
             Step::Terminate => return Farewell::ClientClosed,
             Step::Close(violation) => {
@@ -99,6 +107,15 @@ pub(crate) async fn serve(
             return Farewell::ClientGone;
         }
     }
+}
+
+/// Whether a command gives its orders at once, and then only waits until they have been carried out: that goes on without
+/// its console.
+fn only_waits(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Pause(_) | Command::Kill(_) | Command::KillClient(_) | Command::WaitClose(_)
+    )
 }
 
 fn log_command(client: &Client, command: &str, database: Option<&str>) {
@@ -366,22 +383,24 @@ async fn kill(
         Which::One(name) => vec![name.clone()],
     };
     lock(&shared.operator.paused).extend(databases);
-    let of_which = |client: &Client| {
+    // Those that are there now: who comes meanwhile waits for RESUME.
+    let is_victim = |client: &Client| {
         let identity = client.identity.get();
         !client.is_console.load(Ordering::Relaxed)
             && identity.is_some_and(|identity| which.covers(&identity.database))
     };
-    for victim in &shared.clients {
-        if of_which(&victim) {
-            victim.end(Farewell::DatabaseRemoved);
-        }
+    let mut victims = Vec::new();
+    for client in shared.clients.iter().filter(|client| is_victim(client)) {
+        client.end(Farewell::DatabaseRemoved);
+        victims.push(client.id);
     }
     let actions = shared
         .pools()
         .pause(|name| which.covers(name), Instant::now());
     pools::perform(shared, actions);
     wait_until(shared, || {
-        !shared.clients.iter().any(|client| of_which(&client))
+        victims.retain(|id| shared.clients.contains_key(id));
+        victims.is_empty()
     })
     .await;
     Ok(())

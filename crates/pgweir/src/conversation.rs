@@ -11,6 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 /// How many bytes of somebody who has not logged in are read at a time.
 pub(crate) const READ_LEN: usize = 1024;
 
+/// How many bytes somebody may say ahead while his command is being carried out.
+const AHEAD_MAX: usize = 64 * 1024;
+
 /// A stream with the bytes that were read but not used.
 #[derive(Debug)]
 pub(crate) struct Conversation {
@@ -113,6 +116,16 @@ impl Conversation {
     /// The stream, and what has been held back and is to be written to it first.
     pub(crate) fn into_parts(self) -> (Stream, BytesMut) {
         (self.stream, self.held)
+    }
+
+    /// Resolves when the peer has gone. What it says until then is kept, and not read any more when that is much.
+    pub(crate) async fn gone(&mut self) {
+        while self.unread.len() < AHEAD_MAX {
+            if self.read_more().await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     async fn read_more(&mut self) -> Result<(), Interrupted> {
