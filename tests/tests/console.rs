@@ -590,6 +590,16 @@ fn a_database_that_is_removed_takes_its_clients_with_it() {
     assert_eq!(client.query("select 1"), SELECT_1);
     pooler.reload(base()).expect("RELOAD");
     assert_eq!(client.until_closed(), "E(FATAL 08P01 database removed)");
+    eventually(
+        Duration::from_secs(5),
+        || console(&pooler).table("show pools"),
+        |shown| shown.find("database", "shop").is_none(),
+    );
+    pooler
+        .reload(base().database("shop", &format!("{target} dbname=postgres")))
+        .expect("RELOAD");
+    let mut client = RawClient::login(pooler.port, "shop", "postgres");
+    assert_eq!(client.query("select 1"), SELECT_1);
 }
 
 #[test]
@@ -1033,6 +1043,19 @@ fn every_database_is_served_by_the_star_entry_and_forgotten() {
         Duration::from_secs(5),
         || console(&pooler).table("show databases"),
         |shown| shown.find("name", &tenant.name).is_none(),
+    );
+    eventually(
+        Duration::from_secs(5),
+        || console(&pooler).table("show pools"),
+        |shown| shown.find("database", &tenant.name).is_none(),
+    );
+    // Who comes later makes it anew.
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("select 1"), SELECT_1);
+    let shown = console(&pooler).table("show databases");
+    assert_eq!(
+        row(&shown, "name", &tenant.name).number("current_client_connections"),
+        1
     );
 }
 

@@ -211,19 +211,33 @@ fn forget_autodbs(shared: &Arc<Shared>, now: Instant) {
             .map(|pool| pool.name.database)
             .collect()
     };
-    let mut autodbs = lock(&shared.autodbs);
-    for name in used {
-        if let Some(last_used) = autodbs.get_mut(&name) {
-            *last_used = now;
+    let mut over = Vec::new();
+    {
+        let mut autodbs = lock(&shared.autodbs);
+        for name in used {
+            if let Some(last_used) = autodbs.get_mut(&name) {
+                *last_used = now;
+            }
+        }
+        autodbs.retain(|name, last_used| {
+            let keep = now.duration_since(*last_used) <= limit;
+            if !keep {
+                log_dropping(name);
+                over.push(Arc::clone(name));
+            }
+            keep
+        });
+    }
+    if over.is_empty() {
+        return;
+    }
+    shared.forget_routes(&over);
+    for (name, home) in shared.homes() {
+        if over.contains(&name.database) {
+            let actions = shared.pools().retire(home.id, now);
+            pools::perform(shared, actions);
         }
     }
-    autodbs.retain(|name, last_used| {
-        let keep = now.duration_since(*last_used) <= limit;
-        if !keep {
-            log_dropping(name);
-        }
-        keep
-    });
 }
 
 /// A database is configured no more, or was made from `*` and nobody uses it.

@@ -74,7 +74,11 @@ impl<S, W: Clone> Pools<S, W> {
 
     /// What clients that ask now are refused with, if the pool is closed.
     pub(crate) fn closed_to_clients(&self, id: PoolId) -> Option<Refusal> {
-        match &self.pool(id).gate {
+        // Whoever was led to it before it was removed has to come again.
+        let Some(pool) = self.get(id) else {
+            return Some(Refusal::Closed("database removed".into()));
+        };
+        match &pool.gate {
             Gate::Closed(message) => Some(Refusal::Closed(Arc::clone(message))),
             Gate::Open | Gate::Paused | Gate::Held => None,
         }

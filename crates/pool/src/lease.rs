@@ -290,7 +290,7 @@ impl<S, W: Clone> Pools<S, W> {
     /// one idle longest.
     pub(crate) fn pop_idle(&mut self, id: PoolId, now: Instant) -> Option<Lease<S>> {
         let is_near = self.near.server;
-        let pool = self.pool_mut(id);
+        let pool = self.get_mut(id)?;
         if pool.gate != Gate::Open {
             return None;
         }

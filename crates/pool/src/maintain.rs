@@ -156,11 +156,12 @@ impl<S, W: Clone> Pools<S, W> {
             && pool.limits.min == 0
             && !pool.is_wanted()
             && pool.counts.total() == 0
-            && timeout.is_some_and(|t| now.saturating_duration_since(pool.last_used) > t)
+            && (pool.is_retired
+                || timeout.is_some_and(|t| now.saturating_duration_since(pool.last_used) > t))
     }
 
-    /// Removes a pool whose database is gone: its idle servers are closed now, the others when
-    /// they come back. It disappears with its last server and client.
+    /// Removes a pool to which nobody is led any more, because its database is gone: its idle servers are closed now, the
+    /// others when they come back. It disappears with its last server and client, unless it is [revived](Self::revive).
     pub fn retire(&mut self, id: PoolId, now: Instant) -> Actions<S, W> {
         let mut actions = Actions::default();
         if self.get(id).is_none() {
@@ -169,8 +170,17 @@ impl<S, W: Clone> Pools<S, W> {
         for slot in self.slots.iter_mut().filter(|slot| slot.pool == id) {
             slot.obsolete = true;
         }
-        self.pool_mut(id).limits.min = 0;
+        let pool = self.pool_mut(id);
+        pool.limits.min = 0;
+        pool.is_retired = true;
         self.close_idle(id, CloseReason::Removed, now, &mut actions, |_| true);
         actions
+    }
+
+    /// Somebody is led to the pool again before it has disappeared.
+    pub fn revive(&mut self, id: PoolId) {
+        if self.get(id).is_some() {
+            self.pool_mut(id).is_retired = false;
+        }
     }
 }

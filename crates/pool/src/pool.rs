@@ -147,6 +147,8 @@ pub(crate) struct Pool<S, W> {
     pub(crate) evictions: u32,
     pub(crate) share: Share,
     pub(crate) last_used: Instant,
+    /// Nobody is led here any more: it is removed when nobody and nothing is left in it.
+    pub(crate) is_retired: bool,
 }
 
 impl<S, W> Pool<S, W> {
@@ -178,6 +180,7 @@ impl<S, W> Pool<S, W> {
             evictions: 0,
             share: Share::new(now),
             last_used: now,
+            is_retired: false,
         }
     }
 

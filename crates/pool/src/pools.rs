@@ -118,7 +118,9 @@ impl<S, W: Clone> Pools<S, W> {
     /// Takes over what a changed configuration says.
     pub fn set_limits(&mut self, id: PoolId, limits: PoolLimits) {
         if self.get(id).is_some() {
-            self.pool_mut(id).limits = limits;
+            let pool = self.pool_mut(id);
+            pool.limits = limits;
+            pool.is_retired = false;
         }
     }
 
@@ -189,7 +191,7 @@ impl<S, W: Clone> Pools<S, W> {
         waiter: impl FnOnce() -> W,
         actions: &mut Actions<S, W>,
     ) -> Greeting {
-        if self.pool(id).greeted {
+        if self.get(id).is_some_and(|pool| pool.greeted) {
             return Greeting::Known;
         }
         let ticket = self.next_ticket();
@@ -268,13 +270,15 @@ impl<S, W: Clone> Pools<S, W> {
     }
 
     pub(crate) fn pool_mut(&mut self, id: PoolId) -> &mut Pool<S, W> {
-        let pool = self
-            .pools
-            .get_mut(id.index)
-            .filter(|(serial, _)| *serial == id.serial);
-        &mut pool
+        self.get_mut(id)
             .expect("a pool with clients or servers is not removed")
-            .1
+    }
+
+    pub(crate) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool<S, W>> {
+        self.pools
+            .get_mut(id.index)
+            .filter(|(serial, _)| *serial == id.serial)
+            .map(|(_, pool)| pool)
     }
 
     pub(crate) fn remove_pool(&mut self, id: PoolId) {

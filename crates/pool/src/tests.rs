@@ -684,6 +684,42 @@ fn a_server_that_a_cancel_may_still_hit_is_not_lent_again() {
 }
 
 #[test]
+fn a_retired_pool_goes_with_its_last_client_and_server() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    let tick = |world: &mut World| {
+        let upkeep = world.pools.tick(world.now, None, |_| false);
+        let removed = upkeep.removed.clone();
+        world.carry_out(upkeep.actions);
+        removed
+    };
+    world.pools.client_joined(pool);
+    let client = world.ask(pool);
+    world.settle();
+    world.give_back(client);
+    let actions = world.pools.retire(pool, world.now);
+    world.carry_out(actions);
+    assert_eq!(world.closed_because, [CloseReason::Removed]);
+    assert_eq!(tick(&mut world), []);
+    world.settle();
+    assert_eq!(tick(&mut world), [], "a client is left");
+    world.pools.client_left(pool, world.now);
+    world.pools.revive(pool);
+    assert_eq!(tick(&mut world), [], "somebody has come again");
+    let actions = world.pools.retire(pool, world.now);
+    world.carry_out(actions);
+    assert_eq!(tick(&mut world), [pool]);
+    // Who was on his way there is refused.
+    let late = world.ask(pool);
+    assert!(matches!(
+        &world.refused[..],
+        [(client, Refusal::Closed(_))] if *client == late
+    ));
+    let own = world.ask_for_own(pool);
+    assert_eq!(world.refused.last().map(|(client, _)| *client), Some(own));
+}
+
+#[test]
 fn an_idle_server_that_postgres_closed_is_not_lent() {
     let mut world = World::new();
     let pool = world.pool("p", "u", limits(3));

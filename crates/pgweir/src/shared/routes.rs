@@ -148,6 +148,8 @@ impl Shared {
             if autodbs.insert(name.database, Instant::now()).is_none() {
                 tracing::info!("registered new auto-database: {database}");
             }
+            drop(autodbs);
+            self.pools().revive(home.id);
         }
         Ok(home)
     }
@@ -219,6 +221,11 @@ impl Shared {
             .iter()
             .map(|(name, home)| (name.clone(), Arc::clone(home)))
             .collect()
+    }
+
+    /// Leads nobody to these databases as before: the next login finds its way anew.
+    pub(crate) fn forget_routes(&self, databases: &[Arc<str>]) {
+        lock(&self.routes).retain(|database, _| !databases.contains(database));
     }
 
     /// Forgets a pool that [`Pools`](pgweir_pool::Pools) has removed.
