@@ -113,26 +113,49 @@ impl Shared {
     /// Where a login of `user` to `database` leads.
     pub(crate) fn route(&self, database: &str, user: &str) -> Result<Arc<Route>, NoSuchDatabase> {
         let known = |routes: &Routes| routes.get(database)?.get(user).map(Arc::clone);
-        if let Some(route) = known(&lock(&self.routes)) {
-            return Ok(route);
+        loop {
+            if let Some(route) = known(&lock(&self.routes)) {
+                return Ok(route);
+            }
+            let config = self.config();
+            let route = self.new_route(&config, database, user)?;
+            if let Some(route) = self.enter_route(route, &config) {
+                return Ok(route);
+            }
         }
+    }
+
+    fn new_route(
+        &self,
+        config: &Arc<Config>,
+        database: &str,
+        user: &str,
+    ) -> Result<Route, NoSuchDatabase> {
         let (database_name, user_name) = self.names(database, user);
-        let config = self.config();
-        let rules = Rules::new(&config, database, user).ok_or(NoSuchDatabase)?;
+        let rules = Rules::new(config, database, user).ok_or(NoSuchDatabase)?;
         let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
         let home = self.pool(database, pool_user)?;
-        let route = Arc::new(Route {
+        Ok(Route {
             database: database_name,
             user: user_name,
             home,
             rules: RwLock::new(Arc::new(rules)),
             latest: Mutex::default(),
             scopes: Mutex::default(),
-        });
+        })
+    }
+
+    /// Makes it the route of its login, unless another thread has made one: then that is it. `None` if the
+    /// configuration that it follows is in force no more.
+    fn enter_route(&self, route: Route, config: &Arc<Config>) -> Option<Arc<Route>> {
         let mut routes = lock(&self.routes);
+        // Whoever puts another one in force looks at all routes after that, and so finds this one.
+        if !Arc::ptr_eq(config, &self.config()) {
+            return None;
+        }
         let users = routes.entry(Arc::clone(&route.database)).or_default();
-        users.insert(Arc::clone(&route.user), Arc::clone(&route));
-        Ok(route)
+        let entered = users.entry(Arc::clone(&route.user));
+        Some(Arc::clone(entered.or_insert_with(|| Arc::new(route))))
     }
 
     /// The pool of this user in a database, whomever its entry forces upon clients.
@@ -142,7 +165,7 @@ impl Shared {
             database: database.into(),
             user: user.into(),
         };
-        let home = self.home(&name, &config).ok_or(NoSuchDatabase)?;
+        let home = self.home(&name).ok_or(NoSuchDatabase)?;
         if !config.databases.contains_key(database) {
             let mut autodbs = lock(&self.autodbs);
             if autodbs.insert(name.database, Instant::now()).is_none() {
@@ -167,18 +190,21 @@ impl Shared {
     }
 
     /// The pool of this name, made if it is not there.
-    pub(crate) fn home(&self, name: &PoolName, config: &Arc<Config>) -> Option<Arc<PoolHome>> {
+    fn home(&self, name: &PoolName) -> Option<Arc<PoolHome>> {
         let mut homes = lock(&self.homes);
         if let Some(home) = homes.get(name) {
             return Some(Arc::clone(home));
         }
-        let rules = Rules::new(config, &name.database, &name.user)?;
-        let gate = match self.operator.gate(&name.database) {
-            Gate::Held if self.held.awaits_logins() => Gate::Open,
-            gate => gate,
-        };
+        // Whoever puts another one in force looks at all pools after that, and so finds this one.
+        let config = self.config();
+        let rules = Rules::new(&config, &name.database, &name.user)?;
         let id = {
             let mut pools = self.pools();
+            // An order goes to all pools after it has been given, and so to this one.
+            let gate = match self.operator.gate(&name.database) {
+                Gate::Held if self.held.awaits_logins() => Gate::Open,
+                gate => gate,
+            };
             let scopes = || limits::scopes(name, &rules);
             let id = pools.ensure(name, scopes, rules.pool_limits(), gate, Instant::now());
             limits::apply_to_pool(&mut pools, id, name, &rules);
@@ -186,7 +212,7 @@ impl Shared {
         };
         let (series, times) = {
             let mut names = lock(&self.names);
-            let series = names.give(name, config);
+            let series = names.give(name, &config);
             let times = names.times(&series);
             (series, times)
         };
@@ -266,3 +292,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+use std::sync::{Barrier, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use pgweir_auth::ProcessKey;
+use pgweir_config::Phase;
+
+use super::*;
+use crate::auth_files::AuthFiles;
+use crate::log::Log;
+use crate::lot::Lot;
+use crate::shared::Hold;
+use crate::tls::Tls;
+use crate::workers::Workers;
+
+const ROUNDS: usize = 500;
+
+fn config(text: &str) -> Config {
+    let mut config = Config::new("a.ini");
+    config
+        .load(Phase::Start, &mut |_| Ok(text.to_owned()))
+        .expect("loads");
+    config
+}
+
+/// A pooler that has no sockets, with these lines in its file.
+fn shared(text: &str) -> Shared {
+    let config = config(text);
+    let tls = Tls::load(&config.global).expect("there is none");
+    let (_, workers) = Workers::start(1).expect("starts");
+    let (files, key) = (AuthFiles::default(), ProcessKey::new([7; 32]));
+    let lot = Lot::open().expect("opens");
+    Shared::new(Log::start(true, 0), config, tls, files, key, lot, workers)
+}
+
+/// Lets both do something at the same time, again and again. In how many rounds what came of it is wrong.
+fn at_once<A: Send, B>(
+    one: impl Fn(usize) -> A + Sync,
+    other: impl Fn(usize) -> B,
+    is_wrong: impl Fn(A, B) -> bool,
+) -> usize {
+    let (begin, (give, take)) = (Barrier::new(2), mpsc::channel());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                begin.wait();
+                give.send(one(round)).expect("it is waited for");
+            }
+        });
+        let rounds = 0..ROUNDS;
+        let wrong = rounds.filter(|round| {
+            begin.wait();
+            let second = other(*round);
+            is_wrong(take.recv().expect("it does as many"), second)
+        });
+        wrong.count()
+    })
+}
+
+const SHOP: &str = "[databases]\nshop = host=db\n[pgbouncer]\n";
+
+fn log_in(shared: &Shared, round: usize) -> Arc<Route> {
+    let route = shared.route("shop", &format!("user {round}"));
+    route.expect("the database is there")
+}
+
+#[test]
+fn two_first_logins_at_once_take_one_route() {
+    let shared = shared(SHOP);
+    let log_in = |round| log_in(&shared, round);
+    let wrong = at_once(log_in, log_in, |one, other| !Arc::ptr_eq(&one, &other));
+    assert_eq!(wrong, 0);
+}
+
+#[test]
+fn a_login_beside_a_reload_follows_the_new_configuration() {
+    let shared = shared(SHOP);
+    let log_in = |round| log_in(&shared, round);
+    let reload = |_| shared.set_config(config(SHOP));
+    let wrong = at_once(log_in, reload, |route, ()| {
+        let (now, of_route) = (shared.config(), &route.rules().config);
+        !Arc::ptr_eq(of_route, &now) || !Arc::ptr_eq(&route.home.rules().config, &now)
+    });
+    assert_eq!(wrong, 0);
+}
+
+#[test]
+fn a_pool_that_is_made_beside_a_pause_is_paused() {
+    let shared = shared(SHOP);
+    let route = thread::scope(|scope| {
+        let mut pools = shared.pools();
+        let login = scope.spawn(|| log_in(&shared, 0));
+        // By now it waits for the pools.
+        thread::sleep(Duration::from_millis(100));
+        shared.operator.set_hold(Hold::Paused);
+        let _ = pools.pause(|_| true, Instant::now());
+        drop(pools);
+        login.join().expect("it comes to its end")
+    });
+    assert!(!shared.pools().lends(route.home.id));
+}
