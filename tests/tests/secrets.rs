@@ -10,7 +10,8 @@ use std::{
 };
 
 use pgweir_tests::{
-    Http, Ini, Pooler, Program, RawClient, Run, Tenant, console, eventually, finish_within, start,
+    Batch, Http, Ini, Pooler, Program, RawClient, Run, Tenant, console, eventually, finish_within,
+    start,
 };
 
 const COMMAND_MAX: Duration = Duration::from_secs(40);
@@ -319,6 +320,93 @@ fn after_a_reload_what_was_refused_is_tried_again_at_once() {
     let new = with("right").set("server_login_retry", 3_600);
     pooler.reload(new).expect("it reloads");
     assert_eq!(login().expect("it is let in").value("select 1"), "1");
+}
+
+/// A second user of the tenant's database, whom PostgreSQL asks for this password.
+fn next_user(tenant: &Tenant, password: &str) -> String {
+    let next = format!("{}_next", tenant.name);
+    let mut root = tenant.root();
+    root.rows(&format!("create role {next} login password '{password}'"));
+    root.rows(&format!("grant wants_scram to {next}"));
+    next
+}
+
+/// The tenant's database with this user forced upon whoever comes.
+fn forcing(tenant: &Tenant, user: &str, password: &str, servers: u32) -> Ini {
+    let (port, name) = (tenant.postgres.port(), &tenant.name);
+    let entry = format!("host=127.0.0.1 port={port} user={user} password={password}");
+    let ini = tenant.ini().database(name, &entry);
+    ini.set("default_pool_size", servers)
+}
+
+fn anybody(pooler: &Pooler, tenant: &Tenant) -> RawClient {
+    RawClient::login(pooler.port, &tenant.name, "postgres")
+}
+
+/// How many clients a user's pool has: those that wait for no server, and those that do.
+fn clients(pooler: &Pooler, user: &str) -> [String; 2] {
+    let pools = pooler.console("show pools");
+    let pool = pools.find("user", user);
+    ["cl_active", "cl_waiting"].map(|column| {
+        let count = pool.as_ref().and_then(|pool| pool.get(column));
+        count.unwrap_or("0").to_owned()
+    })
+}
+
+#[test]
+fn another_user_in_the_entry_is_that_of_everybodys_next_server() {
+    let Some(tenant) = tenant_with_password("first") else {
+        return;
+    };
+    let next = next_user(&tenant, "second");
+    let pooler = start(forcing(&tenant, &tenant.name, "first", 2));
+    let [mut idle, mut busy] = [0; 2].map(|_| anybody(&pooler, &tenant));
+    assert_eq!(idle.value("select current_user"), tenant.name);
+    busy.query("begin");
+    assert_eq!(busy.value("select current_user"), tenant.name);
+
+    let mut root = tenant.root();
+    root.rows(&format!("alter role {} nologin", tenant.name));
+    let new = forcing(&tenant, &next, "second", 2);
+    pooler.reload(new).expect("it reloads");
+
+    let mut late = anybody(&pooler, &tenant);
+    assert_eq!(late.value("select current_user"), next);
+    eventually(SOON, || clients(&pooler, &next), |c| *c == ["2", "0"]);
+    assert_eq!(clients(&pooler, &tenant.name), ["1", "0"]);
+    assert_eq!(idle.value("select current_user"), next);
+    assert_eq!(busy.value("select current_user"), tenant.name);
+    busy.query("commit");
+    assert_eq!(busy.value("select current_user"), next);
+    assert_eq!(clients(&pooler, &next), ["3", "0"]);
+    assert_eq!(clients(&pooler, &tenant.name), ["0", "0"]);
+    drop((idle, busy, late));
+    eventually(SOON, || clients(&pooler, &next), |c| *c == ["0", "0"]);
+    let log = pooler.log();
+    assert!(!log.contains("not permitted to log in"), "{log}");
+}
+
+#[test]
+fn who_waits_while_an_entry_gets_its_first_user_is_served_by_that_user() {
+    let Some(tenant) = tenant_with_password("first") else {
+        return;
+    };
+    let next = next_user(&tenant, "second");
+    let pooler = start(tenant.ini().set("default_pool_size", 1));
+    let [mut busy, mut waiting] = [0; 2].map(|_| anybody(&pooler, &tenant));
+    busy.query("begin");
+    waiting.send(&Batch::new().query("select current_user"));
+    eventually(SOON, || clients(&pooler, "postgres"), |c| c[1] == "1");
+
+    let new = forcing(&tenant, &next, "second", 1);
+    pooler.reload(new).expect("it reloads");
+
+    assert_eq!(waiting.until_ready()[1].values(), [next.as_str()]);
+    assert_eq!(clients(&pooler, &next), ["1", "0"]);
+    assert_eq!(busy.value("select current_user"), "postgres");
+    busy.query("commit");
+    assert_eq!(busy.value("select current_user"), next);
+    assert_eq!(clients(&pooler, "postgres"), ["0", "0"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use pgweir_session::{Clocks, Phase};
 use pgweir_wire::CancelKey;
 
 use crate::pins::Pin;
-use crate::shared::Route;
+use crate::shared::{Route, lock};
 use crate::workers;
 
 pub(crate) use self::counted::Counted;
@@ -118,7 +118,7 @@ pub(crate) struct Client {
     pub(crate) local: Address,
     pub(crate) connected_at: Instant,
     pub(crate) identity: OnceLock<Identity>,
-    pub(crate) route: OnceLock<Arc<Route>>,
+    route: Mutex<Option<Arc<Route>>>,
     pub(crate) cancel_key: OnceLock<CancelKey>,
     /// Set for a client that gets a server of its own for replication.
     pub(crate) replication: OnceLock<Box<Replication>>,
@@ -165,7 +165,7 @@ impl Client {
             local,
             connected_at: now,
             identity: OnceLock::new(),
-            route: OnceLock::new(),
+            route: Mutex::new(None),
             cancel_key: OnceLock::new(),
             replication: OnceLock::new(),
             tls: OnceLock::new(),
@@ -192,6 +192,16 @@ impl Client {
     /// The state, to read or change. Held for a few lines only.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where its login has led, if it was let in.
+    pub(crate) fn route(&self) -> Option<Arc<Route>> {
+        lock(&self.route).clone()
+    }
+
+    /// Its login leads there, from now on.
+    pub(crate) fn set_route(&self, route: &Arc<Route>) {
+        *lock(&self.route) = Some(Arc::clone(route));
     }
 
     /// What it counts in.

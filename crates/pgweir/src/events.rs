@@ -40,8 +40,8 @@ pub(crate) fn client_error(shared: &Shared, client: &Client, farewell: &Farewell
     if farewell.answer(ErrorCodes::Postgres).is_none() {
         return;
     }
-    let route = client.route.get();
-    let database = match (route, client.identity.get()) {
+    let route = client.route();
+    let database = match (&route, client.identity.get()) {
         (Some(route), _) => Arc::clone(&route.home.series.database),
         (None, Some(identity)) => {
             let config = shared.config();

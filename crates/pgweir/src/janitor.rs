@@ -65,7 +65,7 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
     let config = shared.config();
     let draining = shared.operator.shutdown() == Shutdown::WaitForServers;
     for client in &shared.clients {
-        let rules = client.route.get().map(|route| route.rules());
+        let rules = client.route().map(|route| route.rules());
         let config = rules.as_ref().map_or(&config, |rules| &rules.config);
         let deadlines = rules
             .as_ref()

@@ -87,7 +87,7 @@ fn leases(
     let (mut seen, mut slow) = (Vec::new(), Slow::default());
     for client in &shared.clients {
         let state = client.state().clone();
-        let (Some(slot), Some(route)) = (state.link, client.route.get()) else {
+        let (Some(slot), Some(route)) = (state.link, client.route()) else {
             continue;
         };
         let rules = route.rules();
@@ -99,7 +99,7 @@ fn leases(
                 .map(|limit| (state.clocks.since, limit, kind)),
             None => {
                 let lease = (slot, &*client, &state);
-                let overdue = watch.slow.look(&mut slow, lease, route, now);
+                let overdue = watch.slow.look(&mut slow, lease, &route, now);
                 overdue.map(|overdue| (overdue.since, overdue.limit, overdue.kind))
             }
         };
@@ -216,7 +216,7 @@ fn tell(shared: &Arc<Shared>, suspect: &Suspect<Subject, Facts>, now: Instant) {
 
 /// `leak_action`
 fn act(client: &Client, kind: Kind) {
-    let Some(route) = client.route.get() else {
+    let Some(route) = client.route() else {
         return;
     };
     let rules = route.rules();

@@ -32,7 +32,7 @@ pub(crate) fn apply(budget: &mut Budget, settings: &Settings) {
 
 /// Sets the limits that the servers of one pool count in.
 pub(crate) fn apply_to_pool(pools: &mut ServerPools, id: PoolId, name: &PoolName, rules: &Rules) {
-    pools.set_limits(id, rules.pool_limits());
+    pools.set_limits(id, rules.pool_limits(&name.user));
     pools.set_scopes(id, scopes(name, rules));
     let settings = &rules.settings;
     for scope in scopes(name, rules).servers.iter() {

@@ -201,7 +201,7 @@ fn stand_in(
     own: &ServerInfo,
     target: Arc<Client>,
 ) -> Real {
-    let Some(route) = target.route.get() else {
+    let Some(route) = target.route() else {
         return Real::Unknown;
     };
     let home = &route.home;

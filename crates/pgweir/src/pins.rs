@@ -107,10 +107,7 @@ fn call_home(shared: &Shared, home: &PoolHome, all: bool) {
             continue;
         };
         drop(state);
-        let is_here = client
-            .route
-            .get()
-            .is_some_and(|route| route.home.id == home.id);
+        let is_here = client.route().is_some_and(|route| route.home.id == home.id);
         if is_here && (all || shared.pools().is_obsolete(slot)) {
             client.let_go();
         }

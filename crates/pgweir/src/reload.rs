@@ -233,8 +233,7 @@ fn remove(shared: &Arc<Shared>, name: &str) {
     janitor::log_dropping(name);
     for client in &shared.clients {
         if client
-            .route
-            .get()
+            .route()
             .is_some_and(|route| &*route.home.name.database == name)
         {
             client.end(Farewell::DatabaseRemoved);

@@ -386,7 +386,7 @@ pub(crate) fn inherit(shared: &Arc<Shared>, inherited: Inherited) -> Session {
         shared.pools().budget.take_unlimited(&scopes);
         client.counted().add(scopes);
     }
-    let _ = client.route.set(Arc::clone(&route));
+    client.set_route(&route);
     let mut session = join(shared, &client, route, line, side);
     {
         let mut state = client.state();

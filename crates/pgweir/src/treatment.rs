@@ -77,7 +77,7 @@ fn kinds_of(word: &str) -> Kinds {
 impl Judge for Shared {
     fn judge(&self, client: u64, case: &Case<'_>) -> Option<BytesMut> {
         let client = self.clients.get(&client).map(|client| client.clone())?;
-        let route = client.route.get()?;
+        let route = client.route()?;
         let treatment = route.rules().treatment;
         let answer = strict::judge(self, &client, treatment, case);
         let answer = answer.or_else(|| {

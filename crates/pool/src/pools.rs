@@ -147,6 +147,16 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
+    /// A client of one pool goes over to another. `false` if that is gone: then it stays.
+    pub fn client_moved(&mut self, from: PoolId, to: PoolId, now: Instant) -> bool {
+        let is_there = self.get(to).is_some();
+        if is_there {
+            self.client_joined(to);
+            self.client_left(from, now);
+        }
+        is_there
+    }
+
     /// A client wants a server. `party` is charged for it; `waiter` is called if it has to wait.
     pub fn checkout(
         &mut self,

@@ -720,6 +720,21 @@ fn a_retired_pool_goes_with_its_last_client_and_server() {
 }
 
 #[test]
+fn a_client_that_goes_over_to_another_pool_counts_there_alone() {
+    let mut world = World::new();
+    let [from, to] = ["a", "b"].map(|user| world.pool("p", user, limits(1)));
+    world.pools.client_joined(from);
+    let clients = |world: &World| [from, to].map(|pool| world.pools.pool(pool).clients);
+    assert!(world.pools.client_moved(from, to, world.now));
+    assert_eq!(clients(&world), [0, 1]);
+    assert!(world.pools.client_moved(to, to, world.now));
+    assert_eq!(clients(&world), [0, 1]);
+    world.pools.remove_pool(from);
+    assert!(!world.pools.client_moved(to, from, world.now));
+    assert_eq!(world.pools.pool(to).clients, 1);
+}
+
+#[test]
 fn an_idle_server_that_postgres_closed_is_not_lent() {
     let mut world = World::new();
     let pool = world.pool("p", "u", limits(3));

@@ -72,6 +72,8 @@ pub(super) struct Mailbox {
     reminded: bool,
     /// Something has happened where it listens.
     notified: bool,
+    /// Its login leads elsewhere now. That can wait while the session is put down.
+    rerouted: bool,
     /// It has been idle for long. Of no interest while the session is put down.
     rests: bool,
     /// Stands until it is taken back.
@@ -284,6 +286,18 @@ impl Client {
         self.take(|mailbox| std::mem::take(&mut mailbox.notified))
     }
 
+    /// Its login leads elsewhere now. That can wait while the session is put down.
+    pub(crate) fn reroute(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.rerouted = true;
+        self.ring(mailbox);
+    }
+
+    /// Whether it does, which is told once.
+    pub(crate) fn take_reroute(&self) -> bool {
+        self.take(|mailbox| std::mem::take(&mut mailbox.rerouted))
+    }
+
     /// Tells the task to rest if nothing stands in its way.
     pub(crate) fn rest(&self) {
         let mut mailbox = self.mailbox();
@@ -392,6 +406,7 @@ impl Client {
         let empty = mailbox.is_empty_but_for_hold()
             && mailbox.hold.is_none()
             && !mailbox.notified
+            && !mailbox.rerouted
             && !mailbox.rests;
         self.has_mail.store(!empty, Ordering::Release);
         taken

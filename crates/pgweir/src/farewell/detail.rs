@@ -80,7 +80,7 @@ pub(crate) fn explain(
         },
         Farewell::Expired(Expiry::QueryWait | Expiry::QueryWhileWaiting) => {
             let now = Instant::now();
-            let home = client.route.get().map(|route| route.home.id);
+            let home = client.route().map(|route| route.home.id);
             let standing = home.and_then(|id| shared.pools().standing(id, party, now));
             let Some(standing) = standing else {
                 return Explanation::default();

@@ -81,7 +81,7 @@ impl Login<'_> {
             rules.settings.max_user_client_connections,
         ];
         self.take_permits(scopes, limits)?;
-        let _ = self.client.route.set(Arc::clone(&route));
+        self.client.set_route(&route);
         route.home.totals.add(&mut Tally {
             client_login_count: 1,
             ..Default::default()

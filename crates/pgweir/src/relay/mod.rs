@@ -17,6 +17,7 @@ mod leased;
 mod lending;
 mod listening;
 mod preparing;
+mod rerouting;
 mod resting;
 mod taken;
 mod treating;
@@ -217,6 +218,9 @@ impl Session {
         }
         if self.client.take_notified() {
             self.move_on();
+        }
+        if self.client.take_reroute() {
+            self.wait_elsewhere();
         }
         if let Some(how) = self.client.take_remedy() {
             self.remedy(how);

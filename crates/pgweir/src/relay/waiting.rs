@@ -26,6 +26,9 @@ impl Session {
         cx: &mut Context<'_>,
         desk: &mut Desk,
     ) -> Poll<Result<(), Farewell>> {
+        if self.route.is_left() {
+            self.take_new_route()?;
+        }
         loop {
             if self.line.has_unsent() {
                 ready!(self.line.poll_drain(cx)).map_err(|_| Farewell::ClientGone)?;
@@ -212,7 +215,7 @@ impl Session {
     }
 
     /// Whether the place in the queue was still there; if not, a server is on its way.
-    fn leave_queue(&self, ticket: Ticket) -> bool {
+    pub(super) fn leave_queue(&self, ticket: Ticket) -> bool {
         let home = &self.route.home;
         let now = Instant::now();
         let left = self.shared.pools().leave_queue(home.id, ticket, now);

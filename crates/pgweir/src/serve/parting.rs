@@ -86,7 +86,7 @@ pub(super) async fn tell(
     mut out: BytesMut,
     farewell: &Farewell,
 ) {
-    let codes = relay::error_codes(client.route.get(), shared);
+    let codes = relay::error_codes(client.route().as_ref(), shared);
     match farewell.explained(codes, shared, client, None) {
         Some(answer) => {
             if shared.config().global.log_pooler_errors {

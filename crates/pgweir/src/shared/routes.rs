@@ -1,8 +1,8 @@
 //! Where logins lead: the routes, the pools at their ends, and how both are found, made and forgotten.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
@@ -13,6 +13,7 @@ use pgweir_session::{Latest, Memory};
 use pgweir_stats::{Application, Books, Latencies, Norms, Totals};
 
 use super::{Rules, Shared, lock};
+use crate::client::Client;
 use crate::limits;
 use crate::open::diary::Diary;
 use crate::open::source::Kept;
@@ -21,8 +22,46 @@ use crate::rds::Rds;
 use crate::series::{Series, SeriesTimes};
 use crate::welcome::Welcome;
 
-/// Routes by database, and then by login user.
-pub(super) type Routes = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Route>, RandomState>, RandomState>;
+/// By login user.
+type Users = HashMap<Arc<str>, Arc<Route>, RandomState>;
+
+/// All routes.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    /// Those that logins take, by database, and then by login user.
+    known: HashMap<Arc<str>, Users, RandomState>,
+    /// Those that only clients take that have come by them.
+    left: Vec<Weak<Route>>,
+}
+
+impl Routes {
+    fn find(&self, database: &str, user: &str) -> Option<Arc<Route>> {
+        self.known.get(database)?.get(user).map(Arc::clone)
+    }
+
+    /// Works out anew what holds for each, and leaves those that the configuration does not lead along any
+    /// more: the next login makes a new one.
+    fn apply(&mut self, config: &Arc<Config>) {
+        let Self { known, left } = self;
+        left.retain(|route| {
+            route.upgrade().is_some_and(|route| {
+                route.apply(config);
+                true
+            })
+        });
+        known.retain(|_, users| {
+            users.retain(|_, route| {
+                let holds = route.apply(config);
+                if !holds {
+                    route.is_left.store(true, Ordering::Release);
+                    left.push(Arc::downgrade(route));
+                }
+                holds && Arc::strong_count(route) > 1
+            });
+            !users.is_empty()
+        });
+    }
+}
 
 /// What the shell keeps for a pool beside the pool's own books.
 #[derive(Debug)]
@@ -87,6 +126,7 @@ pub(crate) struct Route {
     pub(crate) latest: Mutex<Latest>,
     /// What the last of them counted in.
     pub(crate) scopes: Mutex<Option<Arc<Vec<Scope>>>>,
+    is_left: AtomicBool,
 }
 
 impl Route {
@@ -103,6 +143,23 @@ impl Route {
             *rules = Arc::clone(&now);
         }
     }
+
+    /// Whether logins do not take it any more since a RELOAD: the entry of the database forces another user,
+    /// or is gone. Its clients go over to the new one whenever they have no server.
+    #[inline]
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Acquire)
+    }
+
+    /// Takes over what the configuration says. Whether its login still leads to its pool.
+    fn apply(&self, config: &Arc<Config>) -> bool {
+        let Some(rules) = Rules::new(config, &self.database, &self.user) else {
+            return false;
+        };
+        let holds = rules.pool_user(&self.user) == &*self.home.name.user;
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        holds
+    }
 }
 
 /// A login that leads nowhere.
@@ -112,9 +169,8 @@ pub(crate) struct NoSuchDatabase;
 impl Shared {
     /// Where a login of `user` to `database` leads.
     pub(crate) fn route(&self, database: &str, user: &str) -> Result<Arc<Route>, NoSuchDatabase> {
-        let known = |routes: &Routes| routes.get(database)?.get(user).map(Arc::clone);
         loop {
-            if let Some(route) = known(&lock(&self.routes)) {
+            if let Some(route) = lock(&self.routes).find(database, user) {
                 return Ok(route);
             }
             let config = self.config();
@@ -133,8 +189,7 @@ impl Shared {
     ) -> Result<Route, NoSuchDatabase> {
         let (database_name, user_name) = self.names(database, user);
         let rules = Rules::new(config, database, user).ok_or(NoSuchDatabase)?;
-        let pool_user = rules.database.keys.user.as_deref().unwrap_or(user);
-        let home = self.pool(database, pool_user)?;
+        let home = self.pool(database, rules.pool_user(user))?;
         Ok(Route {
             database: database_name,
             user: user_name,
@@ -142,20 +197,29 @@ impl Shared {
             rules: RwLock::new(Arc::new(rules)),
             latest: Mutex::default(),
             scopes: Mutex::default(),
+            is_left: AtomicBool::new(false),
         })
     }
 
     /// Makes it the route of its login, unless another thread has made one: then that is it. `None` if the
-    /// configuration that it follows is in force no more.
+    /// configuration that it follows is in force no more, or its pool has been forgotten.
     fn enter_route(&self, route: Route, config: &Arc<Config>) -> Option<Arc<Route>> {
         let mut routes = lock(&self.routes);
         // Whoever puts another one in force looks at all routes after that, and so finds this one.
-        if !Arc::ptr_eq(config, &self.config()) {
+        if !Arc::ptr_eq(config, &self.config()) || !self.knows(&route.home) {
             return None;
         }
-        let users = routes.entry(Arc::clone(&route.database)).or_default();
+        let users = routes.known.entry(Arc::clone(&route.database));
+        let users = users.or_default();
         let entered = users.entry(Arc::clone(&route.user));
         Some(Arc::clone(entered.or_insert_with(|| Arc::new(route))))
+    }
+
+    fn knows(&self, home: &Arc<PoolHome>) -> bool {
+        let homes = lock(&self.homes);
+        homes
+            .get(&home.name)
+            .is_some_and(|known| Arc::ptr_eq(known, home))
     }
 
     /// The pool of this user in a database, whomever its entry forces upon clients.
@@ -180,7 +244,7 @@ impl Shared {
     /// The names of a database and a user, sharing the memory of others that lead there.
     pub(crate) fn names(&self, database: &str, user: &str) -> (Arc<str>, Arc<str>) {
         let routes = lock(&self.routes);
-        match routes.get_key_value(database) {
+        match routes.known.get_key_value(database) {
             None => (database.into(), user.into()),
             Some((database, users)) => {
                 let known = users.get_key_value(user).map(|(user, _)| Arc::clone(user));
@@ -206,7 +270,13 @@ impl Shared {
                 gate => gate,
             };
             let scopes = || limits::scopes(name, &rules);
-            let id = pools.ensure(name, scopes, rules.pool_limits(), gate, Instant::now());
+            let id = pools.ensure(
+                name,
+                scopes,
+                rules.pool_limits(&name.user),
+                gate,
+                Instant::now(),
+            );
             limits::apply_to_pool(&mut pools, id, name, &rules);
             id
         };
@@ -251,44 +321,51 @@ impl Shared {
 
     /// Leads nobody to these databases as before: the next login finds its way anew.
     pub(crate) fn forget_routes(&self, databases: &[Arc<str>]) {
-        lock(&self.routes).retain(|database, _| !databases.contains(database));
+        let mut routes = lock(&self.routes);
+        routes
+            .known
+            .retain(|database, _| !databases.contains(database));
     }
 
     /// Forgets a pool that [`Pools`](pgweir_pool::Pools) has removed.
     pub(crate) fn forget_home(&self, id: PoolId) -> Option<Arc<PoolHome>> {
-        lock(&self.routes).retain(|_, users| {
+        let home = {
+            let mut homes = lock(&self.homes);
+            let name = homes
+                .iter()
+                .find(|(_, home)| home.id == id)
+                .map(|(name, _)| name.clone())?;
+            homes.remove(&name)?
+        };
+        // After the pool, so that no route to it is entered later.
+        lock(&self.routes).known.retain(|_, users| {
             users.retain(|_, route| route.home.id != id);
             !users.is_empty()
         });
-        let mut homes = lock(&self.homes);
-        let name = homes
-            .iter()
-            .find(|(_, home)| home.id == id)
-            .map(|(name, _)| name.clone())?;
-        let home = homes.remove(&name)?;
         lock(&self.names).take_back(&home.series);
         Some(home)
     }
 
     /// Works out anew what holds for every route and every pool.
     pub(super) fn apply_rules(&self, config: &Arc<Config>) {
-        lock(&self.routes).retain(|database, users| {
-            users.retain(|user, route| {
-                let Some(rules) = Rules::new(config, database, user) else {
-                    return false;
-                };
-                *route.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
-                // A changed forced user leads elsewhere: the next login makes a new route.
-                Arc::strong_count(route) > 1
-            });
-            !users.is_empty()
-        });
+        let is_any_left = {
+            let mut routes = lock(&self.routes);
+            routes.apply(config);
+            !routes.left.is_empty()
+        };
         for home in self.homes().into_values() {
             let Some(rules) = Rules::new(config, &home.name.database, &home.name.user) else {
                 continue;
             };
             limits::apply_to_pool(&mut self.pools(), home.id, &home.name, &rules);
             *home.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        }
+        if is_any_left {
+            let clients = self.clients.iter();
+            let came_by_it = |client: &Client| client.route().is_some_and(|route| route.is_left());
+            clients
+                .filter(|client| came_by_it(client))
+                .for_each(|client| client.reroute());
         }
     }
 }

@@ -100,12 +100,25 @@ impl Rules {
         )
     }
 
-    pub(crate) fn pool_limits(&self) -> PoolLimits {
+    /// Whose pool a login of this user leads to.
+    pub(crate) fn pool_user<'a>(&'a self, login_user: &'a str) -> &'a str {
+        self.database.keys.user.as_deref().unwrap_or(login_user)
+    }
+
+    /// The limits of a pool of this user.
+    pub(crate) fn pool_limits(&self, user: &str) -> PoolLimits {
         let global = &self.config.global;
         let has_check = !global.server_check_query.is_empty();
+        // Once the entry forces another user, this one may be able to log in no more, and nobody comes.
+        let is_led_to =
+            self.pool_user(user) == user || self.settings.auth_user.as_deref() == Some(user);
         PoolLimits {
             size: self.settings.pool_size,
-            min: self.settings.min_pool_size,
+            min: if is_led_to {
+                self.settings.min_pool_size
+            } else {
+                0
+            },
             min_without_clients: self.database.keys.user.is_some(),
             reserve: self.settings.reserve_pool_size,
             reserve_after: global.reserve_pool_timeout.limit(),

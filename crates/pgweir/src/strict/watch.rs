@@ -77,7 +77,7 @@ fn name(shared: &Shared, client: &Arc<Client>, state: &State, seconds: u64) -> b
 /// Takes the transaction away if its client is silent; otherwise the next look tries again.
 fn take(client: &Client, state: &State) {
     let app = &state.application_name;
-    let is_allowed = client.route.get().is_none_or(|route| {
+    let is_allowed = client.route().is_none_or(|route| {
         let allow = &route.rules().config.global.strict_allow;
         allow.covers(FindingKind::Hold.word(), app)
     });

@@ -221,7 +221,7 @@ struct Secrets {
 /// What a successor could not look up: the secret of a user from auth_query, and the keys of one who
 /// has logged in by SCRAM. A PgBouncer wants no keys for a forced user or with PAM.
 fn secrets(shared: &Shared, client: &Client) -> Secrets {
-    let (Some(route), Some(identity)) = (client.route.get(), client.identity.get()) else {
+    let (Some(route), Some(identity)) = (client.route(), client.identity.get()) else {
         return Secrets::default();
     };
     let rules = route.rules();

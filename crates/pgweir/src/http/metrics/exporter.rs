@@ -181,7 +181,7 @@ fn group(client: &Client) -> Option<Group> {
         Phase::Idle | Phase::Active | Phase::IdleInTransaction => "active",
     };
     let identity = client.identity.get()?;
-    let (database, user) = match client.route.get() {
+    let (database, user) = match client.route() {
         _ if client.is_console.load(Ordering::Relaxed) => {
             (CONSOLE_DATABASE.into(), Arc::clone(&identity.user))
         }

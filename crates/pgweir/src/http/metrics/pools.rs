@@ -114,7 +114,7 @@ fn add_counts(sum: &mut Sum, home: &PoolHome) {
 fn phases(shared: &Shared) -> HashMap<PoolName, ByPhase> {
     let mut phases: HashMap<PoolName, ByPhase> = HashMap::new();
     for client in &shared.clients {
-        let Some(route) = client.route.get() else {
+        let Some(route) = client.route() else {
             continue;
         };
         let phase = client.state().clocks.phase;

@@ -99,3 +99,46 @@ fn a_pool_that_is_made_beside_a_pause_is_paused() {
     });
     assert!(!shared.pools().lends(route.home.id));
 }
+
+fn forcing(user: &str) -> Config {
+    config(&format!(
+        "[databases]\nshop = host=db user={user} min_pool_size=2\n[pgbouncer]\n"
+    ))
+}
+
+#[test]
+fn another_forced_user_leads_logins_to_its_pool_whoever_has_come_before() {
+    let shared = shared(SHOP);
+    for user in ["alice", "bob", "alice"] {
+        let before = log_in(&shared, 0);
+        shared.set_config(forcing(user));
+        let after = log_in(&shared, 0);
+        assert_eq!(&*after.home.name.user, user);
+        assert!(before.is_left() && !after.is_left());
+    }
+}
+
+#[test]
+fn a_route_that_is_left_follows_the_configuration_still() {
+    let shared = shared(SHOP);
+    let route = log_in(&shared, 0);
+    for user in ["alice", "bob"] {
+        shared.set_config(forcing(user));
+        assert!(Arc::ptr_eq(&route.rules().config, &shared.config()));
+    }
+    shared.set_config(config("[databases]\n[pgbouncer]\n"));
+    assert!(route.is_left());
+}
+
+#[test]
+fn no_servers_are_kept_for_a_user_who_is_forced_no_more() {
+    let shared = shared("[databases]\nshop = host=db user=alice min_pool_size=2\n[pgbouncer]\n");
+    let alice = log_in(&shared, 0);
+    let min = |route: &Route| {
+        let home = &route.home;
+        home.rules().pool_limits(&home.name.user).min
+    };
+    assert_eq!(min(&alice), 2);
+    shared.set_config(forcing("bob"));
+    assert_eq!((min(&alice), min(&log_in(&shared, 0))), (0, 2));
+}
