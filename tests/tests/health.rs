@@ -72,6 +72,31 @@ fn a_database_that_stops_and_comes_back_is_seen_without_any_client() {
     assert_eq!(http.metrics().value("pgweir_database_ready", &app), 1.0);
 }
 
+#[test]
+fn a_database_that_nobody_can_reach_is_forgotten_like_any_other() {
+    let ini = Http::set(Ini::default())
+        .database("*", "host=127.0.0.1 port=1")
+        .set("auth_type", "trust")
+        .set("auth_file", "{dir}/userlist.txt")
+        .file("userlist.txt", "\"joe\" \"\"\n")
+        .set("ready_policy", "all")
+        .set("autodb_idle_timeout", 2)
+        .set("server_login_retry", 1)
+        .set("client_login_timeout", 1);
+    let pooler = start(ini);
+    let http = Http::of(&pooler);
+    let nowhere = [("user", "joe"), ("database", "nowhere")];
+    RawClient::try_login(pooler.port, &nowhere).expect_err("there is nothing");
+    // It is called again and again meanwhile, because somebody looks at readiness.
+    let dropped = |log: &String| log.contains("dropping database 'nowhere'");
+    eventually(SOON, || pooler.log(), dropped);
+    eventually(
+        SOON,
+        || http.get("/readyz"),
+        |answer| answer.body.contains("\"databases\": {}"),
+    );
+}
+
 fn not_ready(answer: &Answer) -> bool {
     answer.code == 503
 }

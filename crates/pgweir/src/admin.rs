@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pgweir_config::CONSOLE_DATABASE;
 use pgweir_console::tables::BACKENDS;
 use pgweir_console::{
-    Access, Command, CommandError, Notice, Session, Show, ShutdownMode, Step, Verb,
+    Access, Command, CommandError, Notice, Order, Session, Show, ShutdownMode, Step, Verb,
 };
 use pgweir_wire::SizeLimits;
 
@@ -114,7 +114,11 @@ pub(crate) async fn serve(
 fn only_waits(command: &Command) -> bool {
     matches!(
         command,
-        Command::Pause(_) | Command::Kill(_) | Command::KillClient(_) | Command::WaitClose(_)
+        Command::Pause(_)
+            | Command::Kill(_)
+            | Command::KillClient(_)
+            | Command::Order(Order::KillClients { .. })
+            | Command::WaitClose(_)
     )
 }
 

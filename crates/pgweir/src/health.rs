@@ -121,7 +121,7 @@ pub(crate) fn databases(shared: &Shared, now: Instant) -> Vec<Database> {
 fn pools_by_database(shared: &Shared) -> BTreeMap<Arc<str>, Vec<PoolView>> {
     let views = shared.pools().view();
     let mut of_database: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for view in views {
+    for view in views.into_iter().filter(|view| !view.is_retired) {
         let name = Arc::clone(&view.name.database);
         of_database.entry(name).or_default().push(view);
     }

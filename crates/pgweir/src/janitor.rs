@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_config::{Config, ErrorCodes};
+use pgweir_pool::view::PoolView;
 use pgweir_session::{Deadlines, Expiry, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
 
@@ -35,6 +36,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             expire_clients(&shared, now);
             zones.tick(&shared, now);
             names::leave_old_addresses(&shared);
+            forget_autodbs(&shared, now);
             keep_pools(&shared, now);
             pins::look_after(&shared);
             ears::look_after(&shared);
@@ -46,7 +48,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         samples::look(&shared, now);
         health::look(&shared, now);
-        forget_autodbs(&shared, now);
         maintenance::expire(&shared, now);
         overrides::expire(&shared, now);
         finish_shutdown(&shared);
@@ -198,29 +199,32 @@ fn keep_forced_pools(shared: &Arc<Shared>) {
     }
 }
 
-/// Databases made from `*` are forgotten when nobody has used them for a while.
+/// Databases made from `*` are forgotten when nobody has used them for a while, with their pools.
 fn forget_autodbs(shared: &Arc<Shared>, now: Instant) {
-    let Some(limit) = shared.config().global.autodb_idle_timeout.limit() else {
+    let config = shared.config();
+    let Some(limit) = config.global.autodb_idle_timeout.limit() else {
         return;
     };
-    let used: Vec<_> = {
-        let pools = shared.pools().view();
-        pools
-            .into_iter()
-            .filter(|pool| pool.clients > 0 || pool.idle + pool.leased + pool.opening > 0)
-            .map(|pool| pool.name.database)
-            .collect()
-    };
+    let views = shared.pools().view();
+    let is_named = |name: &Arc<str>| config.databases.contains_key(&**name);
+    // What is only being opened, to see whether it can be, is no use.
+    let is_used = |pool: &PoolView| pool.clients + pool.waiting + pool.connected() > 0;
+    let in_use = views.into_iter().filter(is_used);
+    let used: Vec<_> = in_use.map(|pool| pool.name.database).collect();
     let mut over = Vec::new();
     {
         let mut autodbs = lock(&shared.autodbs);
-        for name in used {
-            if let Some(last_used) = autodbs.get_mut(&name) {
-                *last_used = now;
-            }
+        // One of these may have had an entry of its own until now.
+        let is_of_star = |name: &Arc<str>| !is_named(name) && config.database(name).is_some();
+        for name in used.into_iter().filter(is_of_star) {
+            autodbs.insert(name, now);
         }
         autodbs.retain(|name, last_used| {
-            let keep = now.duration_since(*last_used) <= limit;
+            if is_named(name) {
+                return false;
+            }
+            let is_paused = shared.operator.is_paused(name);
+            let keep = is_paused || now.duration_since(*last_used) <= limit;
             if !keep {
                 log_dropping(name);
                 over.push(Arc::clone(name));
@@ -228,12 +232,16 @@ fn forget_autodbs(shared: &Arc<Shared>, now: Instant) {
             keep
         });
     }
-    if over.is_empty() {
-        return;
+    if !over.is_empty() {
+        retire(shared, &over, now);
     }
-    shared.forget_routes(&over);
+}
+
+/// Nobody is led to these databases any more as before.
+fn retire(shared: &Arc<Shared>, databases: &[Arc<str>], now: Instant) {
+    shared.forget_routes(databases);
     for (name, home) in shared.homes() {
-        if over.contains(&name.database) {
+        if databases.contains(&name.database) {
             let actions = shared.pools().retire(home.id, now);
             pools::perform(shared, actions);
         }

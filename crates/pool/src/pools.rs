@@ -118,9 +118,7 @@ impl<S, W: Clone> Pools<S, W> {
     /// Takes over what a changed configuration says.
     pub fn set_limits(&mut self, id: PoolId, limits: PoolLimits) {
         if self.get(id).is_some() {
-            let pool = self.pool_mut(id);
-            pool.limits = limits;
-            pool.is_retired = false;
+            self.pool_mut(id).limits = limits;
         }
     }
 

@@ -39,6 +39,8 @@ pub struct PoolView {
     pub peak: u32,
     /// Of all these, those that the pooler itself uses, beyond the size of the pool.
     pub control: u32,
+    /// Whether nobody is led here any more.
+    pub is_retired: bool,
     /// Why there is no server and none can be had, and since when that is so.
     pub failing: Option<(Failure, Instant)>,
 }
@@ -96,6 +98,7 @@ impl<S, W: Clone> Pools<S, W> {
                 quarantined: pool.counts.of(SlotState::Quarantined),
                 peak: pool.peak,
                 control: pool.control,
+                is_retired: pool.is_retired,
                 failing: self.failing(id).zip(pool.retry.failing_since),
             })
             .collect();

@@ -235,9 +235,8 @@ impl Shared {
             if autodbs.insert(name.database, Instant::now()).is_none() {
                 tracing::info!("registered new auto-database: {database}");
             }
-            drop(autodbs);
-            self.pools().revive(home.id);
         }
+        self.pools().revive(home.id);
         Ok(home)
     }
 
@@ -339,7 +338,12 @@ impl Shared {
         };
         // After the pool, so that no route to it is entered later.
         lock(&self.routes).known.retain(|_, users| {
-            users.retain(|_, route| route.home.id != id);
+            users.retain(|_, route| {
+                let stays = route.home.id != id;
+                // Whoever has come by it at the last moment finds another.
+                route.is_left.fetch_or(!stays, Ordering::AcqRel);
+                stays
+            });
             !users.is_empty()
         });
         lock(&self.names).take_back(&home.series);
