@@ -135,6 +135,8 @@ impl Relay {
     /// The statement that is executed changes the books of prepared statements.
     #[cold]
     pub(super) fn push_effect(&mut self) {
+        // Its portal is executed once.
+        self.is_effect_bound = false;
         match &self.unnamed_effect {
             Effect::None => self.pipeline.push(Awaited::Execute, Reply::Forward),
             Effect::Forgets => self.pipeline.push_forgetting(Awaited::Execute),
