@@ -1,7 +1,7 @@
 //! The question to a server what its session holds, and the answer.
 //!
-//! One query, at times with a second one behind it, whose rows are (kind, name, value). It runs between two transactions, under whatever the
-//! client has set, so everything in it is named with its schema.
+//! One query, at times with a second one behind it, whose rows are (kind, name, value). It runs between two
+//! transactions, under whatever the client has set, so everything in it is named with its schema.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

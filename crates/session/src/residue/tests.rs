@@ -323,3 +323,14 @@ fn channels_are_told_by_the_bytes_of_their_names() {
         None
     );
 }
+
+#[test]
+fn the_functions_are_looked_through_without_the_clients_time_limit_and_its_parameters_before_that()
+{
+    let sql = Probe::everything(&Memory::default(), &[], Instant::now()).sql("joe");
+    let (session, catalog) = sql
+        .split_once("; SET LOCAL statement_timeout = 0; ")
+        .expect("two queries");
+    assert!(session.contains("pg_settings") && !session.contains("pg_proc"));
+    assert!(catalog.starts_with("SELECT 'c'") && catalog.contains("pg_proc"));
+}
