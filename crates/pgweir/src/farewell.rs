@@ -285,7 +285,7 @@ impl Farewell {
             Self::Killed => "admin forced disconnect".into(),
             Self::Terminated => "terminating connection due to administrator command".into(),
             Self::Drained => "terminating connection due to administrator command".into(),
-            Self::DatabaseRemoved => "database removed".into(),
+            Self::DatabaseRemoved | Self::Refused(Refusal::Removed) => "database removed".into(),
             Self::ShuttingDown => "pooler is shutting down".into(),
             Self::ServersShuttingDown => "server shutting down".into(),
             Self::Short(short) => short.text().into(),

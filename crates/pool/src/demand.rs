@@ -54,6 +54,8 @@ pub enum Refusal {
     Crowded(Box<Crowded>),
     /// An operator has closed the pool, and says why.
     Closed(Arc<str>),
+    /// The pool was removed after the client was led to it.
+    Removed,
 }
 
 /// The memory of failed attempts.

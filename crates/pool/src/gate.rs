@@ -76,7 +76,7 @@ impl<S, W: Clone> Pools<S, W> {
     pub(crate) fn closed_to_clients(&self, id: PoolId) -> Option<Refusal> {
         // Whoever was led to it before it was removed has to come again.
         let Some(pool) = self.get(id) else {
-            return Some(Refusal::Closed("database removed".into()));
+            return Some(Refusal::Removed);
         };
         match &pool.gate {
             Gate::Closed(message) => Some(Refusal::Closed(Arc::clone(message))),

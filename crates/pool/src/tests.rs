@@ -713,7 +713,7 @@ fn a_retired_pool_goes_with_its_last_client_and_server() {
     let late = world.ask(pool);
     assert!(matches!(
         &world.refused[..],
-        [(client, Refusal::Closed(_))] if *client == late
+        [(client, Refusal::Removed)] if *client == late
     ));
     let own = world.ask_for_own(pool);
     assert_eq!(world.refused.last().map(|(client, _)| *client), Some(own));

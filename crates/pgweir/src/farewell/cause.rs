@@ -48,6 +48,7 @@ impl Farewell {
                     Shortage::behind(failure).map_or("server_down", Shortage::cause)
                 }
                 Refusal::Closed(_) => "maintenance",
+                Refusal::Removed => "database_removed",
                 Refusal::Crowded(crowded) => match crowded.crowd {
                     Crowd::PoolQueue => "max_pool_waiting",
                     Crowd::AllQueues => "max_waiting",

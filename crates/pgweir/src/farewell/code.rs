@@ -92,6 +92,7 @@ impl Farewell {
             | Self::Terminated
             | Self::Drained
             | Self::DatabaseRemoved
+            | Self::Refused(Refusal::Removed)
             | Self::SuspendTimeout
             | Self::NotHeard(_)
             | Self::ServersShuttingDown => SqlState::ADMIN_SHUTDOWN,

@@ -5,7 +5,7 @@ use super::*;
 fn why(refusal: &Refusal) -> Crowd {
     match refusal {
         Refusal::Crowded(crowded) => crowded.crowd,
-        Refusal::Login(_) | Refusal::Failing(_) | Refusal::Closed(_) => {
+        Refusal::Login(_) | Refusal::Failing(_) | Refusal::Closed(_) | Refusal::Removed => {
             panic!("not crowded: {refusal:?}")
         }
     }
