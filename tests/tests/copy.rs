@@ -359,6 +359,30 @@ fn psql_copies_a_file_in_and_out() {
     assert_eq!(back, lines.trim_end());
 }
 
+#[test]
+fn a_transaction_is_idle_after_a_copy_that_failed_in_the_middle_of_a_message() {
+    let Some(scene) = Scene::new() else { return };
+    let ini = scene.tenant.ini().set("idle_transaction_timeout", 1);
+    scene.pooler.reload(ini).expect("reloaded");
+    let mut client = scene.client();
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    assert_eq!(begin_copy(&mut client, COPY_IN), "G");
+    let data = Batch::new()
+        .copy_data(b"no number\n")
+        .copy_data(&[b'1'; 4096]);
+    let (first, rest) = data.as_bytes().split_at(2048);
+    client.send_bytes(first);
+    assert_eq!(
+        story(&client.until_ready()),
+        "E(22P02 invalid input syntax for type integer: \"no number\") Z(E)"
+    );
+    client.send_bytes(rest);
+    assert!(
+        client.until_closed().contains("idle transaction timeout"),
+        "nobody asks anything"
+    );
+}
+
 const COPY_IN: &str = "copy target from stdin";
 
 struct Scene {

@@ -177,8 +177,9 @@ impl Session {
         if verdict.terminate {
             return Err(Farewell::ClientClosed);
         }
-        // Everything the client sent was answered without the server (Close of a statement).
-        if held.server.relay.may_release() && held.server.work.query_start.is_some() {
+        // Everything the client sent was answered without the server (Close of a statement), or was the end of what
+        // it copies and comes after the answer.
+        if held.server.relay.is_quiet() && held.server.work.query_start.is_some() {
             self.turn_quiet();
         }
         Ok(())
