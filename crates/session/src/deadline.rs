@@ -45,6 +45,13 @@ impl Clocks {
         self.query_start = Some(now);
         true
     }
+
+    /// From `now` on the pooler asks the client's server something of its own: meanwhile the client waits, and a cancel
+    /// must not hit that.
+    pub fn begin_asking(&mut self, now: Instant) {
+        self.phase = Phase::Waiting;
+        self.since = now;
+    }
 }
 
 /// The limits that hold for a client.
@@ -147,6 +154,26 @@ mod tests {
             transaction_start: Some(start),
         };
         limits.expired(&clocks, start + age)
+    }
+
+    #[test]
+    fn what_the_pooler_asks_is_not_counted_from_when_its_client_came_to_rest() {
+        let now = Instant::now();
+        let mut clocks = Clocks {
+            phase: Phase::Active,
+            since: now,
+            query_start: None,
+            transaction_start: None,
+        };
+        let limits = Deadlines {
+            query_wait: Some(SECOND),
+            ..Deadlines::default()
+        };
+        let later = now + 10 * SECOND;
+        clocks.begin_asking(later);
+        assert_eq!(limits.expired(&clocks, later), None);
+        let waited = Some(Expiry::QueryWait);
+        assert_eq!(limits.expired(&clocks, later + 2 * SECOND), waited);
     }
 
     #[test]

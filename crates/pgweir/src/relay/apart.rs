@@ -156,7 +156,7 @@ impl Session {
                         .relay
                         .whole_question(&lock(&self.route.home.memory), now);
                     self.ask(question);
-                    self.client.state().clocks.phase = Phase::Waiting;
+                    self.client.state().clocks.begin_asking(now);
                 }
             }
             Place::Leased(_)

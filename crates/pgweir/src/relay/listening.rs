@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_config::ListenMode;
-use pgweir_session::{Channels, Kinds, Listening, Mark, Phase};
+use pgweir_session::{Channels, Kinds, Listening, Mark};
 
 use super::leased::Held;
 use super::{Place, Session};
@@ -194,7 +194,7 @@ impl Session {
         held.server.relay.listen_again(&self.side, &mut out);
         held.server.line.queue(&out);
         held.server.work.stage = Stage::Refit;
-        self.client.state().clocks.phase = Phase::Waiting;
+        self.client.state().clocks.begin_asking(Instant::now());
         self.line.offer_held();
     }
 

@@ -138,7 +138,7 @@ impl Session {
                 held.server.relay.compare(&mut out);
                 held.server.line.queue(&out);
                 held.server.work.stage = Stage::Refit;
-                self.client.state().clocks.phase = Phase::Waiting;
+                self.client.state().clocks.begin_asking(Instant::now());
                 self.line.offer_held();
             }
             Waits::OwnNames => {
@@ -175,7 +175,7 @@ impl Session {
         // Perhaps within a transaction, and its query has been counted.
         let _ = forget(&mut held.server);
         held.server.work.stage = Stage::Refit;
-        self.client.state().clocks.phase = Phase::Waiting;
+        self.client.state().clocks.begin_asking(Instant::now());
         self.line.offer_held();
     }
 

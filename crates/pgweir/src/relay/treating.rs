@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
-use pgweir_session::{Kinds, Parameters, Phase};
+use pgweir_session::{Kinds, Parameters};
 
 use super::{Place, Session};
 use crate::farewell::asides;
@@ -87,10 +87,7 @@ impl Session {
         held.server.relay.take_back(kinds, &mut out);
         held.server.line.queue(&out);
         held.server.work.stage = Stage::Refit;
-        let mut state = self.client.state();
-        state.clocks.phase = Phase::Waiting;
-        state.clocks.since = now;
-        drop(state);
+        self.client.state().clocks.begin_asking(now);
         self.tell(&asides::state_taken_back(kinds, ENDS));
     }
 }
