@@ -42,7 +42,7 @@ impl Operator {
 
     /// What a login to a database is refused with by an order, if it is.
     pub(crate) fn refusal_of_logins(&self, database: &str) -> Option<Arc<str>> {
-        if lock(&self.draining).contains(database) {
+        if lock(&self.draining).contains_key(database) {
             return Some(format!("database \"{database}\" is being drained").into());
         }
         match self.gate(database) {

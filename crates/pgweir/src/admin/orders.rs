@@ -1,7 +1,7 @@
 //! The orders that PgBouncer does not have.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgweir_config::{Change, Entry};
@@ -180,20 +180,24 @@ async fn drain(shared: &Arc<Shared>, client: &Client, database: &str, within: Du
 
 /// Keeps logins out for as long as it lives, also if the console that drains goes away.
 struct ClosedToLogins<'a> {
-    draining: &'a std::sync::Mutex<HashSet<String>>,
+    draining: &'a Mutex<HashMap<String, u32>>,
     database: &'a str,
 }
 
 impl<'a> ClosedToLogins<'a> {
     fn new(shared: &'a Shared, database: &'a str) -> Self {
         let draining = &shared.operator.draining;
-        lock(draining).insert(database.to_owned());
+        *lock(draining).entry(database.to_owned()).or_default() += 1;
         Self { draining, database }
     }
 }
 
 impl Drop for ClosedToLogins<'_> {
     fn drop(&mut self) {
-        lock(self.draining).remove(self.database);
+        let mut draining = lock(self.draining);
+        if let Some(orders) = draining.get_mut(self.database) {
+            *orders -= 1;
+        }
+        draining.retain(|_, orders| *orders > 0);
     }
 }

@@ -1,7 +1,7 @@
 //! What an operator has ordered for the whole pooler or for a database, and not taken back. What becomes of
 //! an order is decided where it is carried out (`admin`, `drain`, `maintenance`, `shutdown`).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -18,8 +18,8 @@ pub(crate) struct Operator {
     pub(crate) paused: Mutex<HashSet<String>>,
     pub(crate) disabled: Mutex<HashSet<String>>,
     pub(crate) maintenance: Mutex<BTreeMap<String, Maintenance>>,
-    /// Databases whose clients are being sent away.
-    pub(crate) draining: Mutex<HashSet<String>>,
+    /// Databases whose clients are being sent away, and by how many orders.
+    pub(crate) draining: Mutex<HashMap<String, u32>>,
     /// Rung when the listeners have to close or pause, or the process has to end.
     pub(crate) changed: Notify,
 }
