@@ -11,8 +11,8 @@ use std::{
 };
 
 use pgweir_tests::{
-    Batch, Cluster, ClusterOptions, Ini, Pooler, RawClient, Signal, Tenant, console, eventually,
-    self_signed_tls, send_signal, start, story,
+    Batch, Cluster, ClusterOptions, Ini, Pooler, RawClient, Signal, Tenant, console, cpu_time,
+    eventually, self_signed_tls, send_signal, start, story,
 };
 
 const PID: &str = "select pg_backend_pid()";
@@ -424,6 +424,24 @@ fn a_takeover_that_an_operator_breaks_off_holds_nobody() {
 }
 
 #[test]
+fn a_successor_has_no_last_word_after_a_resume() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let said = pooler
+        .unix_endpoint()
+        .psql_command("pgbouncer", "pgbouncer")
+        .expect("there is a psql")
+        .args(["-c", "handover 2", "-c", "resume", "-c", "shutdown"])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("pooler is not paused/suspended"), "{said}");
+    assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
+}
+
+#[test]
 fn nobody_else_is_handed_anything() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(2);
@@ -488,6 +506,29 @@ fn suspend_holds_everybody_until_resume() {
         admin.query("resume"),
         "E(08P01 pooler is not paused/suspended) Z(I)"
     );
+}
+
+#[test]
+fn an_order_that_cannot_be_obeyed_yet_does_not_keep_a_held_client_awake() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let (mut draining, mut admin) = (console(&pooler), console(&pooler));
+    draining.send(&Batch::new().query(&format!("DRAIN {} WITHIN '20s'", tenant.name)));
+    let names = [("user", &*tenant.name), ("database", &*tenant.name)];
+    let refusal = || RawClient::try_login(pooler.port, &names).err();
+    eventually(SOON, refusal, |refusal| refusal.is_some());
+    assert_eq!(admin.query("suspend"), "C(SUSPEND) Z(I)");
+    let used = || cpu_time(pooler.pid).expect("it runs");
+    let before = used();
+    client.send(&Batch::new().query("commit"));
+    assert!(client.is_silent_for(Duration::from_millis(600)));
+    let used = used() - before;
+    assert!(used < Duration::from_millis(300), "{used:?}");
+    assert_eq!(admin.query("resume"), "C(RESUME) Z(I)");
+    assert_eq!(story(&client.until_ready()), "C(COMMIT) Z(I)");
+    assert_eq!(story(&draining.until_ready()), "T C(DRAIN 1) Z(I)");
 }
 
 #[test]

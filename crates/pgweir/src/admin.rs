@@ -207,6 +207,9 @@ async fn execute(
                     "SHUTDOWN WAIT_FOR_CLIENTS command issued",
                 ),
             };
+            if how == Shutdown::Now && was_taken_back(shared, client) {
+                return Err(CommandError::NotPaused);
+            }
             tracing::info!(peer = %client, "{text}");
             if how == Shutdown::Now && shared.held.is_given() && !shared.held.is_successor(client) {
                 give::end_what_stays(shared).await;
@@ -366,6 +369,12 @@ async fn hand_over(shared: &Arc<Shared>, client: &Client) -> Result<(), CommandE
         // Somebody was faster.
         Hold::None | Hold::Paused => Err(CommandError::NotPaused),
     }
+}
+
+/// Whether this is the successor's console, and somebody has resumed since it was given everything: what it has is
+/// no longer as it was told.
+fn was_taken_back(shared: &Shared, client: &Client) -> bool {
+    shared.held.is_successor(client) && shared.operator.hold() != Hold::Suspended
 }
 
 async fn kill(

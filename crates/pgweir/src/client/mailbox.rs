@@ -102,6 +102,15 @@ struct WaitOrders {
     canceled: bool,
 }
 
+/// Where a client is, as far as that decides what its task can do at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// Between two transactions.
+    pub(crate) at_rest: bool,
+    /// In a queue.
+    pub(crate) waits: bool,
+}
+
 impl Mailbox {
     /// The orders for a request, which replace those for an earlier one.
     fn wait_orders(&mut self, request: u32) -> &mut WaitOrders {
@@ -115,18 +124,28 @@ impl Mailbox {
         orders
     }
 
-    fn is_empty_but_for_hold(&self) -> bool {
-        self.mail.is_none()
-            && self.end.is_none()
-            && !self.ends_at_rest
-            && !self.lets_go
-            && self.wait.is_none()
-            && self
-                .suspect
-                .as_ref()
-                .is_none_or(|mail| mail.remedy.is_none() && !mail.inquired)
-            && !self.reminded
+    /// Whether there is something besides the order to hold that is done at once where the client is. What cannot
+    /// be stays here, and must not wake a task that has put its session down.
+    fn calls(&self, standing: Standing) -> bool {
+        let suspect = self.suspect.as_ref();
+        self.end.is_some()
+            || self.reminded
+            || suspect.is_some_and(|mail| mail.remedy.is_some() || mail.inquired)
+            || (standing.at_rest && (self.ends_at_rest || self.lets_go))
+            || (standing.waits && (self.mail.is_some() || self.wait.is_some()))
+    }
+
+    fn is_empty(&self) -> bool {
+        let anywhere = Standing {
+            at_rest: true,
+            waits: true,
+        };
+        !self.calls(anywhere)
+            && self.hold.is_none()
             && !self.is_stood_in
+            && !self.notified
+            && !self.rerouted
+            && !self.rests
     }
 }
 
@@ -250,14 +269,14 @@ impl Client {
         self.mailbox().hold
     }
 
-    /// Whether something else has come than the order to hold.
-    pub(crate) fn has_other_mail(&self) -> bool {
-        !self.mailbox().is_empty_but_for_hold()
+    /// Whether something has come, besides the order to hold, that is done at once where the client is.
+    pub(crate) fn is_called(&self, standing: Standing) -> bool {
+        self.mailbox().calls(standing)
     }
 
-    /// Resolves when something else comes than the order to hold. For the client's own task.
-    pub(crate) async fn other_mail(&self) {
-        std::future::poll_fn(|_| match self.has_other_mail() {
+    /// Resolves when something like that comes. For the client's own task.
+    pub(crate) async fn called(&self, standing: Standing) {
+        std::future::poll_fn(|_| match self.is_called(standing) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         })
@@ -403,12 +422,7 @@ impl Client {
     fn take<T>(&self, f: impl FnOnce(&mut Mailbox) -> T) -> T {
         let mut mailbox = self.mailbox();
         let taken = f(&mut mailbox);
-        let empty = mailbox.is_empty_but_for_hold()
-            && mailbox.hold.is_none()
-            && !mailbox.notified
-            && !mailbox.rerouted
-            && !mailbox.rests;
-        self.has_mail.store(!empty, Ordering::Release);
+        self.has_mail.store(!mailbox.is_empty(), Ordering::Release);
         taken
     }
 

@@ -8,7 +8,7 @@ use pgweir_session::{ClientSide, Phase};
 use pgweir_wire::TransactionStatus;
 
 use super::{Place, Session};
-use crate::client::Lease;
+use crate::client::{Lease, Standing};
 use crate::relay::leased::Held;
 use crate::server::Server;
 use crate::takeover::hold::HoldAt;
@@ -36,12 +36,20 @@ impl Session {
         }
     }
 
+    /// What the client's task can do at once, put down as it is.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            at_rest: self.is_at_rest(),
+            waits: matches!(self.place, Place::Waiting(_)),
+        }
+    }
+
     /// Whether all of it can be told to another process.
     fn can_be_told(&self) -> bool {
         match &self.place {
             Place::Idle | Place::Owing(_) => true,
             // A server may be on its way.
-            Place::Waiting(_) => !self.client.has_other_mail(),
+            Place::Waiting(_) => !self.client.is_called(self.standing()),
             // Soon over, unless the client does not send the rest.
             Place::Skipping(..) | Place::Taken(_) => false,
             Place::Leased(held) => held.serves(),

@@ -244,15 +244,19 @@ impl Session {
         {
             return Some(farewell);
         }
-        let is_at_rest = match &self.place {
+        (self.is_at_rest() && self.client.ends_at_rest()).then_some(Farewell::Drained)
+    }
+
+    /// Whether its client is between two transactions, or has begun none.
+    fn is_at_rest(&self) -> bool {
+        match &self.place {
             Place::Idle
             | Place::Waiting(_)
             | Place::Skipping(..)
             | Place::Taken(_)
             | Place::Owing(_) => true,
             Place::Leased(held) => held.is_at_rest(),
-        };
-        (is_at_rest && self.client.ends_at_rest()).then_some(Farewell::Drained)
+        }
     }
 
     /// Ends the session: the server is drained, reset or closed, the place in the queue given up.

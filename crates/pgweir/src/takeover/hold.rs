@@ -83,7 +83,7 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
     };
     if !until(shared, deadline, told_to_hold).await {
         unheld(shared).for_each(|client| client.end(Farewell::SuspendTimeout));
-        shared.held.give_logins_up();
+        hold_pools(shared, |_| shared.held.give_logins_up());
         until(shared, None, told_to_hold).await;
     }
     shared.held.set_awaits_logins(false);
@@ -110,15 +110,15 @@ pub(crate) fn release(shared: &Arc<Shared>) {
     }
     let now = Instant::now();
     let servers = {
-        // With the pools locked nobody is putting servers there.
+        // With the pools locked nobody is putting servers there, or gives logins up.
         let _pools = shared.pools();
+        shared.held.no_logins.store(false, Ordering::Release);
         std::mem::take(&mut *lock(&shared.held.servers))
     };
     for (slot, server) in servers {
         pools::checkin(shared, slot, server, now);
     }
     ears::ring_all(shared);
-    shared.held.no_logins.store(false, Ordering::Release);
     shared.held.given.store(false, Ordering::Release);
     shared.held.changed.notify_waiters();
 }
@@ -128,6 +128,7 @@ pub(crate) fn release(shared: &Arc<Shared>) {
 pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
     let shared = Arc::clone(&session.shared);
     let client = Arc::clone(&session.client);
+    let standing = session.standing();
     lock(&shared.held.sessions).insert(client.id, session);
     shared.ended.notify_waiters();
     loop {
@@ -136,10 +137,10 @@ pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
         let given = shared.held.given.load(Ordering::Acquire);
         if !let_go && given {
             changed.await;
-        } else if !let_go && !client.has_other_mail() {
+        } else if !let_go && !client.is_called(standing) {
             tokio::select! {
                 () = changed => {}
-                () = client.other_mail() => {}
+                () = client.called(standing) => {}
             }
         } else if let Some(session) = lock(&shared.held.sessions).remove(&client.id) {
             if let_go {

@@ -127,7 +127,7 @@ impl Predecessor {
     /// Tells it to end, and waits until it has.
     ///
     /// # Errors
-    /// The text for the log.
+    /// The text for the log. If somebody has resumed meanwhile it goes on, and all is its own again.
     pub(crate) fn end(mut self) -> Result<(), String> {
         tracing::info!("sending SHUTDOWN;");
         self.query("SHUTDOWN;")?;
@@ -135,7 +135,12 @@ impl Predecessor {
         loop {
             match self.socket.read(&mut sink) {
                 Ok(0) => return Ok(()),
-                Ok(_) => {}
+                Ok(len) => {
+                    self.unread.extend_from_slice(&sink[..len]);
+                    if let Some(refusal) = refusal(&self.unread) {
+                        return Err(refusal);
+                    }
+                }
                 // It did not read all that we sent: that is an end, too.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -209,6 +214,14 @@ impl Predecessor {
 
 fn error_text(body: &[u8]) -> String {
     String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned()
+}
+
+/// What an answer begins with, if that is an error after which the connection stays.
+fn refusal(answer: &[u8]) -> Option<String> {
+    let (header, body) = Header::whole(answer, MESSAGE_MAX).ok()??;
+    let refused =
+        header.tag == tag::ERROR_RESPONSE && ErrorFields::parse(body).severity == b"ERROR";
+    refused.then(|| error_text(body))
 }
 
 fn columns(body: &[u8]) -> Option<Row> {
