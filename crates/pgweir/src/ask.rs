@@ -18,17 +18,31 @@ pub(crate) async fn until_quiet(
     side: &mut ClientSide,
     rules: &Rules<'_>,
 ) -> Result<BytesMut, String> {
-    until(server, side, rules, Relay::is_quiet).await
+    let mut said = BytesMut::new();
+    let all = |part: &mut BytesMut| said.unsplit(part.split());
+    until(server, side, rules, Relay::is_quiet, all).await?;
+    Ok(said)
 }
 
-/// As [`until_quiet`], up to another moment. What has been done stays done if this is dropped, but
-/// what was said is lost.
-pub(crate) async fn until(
+/// As [`until_quiet`], up to another moment, and what the server says is thrown away, however much it is. What has been
+/// done stays done if this is dropped.
+pub(crate) async fn pass_over(
     server: &mut Server,
     side: &mut ClientSide,
     rules: &Rules<'_>,
     is_done: impl Fn(&Relay) -> bool,
-) -> Result<BytesMut, String> {
+) -> Result<(), String> {
+    until(server, side, rules, is_done, BytesMut::clear).await
+}
+
+/// `hear` gets each part of what the server says.
+async fn until(
+    server: &mut Server,
+    side: &mut ClientSide,
+    rules: &Rules<'_>,
+    is_done: impl Fn(&Relay) -> bool,
+    mut hear: impl FnMut(&mut BytesMut),
+) -> Result<(), String> {
     let (mut said, mut out) = (BytesMut::new(), BytesMut::new());
     poll_fn(|cx| {
         loop {
@@ -39,13 +53,13 @@ pub(crate) async fn until(
             if !ready!(poll_said(server, side, rules, cx, &mut said))? {
                 return Poll::Ready(Err("server conn crashed?".to_owned()));
             }
+            hear(&mut said);
             out.clear();
             let _ = server.relay.abandon(&mut out);
             server.line.queue(&out);
         }
     })
-    .await?;
-    Ok(said)
+    .await
 }
 
 /// Writes what is queued, as far as the server takes it.
@@ -88,7 +102,7 @@ pub(crate) async fn run(server: &mut Server, sql: &str, rules: &Rules<'_>) -> Re
     server.relay.ask(sql, &mut out);
     server.line.queue(&out);
     let mut nobody = ClientSide::default();
-    until_quiet(server, &mut nobody, rules).await.map(|_| ())
+    pass_over(server, &mut nobody, rules, Relay::is_quiet).await
 }
 
 /// Brings a server to what its sessions begin with, for a client that is nobody: no client's
@@ -104,7 +118,7 @@ pub(crate) async fn as_nobody(
     let mut out = BytesMut::new();
     if server.relay.fit(&mut nobody, rules.tracked, &mut out) {
         server.line.queue(&out);
-        until_quiet(server, &mut nobody, rules).await?;
+        pass_over(server, &mut nobody, rules, Relay::is_quiet).await?;
     }
     match server.relay.take_refused() {
         Some(refused) => Err(refused.message),

@@ -43,7 +43,7 @@ pub(crate) async fn open<'a>(
     };
     let client = nobody(shared);
     let id = client.id;
-    attach(&client).await;
+    client.attach_here().await;
     lock(&shared.diaries).insert(id, Diary::default());
     let lease = take(shared, home, &client).await;
     let diary = lock(&shared.diaries).remove(&id).unwrap_or_default();
@@ -62,8 +62,14 @@ pub(crate) async fn open<'a>(
 /// Why there is none.
 pub(crate) async fn open_for_long(shared: &Arc<Shared>, home: &PoolHome) -> Result<Lease, String> {
     let client = nobody(shared);
-    attach(&client).await;
+    client.attach_here().await;
     take(shared, home, &client).await
+}
+
+/// How long a server may take to answer what is asked of it before it is used.
+pub(crate) fn patience(shared: &Shared) -> Duration {
+    let limit = shared.config().global.server_connect_timeout.limit();
+    limit.unwrap_or(PATIENCE)
 }
 
 /// Somebody for whom a server is opened, and who is no client.
@@ -89,8 +95,7 @@ async fn take(
     };
     let ticket = ticket.map_err(|full| no_room(shared, full))?;
     pools::perform(shared, actions);
-    let patience = shared.config().global.server_connect_timeout.limit();
-    let patience = patience.unwrap_or(PATIENCE) + Duration::from_secs(1);
+    let patience = patience(shared) + Duration::from_secs(1);
     match timeout(patience, pools::wait(shared, client, home, ticket)).await {
         Ok(Ok(Mail::Lease(lease))) => Ok(lease),
         Ok(Ok(Mail::Refused(refusal))) => Err(crate::farewell::Farewell::Refused(*refusal)
@@ -100,15 +105,6 @@ async fn take(
         Ok(Err(farewell)) => Err(farewell.reason().into_owned()),
         Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
     }
-}
-
-/// Lets this task be woken for that client.
-async fn attach(client: &Client) {
-    std::future::poll_fn(|cx| {
-        client.attach(cx.waker());
-        std::task::Poll::Ready(())
-    })
-    .await;
 }
 
 fn no_room(shared: &Shared, full: Option<pgweir_pool::Scope>) -> String {

@@ -75,11 +75,7 @@ async fn ask(shared: &Arc<Shared>, config: &Config, demand: &HostDemand) -> Resu
         nobody,
         Instant::now(),
     ));
-    std::future::poll_fn(|cx| {
-        client.attach(cx.waker());
-        std::task::Poll::Ready(())
-    })
-    .await;
+    client.attach_here().await;
     let patience = config.global.server_connect_timeout.limit();
     let greeting = pools::greet(shared, &client, &route.home);
     let greeted = match patience {

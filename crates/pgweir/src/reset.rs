@@ -180,7 +180,7 @@ async fn take_back(server: &mut Server, rules: &Rules<'_>) -> Result<(), String>
 /// Cuts short what the server still works on, and throws the answers away.
 async fn drain(shared: &Arc<Shared>, server: &mut Server, rules: &Rules<'_>) -> Result<(), String> {
     let mut nobody = ClientSide::default();
-    ask::until(server, &mut nobody, rules, Relay::may_cancel).await?;
+    ask::pass_over(server, &mut nobody, rules, Relay::may_cancel).await?;
     while !server.relay.is_quiet() {
         // A query of our own was preparing the server for the client: it is short, and must not
         // fail.
@@ -190,9 +190,9 @@ async fn drain(shared: &Arc<Shared>, server: &mut Server, rules: &Rules<'_>) -> 
                 return Err("a cancel request may still arrive".to_owned());
             }
         }
-        let quiet = ask::until_quiet(server, &mut nobody, rules);
+        let quiet = ask::pass_over(server, &mut nobody, rules, Relay::is_quiet);
         if let Ok(result) = timeout(CANCEL_AGAIN, quiet).await {
-            return result.map(|_| ());
+            return result;
         }
     }
     Ok(())

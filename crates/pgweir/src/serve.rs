@@ -79,7 +79,7 @@ pub(crate) fn go_on(session: Session) -> impl Future<Output = ()> + Send {
     let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
     let known = Arc::clone(&client);
     let session = Box::pin(async move {
-        attach(&known).await;
+        known.attach_here().await;
         Some(Begun::Session(Box::new(session)))
     });
     contain(shared, client, session)
@@ -221,15 +221,6 @@ enum Begun {
 trait Begin: Future<Output = Option<Begun>> {}
 impl<F: Future<Output = Option<Begun>>> Begin for F {}
 
-/// From here on others can wake the client's task.
-async fn attach(client: &Client) {
-    std::future::poll_fn(|cx| {
-        client.attach(cx.waker());
-        Poll::Ready(())
-    })
-    .await;
-}
-
 /// Not an `async fn`: what such a one is given, its future holds twice.
 fn enter(
     shared: Arc<Shared>,
@@ -237,7 +228,7 @@ fn enter(
     mut talk: Option<Conversation>,
 ) -> impl Begin + Send {
     async move {
-        attach(&client).await;
+        client.attach_here().await;
         let mut login = Login {
             shared: &shared,
             client: &client,

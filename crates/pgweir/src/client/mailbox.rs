@@ -156,6 +156,15 @@ impl Client {
         self.mailbox().waker = Some(waker.clone());
     }
 
+    /// The same for the task that runs this.
+    pub(crate) async fn attach_here(&self) {
+        std::future::poll_fn(|cx| {
+            self.attach(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Gives the task something it waits for; comes back if it does not wait any more.
     #[must_use]
     pub(crate) fn deliver(&self, mail: Mail, cause: Option<Cause>) -> Option<Mail> {

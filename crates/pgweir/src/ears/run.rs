@@ -11,6 +11,7 @@ use pgweir_session::{ClientSide, Heard, Mark, Rules};
 use pgweir_stats::Tally;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
+use tokio::time::timeout;
 
 use super::{Book, Ear, Join, State};
 use crate::ask;
@@ -53,7 +54,12 @@ async fn open(shared: &Arc<Shared>, ear: &Ear) -> Result<Lease, String> {
     let encoding = encoding.map(|name| format!("SET client_encoding TO {};", literal(name)));
     let sql = format!("{}LISTEN {marks}", encoding.unwrap_or_default());
     let rules = Rules::plain(&shared.tracked, &shared.statements);
-    if let Err(problem) = ask::run(&mut lease.server, &sql, &rules).await {
+    let asked = timeout(
+        control::patience(shared),
+        ask::run(&mut lease.server, &sql, &rules),
+    )
+    .await;
+    if let Err(problem) = asked.unwrap_or_else(|_| Err("no answer to LISTEN".to_owned())) {
         let reason = "it cannot listen";
         close::give_up(shared, lease.slot, lease.server, reason, Busy::Yes);
         return Err(problem);
