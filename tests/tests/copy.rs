@@ -232,6 +232,20 @@ fn fifty_megabytes_of_copy_pass_in_both_directions_without_being_kept() {
 }
 
 #[test]
+fn a_message_left_over_from_a_copy_is_not_kept() {
+    let Some(scene) = Scene::new() else { return };
+    let mut client = scene.client();
+    let before = rss(scene.pooler.pid).expect("a process");
+    let data = vec![b'1'; 100 * 1024 * 1024];
+    let late = Batch::new().copy_data(&data);
+    let (most, last) = late.as_bytes().split_at(data.len());
+    client.send_bytes(most);
+    scene.has_not_grown(before);
+    client.send_bytes(last);
+    assert_eq!(client.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+}
+
+#[test]
 fn a_hundred_megabytes_of_rows_pass_without_being_kept() {
     let Some(scene) = Scene::new() else { return };
     let mut client = scene.client();

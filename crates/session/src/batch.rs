@@ -4,13 +4,15 @@
 //! A batch is what one ReadyForQuery answers: a Query, a FunctionCall, or everything up to a Sync.
 
 use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{FrameError, Header};
+use pgweir_wire::{FrameError, HEADER_LEN, Header};
 
 /// What the next message of a client without a server wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Wish {
     /// Nothing, or not enough of it is there to say.
     Nothing,
+    /// Nothing; in place of the CopyData that is there in part, this header of what is still to come of it will do.
+    Rest([u8; HEADER_LEN]),
     /// To leave.
     Terminate,
     /// A server.
@@ -43,8 +45,14 @@ pub fn wish(bytes: &[u8]) -> Result<(Wish, usize), FrameError> {
         match header.tag {
             tag::TERMINATE => return Ok((Wish::Terminate, at)),
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {
-                if bytes.len() < at + header.frame_len() {
-                    return Ok((Wish::Nothing, at));
+                let missing = (at + header.frame_len()).saturating_sub(bytes.len());
+                if missing > 0 {
+                    // It may be long, and is not kept.
+                    let may_go = header.tag == tag::COPY_DATA && bytes.len() > at + HEADER_LEN;
+                    return Ok(match may_go {
+                        true => (Wish::Rest(copy_data_header(missing)), bytes.len()),
+                        false => (Wish::Nothing, at),
+                    });
                 }
                 at += header.frame_len();
             }
@@ -52,6 +60,13 @@ pub fn wish(bytes: &[u8]) -> Result<(Wish, usize), FrameError> {
             _ => return Ok((Wish::Server, 0)),
         }
     }
+}
+
+/// The header of a CopyData with a body of so many bytes.
+fn copy_data_header(body_len: usize) -> [u8; HEADER_LEN] {
+    let length = u32::try_from(body_len).unwrap_or(COPY_DATA_MAX) + 4;
+    let [a, b, c, d] = length.to_be_bytes();
+    [tag::COPY_DATA, a, b, c, d]
 }
 
 /// Passes over one batch, whatever pieces it comes in.
@@ -118,6 +133,28 @@ mod tests {
         let bytes = [COPY_DONE, QUERY].concat();
         assert_eq!(wish(&bytes), Ok((Wish::Nothing, COPY_DONE.len())));
         assert_eq!(wish(b"X\0\0\0\x04"), Ok((Wish::Terminate, 0)));
+    }
+
+    #[test]
+    fn a_long_copy_data_need_not_be_there_at_once() {
+        let whole = [b"d\0\0\x10\x04", &[b'1'; 4096][..], QUERY].concat();
+        let (mut held, mut longest, mut last) = (Vec::new(), 0, Wish::Nothing);
+        for piece in whole.chunks(100) {
+            held.extend_from_slice(piece);
+            loop {
+                let (wish, consumed) = wish(&held).unwrap();
+                held.drain(..consumed);
+                last = wish;
+                match wish {
+                    Wish::Rest(header) => drop(held.splice(..0, header)),
+                    Wish::Nothing if consumed > 0 => {}
+                    Wish::Nothing | Wish::Server | Wish::Terminate => break,
+                }
+            }
+            longest = longest.max(held.len());
+        }
+        assert_eq!((last, &*held), (Wish::Server, QUERY));
+        assert!(longest <= 100 + HEADER_LEN, "{longest}");
     }
 
     #[test]

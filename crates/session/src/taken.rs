@@ -31,6 +31,8 @@ pub enum Next {
         /// So many bytes at the start need no answer: what is left over from a COPY that was
         /// refused, or a Flush of nothing.
         unneeded: usize,
+        /// What is kept in place of a CopyData of which there is more to come, and that is unneeded as far as it is there.
+        rest: Option<[u8; HEADER_LEN]>,
     },
     /// It leaves.
     Terminate,
@@ -50,11 +52,21 @@ pub enum Next {
 /// A length that no message has.
 pub fn next(bytes: &[u8], side: &ClientSide) -> Result<Next, FrameError> {
     match wish(bytes)? {
-        (Wish::Nothing, unneeded) => return Ok(Next::Nothing { unneeded }),
+        (Wish::Nothing, unneeded) => {
+            let rest = None;
+            return Ok(Next::Nothing { unneeded, rest });
+        }
+        (Wish::Rest(header), unneeded) => {
+            let rest = Some(header);
+            return Ok(Next::Nothing { unneeded, rest });
+        }
         (Wish::Terminate, _) => return Ok(Next::Terminate),
         (Wish::Server, _) => {}
     }
-    let not_enough = Next::Nothing { unneeded: 0 };
+    let not_enough = Next::Nothing {
+        unneeded: 0,
+        rest: None,
+    };
     let Some(header) = Header::peek(bytes, u32::MAX)? else {
         return Ok(not_enough);
     };
@@ -205,7 +217,8 @@ mod tests {
         .concat();
         let bytes = [rest.clone(), message(tag::QUERY, b"rollback\0")].concat();
         let unneeded = rest.len();
-        assert_eq!(next(&bytes, &side), Ok(Next::Nothing { unneeded }));
+        let rest = None;
+        assert_eq!(next(&bytes, &side), Ok(Next::Nothing { unneeded, rest }));
         assert_eq!(next(&bytes[unneeded..], &side), Ok(Next::Rollback));
         assert_eq!(next(&message(tag::SYNC, b""), &side), Ok(Next::Sync));
     }
@@ -215,7 +228,11 @@ mod tests {
         let frame = message(tag::QUERY, b"rollback\0");
         for end in 0..frame.len() {
             let part = next(&frame[..end], &ClientSide::default());
-            assert_eq!(part, Ok(Next::Nothing { unneeded: 0 }), "{end} bytes");
+            let nothing = Next::Nothing {
+                unneeded: 0,
+                rest: None,
+            };
+            assert_eq!(part, Ok(nothing), "{end} bytes");
         }
         assert_eq!(query(&"x".repeat(2 * LOOK_LEN)), Next::Other);
         assert_eq!(

@@ -125,11 +125,8 @@ impl Session {
         let next = next(input.bytes(&desk.scratch), &self.side);
         let next = next.map_err(|error| Farewell::Violation(Violation::ClientFrame(error)))?;
         match (next, taken) {
-            (Next::Nothing { unneeded }, _) => {
-                self.line.keep(input, &desk.scratch, unneeded);
-                if unneeded > 0 {
-                    self.line.offer_held();
-                }
+            (Next::Nothing { unneeded, rest }, _) => {
+                self.pass_over(input, &desk.scratch, unneeded, rest);
             }
             (Next::Terminate, _) => return Poll::Ready(Err(Farewell::ClientClosed)),
             // Any server can say that there is no transaction.

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use pgweir_net::Input;
 use pgweir_pool::{Actions, Checkout, Ticket};
 use pgweir_session::{SkipBatch, Skipped, Violation, Wish, wish};
-use pgweir_wire::{FrameError, Severity, TransactionStatus, backend};
+use pgweir_wire::{FrameError, HEADER_LEN, Severity, TransactionStatus, backend};
 
 use super::taken::Taken;
 use super::{Desk, Place, Session, error_codes};
@@ -56,15 +56,29 @@ impl Session {
             }
             let (wish, consumed) = wish(input.bytes(&desk.scratch)).map_err(broken)?;
             match wish {
-                Wish::Nothing => {
-                    self.line.keep(input, &desk.scratch, consumed);
-                    if consumed > 0 {
-                        self.line.offer_held();
-                    }
+                Wish::Nothing => self.pass_over(input, &desk.scratch, consumed, None),
+                Wish::Rest(header) => {
+                    self.pass_over(input, &desk.scratch, consumed, Some(header));
                 }
                 Wish::Terminate => return Poll::Ready(Err(Farewell::ClientClosed)),
                 Wish::Server => return Poll::Ready(Ok(input)),
             }
+        }
+    }
+
+    /// Passes over what needs no answer. Of a CopyData that is there in part a header of the rest is kept.
+    pub(super) fn pass_over(
+        &mut self,
+        input: Input,
+        scratch: &[u8],
+        unneeded: usize,
+        rest: Option<[u8; HEADER_LEN]>,
+    ) {
+        self.line.keep(input, scratch, unneeded);
+        if let Some(header) = rest {
+            self.line.put_back_bytes(&header);
+        } else if unneeded > 0 {
+            self.line.offer_held();
         }
     }
 

@@ -135,6 +135,11 @@ impl Pooler {
                 }
                 Ok(true)
             }
+            (Wish::Rest(header), consumed) => {
+                line.keep(bytes, consumed);
+                line.put_back(&header);
+                Ok(true)
+            }
             (Wish::Terminate, _) => Err(Farewell::Left),
             (Wish::Server, _) => {
                 line.put_back(&bytes);
