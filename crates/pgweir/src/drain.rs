@@ -51,7 +51,7 @@ pub(crate) async fn drain(
         let untold: Vec<_> = untold(shared, &covers).collect();
         pace = pace.max(pace_for(untold.len(), within));
         for client in untold.iter().take(pace) {
-            client.end_at_rest();
+            client.end_between_transactions();
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if present.is_empty() || left.is_zero() {
@@ -102,7 +102,7 @@ fn untold<'a>(
     shared: &'a Shared,
     covers: &'a impl Fn(&Client) -> bool,
 ) -> impl Iterator<Item = Arc<Client>> + 'a {
-    all(shared, covers).filter(|client| !client.ends_at_rest())
+    all(shared, covers).filter(|client| !client.ends_between_transactions())
 }
 
 fn remaining<'a>(

@@ -106,7 +106,7 @@ fn contain(
         match end {
             End::Orderly => {}
             // It may have another task by now.
-            End::AtRest => return,
+            End::Rests => return,
             End::Panicked => {
                 // The panic has been printed. Other clients must not pay for it: what this one held is
                 // given back as far as that is safe.
@@ -127,7 +127,7 @@ enum End {
     /// With the client.
     Orderly,
     /// Without it: it rests.
-    AtRest,
+    Rests,
     Panicked,
 }
 
@@ -150,8 +150,8 @@ async fn live(beginning: Pin<Box<impl Begin>>) -> End {
                 match session.run().await {
                     Stop::Ended(farewell) => break farewell,
                     Stop::Held => session = Box::pin(hold::put_down(session)).await,
-                    Stop::AtRest => match lot::rest(*session) {
-                        Ok(()) => return End::AtRest,
+                    Stop::Rests => match lot::rest(*session) {
+                        Ok(()) => return End::Rests,
                         Err(Some(awake)) => session = awake,
                         Err(None) => return End::Orderly,
                     },

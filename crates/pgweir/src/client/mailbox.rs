@@ -57,7 +57,7 @@ pub(super) struct Mailbox {
     /// The first order to end counts.
     end: Option<Box<Farewell>>,
     /// It is to end as soon as it is between two transactions.
-    ends_at_rest: bool,
+    ends_between_transactions: bool,
     /// The server that stays with it is needed elsewhere as soon as it is between two transactions.
     lets_go: bool,
     /// Nobody waits for the next mail any more: who brings it takes it back.
@@ -106,7 +106,7 @@ struct WaitOrders {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     /// Between two transactions.
-    pub(crate) at_rest: bool,
+    pub(crate) between_transactions: bool,
     /// In a queue.
     pub(crate) waits: bool,
 }
@@ -131,13 +131,13 @@ impl Mailbox {
         self.end.is_some()
             || self.reminded
             || suspect.is_some_and(|mail| mail.remedy.is_some() || mail.inquired)
-            || (standing.at_rest && (self.ends_at_rest || self.lets_go))
+            || (standing.between_transactions && (self.ends_between_transactions || self.lets_go))
             || (standing.waits && (self.mail.is_some() || self.wait.is_some()))
     }
 
     fn is_empty(&self) -> bool {
         let anywhere = Standing {
-            at_rest: true,
+            between_transactions: true,
             waits: true,
         };
         !self.calls(anywhere)
@@ -199,16 +199,16 @@ impl Client {
     }
 
     /// Tells the task to end as soon as it is between two transactions.
-    pub(crate) fn end_at_rest(&self) {
+    pub(crate) fn end_between_transactions(&self) {
         let mut mailbox = self.mailbox();
-        if !std::mem::replace(&mut mailbox.ends_at_rest, true) {
+        if !std::mem::replace(&mut mailbox.ends_between_transactions, true) {
             self.ring(mailbox);
         }
     }
 
     /// Whether it has been told so.
-    pub(crate) fn ends_at_rest(&self) -> bool {
-        self.mailbox().ends_at_rest
+    pub(crate) fn ends_between_transactions(&self) -> bool {
+        self.mailbox().ends_between_transactions
     }
 
     /// Tells the task to give up the server that stays with it, as soon as it is between two

@@ -147,26 +147,17 @@ impl Session {
     /// more, then it goes.
     pub(super) fn let_go(&mut self) {
         let is_pinned = self.client.state().pin.is_some();
-        match &mut self.place {
-            Place::Leased(held) if is_pinned => {
-                if held.is_at_rest() {
-                    let now = Instant::now();
-                    let question = held
-                        .server
-                        .relay
-                        .whole_question(&lock(&self.route.home.memory), now);
-                    self.ask(question);
-                    self.client.state().clocks.begin_asking(now);
-                }
-            }
-            Place::Leased(_)
-            | Place::Idle
-            | Place::Waiting(_)
-            | Place::Skipping(..)
-            | Place::Taken(_)
-            | Place::Owing(_) => {
-                self.client.has_let_go();
-            }
+        let Some(held) = self.place.held().filter(|_| is_pinned) else {
+            return self.client.has_let_go();
+        };
+        if held.is_between_transactions() {
+            let now = Instant::now();
+            let question = held
+                .server
+                .relay
+                .whole_question(&lock(&self.route.home.memory), now);
+            self.ask(question);
+            self.client.state().clocks.begin_asking(now);
         }
     }
 

@@ -39,7 +39,7 @@ impl Session {
     /// What the client's task can do at once, put down as it is.
     pub(crate) fn standing(&self) -> Standing {
         Standing {
-            at_rest: self.is_at_rest(),
+            between_transactions: self.is_between_transactions(),
             waits: matches!(self.place, Place::Waiting(_)),
         }
     }
@@ -75,14 +75,8 @@ impl Session {
 
     /// The server that it holds.
     pub(crate) fn server(&self) -> Option<(SlotId, &Server)> {
-        match &self.place {
-            Place::Leased(held) => Some((held.slot, &*held.server)),
-            Place::Idle
-            | Place::Waiting(_)
-            | Place::Skipping(..)
-            | Place::Taken(_)
-            | Place::Owing(_) => None,
-        }
+        let held = self.place.held()?;
+        Some((held.slot, &held.server))
     }
 
     /// The server alone; the client is left.

@@ -246,16 +246,13 @@ impl Session {
             return Err(Farewell::TransactionInStatementMode);
         }
         self.turn_quiet();
-        match self.place {
-            // An order to end at rest may have waited for this moment.
-            Place::Leased(_) if self.client.has_mail() => Ok(Heard::Released),
-            Place::Leased(_) => Ok(Heard::More),
-            Place::Idle
-            | Place::Waiting(_)
-            | Place::Skipping(..)
-            | Place::Taken(_)
-            | Place::Owing(_) => Ok(Heard::Released),
-        }
+        // An order to end may have waited for this moment.
+        Ok(
+            match self.place.held().is_some() && !self.client.has_mail() {
+                true => Heard::More,
+                false => Heard::Released,
+            },
+        )
     }
 }
 
@@ -281,7 +278,7 @@ impl Held {
     /// before what is heard elsewhere.
     fn may_be_told(&self) -> bool {
         match self.server.work.stage {
-            Stage::Serve => self.is_at_rest(),
+            Stage::Serve => self.is_between_transactions(),
             Stage::Move(Step::Asked | Step::Ending) => self.server.relay.is_between_replies(),
             Stage::Move(Step::Marking)
             | Stage::Check
@@ -293,7 +290,7 @@ impl Held {
     }
 
     /// A session between two transactions.
-    pub(super) fn is_at_rest(&self) -> bool {
+    pub(super) fn is_between_transactions(&self) -> bool {
         let work = &self.server.work;
         self.serves() && work.query_start.is_none() && self.server.relay.may_release()
     }

@@ -93,7 +93,7 @@ pub(crate) enum Stop {
     /// It is to be put down, and may go on later.
     Held,
     /// It has been idle for long, and needs no task until something happens.
-    AtRest,
+    Rests,
 }
 
 /// Where a client is.
@@ -111,6 +111,19 @@ enum Place {
     Owing(Box<Answer>),
     /// It has a server.
     Leased(Held),
+}
+
+impl Place {
+    fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Leased(held) => Some(held),
+            Self::Idle
+            | Self::Waiting(_)
+            | Self::Skipping(..)
+            | Self::Taken(_)
+            | Self::Owing(_) => None,
+        }
+    }
 }
 
 /// What remains of a session.
@@ -232,7 +245,7 @@ impl Session {
             self.let_go();
         }
         if self.goes_to_rest() {
-            return Some(Stop::AtRest);
+            return Some(Stop::Rests);
         }
         self.may_be_held().then_some(Stop::Held)
     }
@@ -244,19 +257,14 @@ impl Session {
         {
             return Some(farewell);
         }
-        (self.is_at_rest() && self.client.ends_at_rest()).then_some(Farewell::Drained)
+        (self.is_between_transactions() && self.client.ends_between_transactions())
+            .then_some(Farewell::Drained)
     }
 
     /// Whether its client is between two transactions, or has begun none.
-    fn is_at_rest(&self) -> bool {
-        match &self.place {
-            Place::Idle
-            | Place::Waiting(_)
-            | Place::Skipping(..)
-            | Place::Taken(_)
-            | Place::Owing(_) => true,
-            Place::Leased(held) => held.is_at_rest(),
-        }
+    fn is_between_transactions(&self) -> bool {
+        let held = self.place.held();
+        held.is_none_or(Held::is_between_transactions)
     }
 
     /// Ends the session: the server is drained, reset or closed, the place in the queue given up.
