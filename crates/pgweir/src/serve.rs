@@ -1,5 +1,6 @@
 //! The life of one client connection, in a few lines.
 
+mod joining;
 mod parting;
 
 use std::io;
@@ -12,24 +13,25 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgweir_console::Access;
+use pgweir_net::Accepted;
 use pgweir_net::buffer::with_scratch;
-use pgweir_net::{Accepted, Buffered};
-use pgweir_pool::Scope;
-use pgweir_session::{ClientSide, Expiry};
+use pgweir_session::Expiry;
 use pgweir_wire::CancelKey;
 use tokio::time::timeout;
 
+pub(crate) use joining::{Inherited, inherit, register};
+use joining::{begin, login_over, start_idle};
 pub(crate) use parting::{forget, turn_away};
 use parting::{leave, log_end, tell};
 
-use crate::client::{Client, Counted, Identity, Lease};
+use crate::client::Client;
 use crate::conversation::{Conversation, READ_LEN};
 use crate::farewell::Farewell;
-use crate::login::{Entrance, Entry, Login};
+use crate::login::{Entry, Login};
 use crate::relay::{Session, Stop};
-use crate::shared::{Hold, Route, Shared, Shutdown, lock};
+use crate::shared::{Hold, Shared, Shutdown};
 use crate::takeover::hold;
-use crate::{admin, cancel, close, events, limits, lot, strict};
+use crate::{admin, cancel, close, events, lot, strict};
 
 /// Serves one connection from its first byte to its last, in the thread that it was given.
 ///
@@ -129,16 +131,6 @@ enum End {
     /// Without it: it rests.
     Rests,
     Panicked,
-}
-
-/// From here on the client is listed and counted.
-pub(crate) fn register(shared: &Shared, client: Client) -> Arc<Client> {
-    let client = Arc::new(client);
-    shared.clients.insert(client.id, Arc::clone(&client));
-    let scopes = limits::of_connection(&client.address);
-    shared.pools().budget.take_unlimited(&scopes);
-    *client.counted() = Counted::of(scopes);
-    client
 }
 
 /// Logs in and then does what the connection is for.
@@ -291,112 +283,6 @@ async fn log_in(login: &mut Login<'_>) -> Result<Entry, Farewell> {
         }
         farewell = client.ordered_to_end() => Err(farewell),
     }
-}
-
-/// The client counts among those that log in no more.
-fn login_over(shared: &Shared, client: &Client) {
-    if client.counted().remove(&Scope::Logins) {
-        shared.pools().budget.give_back(&[Scope::Logins]);
-    }
-}
-
-fn begin(
-    shared: &Arc<Shared>,
-    client: &Arc<Client>,
-    entrance: Entrance,
-    talk: Conversation,
-) -> Session {
-    let mut line = Buffered::new(talk.stream);
-    line.put_back_bytes(&talk.unread);
-    let Entrance { route, side, own } = entrance;
-    let mut session = join(shared, client, route, line, side);
-    if let Some(lease) = own {
-        session.take_own(lease);
-    }
-    session
-}
-
-fn join(
-    shared: &Arc<Shared>,
-    client: &Arc<Client>,
-    route: Arc<Route>,
-    line: Buffered,
-    side: ClientSide,
-) -> Session {
-    {
-        let mut counted = client.counted();
-        counted.pool = Some(route.home.id);
-        counted.share(&mut lock(&route.scopes));
-    }
-    start_idle(client);
-    let party = {
-        let app = Arc::clone(&client.state().application_name);
-        let mut pools = shared.pools();
-        pools.client_joined(route.home.id);
-        limits::party(&pools.budget, &app, &client.address)
-    };
-    let (shared, client) = (Arc::clone(shared), Arc::clone(client));
-    Session::new(shared, client, route, line, side, party)
-}
-
-/// What another process has told of a client that it hands over.
-pub(crate) struct Inherited {
-    pub(crate) client: Client,
-    pub(crate) route: Arc<Route>,
-    pub(crate) line: Buffered,
-    pub(crate) side: ClientSide,
-    /// Since when it does what it does.
-    pub(crate) since: Instant,
-    /// Whether that is to wait for a server.
-    pub(crate) waits: bool,
-    pub(crate) lease: Option<Lease>,
-}
-
-/// Counts a client in that another process has let in, whatever the limits are. [`go_on`] follows.
-pub(crate) fn inherit(shared: &Arc<Shared>, inherited: Inherited) -> Session {
-    let Inherited {
-        client,
-        route,
-        line,
-        side,
-        since,
-        waits,
-        lease,
-    } = inherited;
-    let client = register(shared, client);
-    if let Some(key) = client.cancel_key.get() {
-        shared.cancel_keys.insert(key.clone(), Arc::clone(&client));
-    }
-    login_over(shared, &client);
-    if let Some(Identity { database, user }) = client.identity.get() {
-        let scopes = [
-            Scope::DatabaseClients(Arc::clone(database)),
-            Scope::UserClients(Arc::clone(user)),
-            Scope::AppClients(Arc::clone(&client.state().application_name)),
-        ];
-        shared.pools().budget.take_unlimited(&scopes);
-        client.counted().add(scopes);
-    }
-    client.set_route(&route);
-    let mut session = join(shared, &client, route, line, side);
-    {
-        let mut state = client.state();
-        if waits {
-            state.clocks.begin_wait(since);
-            state.requested_at = since;
-        }
-        state.clocks.since = since;
-    }
-    if let Some(lease) = lease {
-        session.hold_on_to(lease);
-    }
-    session
-}
-
-fn start_idle(client: &Client) {
-    let mut state = client.state();
-    state.clocks.phase = pgweir_session::Phase::Idle;
-    state.clocks.since = Instant::now();
 }
 
 #[cfg(test)]

@@ -1,18 +1,19 @@
 //! How a client's task is told something. It has one mailbox with a place for each kind of news; whoever puts
 //! something there rings, and the task looks at each of its turns whether there may be something.
 
+mod suspicion;
+
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
 
 use pgweir_pool::{Cause, Refusal};
 
+pub(crate) use self::suspicion::Remedy;
+use self::suspicion::SuspectMail;
 use super::Client;
 use crate::farewell::Farewell;
-use crate::leaks::SpokenWords;
 use crate::server::Server;
-use crate::strict::FindingKind;
 use crate::takeover::hold::HoldAt;
 use crate::workers;
 
@@ -28,23 +29,6 @@ pub(crate) enum Mail {
     Greet,
     /// It gets no server.
     Refused(Box<Refusal>),
-}
-
-/// What can be done about a client that is a leak suspect.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Remedy {
-    /// It is told.
-    Notice,
-    /// Its transaction is rolled back, and its server serves others.
-    Rollback,
-    /// The same, in a strict run.
-    Strict(FindingKind),
-    /// Its query is canceled, if it is still the one that was asked for then.
-    Cancel {
-        query: Instant,
-        /// Within what time such statements normally end.
-        usual: Duration,
-    },
 }
 
 /// What others have told a client's task, and it has not taken yet.
@@ -78,17 +62,6 @@ pub(super) struct Mailbox {
     rests: bool,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
-}
-
-/// Between a client's task and whoever suspects it of a leak.
-#[derive(Debug, Default)]
-struct SuspectMail {
-    /// Somebody wants to know what the client has asked of its server.
-    inquired: bool,
-    /// What is to be done about it.
-    remedy: Option<Remedy>,
-    /// What the task has been asked.
-    spoken: Option<Box<SpokenWords>>,
 }
 
 /// What a client that waits is to do. It is for one request: an order that comes too late must not
@@ -130,7 +103,7 @@ impl Mailbox {
         let suspect = self.suspect.as_ref();
         self.end.is_some()
             || self.reminded
-            || suspect.is_some_and(|mail| mail.remedy.is_some() || mail.inquired)
+            || suspect.is_some_and(|mail| mail.calls())
             || (standing.between_transactions && (self.ends_between_transactions || self.lets_go))
             || (standing.waits && (self.mail.is_some() || self.wait.is_some()))
     }
@@ -228,18 +201,6 @@ impl Client {
     /// It has done so, or nothing stays with it.
     pub(crate) fn has_let_go(&self) {
         self.take(|mailbox| mailbox.lets_go = false);
-    }
-
-    /// Tells the task what is to be done about its client, which is a leak suspect.
-    pub(crate) fn remedy(&self, how: Remedy) {
-        let mut mailbox = self.mailbox();
-        mailbox.suspect.get_or_insert_default().remedy = Some(how);
-        self.ring(mailbox);
-    }
-
-    /// What is to be done about the client as a leak suspect, if anything.
-    pub(crate) fn take_remedy(&self) -> Option<Remedy> {
-        self.take(|mailbox| mailbox.suspect.as_mut()?.remedy.take())
     }
 
     /// Tells the waiting task that its query is not wanted any more.
@@ -360,36 +321,6 @@ impl Client {
     /// Whether it has been told so.
     pub(crate) fn take_reminder(&self) -> bool {
         self.take(|mailbox| std::mem::take(&mut mailbox.reminded))
-    }
-
-    /// Asks the task what its client has asked of the server that it holds.
-    pub(crate) fn inquire(&self) {
-        let mut mailbox = self.mailbox();
-        mailbox.suspect.get_or_insert_default().inquired = true;
-        self.ring(mailbox);
-    }
-
-    /// Whether somebody asks that.
-    pub(crate) fn take_inquiry(&self) -> bool {
-        self.take(|mailbox| {
-            let suspect = mailbox.suspect.as_mut();
-            suspect.is_some_and(|suspect| std::mem::take(&mut suspect.inquired))
-        })
-    }
-
-    /// The answer.
-    pub(crate) fn answer_inquiry(&self, spoken: SpokenWords) {
-        let mut mailbox = self.mailbox();
-        mailbox.suspect.get_or_insert_default().spoken = Some(Box::new(spoken));
-    }
-
-    /// The answer, once it is there.
-    pub(crate) fn take_spoken(&self) -> Option<Box<SpokenWords>> {
-        let mut mailbox = self.mailbox();
-        let mut mail = mailbox.suspect.take()?;
-        let spoken = mail.spoken.take();
-        mailbox.suspect = (mail.remedy.is_some() || mail.inquired).then_some(mail);
-        spoken
     }
 
     /// Whether there may be something in the mailbox. Cheap enough to ask at every turn.
