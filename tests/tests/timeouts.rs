@@ -476,6 +476,38 @@ fn server_connect_timeout_limits_a_server_that_does_not_answer() {
 }
 
 #[test]
+fn a_login_that_fails_is_told_although_its_connection_does_not_end() {
+    let Some(tenant) = Tenant::new() else { return };
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = silent.local_addr().expect("bound").port();
+    let pooler = start(
+        tenant
+            .ini()
+            .database("silent", &format!("host=127.0.0.1 port={port}"))
+            .set("server_tls_sslmode", "disable")
+            .set("server_connect_timeout", 1)
+            .set("server_close_timeout", 1)
+            .set("server_down_timeout", 1)
+            .set("query_wait_timeout", 60),
+    );
+    let parameters = [("user", &*tenant.name), ("database", "silent")];
+    let asked = Instant::now();
+    let said = RawClient::try_login(pooler.port, &parameters).map(|_| ());
+    assert!(
+        matches!(&said, Err(text) if text.contains("server login has been failing")),
+        "{said:?}"
+    );
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    let mut console = console(&pooler);
+    let quarantined = || console.table("show quarantine").rows.len();
+    eventually(Duration::from_secs(5), quarantined, |&slots| slots > 0);
+    // It ends after all.
+    drop(silent);
+    let quarantined = || console.table("show quarantine").rows.len();
+    eventually(Duration::from_secs(10), quarantined, |&slots| slots == 0);
+}
+
+#[test]
 fn server_connect_timeout_limits_a_connection_that_does_not_come_about() {
     let Some(tenant) = Tenant::new() else { return };
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");

@@ -96,10 +96,35 @@ fn goodbye_to(server: &Server) -> Goodbye {
     }
 }
 
-/// Says goodbye and reads until the peer has closed; quarantines the slot if that takes long.
-/// `false` if it did.
-pub(crate) async fn wait_for_end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream) -> bool {
-    end(shared, slot, stream, Goodbye::Terminate).await
+/// Ends the connection of a login that has failed. If PostgreSQL does not close it in time it is still there.
+pub(crate) async fn end_login(
+    shared: &Arc<Shared>,
+    slot: SlotId,
+    mut stream: Stream,
+) -> Option<Stuck> {
+    let ending = Ending::begin(shared, slot, Some(&stream));
+    let ended = ends_in_time(shared, &mut stream, Goodbye::Terminate).await;
+    (!ended).then_some(Stuck { stream, ending })
+}
+
+/// A connection that PostgreSQL has not closed in time, and its slot.
+pub(crate) struct Stuck {
+    stream: Stream,
+    ending: Ending,
+}
+
+impl Stuck {
+    /// Frees the slot, which is quarantined, when the end comes after all.
+    pub(crate) fn wait_for_end(self) {
+        tokio::spawn(async move {
+            let Self { mut stream, ending } = self;
+            let (shared, slot) = (Arc::clone(&ending.shared), ending.slot);
+            end_or_release(&shared, slot, &mut stream).await;
+            drop(ending);
+            shared.servers.remove(&slot.serial());
+            give_back(&shared, slot);
+        });
+    }
 }
 
 fn quarantine(shared: &Arc<Shared>, slot: SlotId) {
@@ -107,22 +132,32 @@ fn quarantine(shared: &Arc<Shared>, slot: SlotId) {
     pools::perform(shared, actions);
 }
 
-/// `false`: the slot was quarantined.
-async fn end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream, goodbye: Goodbye) -> bool {
+/// Says goodbye and reads until the peer has closed; quarantines the slot if that takes long.
+async fn end(shared: &Arc<Shared>, slot: SlotId, stream: &mut Stream, goodbye: Goodbye) {
+    if !ends_in_time(shared, stream, goodbye).await {
+        quarantine(shared, slot);
+        end_or_release(shared, slot, stream).await;
+    }
+}
+
+async fn ends_in_time(shared: &Shared, stream: &mut Stream, goodbye: Goodbye) -> bool {
     let patience = shared.config().global.server_close_timeout.duration();
     let ended = timeout(patience, say_goodbye(stream, goodbye)).await;
     if ended.is_err() {
-        quarantine(shared, slot);
         tracing::warn!(
             "PostgreSQL has not closed a connection within {} s: its slot stays taken",
             patience.as_secs()
         );
-        tokio::select! {
-            () = read_to_end(stream) => {}
-            () = shared.quarantine.release_of(slot) => {}
-        }
     }
     ended.is_ok()
+}
+
+/// Waits for the end of a connection in quarantine, or until an operator says that it is gone.
+async fn end_or_release(shared: &Shared, slot: SlotId, stream: &mut Stream) {
+    tokio::select! {
+        () = read_to_end(stream) => {}
+        () = shared.quarantine.release_of(slot) => {}
+    }
 }
 
 async fn say_goodbye(stream: &mut Stream, goodbye: Goodbye) {
@@ -174,22 +209,25 @@ pub(crate) async fn until_ended(shared: &Shared, streams: Vec<Stream>) {
 }
 
 /// The end of a server, of which a successor is told: it has to count the server until then.
-pub(crate) struct Ending<'a> {
-    shared: &'a Shared,
+struct Ending {
+    shared: Arc<Shared>,
     slot: SlotId,
 }
 
-impl<'a> Ending<'a> {
+impl Ending {
     /// From here on the socket, if it is still there, is only read to its end.
-    pub(crate) fn begin(shared: &'a Shared, slot: SlotId, stream: Option<&Stream>) -> Self {
+    fn begin(shared: &Arc<Shared>, slot: SlotId, stream: Option<&Stream>) -> Self {
         // Without a descriptor to spare, a successor counts the server for a while.
         let socket = stream.and_then(|stream| stream.as_fd().try_clone_to_owned().ok());
         shared.endings.insert(slot, socket);
-        Self { shared, slot }
+        Self {
+            shared: Arc::clone(shared),
+            slot,
+        }
     }
 }
 
-impl Drop for Ending<'_> {
+impl Drop for Ending {
     fn drop(&mut self) {
         self.shared.endings.remove(&self.slot);
     }
@@ -223,6 +261,10 @@ pub(crate) fn free(shared: &Arc<Shared>, slot: SlotId) {
             ..Tally::default()
         });
     }
+    give_back(shared, slot);
+}
+
+fn give_back(shared: &Arc<Shared>, slot: SlotId) {
     let actions = shared.pools().closed(slot, Instant::now());
     pools::perform(shared, actions);
     shared.ended.notify_waiters();

@@ -1,7 +1,8 @@
 //! Opens a server: resolve, connect, encrypt, log in, greet.
 //!
 //! The slot was taken before this began. Whatever happens here, it ends with exactly one of
-//! [`opened`](pgweir_pool::Pools::opened) and [`open_failed`](pgweir_pool::Pools::open_failed), and with the second only when no socket is left.
+//! [`opened`](pgweir_pool::Pools::opened), [`open_failed`](pgweir_pool::Pools::open_failed) where no socket is left, and
+//! [`open_stuck`](pgweir_pool::Pools::open_stuck) where PostgreSQL does not close it.
 
 mod connect_query;
 pub(crate) mod diary;
@@ -22,6 +23,7 @@ use pgweir_pool::{Failure, FailureKind, PoolId, SlotId};
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::close::Stuck;
 use crate::open::diary::Diary;
 pub(crate) use crate::open::host::reach;
 use crate::open::host::{Candidate, PassedOver, candidates, find_target};
@@ -56,7 +58,7 @@ async fn run(
     let asked_by = dedicated_to.as_ref().map(|client| client.id);
     let mut diary = Diary::default();
     let result = attempt(&shared, &home, slot, dedicated_to, &mut diary).await;
-    if let Err(failure) = &result {
+    if let Err(Unopened { failure, .. }) = &result {
         diary.failed(described(failure));
     }
     logins::note(&home, &diary);
@@ -69,10 +71,19 @@ async fn run(
             });
             shared.pools().opened(slot, server, Instant::now())
         }
-        Err(failure) => {
-            shared.servers.remove(&slot.serial());
+        Err(Unopened { failure, stuck, .. }) => {
             events::login_failure(&shared, &home, &failure);
-            shared.pools().open_failed(slot, failure, Instant::now())
+            match stuck {
+                Some(stuck) => {
+                    let actions = shared.pools().open_stuck(slot, failure, Instant::now());
+                    stuck.wait_for_end();
+                    actions
+                }
+                None => {
+                    shared.servers.remove(&slot.serial());
+                    shared.pools().open_failed(slot, failure, Instant::now())
+                }
+            }
         }
     };
     pools::perform(&shared, actions);
@@ -100,16 +111,17 @@ fn keep(shared: &Shared, home: &PoolHome, asked_by: Option<u64>, diary: Diary) {
 }
 
 /// One attempt: one host, or with `target_session_attrs` one after the other. Every socket that was
-/// opened has been closed by PostgreSQL when this fails.
+/// opened has been closed by PostgreSQL when this fails, but for one that is stuck.
 async fn attempt(
     shared: &Arc<Shared>,
     home: &Arc<PoolHome>,
     slot: SlotId,
     dedicated_to: Option<Arc<Client>>,
     diary: &mut Diary,
-) -> Result<Box<Server>, Failure> {
+) -> Result<Box<Server>, Unopened> {
     let rules = home.rules();
     let mut passed_over = PassedOver::default();
+    let mut stuck = None;
     for candidate in candidates(home, &rules, Instant::now()) {
         if !candidate.take(shared, slot) {
             passed_over.note_full(&candidate);
@@ -117,17 +129,18 @@ async fn attempt(
         }
         let dedicated_to = dedicated_to.clone();
         let opened = at_host(shared, home, &rules, slot, &candidate, dedicated_to, diary).await;
-        let Unopened { failure, next } = match opened {
+        let unopened = match opened {
             Ok(server) => return Ok(server),
             Err(unopened) => unopened,
         };
-        diary.failed(described(&failure));
-        if next == Next::NoLogin {
-            return Err(failure);
+        diary.failed(described(&unopened.failure));
+        if unopened.is_given_up {
+            return Err(unopened);
         }
         candidate.failed(Instant::now());
-        let goes_on = passed_over.note(&candidate, failure);
-        if !goes_on || next == Next::Nothing {
+        let goes_on = passed_over.note(&candidate, unopened.failure);
+        stuck = unopened.stuck;
+        if !goes_on || stuck.is_some() {
             break;
         }
         let actions = shared.pools().leave_host(slot, Instant::now());
@@ -138,30 +151,27 @@ async fn attempt(
     if is_full {
         log_nowhere(shared, home, &failure);
     }
-    Err(failure)
+    Err(Unopened {
+        stuck,
+        ..failure.into()
+    })
 }
 
 /// Why there is no server, and what may follow.
 struct Unopened {
     failure: Failure,
-    next: Next,
-}
-
-/// Whether the same attempt may connect once more.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Next {
-    Connection,
-    /// A connection that has not ended in time must not be followed by another one.
-    Nothing,
     /// Logins are given up, which says nothing about the host.
-    NoLogin,
+    is_given_up: bool,
+    /// A connection that has not ended in time: it must not be followed by another one.
+    stuck: Option<Stuck>,
 }
 
 impl From<Failure> for Unopened {
     fn from(failure: Failure) -> Self {
         Self {
             failure,
-            next: Next::Connection,
+            is_given_up: false,
+            stuck: None,
         }
     }
 }
@@ -271,9 +281,9 @@ async fn try_secrets(
             Some(Refused::Authorization) => found.is_token,
             None => false,
         };
-        let next = unopened.next;
+        let is_last = !is_about_it || unopened.is_given_up || unopened.stuck.is_some();
         refused = Some(unopened);
-        if !is_about_it || next != Next::Connection {
+        if is_last {
             break;
         }
     }
@@ -300,7 +310,7 @@ fn server_info(shared: &Shared, home: &Arc<PoolHome>, place: &Place) -> Arc<Serv
     })
 }
 
-/// Connects and logs in once. When this fails, PostgreSQL has closed the socket.
+/// Connects and logs in once. When this fails, PostgreSQL has closed the socket, or it is stuck.
 async fn one_connection(
     shared: &Arc<Shared>,
     slot: SlotId,
@@ -309,11 +319,11 @@ async fn one_connection(
     let info = Arc::clone(opening.info);
     shared.servers.insert(slot.serial(), Arc::clone(&info));
     let patience = shared.config().global.server_connect_timeout.limit();
-    let mut next = Next::Connection;
+    let mut is_given_up = false;
     let outcome = tokio::select! {
         outcome = timeout(patience.unwrap_or(Duration::MAX), opening.run()) => outcome,
         () = shared.held.no_more_logins() => {
-            next = Next::NoLogin;
+            is_given_up = true;
             Ok(Err(connect_failure("suspend_timeout").into()))
         }
     };
@@ -332,17 +342,15 @@ async fn one_connection(
     };
     opening.diary.failed(described(&trouble.failure));
     log_end(shared, &info, &trouble.log, age.as_secs());
-    if let Some(mut talk) = opening.talk.take() {
-        // PostgreSQL counts a login until its backend has ended: the slot waits for that.
-        let _ending = close::Ending::begin(shared, slot, Some(&talk.stream));
-        let ended = close::wait_for_end(shared, slot, &mut talk.stream).await;
-        if !ended && next == Next::Connection {
-            next = Next::Nothing;
-        }
-    }
+    // PostgreSQL counts a login until its backend has ended: the slot waits for that.
+    let stuck = match opening.talk.take() {
+        Some(talk) => close::end_login(shared, slot, talk.stream).await,
+        None => None,
+    };
     Err(Unopened {
         failure: trouble.failure,
-        next,
+        is_given_up,
+        stuck,
     })
 }
 

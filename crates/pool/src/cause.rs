@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::pool::{Party, Waiting};
 use crate::pools::{PoolId, Pools};
 use crate::scope::Scope;
-use crate::slot::SlotState;
 use crate::standing::Bound;
 
 /// What a client waits for, as one of a few.
@@ -160,7 +159,7 @@ impl<S, W: Clone> Pools<S, W> {
     pub(crate) fn note_cause(&mut self, id: PoolId, party: Option<&Party>, now: Instant) {
         let bound = Cause::of(&self.bound(id, party, now));
         let place = self.pool(id).waiting.len() as u32;
-        let cause = bound.at(place, self.opening(id));
+        let cause = bound.at(place, self.pool(id).opening_for_all());
         if let Some(last) = self.pool_mut(id).waiting.last_mut() {
             last.stretches = Stretches::new(cause, now);
         }
@@ -168,7 +167,7 @@ impl<S, W: Clone> Pools<S, W> {
 
     /// The same of the client that has just come to wait for the pool's first login.
     pub(crate) fn note_greeting_cause(&mut self, id: PoolId, now: Instant) {
-        let cause = Cause::of(&self.bound(id, None, now)).at(1, self.opening(id));
+        let cause = Cause::of(&self.bound(id, None, now)).at(1, self.pool(id).opening_for_all());
         if let Some(last) = self.pool_mut(id).greeting.last_mut() {
             last.stretches = Stretches::new(cause, now);
         }
@@ -181,7 +180,7 @@ impl<S, W: Clone> Pools<S, W> {
             return;
         }
         let common = Cause::of(&self.bound(id, None, now));
-        let opening = self.opening(id);
+        let opening = self.pool(id).opening_for_all();
         let pool = self.pool_mut(id);
         let mut waiting = std::mem::take(&mut pool.waiting);
         let mut greeting = std::mem::take(&mut pool.greeting);
@@ -201,12 +200,5 @@ impl<S, W: Clone> Pools<S, W> {
         }
         let pool = self.pool_mut(id);
         (pool.waiting, pool.greeting) = (waiting, greeting);
-    }
-
-    /// Logins that are under way and for whoever waits.
-    fn opening(&self, id: PoolId) -> u32 {
-        let pool = self.pool(id);
-        let all = pool.counts.of(SlotState::Opening);
-        all.saturating_sub(pool.dedicated_opening)
     }
 }

@@ -107,7 +107,7 @@ impl<S, W: Clone> Pools<S, W> {
     /// Whether another server should be opened for those who wait.
     fn wants_server(&self, id: PoolId, now: Instant) -> bool {
         let pool = self.pool(id);
-        let opening = pool.counts.of(SlotState::Opening) - pool.dedicated_opening;
+        let opening = pool.opening_for_all();
         let greeting = u32::from(!pool.greeting.is_empty() && !pool.greeted);
         let waiting = self.servable(id).max(greeting);
         let parallel = if pool.greeted && pool.counts.connected() > 0 {

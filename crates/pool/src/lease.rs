@@ -52,6 +52,7 @@ impl<S, W: Clone> Pools<S, W> {
     /// PostgreSQL did not close the connection in time. It stays counted until it does.
     pub fn quarantined(&mut self, slot: SlotId, now: Instant) -> Actions<S, W> {
         let mut actions = Actions::default();
+        self.login_over(slot);
         self.set_state(slot, SlotState::Quarantined, now);
         // Its permit may not come back for long: whom it was meant for needs another.
         let needy = self
@@ -62,6 +63,7 @@ impl<S, W: Clone> Pools<S, W> {
             self.eviction_over(needy);
             self.demand(needy, now, &mut actions);
         }
+        self.feed_starving(now, &mut actions);
         actions
     }
 

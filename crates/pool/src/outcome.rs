@@ -48,34 +48,49 @@ impl<S, W: Clone> Pools<S, W> {
     /// A server could not be had, and no connection is left of the attempt.
     pub fn open_failed(&mut self, slot: SlotId, failure: Failure, now: Instant) -> Actions<S, W> {
         let mut actions = Actions::default();
+        if self.slots.get(slot).is_some() {
+            self.note_failure(slot, failure, now, &mut actions);
+            self.free(slot, now, &mut actions);
+        }
+        actions
+    }
+
+    /// A server could not be had, and PostgreSQL has not closed the connection in time: it stays counted
+    /// until [`Self::closed`], and nobody waits for that.
+    pub fn open_stuck(&mut self, slot: SlotId, failure: Failure, now: Instant) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        self.note_failure(slot, failure, now, &mut actions);
+        actions.extend(self.quarantined(slot, now));
+        actions
+    }
+
+    /// Tells those whom it concerns that a login has failed.
+    fn note_failure(
+        &mut self,
+        slot: SlotId,
+        failure: Failure,
+        now: Instant,
+        actions: &mut Actions<S, W>,
+    ) {
         let Some(id) = self.slots.get(slot).map(|slot| slot.pool) else {
-            return actions;
+            return;
         };
         // What a replication login is refused for may not concern anybody else.
         match self.end_dedication(slot) {
             Dedication::Nobody => {}
             Dedication::To(_, waiter) => {
-                actions.refuse_at_once(waiter, Refusal::Login(failure));
-                self.free(slot, now, &mut actions);
-                return actions;
+                return actions.refuse_at_once(waiter, Refusal::Login(failure));
             }
-            Dedication::Abandoned => {
-                self.free(slot, now, &mut actions);
-                return actions;
-            }
+            Dedication::Abandoned => return,
         }
         let pool = self.pool_mut(id);
         let usable = pool.counts.connected() > 0 && pool.greeted;
         if failure.kind == FailureKind::Login && !usable {
             let refusal = Refusal::Login(failure.clone());
-            self.refuse_waiting(id, &refusal, |_| true, now, &mut actions);
+            self.refuse_waiting(id, &refusal, |_| true, now, actions);
         }
         self.pool_mut(id).retry.note(failure, now);
-        self.free(slot, now, &mut actions);
-        if self.get(id).is_some() {
-            self.refuse_while_down(id, now, &mut actions);
-        }
-        actions
+        self.refuse_while_down(id, now, actions);
     }
 
     /// PostgreSQL has closed the connection: the permit comes back.

@@ -10,7 +10,7 @@ use crate::gate::Gate;
 use crate::line::Line;
 use crate::scope::Scope;
 use crate::share::Share;
-use crate::slot::{SlotId, StateCounts};
+use crate::slot::{SlotId, SlotState, StateCounts};
 
 /// A pool is named by its database and its user.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -207,6 +207,12 @@ impl<S, W> Pool<S, W> {
         } else {
             Room::None
         }
+    }
+
+    /// Logins that are under way for whoever waits.
+    pub(crate) fn opening_for_all(&self) -> u32 {
+        let all = self.counts.of(SlotState::Opening);
+        all.saturating_sub(self.dedicated_opening)
     }
 
     /// Slots that count in the size of the pool.

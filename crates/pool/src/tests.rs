@@ -12,6 +12,7 @@ mod causes;
 mod gates;
 mod overload;
 mod sharing;
+mod stuck;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,6 +27,14 @@ fn limits(size: u32) -> PoolLimits {
     }
 }
 
+fn failure(kind: FailureKind) -> Failure {
+    Failure {
+        message: "no".into(),
+        sqlstate: None,
+        kind,
+    }
+}
+
 /// A world with opaque servers (numbers) and waiters (numbers) that carries out actions at once
 /// or keeps them, as the story wants.
 struct World {
@@ -33,6 +42,8 @@ struct World {
     now: Instant,
     opening: Vec<SlotId>,
     closing: Vec<SlotId>,
+    /// Failed logins whose connection does not end.
+    stuck: Vec<SlotId>,
     leased: BTreeMap<u32, (SlotId, u32)>,
     tickets: BTreeMap<u32, (PoolId, Ticket)>,
     /// Clients whose server is theirs alone.
@@ -51,6 +62,7 @@ impl World {
             now: Instant::now(),
             opening: Vec::new(),
             closing: Vec::new(),
+            stuck: Vec::new(),
             leased: BTreeMap::new(),
             tickets: BTreeMap::new(),
             owners: BTreeSet::new(),
@@ -203,14 +215,17 @@ impl World {
         let Some(slot) = self.opening.pop() else {
             return false;
         };
-        let failure = Failure {
-            message: "no".into(),
-            sqlstate: None,
-            kind,
-        };
-        let actions = self.pools.open_failed(slot, failure, self.now);
+        let actions = self.pools.open_failed(slot, failure(kind), self.now);
         self.carry_out(actions);
         true
+    }
+
+    /// A login fails, and PostgreSQL does not close its connection.
+    fn get_stuck(&mut self, slot: SlotId) {
+        let failure = failure(FailureKind::Connect);
+        let actions = self.pools.open_stuck(slot, failure, self.now);
+        self.carry_out(actions);
+        self.stuck.push(slot);
     }
 
     fn finish_close(&mut self) -> bool {
@@ -829,6 +844,8 @@ enum Step {
     Vanish(u8),
     Opened,
     OpenFailed(bool),
+    OpenStuck,
+    StuckEnds,
     Closed,
     Cancel(u8),
     CancelDone,
@@ -852,6 +869,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<u8>().prop_map(Step::Vanish),
         6 => Just(Step::Opened),
         1 => any::<bool>().prop_map(Step::OpenFailed),
+        1 => Just(Step::OpenStuck),
+        1 => Just(Step::StuckEnds),
         5 => Just(Step::Closed),
         1 => any::<u8>().prop_map(Step::Cancel),
         2 => Just(Step::CancelDone),
@@ -924,6 +943,13 @@ proptest! {
                 Step::OpenFailed(login) => {
                     world.fail_open(if login { FailureKind::Login } else { FailureKind::Connect });
                 }
+                Step::OpenStuck => if let Some(slot) = world.opening.pop() {
+                    world.get_stuck(slot);
+                },
+                Step::StuckEnds => if let Some(slot) = world.stuck.pop() {
+                    world.closing.push(slot);
+                    world.finish_close();
+                },
                 Step::Closed => { world.finish_close(); }
                 Step::Cancel(n) => if let Some(client) = nth(&world.leased, n) {
                     let (slot, _) = world.leased[&client];
@@ -990,8 +1016,10 @@ proptest! {
                 prop_assert!(total - view.control <= 3, "{view:?}");
             }
         }
-        // Calm: cancels arrive, pauses end, limits are sane, everybody gives back what he gets.
+        // Calm: what was stuck ends, cancels arrive, pauses end, limits are sane, everybody gives back what he gets.
         world.pools.set_limits(ids[2], limits(2));
+        let stuck = std::mem::take(&mut world.stuck);
+        world.closing.extend(stuck);
         for slot in canceling {
             let actions = world.pools.end_cancel(slot, world.now);
             world.carry_out(actions);

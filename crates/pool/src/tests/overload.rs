@@ -11,14 +11,6 @@ fn why(refusal: &Refusal) -> Crowd {
     }
 }
 
-fn failure(kind: FailureKind) -> Failure {
-    Failure {
-        message: "no".into(),
-        sqlstate: None,
-        kind,
-    }
-}
-
 #[test]
 fn a_full_queue_lets_nobody_in() {
     let mut world = World::new();
