@@ -9,7 +9,7 @@ use crate::demand::{Failure, FailureKind, Refusal};
 use crate::gate::Gate;
 use crate::lease::Fresh;
 use crate::pools::{PoolId, Pools};
-use crate::slot::{SlotId, SlotState};
+use crate::slot::SlotId;
 
 impl<S, W: Clone> Pools<S, W> {
     /// A server has logged in.
@@ -100,13 +100,13 @@ impl<S, W: Clone> Pools<S, W> {
         actions
     }
 
-    /// The failure that new clients are refused with: the last login failed and no server is left.
+    /// The failure that new clients are refused with: the last login failed and no server is left, but for
+    /// those that are ending.
     /// A PostgreSQL that has no connection to spare is busy, not down: clients wait for it. So they
     /// do while the pool is paused, because nobody tries then.
     pub(crate) fn failing(&self, id: PoolId) -> Option<Failure> {
         let pool = self.pool(id);
-        let others = pool.counts.total() - pool.counts.of(SlotState::Opening);
-        if others > 0 || pool.gate != Gate::Open {
+        if pool.counts.connected() > 0 || pool.gate != Gate::Open {
             return None;
         }
         let failure = pool.retry.failure.as_ref();

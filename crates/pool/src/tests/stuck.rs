@@ -68,3 +68,40 @@ fn a_login_that_is_stuck_has_failed() {
     world.carry_out(actions);
     assert_eq!(world.pools.view()[0].total(), 0);
 }
+
+#[test]
+fn servers_that_do_not_end_are_no_servers() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(5));
+    let [first, second] = [world.ask(pool), world.ask(pool)];
+    world.settle();
+    // The host is lost, and the network says nothing of it.
+    for client in [first, second] {
+        let (slot, _) = world.leased.remove(&client).expect("it was served");
+        world.pools.closing(slot, world.now);
+        if client == first {
+            let actions = world.pools.quarantined(slot, world.now);
+            world.carry_out(actions);
+        }
+    }
+    let waiting = world.ask(pool);
+    world.fail_open(FailureKind::Connect);
+    let late = world.ask(pool);
+    assert_eq!(refused(&world), [late]);
+    assert!(world.tickets.contains_key(&waiting));
+    // Those who wait are told in time, and somebody tries again.
+    let down_timeout = Some(SECOND);
+    let limits = PoolLimits {
+        down_timeout,
+        ..limits(5)
+    };
+    world.pools.set_limits(pool, limits);
+    world.now += SECOND;
+    world.tick();
+    assert_eq!(refused(&world), [late, waiting]);
+    assert!(world.pools.view()[0].failing.is_some());
+    assert!(world.opening.is_empty());
+    let actions = world.pools.probe(pool, world.now);
+    world.carry_out(actions);
+    assert_eq!(world.opening.len(), 1);
+}
