@@ -128,6 +128,25 @@ impl<S, W: Clone> Pools<S, W> {
         });
     }
 
+    /// Whether a returned server makes room for a client that wants one of its own, because nobody who waits for a
+    /// server has waited longer.
+    pub(crate) fn is_turn_of_dedicated(&self, id: PoolId, now: Instant) -> bool {
+        let pool = self.pool(id);
+        let Some((own, _)) = pool.dedicated.first() else {
+            return false;
+        };
+        let waits_longest = pool.waiting.first().is_none_or(|(first, _)| own < first);
+        // A login that is awaited gives its permit back by itself.
+        let is_full = || {
+            let scopes = &pool.scopes.servers;
+            pool.room(now) == Room::None || self.budget.binding(scopes).is_some()
+        };
+        pool.gate == Gate::Open
+            && pool.evictions < pool.dedicated.len() as u32
+            && waits_longest
+            && is_full()
+    }
+
     /// Gives a server that was opened for one client to that client, or closes it if the client is
     /// gone. Gives any other server back.
     pub(crate) fn serve_dedicated(

@@ -108,15 +108,14 @@ impl<S, W: Clone> Pools<S, W> {
     fn wants_server(&self, id: PoolId, now: Instant) -> bool {
         let pool = self.pool(id);
         let opening = pool.opening_for_all();
-        let greeting = u32::from(!pool.greeting.is_empty() && !pool.greeted);
-        let waiting = self.servable(id).max(greeting);
+        let wanted = self.wanted_for_all(id);
         let parallel = if pool.greeted && pool.counts.connected() > 0 {
             OPENING_MAX
         } else {
             1
         };
         pool.gate == Gate::Open
-            && opening < waiting.min(parallel)
+            && opening < wanted.min(parallel)
             && pool.room(now) != Room::None
             && !self.must_wait_to_retry(id, now)
     }

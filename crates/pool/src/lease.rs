@@ -168,6 +168,10 @@ impl<S, W: Clone> Pools<S, W> {
             self.mark_evicted(id, needy, now);
             return actions.close(id, server, CloseReason::Evicted);
         }
+        if !self.pool(pool_id).dedicated.is_empty() && self.is_turn_of_dedicated(pool_id, now) {
+            self.mark_evicted(id, pool_id, now);
+            return actions.close(id, server, CloseReason::Evicted);
+        }
         if !self.pool(pool_id).waiting.is_empty() {
             self.shed(pool_id, now, actions);
             if self.pool(pool_id).gate == Gate::Open

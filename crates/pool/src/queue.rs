@@ -77,6 +77,18 @@ impl<S, W: Clone> Pools<S, W> {
         servable.count() as u32
     }
 
+    /// How many servers are wanted for whoever waits. One login is enough for all who wait to be greeted.
+    pub(crate) fn wanted_for_all(&self, id: PoolId) -> u32 {
+        let pool = self.pool(id);
+        let greeting = u32::from(!pool.greeting.is_empty() && !pool.greeted);
+        self.servable(id).max(greeting)
+    }
+
+    /// The same, with those that are for one client alone.
+    pub(crate) fn wanted(&self, id: PoolId) -> u32 {
+        self.wanted_for_all(id) + self.pool(id).dedicated.len() as u32
+    }
+
     /// Refuses those who have waited longer than they should, once the queue has not been empty for
     /// so long that it is no burst: under overload everybody would wait until the timeout, and
     /// those who are served then may have given up already.

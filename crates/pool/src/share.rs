@@ -147,7 +147,7 @@ impl<S, W: Clone> Pools<S, W> {
         now: Instant,
         actions: &mut Actions<S, W>,
     ) {
-        if self.pool(needy).evictions >= self.servable(needy).max(1) {
+        if self.pool(needy).evictions >= self.wanted(needy).max(1) {
             return;
         }
         let idle_longest = self
@@ -222,7 +222,7 @@ impl<S, W: Clone> Pools<S, W> {
         let (Some(poor_pool), rich_pool) = (self.get(poor), self.pool(rich)) else {
             return false;
         };
-        if poor_pool.gate != Gate::Open || self.servable(poor) <= poor_pool.evictions {
+        if poor_pool.gate != Gate::Open || self.wanted(poor) <= poor_pool.evictions {
             return false;
         }
         // Holdings for equal weights, so that integers can be compared.

@@ -217,3 +217,63 @@ fn a_heavy_user_cannot_starve_a_light_one() {
     // As soon as somebody gives a server back it is his turn; forty wait before him.
     assert!(longest <= HELD + HELD / 2, "{longest:?}");
 }
+
+#[test]
+fn the_first_login_of_a_pool_has_its_turn() {
+    let mut world = World::new();
+    world.limit_database("p", 2);
+    let (rich, new) = (
+        world.pool("p", "a", limits(5)),
+        world.pool("p", "b", limits(5)),
+    );
+    let first = world.ask(rich);
+    let second = world.ask(rich);
+    world.settle();
+    world.ask(rich);
+    let mut actions = Actions::default();
+    let greeting = world.pools.greet(new, world.now, || 0, &mut actions);
+    assert!(matches!(greeting, Greeting::Wait(_)));
+    world.carry_out(actions);
+    world.give_back(first);
+    assert_eq!(world.closed_because, [CloseReason::Evicted]);
+    world.settle();
+    assert!(world.pools.pool(new).greeted);
+    assert!(world.leased.contains_key(&second));
+}
+
+#[test]
+fn a_client_that_wants_a_server_alone_has_its_turn_at_a_shared_limit() {
+    let mut world = World::new();
+    world.limit_database("p", 2);
+    let (rich, poor) = (
+        world.pool("p", "a", limits(5)),
+        world.pool("p", "b", limits(5)),
+    );
+    let [first, _] = [world.ask(rich), world.ask(rich)];
+    world.settle();
+    world.ask(rich);
+    let own = world.ask_for_own(poor);
+    world.give_back(first);
+    world.settle();
+    assert!(world.leased.contains_key(&own));
+}
+
+#[test]
+fn a_client_that_wants_a_server_alone_has_its_turn_in_a_full_pool() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(2));
+    let [first, second] = [world.ask(pool), world.ask(pool)];
+    world.settle();
+    let before = world.ask(pool);
+    let own = world.ask_for_own(pool);
+    let after = world.ask(pool);
+    world.give_back(first);
+    assert!(world.leased.contains_key(&before));
+    world.give_back(second);
+    assert_eq!(world.closed_because, [CloseReason::Evicted]);
+    // One server makes room for it, and not more.
+    world.give_back(before);
+    assert!(world.leased.contains_key(&after));
+    world.settle();
+    assert!(world.leased.contains_key(&own));
+}
