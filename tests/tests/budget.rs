@@ -1,7 +1,10 @@
 //! The promise: a PostgreSQL has no more connections from the pooler than its limit says, over all databases and users;
 //! and SHOW BUDGET says which limit that is.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use pgweir_tests::{
     Batch, Ini, Message, Pooler, RawClient, Row, Strait, Tenant, console, eventually, start, story,
@@ -88,6 +91,38 @@ fn several_hosts_have_a_limit_each() {
     }
     clients[2].send(&Batch::new().query("begin"));
     assert!(clients[2].until_closed().contains("query_wait_timeout"));
+    assert_eq!(tenant.backends(), 2);
+}
+
+#[test]
+fn an_idle_server_makes_room_on_one_of_several_hosts() {
+    let Some(tenant) = Tenant::new() else { return };
+    let server = |hosts: &str| {
+        let (port, name) = (tenant.postgres.port(), &tenant.name);
+        format!("host={hosts} port={port} dbname={name}")
+    };
+    let ini = tenant
+        .ini()
+        .database("one", &server("127.0.0.1"))
+        .database("two", &server("localhost"))
+        .database("both", &server("127.0.0.1,localhost"));
+    let pooler = start(
+        ini.set("max_host_connections", 1)
+            .set("query_wait_timeout", 10),
+    );
+    let select = "T D(1) C(SELECT 1) Z(I)";
+    for database in ["one", "two"] {
+        let mut client = login(&tenant, &pooler, database);
+        assert_eq!(client.query("select 1"), select);
+    }
+    let asked = Instant::now();
+    let mut client = login(&tenant, &pooler, "both");
+    assert_eq!(client.query("select 1"), select);
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
     assert_eq!(tenant.backends(), 2);
 }
 

@@ -1,8 +1,9 @@
 //! Opens a server: resolve, connect, encrypt, log in, greet.
 //!
 //! The slot was taken before this began. Whatever happens here, it ends with exactly one of
-//! [`opened`](pgweir_pool::Pools::opened), [`open_failed`](pgweir_pool::Pools::open_failed) where no socket is left, and
-//! [`open_stuck`](pgweir_pool::Pools::open_stuck) where PostgreSQL does not close it.
+//! [`opened`](pgweir_pool::Pools::opened), [`open_failed`](pgweir_pool::Pools::open_failed) where no socket is left,
+//! [`open_stuck`](pgweir_pool::Pools::open_stuck) where PostgreSQL does not close it, and
+//! [`no_host`](pgweir_pool::Pools::no_host) where it has not begun.
 
 mod connect_query;
 pub(crate) mod diary;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_config::TargetSessionAttrs;
 use pgweir_net::{Address, Target};
-use pgweir_pool::{Failure, FailureKind, PoolId, SlotId};
+use pgweir_pool::{Actions, Failure, FailureKind, PoolId, Scope, SlotId};
 use tokio::time::timeout;
 
 use crate::client::Client;
@@ -71,23 +72,31 @@ async fn run(
             });
             shared.pools().opened(slot, server, Instant::now())
         }
-        Err(Unopened { failure, stuck, .. }) => {
-            events::login_failure(&shared, &home, &failure);
-            match stuck {
-                Some(stuck) => {
-                    let actions = shared.pools().open_stuck(slot, failure, Instant::now());
-                    stuck.wait_for_end();
-                    actions
-                }
-                None => {
-                    shared.servers.remove(&slot.serial());
-                    shared.pools().open_failed(slot, failure, Instant::now())
-                }
-            }
-        }
+        Err(unopened) => give_up(&shared, &home, slot, unopened),
     };
     pools::perform(&shared, actions);
     shared.ended.notify_waiters();
+}
+
+/// Gives the slot back, or leaves it to whoever waits for its end.
+fn give_up(
+    shared: &Shared,
+    home: &PoolHome,
+    slot: SlotId,
+    unopened: Unopened,
+) -> Actions<Box<Server>, Arc<Client>> {
+    let (failure, now) = (unopened.failure, Instant::now());
+    if let Some(hosts) = unopened.full {
+        return shared.pools().no_host(slot, hosts, failure, now);
+    }
+    events::login_failure(shared, home, &failure);
+    if let Some(stuck) = unopened.stuck {
+        let actions = shared.pools().open_stuck(slot, failure, now);
+        stuck.wait_for_end();
+        return actions;
+    }
+    shared.servers.remove(&slot.serial());
+    shared.pools().open_failed(slot, failure, now)
 }
 
 /// A failure with PostgreSQL's code.
@@ -146,14 +155,16 @@ async fn attempt(
         let actions = shared.pools().leave_host(slot, Instant::now());
         pools::perform(shared, actions);
     }
-    let is_full = !passed_over.is_tried();
+    let full = passed_over.all_full();
     let failure = passed_over.failure(rules.database.target_session_attrs());
-    if is_full {
+    if full.is_some() {
         log_nowhere(shared, home, &failure);
     }
     Err(Unopened {
+        failure,
+        is_given_up: false,
         stuck,
-        ..failure.into()
+        full,
     })
 }
 
@@ -164,6 +175,8 @@ struct Unopened {
     is_given_up: bool,
     /// A connection that has not ended in time: it must not be followed by another one.
     stuck: Option<Stuck>,
+    /// There was room on none of these hosts, which are all.
+    full: Option<Arc<[Scope]>>,
 }
 
 impl From<Failure> for Unopened {
@@ -172,6 +185,7 @@ impl From<Failure> for Unopened {
             failure,
             is_given_up: false,
             stuck: None,
+            full: None,
         }
     }
 }
@@ -348,9 +362,9 @@ async fn one_connection(
         None => None,
     };
     Err(Unopened {
-        failure: trouble.failure,
         is_given_up,
         stuck,
+        ..trouble.failure.into()
     })
 }
 

@@ -64,7 +64,7 @@ impl<S, W: Clone> Pools<S, W> {
         let mut held: HashMap<&Scope, u32> = HashMap::new();
         for (_, slot) in self.slots.iter() {
             let party = slot.party.iter().flat_map(|party| party.iter());
-            let scopes = slot.scopes.iter().chain(&slot.host).chain(&slot.login);
+            let scopes = slot.counts_in().chain(&slot.login);
             for scope in scopes.chain(party) {
                 *held.entry(scope).or_default() += 1;
             }

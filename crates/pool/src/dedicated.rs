@@ -61,9 +61,8 @@ impl<S, W: Clone> Pools<S, W> {
         if self.get(id).is_none_or(|pool| pool.gate == Gate::Held) {
             return Err(None);
         }
-        self.take_permits(id)?;
+        let id_of_slot = self.try_slot(id, now)?;
         let ticket = self.next_ticket();
-        let id_of_slot = self.new_slot(id, now);
         if let Some(slot) = self.slots.get_mut(id_of_slot) {
             slot.dedication = Dedication::To(ticket, waiter.clone());
             slot.is_control = true;

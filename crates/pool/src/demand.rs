@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::action::{Action, Actions};
+use crate::dedicated::Dedication;
 use crate::gate::Gate;
 use crate::pool::{PoolScopes, Room};
 use crate::pools::{PoolId, Pools};
@@ -166,10 +167,7 @@ impl<S, W: Clone> Pools<S, W> {
         let slot = match (self.pool(id).room(now), evict) {
             (Room::None, _) => None,
             (Room::Free, Evict::IfNeeded) => self.take_slot(id, now, actions),
-            (Room::Free, Evict::Never) => self
-                .take_permits(id)
-                .is_ok()
-                .then(|| self.new_slot(id, now)),
+            (Room::Free, Evict::Never) => self.try_slot(id, now).ok(),
             (Room::Reserve, _) => {
                 let slot = self.take_slot(id, now, actions);
                 let oldest = self.pool(id).waiting.first();
@@ -199,8 +197,8 @@ impl<S, W: Clone> Pools<S, W> {
         now: Instant,
         actions: &mut Actions<S, W>,
     ) -> Option<SlotId> {
-        match self.take_permits(id) {
-            Ok(()) => Some(self.new_slot(id, now)),
+        match self.try_slot(id, now) {
+            Ok(slot) => Some(slot),
             Err(full) => {
                 self.starve(id, now);
                 // A login gives its permit back by itself, and soon.
@@ -212,15 +210,22 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
-    /// Takes one unit of everything that a new server of the pool counts in.
-    pub(crate) fn take_permits(&mut self, id: PoolId) -> Result<(), Scope> {
+    /// A slot with one unit of everything that a new server of the pool counts in, or the limit that is full. Where
+    /// permits of hosts are scarce one is kept for the slot, so that nobody takes it before the host is chosen.
+    pub(crate) fn try_slot(&mut self, id: PoolId, now: Instant) -> Result<SlotId, Scope> {
         let PoolScopes { servers, login } = self.pool(id).scopes.clone();
         if let Some(full) = self.budget.binding(login.as_slice()) {
             return Err(full.clone());
         }
+        if let Some(full) = self.full_hosts(id).first() {
+            return Err(full.clone());
+        }
         self.budget.take(&servers).map_err(Clone::clone)?;
         self.budget.take_unlimited(login.as_slice());
-        Ok(())
+        let slot = self.new_slot(id, now);
+        let hosts = Arc::clone(&self.pool(id).hosts);
+        let _ = hosts.iter().any(|host| self.choose_host(slot, host));
+        Ok(slot)
     }
 
     pub(crate) fn new_slot(&mut self, id: PoolId, now: Instant) -> SlotId {
@@ -239,12 +244,47 @@ impl<S, W: Clone> Pools<S, W> {
         let Some(slot) = self.slots.get_mut(id) else {
             return false;
         };
-        debug_assert!(slot.host.is_none(), "a slot is on one host");
+        if slot.host.as_ref() == Some(host) {
+            return true;
+        }
         let taken = self.budget.take(scopes).is_ok();
         if taken {
-            slot.host = Some(host.clone());
+            let kept = slot.host.replace(host.clone());
+            self.budget.give_back(kept.as_slice());
         }
         taken
+    }
+
+    /// Every host of a slot's pool was full, and none was asked: the slot comes back, and the pool waits for a
+    /// permit of one of them as for any other.
+    pub fn no_host(
+        &mut self,
+        slot: SlotId,
+        hosts: Arc<[Scope]>,
+        failure: Failure,
+        now: Instant,
+    ) -> Actions<S, W> {
+        let mut actions = Actions::default();
+        let Some(id) = self.slots.get(slot).map(|slot| slot.pool) else {
+            return actions;
+        };
+        self.pool_mut(id).hosts = hosts;
+        match self.end_dedication(slot) {
+            Dedication::Nobody | Dedication::Abandoned => {}
+            Dedication::To(_, waiter) => actions.refuse_at_once(waiter, Refusal::Login(failure)),
+        }
+        self.free(slot, now, &mut actions);
+        actions
+    }
+
+    /// The hosts of a pool, if there are several and none has room.
+    pub(crate) fn full_hosts(&self, id: PoolId) -> &[Scope] {
+        let hosts = &*self.pool(id).hosts;
+        let is_full = |host| self.budget.gauge(host).is_full();
+        match hosts.iter().all(is_full) {
+            true => hosts,
+            false => &[],
+        }
     }
 
     /// The host of a slot was not the right one: the slot does not count there any more, and another

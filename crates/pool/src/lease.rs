@@ -163,7 +163,7 @@ impl<S, W: Clone> Pools<S, W> {
             return actions.close(id, server, reason);
         }
         if !self.starving.is_empty()
-            && let Some(needy) = self.poorer(pool_id, now)
+            && let Some(needy) = self.poorer(id, pool_id, now)
         {
             self.mark_evicted(id, needy, now);
             return actions.close(id, server, CloseReason::Evicted);

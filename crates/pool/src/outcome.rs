@@ -115,7 +115,7 @@ impl<S, W: Clone> Pools<S, W> {
             .cloned()
     }
 
-    fn free(&mut self, slot: SlotId, now: Instant, actions: &mut Actions<S, W>) {
+    pub(crate) fn free(&mut self, slot: SlotId, now: Instant, actions: &mut Actions<S, W>) {
         self.login_over(slot);
         self.discharge(slot);
         let Some(ended) = self.slots.remove(slot) else {

@@ -120,6 +120,8 @@ impl<W> Waiting<W> {
 pub(crate) struct Pool<S, W> {
     pub(crate) name: PoolName,
     pub(crate) scopes: PoolScopes,
+    /// Its hosts, once all of several were found full: a server counts in that of one of them.
+    pub(crate) hosts: Arc<[Scope]>,
     pub(crate) limits: PoolLimits,
     pub(crate) gate: Gate,
     pub(crate) idle: VecDeque<(SlotId, S)>,
@@ -162,6 +164,7 @@ impl<S, W> Pool<S, W> {
         Self {
             name,
             scopes,
+            hosts: Arc::default(),
             limits,
             gate,
             idle: VecDeque::new(),

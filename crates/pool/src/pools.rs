@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Instant;
 
 use slab::Slab;
@@ -125,7 +126,9 @@ impl<S, W: Clone> Pools<S, W> {
     /// Takes over what servers count in that are opened from now on.
     pub fn set_scopes(&mut self, id: PoolId, scopes: PoolScopes) {
         if self.get(id).is_some() {
-            self.pool_mut(id).scopes = scopes;
+            let pool = self.pool_mut(id);
+            pool.scopes = scopes;
+            pool.hosts = Arc::default();
         }
     }
 

@@ -7,6 +7,7 @@
 //! permit for three pools), when its service has fallen behind by a [`QUANTUM`].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::action::{Action, Actions, CloseReason};
@@ -67,6 +68,15 @@ impl<S, W> Pool<S, W> {
         self.share.counted_at = now;
     }
 
+    /// What its servers count in, besides the pool.
+    fn shared(&self) -> impl Iterator<Item = &Scope> {
+        self.scopes.servers.iter().chain(&*self.hosts)
+    }
+
+    fn shares(&self, scope: &Scope) -> bool {
+        self.shared().any(|shared| shared == scope)
+    }
+
     /// What it holds, or is about to get.
     fn has(&self) -> u32 {
         self.counts.total() + self.evictions
@@ -110,8 +120,7 @@ impl<S, W: Clone> Pools<S, W> {
 
     /// The other pools that count in one of this pool's shared limits.
     fn sharing_with(&self, id: PoolId) -> Vec<PoolId> {
-        let scopes = &self.pool(id).scopes.servers;
-        let shares = |pool: &Pool<S, W>| pool.scopes.servers.iter().any(|s| scopes.contains(s));
+        let shares = |pool: &Pool<S, W>| pool.shared().any(|scope| self.pool(id).shares(scope));
         let others = self.iter().filter(|(other, _)| *other != id);
         others
             .filter(|(_, pool)| shares(pool))
@@ -138,8 +147,8 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
-    /// Closes the server that has been idle longest among those that hold a permit of `full`, so
-    /// that the permit comes back for pool `needy`.
+    /// Closes the server that has been idle longest among those that hold a permit of `full`, or of another host
+    /// of the pool if that is one of several, so that the permit comes back for pool `needy`.
     pub(crate) fn evict(
         &mut self,
         full: &Scope,
@@ -150,21 +159,27 @@ impl<S, W: Clone> Pools<S, W> {
         if self.pool(needy).evictions >= self.wanted(needy).max(1) {
             return;
         }
+        let hosts = Arc::clone(&self.pool(needy).hosts);
+        let full_ones = match hosts.contains(full) {
+            true => &*hosts,
+            false => std::slice::from_ref(full),
+        };
         let idle_longest = self
             .iter()
-            .filter(|(id, pool)| *id != needy && pool.scopes.servers.contains(full))
+            .filter(|(id, _)| *id != needy)
             .filter_map(|(id, pool)| {
-                let &(slot, _) = pool.idle.front()?;
-                Some((self.slots.get(slot)?.since, id))
+                let place = self.idle_in(pool, full_ones)?;
+                let (slot, _) = pool.idle[place];
+                Some((self.slots.get(slot)?.since, id, place))
             })
-            .min_by_key(|(since, _)| *since);
-        let Some((_, rich)) = idle_longest else {
+            .min_by_key(|(since, ..)| *since);
+        let Some((_, rich, place)) = idle_longest else {
             return;
         };
         if !self.budget.may_switch(full, now) {
             return;
         }
-        let Some((slot, server)) = self.pool_mut(rich).idle.pop_front() else {
+        let Some((slot, server)) = self.pool_mut(rich).idle.remove(place) else {
             return;
         };
         self.mark_evicted(slot, needy, now);
@@ -173,6 +188,22 @@ impl<S, W: Clone> Pools<S, W> {
             server,
             reason: CloseReason::Evicted,
         });
+    }
+
+    /// The place of the server that has been idle longest among those of a pool that count in one of these. Only where
+    /// the pool has several hosts do its servers differ in that.
+    fn idle_in(&self, pool: &Pool<S, W>, scopes: &[Scope]) -> Option<usize> {
+        if pool
+            .scopes
+            .servers
+            .iter()
+            .any(|scope| scopes.contains(scope))
+        {
+            return (!pool.idle.is_empty()).then_some(0);
+        }
+        let host = |(slot, _): &(SlotId, S)| self.slots.get(*slot)?.host.as_ref();
+        let mut hosts = pool.idle.iter().map_while(host);
+        hosts.position(|host| scopes.contains(host))
     }
 
     pub(crate) fn mark_evicted(&mut self, slot: SlotId, needy: PoolId, now: Instant) {
@@ -207,13 +238,16 @@ impl<S, W: Clone> Pools<S, W> {
         }
     }
 
-    /// The pool to which a returned server's permit goes instead of to a client of its own pool.
-    pub(crate) fn poorer(&mut self, id: PoolId, now: Instant) -> Option<PoolId> {
+    /// The pool to which the permit of a returned server of pool `id` goes instead of to a client of that.
+    pub(crate) fn poorer(&mut self, slot: SlotId, id: PoolId, now: Instant) -> Option<PoolId> {
         let waiting = self.starving.iter().copied();
-        let entitled = waiting.filter(|&other| other != id && self.is_entitled(other, id, now));
+        let entitled = waiting.filter(|&other| {
+            let is_other = other != id;
+            is_other && self.is_entitled(other, id, now) && self.lacks(other, slot).is_some()
+        });
         let service = |id: &PoolId| self.pool(*id).service(now);
         let poorest = entitled.min_by(|a, b| service(a).total_cmp(&service(b)))?;
-        let scope = self.shared_and_full(poorest, id)?.clone();
+        let scope = self.lacks(poorest, slot)?.clone();
         self.budget.may_switch(&scope, now).then_some(poorest)
     }
 
@@ -234,13 +268,16 @@ impl<S, W: Clone> Pools<S, W> {
         let clearly_less = poor_has(1) <= rich_has(1);
         let fallen_behind = poor_has(0) < rich_has(0).max(1)
             && rich_pool.service(now) - poor_pool.service(now) > QUANTUM;
-        (clearly_less || fallen_behind) && self.shared_and_full(poor, rich).is_some()
+        clearly_less || fallen_behind
     }
 
-    /// The limit that both pools count in and that is full.
-    fn shared_and_full(&self, poor: PoolId, rich: PoolId) -> Option<&Scope> {
-        let poor = &self.pool(poor).scopes.servers;
-        let mut rich = self.pool(rich).scopes.servers.iter();
-        rich.find(|scope| poor.contains(scope) && self.budget.gauge(scope).is_full())
+    /// The limit that a server holds a permit of, and that the pool shares and that is full.
+    fn lacks(&self, poor: PoolId, slot: SlotId) -> Option<&Scope> {
+        let (pool, hosts) = (self.pool(poor), self.full_hosts(poor));
+        let is_full = |scope| self.budget.gauge(scope).is_full();
+        let mut held = self.slots.get(slot)?.counts_in();
+        held.find(|scope| {
+            hosts.contains(scope) || pool.scopes.servers.contains(scope) && is_full(scope)
+        })
     }
 }

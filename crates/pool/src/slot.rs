@@ -91,6 +91,11 @@ pub(crate) struct Slot<S, W> {
 }
 
 impl<S, W> Slot<S, W> {
+    /// What it counts in for as long as it is there, besides its pool.
+    pub(crate) fn counts_in(&self) -> impl Iterator<Item = &Scope> {
+        self.scopes.iter().chain(&self.host)
+    }
+
     /// The number of this slot, which no other ever has.
     pub(crate) fn serial(&self) -> u64 {
         self.serial.get()

@@ -125,7 +125,8 @@ impl<S, W: Clone> Pools<S, W> {
         // A login that is under way will serve somebody before any limit is asked again.
         let is_opening = pool.counts.of(SlotState::Opening) > pool.waiting.len() as u32;
         let login = pool.scopes.login.as_slice();
-        let mut scopes = pool.scopes.servers.iter().chain(login);
+        let scopes = pool.scopes.servers.iter().chain(self.full_hosts(id));
+        let mut scopes = scopes.chain(login);
         if !is_opening && let Some(full) = scopes.find(|scope| self.budget.gauge(scope).is_full()) {
             return Bound::Shared(full.clone(), self.budget.gauge(full));
         }

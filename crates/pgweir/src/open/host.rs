@@ -127,8 +127,10 @@ pub(super) struct PassedOver {
 }
 
 impl PassedOver {
-    pub(super) fn is_tried(&self) -> bool {
-        self.is_tried
+    /// The hosts, if there was room on none of them.
+    pub(super) fn all_full(&self) -> Option<Arc<[Scope]>> {
+        let scope = |(name, _): &(String, Failure)| Scope::HostServers(name.as_str().into());
+        (!self.is_tried).then(|| self.hosts.iter().map(scope).collect())
     }
 
     /// Notes a host that has no room.

@@ -1,5 +1,7 @@
 //! Pools that share a limit: each has its part, and permits do not change hands all the time.
 
+use std::sync::Arc;
+
 use super::*;
 
 /// Lets clients of all pools want servers all the time, each for `held`, and returns how long each
@@ -276,4 +278,107 @@ fn a_client_that_wants_a_server_alone_has_its_turn_in_a_full_pool() {
     assert!(world.leased.contains_key(&after));
     world.settle();
     assert!(world.leased.contains_key(&own));
+}
+
+/// Two hosts of one server each, and a pool that is on both.
+fn two_full_hosts(world: &mut World) -> (PoolId, Arc<[Scope]>) {
+    let hosts = ["one", "two"].map(|host| Scope::HostServers(host.into()));
+    for host in &hosts {
+        world.limit(host.clone(), 1);
+    }
+    let pool = world.pool("several", "u", limits(5));
+    let own = Scope::DatabaseServers("several".into());
+    world.set_servers_count_in(pool, &[own]);
+    (pool, hosts.into())
+}
+
+impl World {
+    fn set_servers_count_in(&mut self, pool: PoolId, servers: &[Scope]) {
+        let scopes = PoolScopes {
+            servers: servers.into(),
+            login: None,
+        };
+        self.pools.set_scopes(pool, scopes);
+    }
+
+    /// The attempt to open a server finds every host full.
+    fn find_all_full(&mut self, hosts: &Arc<[Scope]>) {
+        let slot = self.opening.pop().expect("a server is being opened");
+        for host in hosts.iter() {
+            assert!(!self.pools.choose_host(slot, host));
+        }
+        let failure = failure(FailureKind::Busy);
+        let hosts = Arc::clone(hosts);
+        let actions = self.pools.no_host(slot, hosts, failure, self.now);
+        self.carry_out(actions);
+    }
+}
+
+#[test]
+fn an_idle_server_makes_room_on_one_of_several_hosts() {
+    let mut world = World::new();
+    let (pool, hosts) = two_full_hosts(&mut world);
+    // One permit is held by a server of a pool on that host, the other by one of a pool on several.
+    let other = world.pool("single", "u", limits(5));
+    world.set_servers_count_in(other, &hosts[1..]);
+    let several = world.pool("others", "u", limits(5));
+    world.set_servers_count_in(several, &[Scope::DatabaseServers("others".into())]);
+    world.ask(other);
+    world.settle();
+    let idle = world.ask(several);
+    let slot = world.opening[0];
+    assert!(world.pools.choose_host(slot, &hosts[0]));
+    world.settle();
+    world.give_back(idle);
+
+    let client = world.ask(pool);
+    world.find_all_full(&hosts);
+    assert!(world.opening.is_empty());
+    assert_eq!(world.closed_because, [CloseReason::Evicted]);
+    world.finish_close();
+    assert_eq!(world.opening.len(), 1, "there is no pause");
+    let slot = world.opening[0];
+    assert!(world.pools.choose_host(slot, &hosts[0]));
+    world.settle();
+    assert!(world.leased.contains_key(&client));
+}
+
+#[test]
+fn a_busy_server_makes_room_on_one_of_several_hosts() {
+    let mut world = World::new();
+    let (pool, hosts) = two_full_hosts(&mut world);
+    world.limit(hosts[0].clone(), 0);
+    world.limit(hosts[1].clone(), 2);
+    let rich = world.pool("single", "u", limits(5));
+    world.set_servers_count_in(rich, &hosts[1..]);
+    let [first, second] = [world.ask(rich), world.ask(rich)];
+    world.settle();
+    let next = world.ask(rich);
+    let client = world.ask(pool);
+    world.find_all_full(&hosts);
+    world.give_back(first);
+    assert_eq!(world.closed_because, [CloseReason::Evicted]);
+    world.finish_close();
+    let slot = world.opening[0];
+    assert!(world.pools.choose_host(slot, &hosts[1]));
+    world.settle();
+    assert!(world.leased.contains_key(&client));
+    world.give_back(second);
+    assert!(world.leased.contains_key(&next));
+}
+
+#[test]
+fn who_waits_for_one_of_several_hosts_is_told_so() {
+    let mut world = World::new();
+    let (pool, hosts) = two_full_hosts(&mut world);
+    hosts.iter().for_each(|host| world.limit(host.clone(), 0));
+    world.ask(pool);
+    world.find_all_full(&hosts);
+    let standing = world.pools.standing(pool, None, world.now);
+    let bound = standing.expect("it is there").bound;
+    assert!(matches!(bound, Bound::Shared(scope, _) if scope == hosts[0]));
+    // A changed configuration may have other hosts.
+    world.set_servers_count_in(pool, &[]);
+    world.tick();
+    assert_eq!(world.opening.len(), 1);
 }
