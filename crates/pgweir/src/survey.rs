@@ -20,7 +20,7 @@ const KEPT: Duration = Duration::from_secs(60);
 /// How long PostgreSQL may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const QUESTION: &str = "SELECT current_setting('max_connections'), \
+pub(crate) const QUESTION: &str = "SELECT current_setting('max_connections'), \
     current_setting('superuser_reserved_connections'), \
     coalesce(current_setting('reserved_connections', true), '0'), \
     (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'), \
@@ -35,6 +35,28 @@ pub(crate) struct Facts {
     pub(crate) pools: BTreeMap<PoolName, PoolFacts>,
     /// Hosts that are being asked.
     asking: Vec<Arc<str>>,
+    /// When a server of each pool was asked last, with or without success.
+    asked_at: HashMap<PoolName, Instant>,
+}
+
+impl Facts {
+    /// Whether a server of this pool is to be asked: too little is known, and it has not just failed to answer.
+    fn is_due(&self, host: &Arc<str>, pool: &PoolName, now: Instant) -> bool {
+        let facts = self.hosts.get(host);
+        let is_known =
+            facts.is_some_and(|facts| facts.age(now) < KEPT) && self.pools.contains_key(pool);
+        !is_known && !self.was_asked(pool, now) && !self.asking.contains(host)
+    }
+
+    fn was_asked(&self, pool: &PoolName, now: Instant) -> bool {
+        let at = self.asked_at.get(pool);
+        at.is_some_and(|&at| now.saturating_duration_since(at) < KEPT)
+    }
+
+    fn begin(&mut self, host: &Arc<str>, pool: &PoolName, now: Instant) {
+        self.asking.push(Arc::clone(host));
+        self.asked_at.insert(pool.clone(), now);
+    }
 }
 
 /// What one PostgreSQL has.
@@ -73,12 +95,12 @@ pub(crate) fn refresh(shared: &Arc<Shared>, now: Instant) {
         let hosts = limits::hosts(&home.rules());
         // Which of several hosts a server is on is not worth the trouble: each has its turn.
         let [host] = &*hosts else { continue };
-        if !is_due(shared, host, &home, now) {
+        if !lock(&shared.facts).is_due(host, &home.name, now) {
             continue;
         }
         let lent = shared.pools().lend_idle(home.id, now);
         if let Some((slot, server)) = lent {
-            lock(&shared.facts).asking.push(Arc::clone(host));
+            lock(&shared.facts).begin(host, &home.name, now);
             tokio::spawn(ask_and_return(
                 Arc::clone(shared),
                 slot,
@@ -89,20 +111,16 @@ pub(crate) fn refresh(shared: &Arc<Shared>, now: Instant) {
     }
 }
 
-fn is_due(shared: &Shared, host: &Arc<str>, home: &PoolHome, now: Instant) -> bool {
-    let facts = lock(&shared.facts);
-    let is_fresh = |facts: &HostFacts| now.saturating_duration_since(facts.asked_at) < KEPT;
-    let known = facts.hosts.get(host).is_some_and(is_fresh) && facts.pools.contains_key(&home.name);
-    !known && !facts.asking.contains(host)
-}
-
 /// Whether something depends on what the pool's PostgreSQL has, and that is not known yet.
-pub(crate) fn is_needed(shared: &Shared, rules: &crate::shared::Rules) -> bool {
-    let unknown = |host| !lock(&shared.facts).hosts.contains_key(host);
+pub(crate) fn is_needed(shared: &Shared, home: &PoolHome) -> bool {
+    let rules = home.rules();
     let global = &rules.config.global;
     let matters = global.max_host_connections.is_relative()
         || global.preflight == pgweir_config::Preflight::Enforce;
-    matters && limits::hosts(rules).iter().all(unknown)
+    let hosts = limits::hosts(&rules);
+    let [host] = &*hosts else { return false };
+    let facts = lock(&shared.facts);
+    matters && !facts.hosts.contains_key(host) && !facts.was_asked(&home.name, Instant::now())
 }
 
 async fn ask_and_return(
@@ -117,8 +135,6 @@ async fn ask_and_return(
         Ok(Ok(())) => pools::checkin(&shared, slot, server, Instant::now()),
         Ok(Err(error)) => {
             tracing::debug!(peer = %server.info, "limits of PostgreSQL are not known: {error}");
-            // It is not asked again before the answer would be old.
-            note(&shared, &server.info.home, None);
             match server.relay.may_release() {
                 true => pools::checkin(&shared, slot, server, Instant::now()),
                 false => close::give_up(&shared, slot, server, "survey failed", Busy::Yes),
@@ -128,15 +144,24 @@ async fn ask_and_return(
     }
 }
 
-/// Asks, and sets the limits that follow from the answer.
-pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(), String> {
+async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(), String> {
     let rules = Rules::plain(&shared.tracked, &shared.statements);
     let row = ask::row(server, QUESTION, &rules).await?;
-    let numbers: Option<Vec<i64>> = row
-        .iter()
-        .map(|cell| str::from_utf8(cell.as_deref()?).ok()?.parse().ok())
-        .collect();
+    let texts = row.iter().map(|cell| str::from_utf8(cell.as_deref()?).ok());
+    learn(shared, &server.info.home, texts)
+}
+
+/// Takes in the answer to [`QUESTION`], and sets the limits that follow from it.
+pub(crate) fn learn<'a>(
+    shared: &Shared,
+    home: &PoolHome,
+    row: impl Iterator<Item = Option<&'a str>>,
+) -> Result<(), String> {
+    let numbers: Option<Vec<i64>> = row.map(|text| text?.parse().ok()).collect();
+    let now = Instant::now();
     let Some([max, superusers, reserved, backends, role, database]) = numbers.as_deref() else {
+        let mut facts = lock(&shared.facts);
+        facts.asked_at.insert(home.name.clone(), now);
         return Err("an answer of another form was expected".to_owned());
     };
     let count = |number: i64| u32::try_from(number).unwrap_or(0);
@@ -145,30 +170,22 @@ pub(crate) async fn ask(shared: &Arc<Shared>, server: &mut Server) -> Result<(),
         max_connections: count(*max),
         reserved: count(superusers + reserved),
         backends: count(*backends),
-        asked_at: Instant::now(),
+        asked_at: now,
     };
     let pool = PoolFacts {
         role: limit(*role),
         database: limit(*database),
     };
-    note(shared, &server.info.home, Some((host, pool)));
+    note(shared, home, host, pool);
     Ok(())
 }
 
-fn note(shared: &Shared, home: &PoolHome, answer: Option<(HostFacts, PoolFacts)>) {
+fn note(shared: &Shared, home: &PoolHome, host_facts: HostFacts, pool_facts: PoolFacts) {
     let rules = home.rules();
     let hosts = limits::hosts(&rules);
     let [host] = &*hosts else { return };
-    let none = PoolFacts {
-        role: None,
-        database: None,
-    };
     let mut facts = lock(&shared.facts);
-    let (host_facts, pool_facts) = answer.unzip();
-    facts
-        .pools
-        .insert(home.name.clone(), pool_facts.unwrap_or(none));
-    let Some(host_facts) = host_facts else { return };
+    facts.pools.insert(home.name.clone(), pool_facts);
     facts.hosts.insert(Arc::clone(host), host_facts);
     drop(facts);
     let global = &rules.config.global;
@@ -178,4 +195,30 @@ fn note(shared: &Shared, home: &PoolHome, answer: Option<(HostFacts, PoolFacts)>
         shared.pools().budget.set_limit(&scope, servers);
     }
     preflight::look(shared);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(database: &str) -> PoolName {
+        PoolName {
+            database: database.into(),
+            user: "u".into(),
+        }
+    }
+
+    #[test]
+    fn a_pool_that_does_not_answer_is_not_asked_all_the_time() {
+        let (mut facts, host) = (Facts::default(), Arc::<str>::from("one"));
+        let now = Instant::now();
+        assert!(facts.is_due(&host, &pool("a"), now));
+        facts.begin(&host, &pool("a"), now);
+        assert!(!facts.is_due(&host, &pool("b"), now), "one asks");
+        // It fails: the next one may know.
+        facts.asking.clear();
+        assert!(!facts.is_due(&host, &pool("a"), now));
+        assert!(facts.is_due(&host, &pool("b"), now));
+        assert!(facts.is_due(&host, &pool("a"), now + KEPT));
+    }
 }

@@ -30,8 +30,8 @@ impl Opening<'_> {
         let global = &self.shared.config().global;
         if self.rules.keeps_private || global.startup_parameters == StartupParameters::Apply {
             for row in self.query("connect_query", SET_IN_SESSION, welcome).await? {
-                if let Ok((name, setting)) = two_columns(&row) {
-                    defaults.set(&name, &setting);
+                if let Ok([name, setting]) = columns(&row).as_deref() {
+                    defaults.set(name, setting);
                 }
             }
         }
@@ -67,15 +67,15 @@ impl Opening<'_> {
     }
 }
 
-/// The two texts of a row.
-fn two_columns(row: &[u8]) -> Result<(String, String), Truncated> {
+/// The texts of a row in which nothing is null.
+pub(super) fn columns(row: &[u8]) -> Result<Vec<String>, Truncated> {
     let mut reader = Reader::new(row);
-    reader.i16()?;
+    let count = reader.i16()?;
     let mut column = || {
         let len = usize::try_from(reader.i32()?).map_err(|_| Truncated)?;
         reader
             .bytes(len)
             .map(|text| String::from_utf8_lossy(text).into_owned())
     };
-    Ok((column()?, column()?))
+    (0..count).map(|_| column()).collect()
 }

@@ -17,6 +17,7 @@ use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState,
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::connect_failure;
+use super::connect_query::columns;
 use super::diary::Diary;
 use super::secret::Found;
 use crate::client::Client;
@@ -122,6 +123,7 @@ impl Opening<'_> {
         self.diary.done(format!("as {user}, with {with}"));
         self.look_at_role(&mut welcome).await?;
         let defaults = self.run_connect_query(&mut welcome).await?;
+        self.ask_for_limits(&mut welcome).await?;
         let talk = self
             .talk
             .take()
@@ -137,19 +139,27 @@ impl Opening<'_> {
         }
         let mut work = Work::none(Arc::clone(self.rules));
         work.is_new = true;
-        let mut server = Box::new(Server {
+        Ok(Box::new(Server {
             line,
             relay,
             info: Arc::clone(self.info),
             work,
             thread: workers::here(),
-        });
-        if self.dedicated_to.is_none() && survey::is_needed(self.shared, self.rules) {
-            // Without an answer the limit is not known yet, as before.
-            let asked = survey::ask(self.shared, &mut server).await;
-            tracing::debug!(peer = %self.info, "asked for PostgreSQL's limits: {asked:?}");
+        }))
+    }
+
+    /// Asks for PostgreSQL's limits where something depends on them. Without an answer they are not known yet, as
+    /// before.
+    async fn ask_for_limits(&mut self, welcome: &mut Welcome) -> Result<(), Trouble> {
+        if self.dedicated_to.is_some() || !survey::is_needed(self.shared, &self.info.home) {
+            return Ok(());
         }
-        Ok(server)
+        let rows = self.query("the survey", survey::QUESTION, welcome).await?;
+        let row = rows.last().and_then(|row| columns(row).ok());
+        let texts = row.iter().flatten().map(|text| Some(&**text));
+        let learnt = survey::learn(self.shared, &self.info.home, texts);
+        tracing::debug!(peer = %self.info, "asked for PostgreSQL's limits: {learnt:?}");
+        Ok(())
     }
 
     async fn encrypt(&mut self, mut stream: Stream) -> Result<Stream, Trouble> {
