@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use thiserror::Error;
 
 use crate::gate::Gate;
-use crate::pools::Pools;
+use crate::pools::{PoolId, Pools};
 use crate::scope::Scope;
 use crate::slot::{SlotState, StateCounts};
 
@@ -39,12 +39,13 @@ impl<S, W: Clone> Pools<S, W> {
     /// # Errors
     /// The first sum that does not hold.
     pub fn audit(&self) -> Result<(), Imbalance> {
+        let mut of_pools: HashMap<PoolId, StateCounts> = HashMap::new();
+        for (_, slot) in self.slots.iter() {
+            of_pools.entry(slot.pool).or_default().add(slot.state);
+        }
         for (id, pool) in self.iter() {
             let name = || format!("{}/{}", pool.name.database, pool.name.user);
-            let mut counts = StateCounts::default();
-            for (_, slot) in self.slots.iter().filter(|(_, slot)| slot.pool == id) {
-                counts.add(slot.state);
-            }
+            let counts = of_pools.remove(&id).unwrap_or_default();
             if counts != pool.counts {
                 return Err(Imbalance::Counts(name()));
             }

@@ -224,7 +224,6 @@ impl<S, W: Clone> Pools<S, W> {
                 .servers
                 .iter()
                 .any(|scope| self.budget.is_over(scope));
-        // The exact sum is looked up only when a cheap look says that something may be over.
         over && self.excess(id) > 0
     }
 

@@ -124,7 +124,10 @@ impl<S, W: Clone> Pools<S, W> {
             .map_or(u32::MAX, |size| size + pool.limits.reserve);
         let for_clients = pool.counts.connected().saturating_sub(pool.control);
         let over_size = for_clients.saturating_sub(size);
-        let over_shared = pool.scopes.servers.iter().filter_map(|scope| {
+        let scopes = pool.scopes.servers.iter();
+        // The exact sum is needed only where a cheap look says that something is over.
+        let over = scopes.filter(|scope| self.budget.is_over(scope));
+        let over_shared = over.filter_map(|scope| {
             let limit = self.budget.gauge(scope).limit?;
             let open: u32 = self
                 .iter()
