@@ -3,7 +3,7 @@
 //! A [`Scope`] has a limit; its gauge counts who uses it now. Taking and giving
 //! back are the only ways to change a count. The names in the docs are configuration keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -194,6 +194,11 @@ impl Budget {
     /// The first scope in which there is no room.
     pub fn take<'a>(&mut self, scopes: &'a [Scope]) -> Result<(), &'a Scope> {
         if let Some(full) = self.binding(scopes) {
+            for scope in scopes.iter().filter(|scope| scope.is_forgotten_unused()) {
+                if self.gauge(scope).used == 0 {
+                    self.gauges.remove(scope);
+                }
+            }
             return Err(full);
         }
         self.take_unlimited(scopes);
@@ -225,12 +230,20 @@ impl Budget {
                 gauge.change(|gauge| gauge.used = gauge.used.saturating_sub(1));
             let is_unused = gauge.used == 0;
             self.over -= usize::from(was_over);
-            if is_unused && scope.kind().is_some() {
+            if is_unused && scope.is_forgotten_unused() {
                 self.gauges.remove(scope);
             } else {
                 self.over += usize::from(is_over);
             }
         }
+    }
+
+    /// Forgets the limits of databases and users on servers, but for these and those that are in use.
+    pub(crate) fn keep_limits_on_servers(&mut self, of_pools: &HashSet<&Scope>) {
+        self.gauges.retain(|scope, gauge| {
+            let is_of_pools = matches!(scope, Scope::DatabaseServers(_) | Scope::UserServers(_));
+            !is_of_pools || gauge.used > 0 || of_pools.contains(scope)
+        });
     }
 }
 
@@ -288,6 +301,30 @@ mod tests {
             budget.give_back(app);
             assert_eq!(budget.iter().count(), 0);
         }
+    }
+
+    #[test]
+    fn databases_and_users_that_clients_invent_are_forgotten() {
+        let mut budget = Budget::default();
+        let of_both = |database: &str| {
+            [
+                Scope::UserClients("u".into()),
+                Scope::DatabaseClients(database.into()),
+            ]
+        };
+        let enter = |budget: &mut Budget, scopes: &[Scope; 2]| {
+            budget.set_limit(&scopes[0], Some(1));
+            budget.set_limit(&scopes[1], Some(5));
+            budget.take(scopes).is_ok()
+        };
+        let first = of_both("d");
+        assert!(enter(&mut budget, &first));
+        for number in 0..5 {
+            assert!(!enter(&mut budget, &of_both(&number.to_string())));
+        }
+        assert_eq!(budget.iter().count(), 2);
+        budget.give_back(&first);
+        assert_eq!(budget.iter().count(), 0);
     }
 
     #[test]

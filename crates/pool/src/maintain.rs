@@ -42,6 +42,9 @@ impl<S, W: Clone> Pools<S, W> {
                 removed.push(id);
             }
         }
+        if !removed.is_empty() {
+            self.forget_limits();
+        }
         // A limit may have been raised.
         self.serve_held_back(now, &mut actions);
         Upkeep { actions, removed }

@@ -292,6 +292,13 @@ impl<S, W: Clone> Pools<S, W> {
             .map(|(_, pool)| pool)
     }
 
+    /// Forgets the limits of databases and users that have no pool any more.
+    pub(crate) fn forget_limits(&mut self) {
+        let pools = self.pools.iter().map(|(_, (_, pool))| pool);
+        let known = pools.flat_map(|pool| pool.scopes.servers.iter()).collect();
+        self.budget.keep_limits_on_servers(&known);
+    }
+
     pub(crate) fn remove_pool(&mut self, id: PoolId) {
         if self.get(id).is_some() {
             let (_, pool) = self.pools.remove(id.index);

@@ -96,6 +96,12 @@ impl Scope {
             | Self::Cancels => None,
         }
     }
+
+    /// Whether its limit is known again when somebody comes: by its kind, or because it is set at every login.
+    /// Clients choose these names, so no gauge is kept for a name that nobody uses.
+    pub(crate) fn is_forgotten_unused(&self) -> bool {
+        self.kind().is_some() || matches!(self, Self::DatabaseClients(_) | Self::UserClients(_))
+    }
 }
 
 /// Scopes of which each has the same limit. Their gauges end with their last use.

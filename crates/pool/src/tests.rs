@@ -735,6 +735,20 @@ fn a_retired_pool_goes_with_its_last_client_and_server() {
 }
 
 #[test]
+fn limits_go_with_their_last_pool() {
+    let mut world = World::new();
+    let scope = Scope::DatabaseServers("p".into());
+    world.limit(scope.clone(), 5);
+    let pools = ["a", "b"].map(|user| world.pool("p", user, limits(1)));
+    for (pool, limit) in pools.into_iter().zip([Some(5), None]) {
+        let actions = world.pools.retire(pool, world.now);
+        world.carry_out(actions);
+        world.tick();
+        assert_eq!(world.pools.budget.gauge(&scope).limit, limit);
+    }
+}
+
+#[test]
 fn a_client_that_goes_over_to_another_pool_counts_there_alone() {
     let mut world = World::new();
     let [from, to] = ["a", "b"].map(|user| world.pool("p", user, limits(1)));
