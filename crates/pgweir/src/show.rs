@@ -94,13 +94,8 @@ fn unix_time(shared: &Shared, at: Instant) -> UnixTime {
 
 pub(crate) fn lists(shared: &Shared) -> ListCounts {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let (mut login, mut used) = (0, 0);
-    for client in &shared.clients {
-        match client.state().clocks.phase {
-            Phase::Login => login += 1,
-            Phase::Idle | Phase::Waiting | Phase::Active | Phase::IdleInTransaction => used += 1,
-        }
-    }
+    let clients = shared.clients.iter();
+    let logins = clients.filter(|client| client.state().clocks.phase == Phase::Login);
     ListCounts {
         databases: count(configured::databases(shared).len()),
         users: count(configured::users(shared).len()),
@@ -108,8 +103,8 @@ pub(crate) fn lists(shared: &Shared) -> ListCounts {
         pools: count(pools::rows(shared).len()),
         peer_pools: 0,
         free_clients: 0,
-        used_clients: used,
-        login_clients: login,
+        used_clients: count(shared.clients.len()),
+        login_clients: count(logins.count()),
         free_servers: 0,
         used_servers: count(shared.servers.len()),
         dns_names: count(dns_hosts(shared).len()),

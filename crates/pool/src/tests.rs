@@ -735,6 +735,29 @@ fn a_retired_pool_goes_with_its_last_client_and_server() {
 }
 
 #[test]
+fn logins_that_wait_are_no_clients_that_wait() {
+    let mut world = World::new();
+    let pool = world.pool("p", "u", limits(1));
+    for _ in 0..3 {
+        world.pools.client_joined(pool);
+    }
+    world.ask(pool);
+    world.settle();
+    world.ask(pool);
+    let actions = world.pools.reconnect(|_| true, world.now);
+    world.carry_out(actions);
+    let mut actions = Actions::default();
+    for _ in 0..2 {
+        world.pools.greet(pool, world.now, || 0, &mut actions);
+    }
+    world.carry_out(actions);
+    world.ask_for_own(pool);
+    let view = &world.pools.view()[0];
+    assert_eq!((view.waiting, view.queued()), (4, 1));
+    assert_eq!(view.active_clients(), 2);
+}
+
+#[test]
 fn limits_go_with_their_last_pool() {
     let mut world = World::new();
     let scope = Scope::DatabaseServers("p".into());

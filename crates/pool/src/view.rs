@@ -19,6 +19,8 @@ pub struct PoolView {
     pub clients: u32,
     /// Clients that wait for a server, in login or after it.
     pub waiting: u32,
+    /// Of these, those in login, which are not among the clients yet.
+    pub waiting_logins: u32,
     /// When the one that waits longest began to.
     pub oldest_wait: Option<Instant>,
     /// Slots in [`SlotState::Opening`].
@@ -46,6 +48,16 @@ pub struct PoolView {
 }
 
 impl PoolView {
+    /// Clients that have logged in and do not wait.
+    pub fn active_clients(&self) -> u32 {
+        self.clients.saturating_sub(self.queued())
+    }
+
+    /// Clients that wait in the queue.
+    pub fn queued(&self) -> u32 {
+        self.waiting - self.waiting_logins
+    }
+
     /// Servers that have logged in and are not being closed.
     pub fn connected(&self) -> u32 {
         self.idle + self.leased + self.resetting + self.being_canceled
@@ -88,6 +100,7 @@ impl<S, W: Clone> Pools<S, W> {
                 name: pool.name.clone(),
                 clients: pool.clients,
                 waiting: (pool.waiting.len() + pool.greeting.len() + pool.dedicated.len()) as u32,
+                waiting_logins: (pool.greeting.len() + pool.dedicated.len()) as u32,
                 oldest_wait: pool.oldest_wait(),
                 opening: pool.counts.of(SlotState::Opening),
                 idle: pool.counts.of(SlotState::Idle),

@@ -235,8 +235,8 @@ fn of_pools(shared: &Shared, bounds: &Bounds) -> Vec<BudgetRow> {
         });
         let queue = settings.and_then(|settings| settings.max_pool_waiting);
         rows.extend(queue.map(|limit| BudgetRow {
-            binding: view.waiting >= limit,
-            ..row("max_pool_waiting", view.waiting, Some(limit))
+            binding: view.queued() >= limit,
+            ..row("max_pool_waiting", view.queued(), Some(limit))
         }));
     }
     rows

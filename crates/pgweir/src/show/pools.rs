@@ -32,10 +32,11 @@ pub(crate) fn rows(shared: &Shared) -> Vec<PoolRow> {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             let used = used.get(&view.id).copied().unwrap_or_default();
             let several = rules.database.hosts().len() > 1;
+            let cl_active = view.active_clients() as usize;
             Some(PoolRow {
                 database: view.name.database,
                 user: view.name.user,
-                cl_active: view.clients.saturating_sub(view.waiting) as usize,
+                cl_active,
                 cl_waiting: view.waiting as usize,
                 cl_active_cancel_req: 0,
                 cl_waiting_cancel_req: 0,
