@@ -114,8 +114,8 @@ pub(crate) fn expire(shared: &Arc<Shared>, now: Instant) {
 }
 
 fn apply(shared: &Arc<Shared>, database: &str) {
-    let gate = shared.operator.gate(database);
-    let of_database = |name: &str| (name == database).then(|| gate.clone());
-    let actions = shared.pools().set_gates(of_database, Instant::now());
+    // Worked out under the lock: another order may come meanwhile, whose gate would be lost.
+    let gate = |name: &str| (name == database).then(|| shared.operator.gate(name));
+    let actions = shared.pools().set_gates(gate, Instant::now());
     pools::perform(shared, actions);
 }
