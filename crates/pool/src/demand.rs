@@ -16,7 +16,7 @@ use crate::standing::Crowded;
 /// tries one, so that a wrong password is refused once and not twenty times.
 const OPENING_MAX: u32 = 4;
 
-/// When a server that could not be reached is tried again for the first time.
+/// When a server that could not be reached is tried again for the first time, and the shortest pause there is.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 
 /// Why a server could not be had.
@@ -85,8 +85,9 @@ impl Retry {
 
     /// How long the next attempt has to wait. A server that cannot be reached is tried again soon,
     /// and then ever more seldom up to `server_login_retry`: mostly it is restarting. One that
-    /// refuses the login will go on refusing it.
-    fn pause(&self, longest: Duration) -> Duration {
+    /// refuses the login will go on refusing it. Without a pause a single client would keep a processor busy.
+    fn pause(&self, login_retry: Duration) -> Duration {
+        let longest = login_retry.max(FIRST_RETRY);
         match self.failure.as_ref().map(|failure| failure.kind) {
             None => Duration::ZERO,
             Some(FailureKind::Login) => longest,

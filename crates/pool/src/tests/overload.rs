@@ -283,3 +283,25 @@ fn a_chosen_host_has_a_limit_too() {
     world.settle();
     assert_eq!(world.pools.budget.gauge(&replica).used, 1);
 }
+
+#[test]
+fn logins_that_fail_are_not_repeated_without_a_pause() {
+    let mut world = World::new();
+    let login_retry = Duration::ZERO;
+    let pool = world.pool(
+        "p",
+        "u",
+        PoolLimits {
+            login_retry,
+            ..limits(1)
+        },
+    );
+    for kind in [FailureKind::Connect, FailureKind::Busy, FailureKind::Own] {
+        world.ask(pool);
+        world.fail_open(kind);
+        assert!(world.opening.is_empty(), "{kind:?}");
+        world.now += SECOND;
+        world.tick();
+        assert_eq!(world.opening.len(), 1, "{kind:?}");
+    }
+}
