@@ -7,8 +7,10 @@
 
 mod connect_query;
 pub(crate) mod diary;
+mod encrypt;
 mod host;
 mod opening;
+mod proof;
 mod role;
 pub(crate) mod secret;
 pub(crate) mod source;

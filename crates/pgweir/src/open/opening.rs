@@ -4,21 +4,18 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use pgweir_auth::{
-    Challenge, ChannelBinding, Mechanism, ServerAuthentication, ServerLogin, ServerStep,
-};
 use pgweir_config::TargetSessionAttrs;
-use pgweir_net::{Buffered, Stream, connect};
+use pgweir_net::{Buffered, connect};
 use pgweir_pool::{Failure, FailureKind};
 use pgweir_session::Relay;
-use pgweir_wire::backend::{Authentication, read_parameter_status};
+use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState, frontend};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::connect_failure;
 use super::connect_query::columns;
 use super::diary::Diary;
+use super::proof::refused;
 use super::secret::Found;
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
@@ -26,7 +23,7 @@ use crate::server::{Server, ServerInfo, Work};
 use crate::shared::{Rules, Shared, lock};
 use crate::shortage::Shortage;
 use crate::welcome::Welcome;
-use crate::{credentials, survey, workers};
+use crate::{survey, workers};
 
 /// One attempt under way. The conversation is kept here so that it can be ended properly.
 pub(super) struct Opening<'a> {
@@ -69,7 +66,7 @@ impl From<Failure> for Trouble {
     }
 }
 
-fn login_failure(log: &str, message: String) -> Trouble {
+pub(super) fn login_failure(log: &str, message: String) -> Trouble {
     let failure = Failure {
         message: message.into(),
         sqlstate: None,
@@ -162,140 +159,13 @@ impl Opening<'_> {
         Ok(())
     }
 
-    async fn encrypt(&mut self, mut stream: Stream) -> Result<Stream, Trouble> {
-        let tls = self.shared.tls();
-        if stream.is_unix() || !tls.requests_server_tls() {
-            let why = match stream.is_unix() {
-                true => "a Unix socket needs none",
-                false => "server_tls_sslmode = disable",
-            };
-            self.diary.skip("tls", why);
-            return Ok(stream);
-        }
-        self.diary.begin("tls");
-        let lost = |_| Trouble::from(connect_failure("connect failed"));
-        let mut request = BytesMut::new();
-        frontend::ssl_request(&mut request);
-        stream.write_all(&request).await.map_err(lost)?;
-        match stream.read_u8().await.map_err(lost)? {
-            b'S' => {}
-            b'N' if tls.requires_server_tls() => {
-                self.talk = Some(Conversation::new(stream));
-                return Err(connect_failure("server refused SSL").into());
-            }
-            b'N' => {
-                self.diary.done("PostgreSQL has none, and none is needed");
-                return Ok(stream);
-            }
-            _ => return Err(connect_failure("weird SSL answer from server").into()),
-        }
-        match tls.encrypt(stream, self.info.host.as_deref()).await {
-            Ok(stream) => {
-                let certificate = stream.peer_certificate();
-                if let Some(expiry) = certificate.and_then(|shown| shown.expiry()) {
-                    let _ = self.info.certificate_expiry.set(expiry);
-                }
-                if let Some(info) = stream.tls_info() {
-                    let _ = self.info.tls.set(info);
-                    tracing::info!(peer = %self.info, "SSL established: {info}");
-                }
-                let info = self.info.tls.get().map(ToString::to_string);
-                self.diary.done(info.unwrap_or_default());
-                Ok(stream)
-            }
-            Err(error) => {
-                tracing::warn!(peer = %self.info, "TLS handshake with server failed: {error}");
-                self.diary.failed(error.to_string());
-                Err(connect_failure("TLS handshake failed").into())
-            }
-        }
-    }
-
-    /// Sends the startup packet and proves who we are.
-    async fn log_in(&mut self) -> Result<(), Trouble> {
-        let startup = self.startup_message();
-        self.send(&startup).await?;
-        let mut exchange = Some(ServerAuthentication::new(self.server_login()?));
-        loop {
-            let (tag, body) = self.message().await?;
-            if tag == tag::NEGOTIATE_PROTOCOL_VERSION {
-                continue;
-            }
-            if tag != tag::AUTHENTICATION {
-                return Err(connect_failure("unknown pkt from server").into());
-            }
-            let current = exchange.take().expect("put back at the end of every round");
-            let request = Authentication::parse(&body)
-                .map_err(|_| Trouble::from(connect_failure("bad packet")))?;
-            let challenge = match request {
-                Authentication::Ok => {
-                    return current
-                        .authenticated()
-                        .map_err(|error| refused(&error.to_string()));
-                }
-                Authentication::CleartextPassword => Challenge::CleartextPassword,
-                Authentication::Md5Password { salt } => Challenge::Md5Password { salt },
-                Authentication::Sasl(names) => {
-                    Challenge::Sasl(names.into_iter().filter_map(Mechanism::from_name).collect())
-                }
-                Authentication::SaslContinue(data) => Challenge::SaslContinue(data.to_vec()),
-                Authentication::SaslFinal(data) => Challenge::SaslFinal(data.to_vec()),
-                Authentication::Unsupported(code) => {
-                    return Err(refused(&format!("unsupported authentication type {code}")));
-                }
-            };
-            exchange = Some(self.respond(current, challenge).await?);
-        }
-    }
-
-    async fn respond(
-        &mut self,
-        exchange: ServerAuthentication,
-        challenge: Challenge,
-    ) -> Result<ServerAuthentication, Trouble> {
-        let mut step = exchange.respond(challenge);
-        loop {
-            step = match step {
-                ServerStep::Send(payload, next) => {
-                    let mut out = BytesMut::new();
-                    frontend::password(&mut out, payload.expose());
-                    self.send(&out).await?;
-                    return Ok(next);
-                }
-                ServerStep::Derive(job, waiting) => {
-                    let keys = credentials::derive(self.shared, job).await;
-                    waiting.resume(&keys)
-                }
-                ServerStep::Verified(next) => return Ok(next),
-                ServerStep::Fail(failure) => {
-                    if failure.is_about_secret() {
-                        self.refused = Some(Refused::Secret);
-                    }
-                    return Err(refused(&failure.to_string()));
-                }
-            };
-        }
-    }
-
-    fn server_login(&self) -> Result<ServerLogin, Trouble> {
-        let home = &self.info.home;
-        let stream = self.talk.as_ref().map(|talk| &talk.stream);
-        let binding = stream.and_then(Stream::server_end_point_binding);
-        Ok(ServerLogin {
-            user: home.name.user.to_string(),
-            secret: self.secret.secret.clone(),
-            channel_binding: binding.map_or(ChannelBinding::Unavailable, ChannelBinding::Available),
-            nonce: credentials::nonce(),
-        })
-    }
-
     /// What a replication client wants, if the server is for one.
     fn replication(&self) -> Option<&crate::client::Replication> {
         let client = self.dedicated_to.as_ref()?;
         client.replication.get().map(|replication| &**replication)
     }
 
-    fn startup_message(&self) -> BytesMut {
+    pub(super) fn startup_message(&self) -> BytesMut {
         let keys = &self.rules.database.keys;
         let mut parameters = vec![
             ("user", &*self.info.home.name.user),
@@ -415,12 +285,4 @@ impl Opening<'_> {
         }
         .into()
     }
-}
-
-/// We cannot answer what the server asks: every client of the pool would fail alike.
-fn refused(reason: &str) -> Trouble {
-    login_failure(
-        "failed to answer authreq",
-        format!("server login failed: {reason}"),
-    )
 }
