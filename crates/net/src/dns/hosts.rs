@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 pub(crate) const FILE: &str = "/etc/hosts";
 
-/// The addresses that a file has for a name: those of IPv4, or if there are none those of IPv6.
+/// The addresses that a file has for a name.
 pub(crate) fn addresses(text: &str, name: &str) -> Vec<IpAddr> {
     let found = text.lines().filter_map(|line| {
         let line = line.split('#').next().unwrap_or_default();
@@ -15,8 +15,7 @@ pub(crate) fn addresses(text: &str, name: &str) -> Vec<IpAddr> {
             .any(|word| word.eq_ignore_ascii_case(name))
             .then_some(ip)
     });
-    let (four, six): (Vec<_>, Vec<_>) = found.partition(IpAddr::is_ipv4);
-    if four.is_empty() { six } else { four }
+    found.collect()
 }
 
 #[cfg(test)]
@@ -31,7 +30,7 @@ mod tests {
             let found = addresses(text, name);
             found.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
-        assert_eq!(shown("localhost"), ["127.0.0.1"]);
+        assert_eq!(shown("localhost"), ["127.0.0.1", "::1"]);
         assert_eq!(shown("ip6-localhost"), ["::1"]);
         assert_eq!(shown("db"), ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(shown("db.test"), ["10.0.0.1"]);

@@ -5,7 +5,7 @@
 //! servers, after `/etc/hosts`. What the system's resolver cannot be asked, serials of zones and
 //! service records, always comes from name servers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use super::message::{Kind, Record};
@@ -27,7 +27,7 @@ impl Source {
         }
     }
 
-    /// The addresses of a name.
+    /// The addresses of a name, of one family.
     pub(super) async fn addresses(self, name: String) -> Outcome {
         let found = match self.resolv_conf {
             None => ask_system(&name).await,
@@ -41,12 +41,10 @@ impl Source {
         }
         match addresses.is_empty() {
             true => Err(failed(&name, "the name has no address".to_owned())),
-            false => Ok(addresses.into()),
+            false => Ok(of_one_family(addresses, has_route).into()),
         }
     }
 
-    /// One family, because addresses are used in turn and many machines reach only one: IPv4 if
-    /// there is any, else IPv6.
     async fn ask_servers(&self, name: &str) -> Result<Vec<IpAddr>, String> {
         // A machine without this file has no names of its own.
         let hosts = read(Path::new(hosts::FILE)).await.unwrap_or_default();
@@ -136,9 +134,47 @@ async fn ask_system(name: &str) -> Result<Vec<IpAddr>, String> {
     Ok(found.map(|address| address.ip()).collect())
 }
 
+/// One family, because addresses are used in turn and many machines reach only one: IPv4 if there is
+/// any and a way to it, else IPv6.
+fn of_one_family(addresses: Vec<IpAddr>, is_reached: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+    let (four, six): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv4);
+    match six.is_empty() || four.iter().any(|ip| is_reached(*ip)) {
+        true => four,
+        false => six,
+    }
+}
+
+/// Whether this machine has a way to an IPv4 address; nothing is sent.
+fn has_route(ip: IpAddr) -> bool {
+    const DISCARD: u16 = 9;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+    socket
+        .and_then(|socket| socket.connect((ip, DISCARD)))
+        .is_ok()
+}
+
 fn failed(name: &str, reason: String) -> DnsError {
     DnsError {
         name: name.to_owned(),
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_of_one_family() {
+        let ips =
+            |list: &[&str]| -> Vec<IpAddr> { list.iter().map(|ip| ip.parse().unwrap()).collect() };
+        let both = ips(&["::1", "10.0.0.1", "::2", "10.0.0.2"]);
+        let (four, six) = (ips(&["10.0.0.1", "10.0.0.2"]), ips(&["::1", "::2"]));
+        assert_eq!(of_one_family(both.clone(), |_| true), four);
+        assert_eq!(of_one_family(both, |_| false), six);
+        // Without a choice, what may be reached later is not thrown away.
+        assert_eq!(of_one_family(four.clone(), |_| false), four);
+        assert_eq!(of_one_family(six.clone(), |_| true), six);
+        assert!(has_route(Ipv4Addr::LOCALHOST.into()));
     }
 }
