@@ -271,6 +271,40 @@ fn files_with_users_and_rules_are_checked_too() {
 }
 
 #[test]
+fn bytes_that_are_no_utf8_stop_nothing() {
+    let program = Program::new();
+    let write = |name: &str, text: &[u8]| {
+        program.write(name, "");
+        fs::write(program.path(name), text).expect("a file of ours");
+    };
+    write(
+        "hba.conf",
+        b"# f\xfcr alle\nhost all @names 127.0.0.1/32 trust\n",
+    );
+    write("names", b"# f\xfcr alle\napp\n");
+    write("ident.conf", b"# f\xfcr alle\nm a b\n");
+    write("users.txt", b"; f\xfcr alle\n\"app\" \"secret\"\n");
+    write(
+        "latin1.ini",
+        b"; f\xfcr alle\n[databases]\na = host=127.0.0.1 user=u password=gr\xfcn\n[pgbouncer]\n\
+          listen_addr = 127.0.0.1\nauth_type = hba\nauth_file = users.txt\n\
+          auth_hba_file = hba.conf\nauth_ident_file = ident.conf\n",
+    );
+    let run = program.run(&["check", "latin1.ini"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let warnings = run.stdout.lines().filter(|line| line.contains("warning"));
+    assert_eq!(
+        warnings.collect::<Vec<_>>(),
+        ["latin1.ini:3: warning: a byte that is not UTF-8 is read as another character"]
+    );
+
+    write("latin1.toml", b"[pgweir]\n# f\xfcr alle\n");
+    let run = program.run(&["check", "latin1.toml"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert_eq!(run.stdout, "latin1.toml:2: error: TOML has to be UTF-8\n");
+}
+
+#[test]
 fn a_broken_file_keeps_the_program_from_starting_in_pgbouncers_words() {
     let program = Program::new();
     for (text, said) in [

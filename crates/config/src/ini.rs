@@ -135,6 +135,13 @@ impl Reader<'_, '_, '_> {
         if self.report.is_checking() {
             self.warn_of_a_comment(&spot, value);
         }
+        if [name, value]
+            .iter()
+            .any(|text| text.contains(char::REPLACEMENT_CHARACTER))
+        {
+            let fault = Fault::new("a byte that is not UTF-8 is read as another character");
+            self.report.warning(&spot, fault);
+        }
         match self.section {
             None => {
                 let text = format!("load_init_file: value without section: {name}");

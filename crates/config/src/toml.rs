@@ -68,6 +68,10 @@ struct Reader<'a, 'b> {
 
 impl Reader<'_, '_> {
     fn document(&mut self) -> Result<(), Stopped> {
+        if let Some(at) = self.text.find(char::REPLACEMENT_CHARACTER) {
+            let spot = self.spot(at..at);
+            return Err(self.report.fatal(&spot, Fault::new("TOML has to be UTF-8")));
+        }
         let (document, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             let spot = self.spot(error.span().unwrap_or_default());

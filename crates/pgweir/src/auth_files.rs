@@ -1,5 +1,6 @@
 //! The files that say who users are and how they prove it.
 
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -13,8 +14,8 @@ use pgweir_config::{Settings, Severity};
 use pgweir_net::os_text;
 
 use crate::ldap::Ldap;
-use crate::pam;
 use crate::shared::{Shared, lock};
+use crate::{pam, reload};
 
 /// What `auth_file`, `auth_hba_file`, `auth_ident_file` and `auth_ldap_options` say.
 #[derive(Debug, Default)]
@@ -37,6 +38,9 @@ pub(crate) fn mark_of_auth_file(settings: &Settings) -> Option<FileMark> {
     Some((found.modified().ok()?, found.ino()))
 }
 
+/// What is wrong with files.
+type Problems = Vec<(Severity, String)>;
+
 impl AuthFiles {
     /// Reads the files and logs what is wrong with them.
     pub(crate) fn load(settings: &Settings, kept: &Self) -> Self {
@@ -51,59 +55,32 @@ impl AuthFiles {
     }
 
     /// Reads the files, and says what is wrong with them. A broken file must not keep those out who
-    /// stand in the others; of one that cannot be opened, what it said before counts on.
-    pub(crate) fn read(settings: &Settings, kept: &Self) -> (Self, Vec<(Severity, String)>) {
+    /// stand in the others.
+    pub(crate) fn read(settings: &Settings, kept: &Self) -> (Self, Problems) {
         let mut files = Self::default();
         let mut problems = Vec::new();
-        let named = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
-        if let Some(path) = named(&settings.auth_file) {
-            // It may change while it is read: then it is read again.
-            files.seen = mark_of_auth_file(settings);
-            match fs::read(&path) {
-                Ok(text) => {
-                    let (users, problem) = UserList::parse(&text);
-                    files.users = users;
-                    let told = problem.map(|problem| format!("{path}: {problem}"));
-                    problems.extend(told.map(|text| (Severity::Error, text)));
-                }
-                Err(error) => {
-                    files.users = kept.users.clone();
-                    problems.push(unreadable("auth_file", &path, &error));
-                }
-            }
-        }
-        if let Some(path) = named(&settings.auth_ident_file) {
-            match fs::read_to_string(&path) {
-                Ok(text) => {
-                    let (ident, found) = IdentMaps::parse(&text);
-                    files.ident = ident;
-                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
-                    problems.extend(told.map(|text| (Severity::Warning, text)));
-                }
-                Err(error) => {
-                    files.ident = kept.ident.clone();
-                    problems.push(unreadable("ident config file", &path, &error));
-                }
-            }
-        }
+        // It may change while it is read: then it is read again.
+        files.seen = mark_of_auth_file(settings);
+        let path = settings.auth_file.as_deref().unwrap_or_default();
+        files.users = content(path, "auth_file", &kept.users, &mut problems, |text| {
+            let (users, problem) = UserList::parse(text);
+            (users, Severity::Error, problem)
+        });
+        let path = settings.auth_ident_file.as_deref().unwrap_or_default();
+        let what = "ident config file";
+        files.ident = content(path, what, &kept.ident, &mut problems, |text| {
+            let (ident, found) = IdentMaps::parse(&String::from_utf8_lossy(text));
+            (ident, Severity::Warning, found)
+        });
         let path = &settings.auth_hba_file;
-        if !path.is_empty() {
-            match fs::read_to_string(path) {
-                Ok(text) => {
-                    let mut read = |name: &Path| fs::read_to_string(name);
-                    let (hba, found) = Hba::parse(&text, Path::new(path), &files.ident, &mut read);
-                    files.hba = hba;
-                    let told = found.iter().map(|problem| format!("{path}: {problem}"));
-                    let told =
-                        told.chain(files.without_pam().map(|text| format!("{path}: {text}")));
-                    problems.extend(told.map(|text| (Severity::Warning, text)));
-                }
-                Err(error) => {
-                    files.hba = kept.hba.clone();
-                    problems.push(unreadable("hba config file", path, &error));
-                }
-            }
-        }
+        let what = "hba config file";
+        files.hba = content(path, what, &kept.hba, &mut problems, |text| {
+            let text = String::from_utf8_lossy(text);
+            let (hba, found) = Hba::parse(&text, Path::new(path), &files.ident, &mut reload::read);
+            (hba, Severity::Warning, found)
+        });
+        let told = files.without_pam().map(|text| format!("{path}: {text}"));
+        problems.extend(told.map(|text| (Severity::Warning, text)));
         let (ldap, found) = Ldap::read(settings.auth_ldap_options.as_deref(), &files.hba);
         files.ldap = ldap;
         problems.extend(found.into_iter().map(|text| (Severity::Error, text)));
@@ -142,11 +119,33 @@ impl AuthFiles {
     }
 }
 
-fn unreadable(what: &str, path: &str, error: &std::io::Error) -> (Severity, String) {
-    (
-        Severity::Error,
-        format!("could not open {what} {path}: {}", os_text(error)),
-    )
+/// What a file says; nothing, if none is named. Of one that cannot be opened, what it said before
+/// counts on.
+fn content<T: Clone + Default, P: IntoIterator<Item: Display>>(
+    path: &str,
+    what: &str,
+    kept: &T,
+    problems: &mut Problems,
+    parse: impl FnOnce(&[u8]) -> (T, Severity, P),
+) -> T {
+    if path.is_empty() {
+        return T::default();
+    }
+    match fs::read(path) {
+        Ok(text) => {
+            let (content, severity, found) = parse(&text);
+            let told = found
+                .into_iter()
+                .map(|problem| format!("{path}: {problem}"));
+            problems.extend(told.map(|text| (severity, text)));
+            content
+        }
+        Err(error) => {
+            let text = format!("could not open {what} {path}: {}", os_text(&error));
+            problems.push((Severity::Error, text));
+            kept.clone()
+        }
+    }
 }
 
 /// Where the auth_file says something new of a user, that counts: what a client has proven before is

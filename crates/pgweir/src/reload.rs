@@ -39,8 +39,11 @@ pub(crate) fn first(file: &str, log: &Log) -> Result<Config, ()> {
     }
 }
 
+/// Reads a file with settings or rules. A byte that is no UTF-8, perhaps in a comment, must not keep
+/// everything else from counting.
 pub(crate) fn read(path: &Path) -> std::io::Result<String> {
-    std::fs::read_to_string(path)
+    let bytes = std::fs::read(path)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn log_problem(problem: &pgweir_config::Problem) {
