@@ -244,6 +244,35 @@ fn certificates_and_keys_that_cannot_be_used_are_named() {
 }
 
 #[test]
+fn certificates_towards_servers_that_are_not_used_may_be_anything() {
+    let program = Program::new();
+    program.write("broken.crt", "no certificate at all\n");
+    for (mode, key, good) in [
+        ("disable", "server_tls_ca_file = nowhere.crt", true),
+        ("disable", "server_tls_cert_file = broken.crt", true),
+        ("disable", "server_tls_ciphers = nonsense", true),
+        ("prefer", "server_tls_ca_file = broken.crt", true),
+        ("require", "server_tls_ca_file = nowhere.crt", true),
+        ("require", "server_tls_cert_file = broken.crt", false),
+        ("verify-ca", "server_tls_ca_file = nowhere.crt", false),
+    ] {
+        program.write(
+            "tls.ini",
+            &format!(
+                "[databases]\n* = host=127.0.0.1\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+                 server_tls_sslmode = {mode}\n{key}\n"
+            ),
+        );
+        let run = program.run(&["check", "tls.ini"]);
+        assert_eq!(
+            run.code,
+            Some(if good { 0 } else { 1 }),
+            "{mode} {key}: {run:?}"
+        );
+    }
+}
+
+#[test]
 fn files_with_users_and_rules_are_checked_too() {
     let program = Program::new();
     program.write("users.txt", "\"app\" \"secret\"\n\"broken\" no-quotes\n");

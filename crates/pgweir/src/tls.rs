@@ -108,9 +108,11 @@ impl Tls {
 
 /// What was read a moment ago by those who use it.
 fn files(settings: &Settings) -> Vec<CertificateFile> {
-    let (clients, servers) = (settings.client_tls_sslmode, settings.server_tls_sslmode);
-    let file = |mode, side, certificate, path: &str| {
-        let is_used = mode != SslMode::Disable && !path.is_empty();
+    let clients = settings.client_tls_sslmode != SslMode::Disable;
+    let servers = settings.server_tls_sslmode != SslMode::Disable;
+    let verified = verifies(settings.server_tls_sslmode);
+    let file = |is_used: bool, side, certificate, path: &str| {
+        let is_used = is_used && !path.is_empty();
         let expiry = is_used.then(|| Pem::read(path).ok()?.expiry()).flatten()?;
         Some(CertificateFile {
             side,
@@ -123,7 +125,12 @@ fn files(settings: &Settings) -> Vec<CertificateFile> {
         file(clients, "client", "own", &settings.client_tls_cert_file),
         file(clients, "client", "authority", &settings.client_tls_ca_file),
         file(servers, "server", "own", &settings.server_tls_cert_file),
-        file(servers, "server", "authority", &settings.server_tls_ca_file),
+        file(
+            verified,
+            "server",
+            "authority",
+            &settings.server_tls_ca_file,
+        ),
     ]
     .into_iter()
     .flatten()
@@ -152,9 +159,10 @@ fn acceptor(settings: &Settings) -> Result<Acceptor, TlsError> {
     })
 }
 
+/// As with PgBouncer, a file that is not used may be anything.
 fn connector(settings: &Settings) -> Result<Connector, TlsError> {
     use pgweir_net::tls::SslMode as Mode;
-    Connector::new(&ClientSide {
+    let mut side = ClientSide {
         sslmode: match settings.server_tls_sslmode {
             SslMode::Disable => Mode::Disable,
             SslMode::Allow => Mode::Allow,
@@ -163,17 +171,31 @@ fn connector(settings: &Settings) -> Result<Connector, TlsError> {
             SslMode::VerifyCa => Mode::VerifyCa,
             SslMode::VerifyFull => Mode::VerifyFull,
         },
-        ca: optional(&settings.server_tls_ca_file)?,
-        certificate: optional(&settings.server_tls_cert_file)?,
-        key: optional(&settings.server_tls_key_file)?,
-        parameters: Parameters {
+        ca: None,
+        certificate: None,
+        key: None,
+        parameters: Parameters::default(),
+    };
+    if side.sslmode.requests_tls() {
+        side.certificate = optional(&settings.server_tls_cert_file)?;
+        side.key = optional(&settings.server_tls_key_file)?;
+        side.parameters = Parameters {
             protocols: pgweir_config::Value::show(&settings.server_tls_protocols)
                 .unwrap_or_default(),
             ciphers: settings.server_tls_ciphers.clone(),
             tls13_ciphers: settings.server_tls13_ciphers.clone().unwrap_or_default(),
             ecdh_curve: "auto".to_owned(),
-        },
-    })
+        };
+    }
+    if verifies(settings.server_tls_sslmode) {
+        side.ca = optional(&settings.server_tls_ca_file)?;
+    }
+    Connector::new(&side)
+}
+
+/// Whether a CA has to vouch for servers.
+fn verifies(mode: SslMode) -> bool {
+    matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull)
 }
 
 fn optional(path: &str) -> Result<Option<Pem>, TlsError> {
