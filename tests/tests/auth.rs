@@ -1176,3 +1176,33 @@ fn a_mounted_secret_that_is_replaced_is_read_again_by_itself() {
         "the old one",
     );
 }
+
+#[test]
+fn rules_wait_for_a_reload_when_users_are_read_again() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let with = |secret: &str, rules: &str| {
+        ini_with_secret(&tenant, secret)
+            .file("hba.conf", rules)
+            .set("auth_type", "hba")
+            .set("auth_hba_file", "{dir}/hba.conf")
+    };
+    let pooler = start(with("old", "host all all all password\n"));
+    assert_eq!(psql(&pooler, name, "old").as_deref(), Ok("1"));
+
+    // The rules are being worked on, and somebody gets a new password.
+    let dir = pooler.ini_path().parent().expect("a folder");
+    let rules = "host all all all reject\n";
+    fs::write(dir.join("hba.conf"), rules).expect("written");
+    let users = format!("\"{name}\" \"new\"\n");
+    fs::write(dir.join("userlist.txt"), users).expect("written");
+    let answer = eventually(
+        Duration::from_secs(5),
+        || psql(&pooler, name, "new"),
+        |answer| answer.as_deref() == Ok("1"),
+    );
+    assert_eq!(answer.as_deref(), Ok("1"));
+
+    pooler.reload(with("new", rules)).expect("RELOAD");
+    assert_refused(&psql(&pooler, name, "new"), "login rejected", "");
+}

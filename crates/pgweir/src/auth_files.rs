@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use pgweir_auth::hba::{Hba, Method};
 use pgweir_auth::ident::IdentMaps;
@@ -18,24 +19,41 @@ use crate::shared::{Shared, lock};
 use crate::{pam, reload};
 
 /// What `auth_file`, `auth_hba_file`, `auth_ident_file` and `auth_ldap_options` say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct AuthFiles {
     pub(crate) users: UserList,
     pub(crate) hba: Hba,
     pub(crate) ident: IdentMaps,
-    pub(crate) ldap: Ldap,
+    pub(crate) ldap: Arc<Ldap>,
     /// Which auth_file that was.
     pub(crate) seen: Option<FileMark>,
 }
 
-/// What tells one version of a file from the next: a mounted Secret changes by a link.
-pub(crate) type FileMark = (SystemTime, u64);
+/// What tells one version of a file from the next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct FileMark {
+    modified: SystemTime,
+    /// A mounted Secret changes by a link.
+    inode: u64,
+    len: u64,
+}
 
-/// The mark of the auth_file as it is now.
-pub(crate) fn mark_of_auth_file(settings: &Settings) -> Option<FileMark> {
-    let path = settings.auth_file.as_deref()?;
-    let found = fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.ino()))
+impl FileMark {
+    /// The mark of the auth_file as it is now.
+    pub(crate) fn of_auth_file(settings: &Settings) -> Option<Self> {
+        let found = fs::metadata(settings.auth_file.as_deref()?).ok()?;
+        Some(Self {
+            modified: found.modified().ok()?,
+            inode: found.ino(),
+            len: found.len(),
+        })
+    }
+
+    /// Whether somebody may still be writing the file.
+    pub(crate) fn is_fresh(&self) -> bool {
+        const SETTLED: Duration = Duration::from_millis(300);
+        self.modified.elapsed().is_ok_and(|age| age < SETTLED)
+    }
 }
 
 /// What is wrong with files.
@@ -45,13 +63,16 @@ impl AuthFiles {
     /// Reads the files and logs what is wrong with them.
     pub(crate) fn load(settings: &Settings, kept: &Self) -> Self {
         let (files, problems) = Self::read(settings, kept);
-        for (severity, text) in problems {
-            match severity {
-                Severity::Warning => tracing::warn!("{text}"),
-                Severity::Error => tracing::error!("{text}"),
-            }
-        }
+        log(problems);
         files
+    }
+
+    /// Reads the users alone: rules are put in force by a RELOAD.
+    pub(crate) fn load_users(settings: &Settings, kept: &Self) -> (UserList, Option<FileMark>) {
+        let mut problems = Vec::new();
+        let read = read_users(settings, kept, &mut problems);
+        log(problems);
+        read
     }
 
     /// Reads the files, and says what is wrong with them. A broken file must not keep those out who
@@ -59,13 +80,7 @@ impl AuthFiles {
     pub(crate) fn read(settings: &Settings, kept: &Self) -> (Self, Problems) {
         let mut files = Self::default();
         let mut problems = Vec::new();
-        // It may change while it is read: then it is read again.
-        files.seen = mark_of_auth_file(settings);
-        let path = settings.auth_file.as_deref().unwrap_or_default();
-        files.users = content(path, "auth_file", &kept.users, &mut problems, |text| {
-            let (users, problem) = UserList::parse(text);
-            (users, Severity::Error, problem)
-        });
+        (files.users, files.seen) = read_users(settings, kept, &mut problems);
         let path = settings.auth_ident_file.as_deref().unwrap_or_default();
         let what = "ident config file";
         files.ident = content(path, what, &kept.ident, &mut problems, |text| {
@@ -82,7 +97,7 @@ impl AuthFiles {
         let told = files.without_pam().map(|text| format!("{path}: {text}"));
         problems.extend(told.map(|text| (Severity::Warning, text)));
         let (ldap, found) = Ldap::read(settings.auth_ldap_options.as_deref(), &files.hba);
-        files.ldap = ldap;
+        files.ldap = Arc::new(ldap);
         problems.extend(found.into_iter().map(|text| (Severity::Error, text)));
         (files, problems)
     }
@@ -117,6 +132,30 @@ impl AuthFiles {
             SecretKind::Md5
         }
     }
+}
+
+fn log(problems: Problems) {
+    for (severity, text) in problems {
+        match severity {
+            Severity::Warning => tracing::warn!("{text}"),
+            Severity::Error => tracing::error!("{text}"),
+        }
+    }
+}
+
+fn read_users(
+    settings: &Settings,
+    kept: &AuthFiles,
+    problems: &mut Problems,
+) -> (UserList, Option<FileMark>) {
+    // It may change while it is read: then it is read again.
+    let seen = FileMark::of_auth_file(settings);
+    let path = settings.auth_file.as_deref().unwrap_or_default();
+    let users = content(path, "auth_file", &kept.users, problems, |text| {
+        let (users, problem) = UserList::parse(text);
+        (users, Severity::Error, problem)
+    });
+    (users, seen)
 }
 
 /// What a file says; nothing, if none is named. Of one that cannot be opened, what it said before
@@ -167,5 +206,28 @@ pub(crate) fn forget_replaced(shared: &Shared, old: &AuthFiles, new: &AuthFiles)
             *lock(&home.secret) = None;
         }
         shared.pools().try_again(home.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_left_alone_for_a_moment() {
+        let now = SystemTime::now();
+        let is_fresh = |modified| {
+            let (inode, len) = (1, 1);
+            let mark = FileMark {
+                modified,
+                inode,
+                len,
+            };
+            mark.is_fresh()
+        };
+        assert!(is_fresh(now));
+        assert!(!is_fresh(now - Duration::from_secs(1)));
+        // A clock that is wrong must not keep the file from being read.
+        assert!(!is_fresh(now + Duration::from_secs(60)));
     }
 }

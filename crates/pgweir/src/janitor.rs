@@ -9,7 +9,7 @@ use pgweir_pool::view::PoolView;
 use pgweir_session::{Deadlines, Expiry, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
 
-use crate::auth_files::{self, AuthFiles};
+use crate::auth_files::{self, AuthFiles, FileMark};
 use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
@@ -58,7 +58,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             last_stats = now;
             take_stats(&shared, now);
         }
-        follow_auth_file(&shared);
+        let mark = FileMark::of_auth_file(&shared.config().global);
+        if mark.is_none_or(|mark| !mark.is_fresh()) {
+            follow_auth_file(&shared);
+        }
     }
 }
 
@@ -295,24 +298,35 @@ fn take_stats(shared: &Arc<Shared>, now: Instant) {
     }
 }
 
-/// Reads the files again if the auth_file has changed.
+/// Reads the users again if the auth_file has changed.
 pub(crate) fn follow_auth_file(shared: &Shared) {
-    if auth_files::mark_of_auth_file(&shared.config().global) != shared.files().seen {
-        reload_files(shared);
+    let config = shared.config();
+    let old = shared.files();
+    if FileMark::of_auth_file(&config.global) != old.seen {
+        let (users, seen) = AuthFiles::load_users(&config.global, &old);
+        put_in_force(shared, |current| AuthFiles {
+            users,
+            seen,
+            ..current.clone()
+        });
     }
 }
 
 /// Reads the files with users and rules again.
 pub(crate) fn reload_files(shared: &Shared) {
-    let old = shared.files();
-    let new = Arc::new(AuthFiles::load(&shared.config().global, &old));
-    {
+    let new = AuthFiles::load(&shared.config().global, &shared.files());
+    put_in_force(shared, |_| new);
+}
+
+fn put_in_force(shared: &Shared, renew: impl FnOnce(&AuthFiles) -> AuthFiles) {
+    let (old, new) = {
         let mut current = shared
             .files
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *current = Arc::clone(&new);
-    }
+        let new = Arc::new(renew(&current));
+        (std::mem::replace(&mut *current, Arc::clone(&new)), new)
+    };
     auth_files::forget_replaced(shared, &old, &new);
 }
 
