@@ -8,9 +8,10 @@
 //! ```
 //!
 //! `also` gives a user a second secret, for as long as a password is being changed: both let clients
-//! in. Anything else behind the secret on its line is ignored, and PgBouncer ignores that as well; a
-//! third text alone was a date in old files and must not become a password. As in PgBouncer, reading stops at the
-//! first entry that is broken, and what was read before it counts; the last entry of a name wins.
+//! in. Anything else between user and secret, or behind the secret on its line, is ignored, and
+//! PgBouncer ignores that as well; a third text alone was a date in old files and must not become a
+//! password. As in PgBouncer, reading stops at the first entry that is broken, and what was read
+//! before it counts; the last entry of a name wins.
 
 use std::collections::HashMap;
 
@@ -141,8 +142,9 @@ impl<'a> Cursor<'a> {
         if user.len() > USER_BYTES_MAX {
             return Err(ProblemKind::UserTooLong(user.len()));
         }
-        // Not over the end of the line: a user without secret must not get the next user's name.
-        self.skip(|b| is_blank(b) && *b != b'\n');
+        // Whatever stands between them. But not over the end of the line: a user without secret must
+        // not get the next user's name.
+        self.skip(|b| is_in_line(b) && *b != b'"');
         let secret = self.secret()?;
         self.skip(|b| is_blank(b) && *b != b'\n');
         let second = match self.text.strip_prefix(ALSO) {
@@ -245,6 +247,15 @@ mod tests {
     }
 
     #[test]
+    fn anything_may_stand_between_user_and_secret() {
+        let (list, problem) = UserList::parse(b"\"a\", \"1\"\n\"b\": \"2\"\n\"c\" = \"3\"\n");
+        assert_eq!(problem, None);
+        for (user, secret) in [("a", "1"), ("b", "2"), ("c", "3")] {
+            assert_eq!(list.secret(user), Some(&plain(secret)));
+        }
+    }
+
+    #[test]
     fn a_second_secret_stands_behind_also() {
         let text = b"\"a\" \"new\" also \"old\" rest\n\"b\" \"md5x\" \"infinity\"\n\"c\" \"1\" alsoran \"2\"\n";
         let (list, problem) = UserList::parse(text);
@@ -271,6 +282,7 @@ mod tests {
             ("\"bob\" two", ProblemKind::NoQuote),
             ("\"bob\"\n\"carl\" \"three\"", ProblemKind::NoQuote),
             ("\"bob\"\"two\"", ProblemKind::NoQuote),
+            ("\"bob\", 'two'", ProblemKind::NoQuote),
             ("\"bob\" \"two", ProblemKind::OpenQuote),
         ] {
             let text = format!("\"anna\" \"one\"\n;\n{bad}\n");
