@@ -51,9 +51,10 @@ fn client_row(shared: &Shared, client: &Client, with_logins: bool) -> Option<Soc
         Phase::Idle | Phase::Active | Phase::IdleInTransaction => SocketState::ClientActive,
     };
     let identity = client.identity.get();
-    let wait = match state.clocks.phase {
-        Phase::Waiting => state.clocks.since.elapsed(),
-        _ => Duration::ZERO,
+    let asked = match state.clocks.phase {
+        Phase::Waiting => Some(state.clocks.since),
+        Phase::Active => state.clocks.query_start,
+        Phase::Login | Phase::Idle | Phase::IdleInTransaction => None,
     };
     Some(SocketRow {
         state: shown,
@@ -66,7 +67,7 @@ fn client_row(shared: &Shared, client: &Client, with_logins: bool) -> Option<Soc
         local_port: client.local.port(),
         connect_time: unix_time(shared, client.connected_at),
         request_time: unix_time(shared, state.requested_at),
-        wait,
+        wait: asked.map_or(Duration::ZERO, |asked| asked.elapsed()),
         close_needed: false,
         id: client.id,
         link: state
