@@ -255,7 +255,7 @@ fn statistics_are_logged_every_stats_period() {
     let words: String = words.filter(|word| !word.is_empty()).collect();
     assert_eq!(
         words,
-        " xacts/s,  queries/s,  client parses/s,  server parses/s,  binds/s,  client logins/s, \
+        " xacts/s,  queries/s,  client parses/s,  server parses/s,  binds/s, \
          in  B/s, out  B/s, xact  us, query  us, wait  us"
     );
     assert!(!quiet.log().contains(" LOG stats: "));

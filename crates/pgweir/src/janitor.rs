@@ -293,8 +293,13 @@ fn take_stats(shared: &Arc<Shared>, now: Instant) {
     let all: Snapshot = totals.iter().map(|(_, snapshot)| *snapshot).sum();
     let mut history = lock(&shared.history);
     history.tick(totals, now);
-    if shared.config().global.log_stats {
-        tracing::info!("{}", LogLine(&history.averages_of_all(&all, now)));
+    let config = shared.config();
+    if config.global.log_stats {
+        let line = LogLine {
+            averages: &history.averages_of_all(&all, now),
+            with_logins: config.global.show_login_counts,
+        };
+        tracing::info!("{line}");
     }
 }
 

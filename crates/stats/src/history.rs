@@ -70,21 +70,31 @@ impl<K: Ord> History<K> {
 
 /// PgBouncer's `log_stats` line, made from averages.
 #[derive(Clone, Copy, Debug)]
-pub struct LogLine<'a>(pub &'a Snapshot);
+pub struct LogLine<'a> {
+    /// What it tells.
+    pub averages: &'a Snapshot,
+    /// Whether logins are among it: PgBouncer has them only since after 1.25.2.
+    pub with_logins: bool,
+}
 
 impl fmt::Display for LogLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let averages = self.0;
+        let averages = self.averages;
         write!(
             f,
-            "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, \
-             {} client logins/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
+            "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, ",
             averages.xact_count,
             averages.query_count,
             averages.client_parse_count,
             averages.server_parse_count,
             averages.bind_count,
-            averages.client_login_count,
+        )?;
+        if self.with_logins {
+            write!(f, "{} client logins/s, ", averages.client_login_count)?;
+        }
+        write!(
+            f,
+            "in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
             averages.bytes_received,
             averages.bytes_sent,
             averages.xact_time_us,
@@ -161,10 +171,19 @@ mod tests {
             wait_time_us: 7,
             ..Snapshot::default()
         };
+        let line = |with_logins| {
+            let averages = &averages;
+            LogLine {
+                averages,
+                with_logins,
+            }
+            .to_string()
+        };
         assert_eq!(
-            LogLine(&averages).to_string(),
+            line(false),
             "stats: 3 xacts/s, 0 queries/s, 0 client parses/s, 0 server parses/s, 0 binds/s, \
-             0 client logins/s, in 0 B/s, out 0 B/s, xact 0 us, query 0 us, wait 7 us"
+             in 0 B/s, out 0 B/s, xact 0 us, query 0 us, wait 7 us"
         );
+        assert!(line(true).contains(" 0 binds/s, 0 client logins/s, in 0 B/s, "));
     }
 }
