@@ -420,6 +420,36 @@ fn auth_query_runs_as_its_user_also_where_clients_are_forced_to_be_another() {
 }
 
 #[test]
+fn a_client_is_who_auth_query_says() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let asked = name.to_uppercase();
+    let query = "select usename, passwd from pg_shadow where usename = lower($1)";
+    let ini = with_auth_query(&tenant)
+        .file("hba.conf", &format!("host all {name} all trust\n"))
+        .set("auth_type", "hba")
+        .set("auth_hba_file", "{dir}/hba.conf")
+        .set("auth_query", query)
+        .set("stats_users", name)
+        .set("auth_dbname", name);
+    let mut pooler = start(ini);
+    let mut client = RawClient::login(pooler.port, name, &asked);
+    assert_eq!(client.value("select current_user"), *name);
+    let attempt = format!("login attempt: db={name} user={name} ");
+    assert!(pooler.log().contains(&attempt), "{}", pooler.log());
+    let mut console = RawClient::login(pooler.port, "pgbouncer", &asked);
+    assert!(console.table("show pools").find("user", name).is_some());
+    drop(console);
+
+    // And stays so where another process takes over.
+    pooler.reboot().expect("taken over");
+    client.rows("begin");
+    assert_eq!(client.value("select current_user"), *name);
+    let pools = pooler.console("SHOW POOLS");
+    assert!(pools.find("user", &asked).is_none());
+}
+
+#[test]
 fn the_user_of_auth_query_is_looked_up_like_any_other() {
     let Some(tenant) = Tenant::new() else { return };
     let name = &tenant.name;

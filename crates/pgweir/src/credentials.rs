@@ -63,13 +63,14 @@ pub(crate) fn settings(config: &Config, database: &str, user: &str) -> Option<Po
     }
 }
 
-/// Looks a user up by `auth_query` as `auth_user`. `None`: there is no such user.
+/// Looks a user up by `auth_query` as `auth_user`: its name, which need not be the one that was asked
+/// for, and its secret. `None`: there is no such user.
 pub(crate) async fn query(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
     database: &str,
     user: &str,
-) -> Result<Option<Secret>, Farewell> {
+) -> Result<Option<(String, Secret)>, Farewell> {
     let Some(settings) = settings(&shared.config(), database, user) else {
         return Err(Farewell::NoDatabase(database.into()));
     };
@@ -98,7 +99,7 @@ pub(crate) async fn query(
     let (shared, sql, user) = (Arc::clone(shared), settings.auth_query, user.to_owned());
     let lookup = tokio::spawn(async move { look_up_and_return(&shared, lease, &sql, &user).await });
     match lookup.await {
-        Ok(Ok(row)) => Ok(row.map(|secret| secret.unwrap_or_else(impossible))),
+        Ok(Ok(row)) => Ok(row),
         Ok(Err(reason)) => {
             tracing::error!(peer = %client, "error in auth_query: {reason}");
             Err(Farewell::Configuration)
@@ -112,7 +113,7 @@ async fn look_up_and_return(
     mut lease: Lease,
     sql: &str,
     user: &str,
-) -> Result<Option<Option<Secret>>, String> {
+) -> Result<Option<(String, Secret)>, String> {
     let result = look_up(shared, &mut lease, sql, user).await;
     if result.is_ok() {
         pools::checkin(shared, lease.slot, lease.server, Instant::now());
@@ -132,13 +133,13 @@ fn impossible() -> Secret {
     Secret::parse(format!("md5{hex}").as_bytes()).expect("the form of an md5 secret")
 }
 
-/// Runs the query. The outer `None` is no row, the inner one a NULL secret.
+/// Runs the query. `None` is no row.
 async fn look_up(
     shared: &Arc<Shared>,
     lease: &mut Lease,
     sql: &str,
     user: &str,
-) -> Result<Option<Option<Secret>>, String> {
+) -> Result<Option<(String, Secret)>, String> {
     let request = lookup_messages(sql, user);
     let rules = Rules::plain(&shared.tracked, &shared.statements);
     let (mut to_server, mut to_client) = (Gather::default(), BytesMut::new());
@@ -192,14 +193,14 @@ fn frame(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
 
-fn read_row(mut reply: &[u8]) -> Result<Option<Option<Secret>>, String> {
+fn read_row(mut reply: &[u8]) -> Result<Option<(String, Secret)>, String> {
     let mut row = None;
     while let Ok(Some((header, body))) = Header::whole(reply, u32::MAX) {
         match header.tag {
             backend::ERROR_RESPONSE => {
                 return Err(String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned());
             }
-            backend::DATA_ROW => row = Some(secret_column(body)?),
+            backend::DATA_ROW => row = Some(user_and_secret(body)?),
             _ => {}
         }
         reply = &reply[HEADER_LEN + body.len()..];
@@ -207,7 +208,7 @@ fn read_row(mut reply: &[u8]) -> Result<Option<Option<Secret>>, String> {
     Ok(row)
 }
 
-fn secret_column(body: &[u8]) -> Result<Option<Secret>, String> {
+fn user_and_secret(body: &[u8]) -> Result<(String, Secret), String> {
     let broken = |_| "broken row from auth_query".to_owned();
     let mut reader = Reader::new(body);
     let columns = reader.i16().map_err(broken)?;
@@ -221,12 +222,9 @@ fn secret_column(body: &[u8]) -> Result<Option<Secret>, String> {
             Err(_) => Ok(None),
         }
     };
-    if column()?.is_none() {
-        return Err("auth_query response contained null user name".to_owned());
-    }
-    match column()? {
-        None => Ok(None),
-        // A password that is too long to be one is cut, and so never matches.
-        Some(text) => Ok(Some(Secret::parse(text).unwrap_or_else(|_| impossible()))),
-    }
+    let user = column()?.ok_or("auth_query response contained null user name")?;
+    let user = String::from_utf8_lossy(user).into_owned();
+    // NULL is none, and nothing matches a password that is too long to be one.
+    let secret = column()?.and_then(|text| Secret::parse(text).ok());
+    Ok((user, secret.unwrap_or_else(impossible)))
 }

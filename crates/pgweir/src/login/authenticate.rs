@@ -52,6 +52,8 @@ impl Method {
 pub(super) enum KnownAs {
     /// Its secret, or nothing but its name.
     Known(Option<Secret>),
+    /// Its name as auth_query has it, and its secret.
+    Found(Arc<str>, Secret),
     /// Two secrets, because a password is being changed.
     KnownTwice(Secret, Secret),
     /// Nothing: somebody else knows, and will judge the password.
@@ -97,7 +99,10 @@ impl Login<'_> {
             let query = credentials::query(self.shared, self.client, database, user);
             let found = Box::pin(query).await?;
             return match found {
-                Some(secret) => Ok(KnownAs::Known(Some(secret))),
+                Some((name, secret)) => {
+                    let (_, name) = self.shared.names(database, &name);
+                    Ok(KnownAs::Found(name, secret))
+                }
                 // As far as we are concerned this user is known, if only by an entry of its own.
                 None if config.users.contains_key(user) => Ok(KnownAs::Known(None)),
                 None => {
@@ -122,6 +127,7 @@ impl Login<'_> {
     ) -> Result<Option<ServerSecret>, Farewell> {
         let (secret, second, unknown) = match known {
             KnownAs::Known(secret) => (secret, None, false),
+            KnownAs::Found(_, secret) => (Some(secret), None, false),
             KnownAs::KnownTwice(secret, second) => (Some(secret), Some(second), false),
             // If the rules have changed in between, nothing must be taken for granted.
             KnownAs::Elsewhere | KnownAs::Unknown => (None, None, true),

@@ -39,14 +39,17 @@ impl Login<'_> {
         let known = self
             .known_as(&wish.database, &user, database_exists)
             .await?;
-        self.log_attempt(&wish);
+        if let KnownAs::Found(name, _) = &known {
+            user = Arc::clone(name);
+        }
+        self.log_attempt(&wish.database, &user);
         let secret = self.authenticate(&wish.database, &user, known).await?;
         let missing = || Farewell::NoDatabase(Arc::clone(&wish.database));
         if !database_exists {
             if config.global.log_connections {
                 tracing::info!(
                     peer = %self.client,
-                    "login failed: db={} user={}", wish.database, wish.user
+                    "login failed: db={} user={user}", wish.database
                 );
             }
             return Err(missing());
@@ -131,7 +134,7 @@ impl Login<'_> {
         Ok(())
     }
 
-    fn log_attempt(&self, wish: &Wish) {
+    fn log_attempt(&self, database: &str, user: &str) {
         if !self.shared.config().global.log_connections {
             return;
         }
@@ -147,8 +150,7 @@ impl Login<'_> {
             .map_or("no", |wish| wish.kind.word());
         tracing::info!(
             peer = %self.client,
-            "login attempt: db={} user={} tls={tls} replication={replication}",
-            wish.database, wish.user
+            "login attempt: db={database} user={user} tls={tls} replication={replication}"
         );
     }
 
@@ -233,30 +235,32 @@ impl Login<'_> {
         let config = self.shared.config();
         let global = &config.global;
         let own_user = self.client.is_own_user();
-        let is_admin = own_user || global.admin_users.contains(&wish.user);
+        let mut user = wish.user;
         if own_user {
             if global.log_connections {
                 tracing::info!(peer = %self.client, "pgbouncer access from unix socket");
             }
-            self.log_attempt(&wish);
+            self.log_attempt(&wish.database, &user);
         } else if global.auth_type == AuthType::Any {
-            self.log_attempt(&wish);
+            self.log_attempt(&wish.database, &user);
         } else {
-            let known = self.known_as(CONSOLE_DATABASE, &wish.user, true).await?;
-            self.log_attempt(&wish);
-            let listed = is_admin || global.stats_users.contains(&wish.user);
+            let known = self.known_as(CONSOLE_DATABASE, &user, true).await?;
+            if let KnownAs::Found(name, _) = &known {
+                user = Arc::clone(name);
+            }
+            self.log_attempt(&wish.database, &user);
+            let listed = global.admin_users.contains(&user) || global.stats_users.contains(&user);
             if !matches!(known, KnownAs::Unknown) && !listed {
                 return Err(Farewell::NotAllowed);
             }
-            self.authenticate(CONSOLE_DATABASE, &wish.user, known)
-                .await?;
+            self.authenticate(CONSOLE_DATABASE, &user, known).await?;
         }
-        let access = if is_admin {
+        let access = if own_user || global.admin_users.contains(&user) {
             Access::Admin
         } else {
             Access::Stats
         };
-        self.take_console_permits(&wish.user, access)?;
+        self.take_console_permits(&user, access)?;
         self.shared.console_totals.add(&mut Tally {
             client_login_count: 1,
             ..Default::default()

@@ -136,12 +136,14 @@ fn listener(listener: &pgweir_net::Listener) -> Row<'_> {
 
 fn client(shared: &Shared, client: &Client, values: Option<&Values>) -> FdRow {
     let identity = client.identity.get();
+    // It need not be the one that the client asked for.
+    let user = client.route().map(|route| Arc::clone(&route.user));
     let link = client.state().link;
     let link = link.and_then(|slot| shared.servers.get(&slot.serial())?.fd.get().copied());
     let secrets = secrets(shared, client);
     FdRow {
         fd: client.fd,
-        user: identity.map(|identity| Arc::clone(&identity.user)),
+        user: user.or_else(|| identity.map(|identity| Arc::clone(&identity.user))),
         database: identity.map(|identity| Arc::clone(&identity.database)),
         link: link.unwrap_or(0),
         cancel: number(client.cancel_key.get()),
@@ -221,7 +223,7 @@ struct Secrets {
 /// What a successor could not look up: the secret of a user from auth_query, and the keys of one who
 /// has logged in by SCRAM. A PgBouncer wants no keys for a forced user or with PAM.
 fn secrets(shared: &Shared, client: &Client) -> Secrets {
-    let (Some(route), Some(identity)) = (client.route(), client.identity.get()) else {
+    let Some(route) = client.route() else {
         return Secrets::default();
     };
     let rules = route.rules();
@@ -239,7 +241,7 @@ fn secrets(shared: &Shared, client: &Client) -> Secrets {
         ServerSecret::Keys(keys) => (Secret::Scram(keys.secret.clone()), Some(keys)),
     };
     let is_looked_up =
-        rules.settings.auth_user.is_some() && shared.files().users.secret(&identity.user).is_none();
+        rules.settings.auth_user.is_some() && shared.files().users.secret(&route.user).is_none();
     Secrets {
         password: String::from_utf8(secret.expose().to_vec())
             .ok()

@@ -171,7 +171,8 @@ impl<'a> Everything<'a> {
             let client = Client {
                 server: session.server().map(|(_, server)| server.info.id),
                 database: identity.database.to_string(),
-                user: identity.user.to_string(),
+                // It need not be the one that the client asked for.
+                user: session.route.user.to_string(),
                 cancel_key: key_bytes(session.client.cancel_key.get()),
                 side: session.side().state(&self.shared.tracked),
                 buffers: Buffers::of(&session.line),
