@@ -450,6 +450,34 @@ fn a_client_is_who_auth_query_says() {
 }
 
 #[test]
+fn an_auth_query_that_hangs_is_given_up() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let query =
+        "select usename, passwd from pg_shadow where usename = $1 and pg_sleep(60)::text = ''";
+    let pooler = start(
+        with_auth_query(&tenant)
+            .set("auth_type", "trust")
+            .set("auth_query", query)
+            .set("client_login_timeout", 1),
+    );
+    psql(&pooler, name, PASSWORD).expect_err("no answer");
+    let mut operator = console(&pooler);
+    eventually(
+        Duration::from_secs(10),
+        || operator.table("show servers").rows.len(),
+        |servers| *servers == 0,
+    );
+    assert!(
+        pooler
+            .log()
+            .contains("closing because: auth_query took longer than client_login_timeout"),
+        "{}",
+        pooler.log()
+    );
+}
+
+#[test]
 fn the_user_of_auth_query_is_looked_up_like_any_other() {
     let Some(tenant) = Tenant::new() else { return };
     let name = &tenant.name;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
 use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret};
@@ -10,6 +10,7 @@ use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings};
 use pgweir_session::{Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
+use tokio::time::timeout;
 
 use crate::client::{Client, Lease};
 use crate::close::{self, Busy};
@@ -114,11 +115,19 @@ async fn look_up_and_return(
     sql: &str,
     user: &str,
 ) -> Result<Option<(String, Secret)>, String> {
-    let result = look_up(shared, &mut lease, sql, user).await;
+    // Nobody waits for longer.
+    let patience = shared.config().global.client_login_timeout.limit();
+    let looking = look_up(shared, &mut lease, sql, user);
+    let (result, why) = match timeout(patience.unwrap_or(Duration::MAX), looking).await {
+        Ok(result) => (result, "error response from auth_query"),
+        Err(_) => (
+            Err("no answer within client_login_timeout".to_owned()),
+            "auth_query took longer than client_login_timeout",
+        ),
+    };
     if result.is_ok() {
         pools::checkin(shared, lease.slot, lease.server, Instant::now());
     } else {
-        let why = "error response from auth_query";
         close::give_up(shared, lease.slot, lease.server, why, Busy::Yes);
     }
     result
