@@ -58,6 +58,10 @@ impl Relay {
         }
         self.count_error(&fields);
         let after = self.pipeline.failed();
+        if after == AfterError::Unasked && !fields.is_fatal() {
+            // Whatever it was that failed, the server may skip what comes next.
+            return Err(Violation::ServerMessage(tag::ERROR_RESPONSE));
+        }
         self.stream = match after {
             AfterError::WaitReady | AfterError::Unasked => ClientStream::Normal,
             AfterError::SkipToSync => ClientStream::SkipToSync,

@@ -109,6 +109,10 @@ impl Relay {
             return Ok(Act::Drop);
         }
         let awaited = match header.tag {
+            // PostgreSQL would fail, and a Flush is owed no answer: its error would be nobody's.
+            tag::FLUSH | tag::SYNC if header.body_len > 0 => {
+                return Err(Violation::ClientMalformed(header.tag));
+            }
             tag::QUERY if rules.refuses_queries => return Err(Violation::SimpleQuery),
             tag::QUERY => return Ok(self.query(header, frame, client, rules, input, out)),
             tag::EXECUTE if self.is_effect_bound => {

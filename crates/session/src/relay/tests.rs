@@ -753,6 +753,33 @@ fn a_reply_that_nobody_asked_for_ends_both() {
 }
 
 #[test]
+fn an_error_that_nobody_asked_for_ends_both_unless_the_server_goes() {
+    let mut story = Story::new();
+    story.client(&[query("select 1")]);
+    let answer = [complete("SELECT 1"), ready(b'I'), error()].concat();
+    assert_eq!(
+        story.try_server(&answer),
+        Err(Violation::ServerMessage(b'E'))
+    );
+    let mut story = Story::new();
+    let goodbye = frame(b'E', b"SFATAL\0VFATAL\0C57P05\0Mno\0\0");
+    assert_eq!(story.server(std::slice::from_ref(&goodbye)), goodbye);
+}
+
+#[test]
+fn a_flush_or_sync_with_a_body_does_not_reach_the_server() {
+    for tag in [b'H', b'S'] {
+        let mut story = Story::new();
+        let sent = [query("select 1"), frame(tag, b"x")].concat();
+        let violation = story.try_client(&sent).expect_err("malformed");
+        assert_eq!(violation, Violation::ClientMalformed(tag));
+        assert!(violation.is_clients());
+        story.server(&[complete("SELECT 1"), ready(b'I')]);
+        assert!(story.relay.may_release());
+    }
+}
+
+#[test]
 fn a_client_cannot_send_what_only_belongs_to_login() {
     let mut story = Story::new();
     assert_eq!(
