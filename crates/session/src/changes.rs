@@ -79,6 +79,12 @@ impl Changes {
         self.batch += 1;
     }
 
+    /// The number of the current batch.
+    #[inline]
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
+
     /// The statement that the server is sent next, if the first change is that.
     pub fn next_sent(&self) -> Option<&Arc<Statement>> {
         match self.pending.front() {

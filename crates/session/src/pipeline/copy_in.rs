@@ -47,6 +47,8 @@ impl Pipeline {
         if let Doubt::Copying(syncs) = &mut self.doubt {
             *syncs += 1;
         }
+        // If the COPY has failed meanwhile, the server goes on behind it.
+        self.changes.end_batch();
     }
 
     /// Whether more ReadyForQuery may come than are owed. It is over when the server has answered

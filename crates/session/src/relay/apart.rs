@@ -13,7 +13,7 @@ use pgweir_wire::{HEADER_LEN, Header, Reader, TransactionStatus};
 
 use super::client_side::kind_of;
 use super::judged::Admission;
-use super::{Asked, ClientSide, Relay, Rules, Violation, Waits};
+use super::{Asked, ClientSide, Relay, Rules, ServersUnnamed, Violation, Waits};
 use crate::parameters::{Parameters, may_be_requested};
 use crate::params::{RIGHTS, Tracked, Values};
 use crate::pipeline::Reply;
@@ -37,8 +37,7 @@ impl Relay {
         self.spoken.begin();
         self.residue.begin();
         self.forget_cancel();
-        self.has_unnamed = false;
-        self.is_effect_bound = false;
+        self.unnamed = ServersUnnamed::default();
         self.speaks_of_own = false;
         self.elsewhere.begin();
         self.client = client;

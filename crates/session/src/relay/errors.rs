@@ -4,7 +4,7 @@ use bytes::{BufMut as _, BytesMut};
 use pgweir_wire::tag::backend as tag;
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState};
 
-use super::{Asked, ClientSide, ClientStream, Relay, Violation};
+use super::{Asked, ClientSide, ClientStream, Relay, Sent, Violation};
 use crate::outgrown;
 use crate::pipeline::{AfterError, Reply};
 
@@ -51,7 +51,7 @@ impl Relay {
         }
         self.residue.note_undone();
         // A Parse that was skipped has left the server's as it was.
-        self.has_unnamed = false;
+        self.unnamed.sent = Sent::No;
         self.correct_books(&fields, body);
         if is_outdated(&fields) {
             self.residue.note_altered();

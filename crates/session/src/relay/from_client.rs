@@ -7,7 +7,7 @@ use pgweir_wire::{FrameError, HEADER_LEN, Header, Reader, SizeLimits, Transactio
 
 use super::judged::{self, Admission};
 use super::named::Named;
-use super::{ClientSide, ClientStream, Relay, Rest, Rules, Violation, mention};
+use super::{ClientSide, ClientStream, Relay, Rest, Rules, Sent, Violation, mention};
 use crate::changes::Change;
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
@@ -115,7 +115,7 @@ impl Relay {
             }
             tag::QUERY if rules.refuses_queries => return Err(Violation::SimpleQuery),
             tag::QUERY => return Ok(self.query(header, frame, client, rules, input, out)),
-            tag::EXECUTE if self.is_effect_bound => {
+            tag::EXECUTE if self.unnamed.is_effect_bound => {
                 self.push_effect();
                 return Ok(Act::Pass);
             }
@@ -226,7 +226,7 @@ impl Relay {
     fn send_refused(&mut self, refusal: u32, out: &mut BytesMut) {
         let definition = format!("{}\0\0\0", judged::text(refusal));
         frontend::parse_renamed(out, "", definition.as_bytes());
-        self.has_unnamed = false;
+        self.unnamed.sent = Sent::No;
     }
 
     /// A query. While names are mapped its first word is looked at, because drivers send DISCARD ALL

@@ -7,7 +7,7 @@ use pgweir_wire::{TransactionStatus, frontend};
 use super::from_client::Act;
 use super::mention::{self, Effect};
 use super::named::Named;
-use super::{Relay, Rules, Waits};
+use super::{Relay, Rules, Sent, Waits};
 use crate::changes::{Change, Presence};
 use crate::outgrown;
 use crate::pipeline::{Awaited, Reply};
@@ -91,6 +91,7 @@ impl Named<'_> {
         let out = self.out.inject(self.input);
         frontend::parse_renamed(out, "", outgrown::NO_STATEMENT);
         self.relay.pipeline.push(Awaited::Parse, Reply::Forward);
+        self.relay.unnamed.sent = Sent::No;
         self.relay.raises = true;
     }
 
@@ -112,7 +113,7 @@ impl Named<'_> {
         renamed.extend_from_slice(format!("\"{}\"", statement.server_name).as_bytes());
         renamed.extend_from_slice(&definition[mention.range.end..]);
         if is_deallocated {
-            self.relay.unnamed_effect = Effect::Deallocates(mention.name, statement.id);
+            self.relay.unnamed.effect = Effect::Deallocates(mention.name, statement.id);
         }
         Some((renamed, statement))
     }

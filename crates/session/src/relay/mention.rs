@@ -136,8 +136,8 @@ impl Relay {
     #[cold]
     pub(super) fn push_effect(&mut self) {
         // Its portal is executed once.
-        self.is_effect_bound = false;
-        match &self.unnamed_effect {
+        self.unnamed.is_effect_bound = false;
+        match &self.unnamed.effect {
             Effect::None => self.pipeline.push(Awaited::Execute, Reply::Forward),
             Effect::Forgets => self.pipeline.push_forgetting(Awaited::Execute),
             Effect::Deallocates(name, id) => {

@@ -40,10 +40,10 @@ pub use from_client::FromClient;
 use judged::Judgements;
 pub use judged::{Case, Judge, Said, StateRules};
 pub use listening::Listening;
-use mention::Effect;
 use rest::Rest;
 pub use rules::{Backends, Rules};
 pub use state::RelayState;
+use unnamed::{Sent, ServersUnnamed};
 pub use violation::Violation;
 pub use waits::{Translation, Waits};
 
@@ -77,8 +77,7 @@ pub struct Relay {
     stream: ClientStream,
     status: TransactionStatus,
     statements: ServerStatements,
-    /// Whether the unnamed statement, if the server has one, is the client's last, parsed in this lease.
-    has_unnamed: bool,
+    unnamed: ServersUnnamed,
     values: Values,
     /// What its sessions have when nobody requests another value, where RESET does not lead there.
     defaults: Parameters,
@@ -120,10 +119,6 @@ pub struct Relay {
     on_cancel: Option<BytesMut>,
     /// A name that the client has parsed last although it was taken.
     taken_name: Option<Box<[u8]>>,
-    /// What the server's statement without a name does to the books when it is executed.
-    unnamed_effect: Effect,
-    /// Whether the portal that was bound last is of that statement.
-    is_effect_bound: bool,
     /// The statement of which it is being found out, or has been, whether it is outgrown.
     compared: Option<Arc<Statement>>,
     is_outgrown: bool,
@@ -148,7 +143,7 @@ impl Relay {
             stream: ClientStream::Normal,
             status: TransactionStatus::Idle,
             statements: ServerStatements::default(),
-            has_unnamed: false,
+            unnamed: ServersUnnamed::default(),
             values,
             defaults: Parameters::default(),
             login_values,
@@ -173,8 +168,6 @@ impl Relay {
             error_classes: Vec::new(),
             on_cancel: None,
             taken_name: None,
-            unnamed_effect: Effect::None,
-            is_effect_bound: false,
             compared: None,
             is_outgrown: false,
             raises: false,
@@ -189,7 +182,7 @@ impl Relay {
     pub fn unknown(values: Values) -> Self {
         let mut relay = Self::new(values);
         relay.status = TransactionStatus::InTransaction;
-        relay.has_unnamed = true;
+        relay.unnamed.sent = Sent::Surely;
         relay.pipeline.push(Awaited::Unknown, Reply::Forward);
         relay
     }
@@ -341,7 +334,7 @@ impl Relay {
         self.asked = Asked::Other;
         self.refused = None;
         self.own_rows.clear();
-        self.has_unnamed = false;
+        self.unnamed.sent = Sent::No;
         self.pipeline.push(Awaited::Query, Reply::Skip);
         frontend::query(out, sql);
     }

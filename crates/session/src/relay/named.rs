@@ -174,7 +174,7 @@ impl Named<'_> {
             if name.is_empty() {
                 return Ok(self.bind_unnamed());
             }
-            self.relay.is_effect_bound = false;
+            self.relay.unnamed.is_effect_bound = false;
             self.missing(name)?;
             self.relay.residue.note_unreadable();
             self.relay.spoken.note(b"EXECUTE\0");
@@ -194,7 +194,7 @@ impl Named<'_> {
                 return Ok(act);
             }
         }
-        self.relay.is_effect_bound = false;
+        self.relay.unnamed.is_effect_bound = false;
         self.relay.tally.binds += 1;
         self.relay.spoken.note(&statement.definition);
         let head = HEADER_LEN + portal.len() + 1 + name.len() + 1;
@@ -225,7 +225,7 @@ impl Named<'_> {
                 head: HEADER_LEN + body.len(),
             });
         }
-        if target == Target::Statement(b"") && !self.relay.has_unnamed && !self.teach_unnamed() {
+        if target == Target::Statement(b"") && !self.relay.has_unnamed() && !self.teach_unnamed() {
             return Ok(Act::More);
         }
         self.relay.pipeline.push(Awaited::Describe, Reply::Forward);

@@ -4,7 +4,7 @@ use pgweir_wire::TransactionStatus;
 use serde::{Deserialize, Serialize};
 
 use super::mention::Effect;
-use super::{Asked, ClientStream, Relay, Rest, Tally, Waits};
+use super::{Asked, ClientStream, Relay, Rest, Sent, ServersUnnamed, Tally, Waits};
 use crate::handover::{Bytes, Catalogue, ParametersState, UnknownStatement, ValuesState};
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
@@ -27,6 +27,9 @@ pub struct RelayState {
     /// An earlier version does not say it, and it let clients use whatever was there.
     #[serde(default = "yes")]
     has_unnamed: bool,
+    /// In which batch the server was sent it, if that is not known to have been answered.
+    #[serde(default)]
+    unnamed_batch: Option<u64>,
     values: ValuesState,
     login_values: ValuesState,
     defaults: ParametersState,
@@ -90,7 +93,11 @@ impl Relay {
             stream: self.stream,
             status: self.status.byte().into(),
             statements: self.statements.iter().map(|known| known.id.0).collect(),
-            has_unnamed: self.has_unnamed,
+            has_unnamed: self.unnamed.sent != Sent::No,
+            unnamed_batch: match self.unnamed.sent {
+                Sent::In(batch) => Some(batch),
+                Sent::No | Sent::Surely => None,
+            },
             values: self.values.state(tracked),
             login_values: self.login_values.state(tracked),
             defaults: self.defaults.state(),
@@ -98,7 +105,10 @@ impl Relay {
             has_said_goodbye: self.has_said_goodbye,
             is_flushed: self.is_flushed,
             settled: self.residue.is_settled(),
-            unnamed_effect: (EffectState::of(&self.unnamed_effect), self.is_effect_bound),
+            unnamed_effect: (
+                EffectState::of(&self.unnamed.effect),
+                self.unnamed.is_effect_bound,
+            ),
             spoken: self.spoken.state(),
         }
     }
@@ -131,7 +141,15 @@ impl Relay {
             // Nobody writes another byte; if somebody does, the transaction is rolled back.
             status: status.unwrap_or(TransactionStatus::Failed),
             statements,
-            has_unnamed: state.has_unnamed,
+            unnamed: ServersUnnamed {
+                sent: match (state.has_unnamed, state.unnamed_batch) {
+                    (false, _) => Sent::No,
+                    (true, Some(batch)) => Sent::In(batch),
+                    (true, None) => Sent::Surely,
+                },
+                effect: state.unnamed_effect.0.restore(),
+                is_effect_bound: state.unnamed_effect.1,
+            },
             values: Values::restore(&state.values, tracked),
             login_values: Values::restore(&state.login_values, tracked),
             defaults: Parameters::restore(&state.defaults),
@@ -157,8 +175,6 @@ impl Relay {
             error_classes: Vec::new(),
             on_cancel: None,
             taken_name: None,
-            unnamed_effect: state.unnamed_effect.0.restore(),
-            is_effect_bound: state.unnamed_effect.1,
             compared: None,
             is_outgrown: false,
             raises: false,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pgweir_wire::frontend;
 
+use super::Relay;
 use super::from_client::Act;
 use super::judged::Admission;
 use super::mention::{self, Effect};
@@ -13,6 +14,50 @@ use crate::changes::Change;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
 use crate::reading::Reading;
+
+/// The statement without a name on a server.
+#[derive(Debug, Default)]
+pub(super) struct ServersUnnamed {
+    pub(super) sent: Sent,
+    /// What it does to the books when it is executed.
+    pub(super) effect: Effect,
+    /// Whether the portal that was bound last is of that statement.
+    pub(super) is_effect_bound: bool,
+}
+
+/// Whether the server was sent the client's last in this lease, or is told that there is none.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Sent {
+    /// It was not, or the server may have lost it.
+    #[default]
+    No,
+    /// In this batch. What follows in it is skipped if that is.
+    In(u64),
+    /// The server has answered it.
+    Surely,
+}
+
+impl Relay {
+    /// Whether the server, if it reads the next message, has the client's last statement without a name.
+    #[inline]
+    pub(super) fn has_unnamed(&mut self) -> bool {
+        match self.unnamed.sent {
+            Sent::No => false,
+            Sent::Surely => true,
+            Sent::In(batch) if batch == self.pipeline.changes().batch() => true,
+            // It may be skipped, and then the server still has another client's.
+            Sent::In(_) if !self.pipeline.is_empty() => false,
+            Sent::In(_) => {
+                self.unnamed.sent = Sent::Surely;
+                true
+            }
+        }
+    }
+
+    fn send_unnamed(&mut self) {
+        self.unnamed.sent = Sent::In(self.pipeline.changes().batch());
+    }
+}
 
 impl Named<'_> {
     /// A Parse of a statement without a name that stays without one.
@@ -28,7 +73,7 @@ impl Named<'_> {
         self.relay.spoken.note(definition);
         let speaks_of_own = std::mem::take(&mut self.relay.speaks_of_own);
         self.client.unnamed.set(definition, speaks_of_own);
-        self.relay.has_unnamed = true;
+        self.relay.send_unnamed();
         let act = match self.renamed(definition) {
             Some(renamed) => {
                 frontend::parse_renamed(self.out.inject(self.input), "", &renamed);
@@ -44,13 +89,13 @@ impl Named<'_> {
     /// books when it is executed is noted.
     #[inline]
     fn renamed(&mut self, definition: &[u8]) -> Option<Vec<u8>> {
-        self.relay.unnamed_effect = Effect::None;
+        self.relay.unnamed.effect = Effect::None;
         if !mention::may_be(definition) {
             return None;
         }
         let renamed = self.with_server_name(definition);
         if renamed.is_none() && mention::may_forget(definition) {
-            self.relay.unnamed_effect = Effect::Forgets;
+            self.relay.unnamed.effect = Effect::Forgets;
         }
         renamed.map(|(renamed, _)| renamed)
     }
@@ -102,12 +147,12 @@ impl Named<'_> {
     }
 
     pub(super) fn bind_unnamed(&mut self) -> Act {
-        if !self.relay.has_unnamed && !self.teach_unnamed()
+        if !self.relay.has_unnamed() && !self.teach_unnamed()
             || self.client.unnamed.speaks_of_own() && self.relay.must_translate(self.rules)
         {
             return Act::More;
         }
-        self.relay.is_effect_bound = !matches!(self.relay.unnamed_effect, Effect::None);
+        self.relay.unnamed.is_effect_bound = !matches!(self.relay.unnamed.effect, Effect::None);
         self.relay.pipeline.push(Awaited::Bind, Reply::Forward);
         Act::Pass
     }
@@ -120,7 +165,7 @@ impl Named<'_> {
         let Some(definition) = self.client.unnamed.get() else {
             frontend::close_statement(self.out.inject(self.input), "");
             relay.pipeline.push(Awaited::Close, Reply::Skip);
-            relay.has_unnamed = true;
+            relay.send_unnamed();
             return true;
         };
         match relay.note_text(definition, true, self.rules) {
@@ -130,7 +175,7 @@ impl Named<'_> {
             Admission::Refused(_) => relay.residue.note_unreadable(),
         }
         relay.spoken.note(definition);
-        relay.has_unnamed = true;
+        relay.send_unnamed();
         let definition = definition.to_vec();
         let definition = self.renamed(&definition).unwrap_or(definition);
         frontend::parse_renamed(self.out.inject(self.input), "", &definition);

@@ -45,8 +45,15 @@ fn an_unnamed_statement_is_parsed_again_on_the_next_server() {
 fn an_unnamed_statement_that_was_parsed_in_this_lease_is_not_sent_again() {
     let mut story = Story::new();
     story.client(&[query("begin"), parse("", "select 1"), sync()]);
+    story.server(&[
+        complete("BEGIN"),
+        ready(b'T'),
+        frame(b'1', b""),
+        ready(b'T'),
+    ]);
     let batch = [bind(""), execute(), sync()];
-    assert_eq!(story.client(&batch).0, batch.concat());
+    let twice = [batch.clone(), batch].concat();
+    assert_eq!(story.client(&twice).0, twice.concat());
 }
 
 #[test]
@@ -55,6 +62,25 @@ fn nobody_gets_at_the_unnamed_statement_of_another_client() {
     story.relay.begin_lease(1);
     let (to_server, _) = story.client(&[bind(""), sync()]);
     assert_eq!(to_server, [close(""), bind(""), sync()].concat());
+}
+
+#[test]
+fn nobody_gets_at_it_behind_a_batch_that_fails_either() {
+    let mut story = Story::new();
+    story.relay.begin_lease(1);
+    let (skipped, next) = (
+        [parse("x", "bad"), bind(""), sync()],
+        [bind(""), execute(), sync()],
+    );
+    story.client(&skipped);
+    let expected = [close(""), next.concat()].concat();
+    assert_eq!(story.client(&next).0, expected, "the first may be skipped");
+
+    let mut story = Story::new();
+    story.relay.begin_lease(1);
+    story.client(&[parse("x", "bad"), parse("", "select 1"), sync()]);
+    let expected = [parse("", "select 1"), next.concat()].concat();
+    assert_eq!(story.client(&next).0, expected);
 }
 
 #[test]
