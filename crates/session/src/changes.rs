@@ -116,16 +116,21 @@ impl Changes {
         self.pending.pop_front().map(|(_, change)| change)
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.pending.clear();
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// What a client's name will stand for: `None` if nothing changes, `Some(None)` if it will
     /// stand for nothing.
     #[inline]
     pub fn named(&self, wanted: &[u8]) -> Option<Option<&Arc<Statement>>> {
-        match self.pending.is_empty() {
+        match self.is_empty() {
             true => None,
             false => self.find_named(wanted),
         }

@@ -308,17 +308,6 @@ impl Pipeline {
         }
         AfterError::SkipToSync
     }
-
-    /// Forgets everything, keeping the memory.
-    pub fn clear(&mut self) {
-        self.owed.clear();
-        self.changes.clear();
-        self.open = false;
-        self.executed = false;
-        self.forgetting = 0;
-        self.doubt = Doubt::None;
-        self.unknown_failed = false;
-    }
 }
 
 /// A reply that is complete.

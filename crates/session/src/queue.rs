@@ -63,12 +63,6 @@ impl<T> Queue<T> {
             self.first = self.later.pop_front();
         }
     }
-
-    /// Forgets everything, keeping the memory.
-    pub(crate) fn clear(&mut self) {
-        self.first = None;
-        self.later.clear();
-    }
 }
 
 impl<T> From<Vec<T>> for Queue<T> {
@@ -114,7 +108,7 @@ mod tests {
     fn the_last_is_the_first_of_one() {
         let mut queue = Queue::from(vec![7]);
         assert_eq!(queue.back_mut(), Some(&mut 7));
-        queue.clear();
+        assert_eq!(queue.pop_front(), Some(7));
         assert!(queue.is_empty() && queue.front().is_none() && queue.back_mut().is_none());
     }
 }

@@ -36,7 +36,22 @@ pub(super) enum Act {
     Terminate,
 }
 
+/// Changes in the books of prepared statements that are under way before the client has to wait. Every message
+/// that names a statement looks through them.
+pub(super) const CHANGES_MAX: usize = 1_000;
+
 impl Relay {
+    /// Whether the client must not be read before the server has answered some of what it was sent. Most messages
+    /// wait by themselves, because the server takes no more; what the pooler answers in its place does not.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.pipeline.changes().len() >= CHANGES_MAX
+            && self.client_rest.is_done()
+            && self.stream == ClientStream::Normal
+            // Nothing counts as answered before its ReadyForQuery.
+            && !self.owes_unknown()
+    }
+
     /// Deals with the client's next bytes: what the server is to get is appended to `to_server`,
     /// replies of the pooler's own to `to_client`.
     ///
@@ -83,6 +98,9 @@ impl Relay {
                 }
             }
             at = self.client_rest.proceed(input, at, to_server);
+        }
+        if self.is_full() && self.pipeline.is_open() {
+            frontend::flush(to_server.inject(input));
         }
         // With a reply of the server's they leave together: it does not answer before the client asks it to, either.
         if self.owes_fake() && self.server_rest.is_done() && self.pipeline.owes_only_fakes() {

@@ -7,9 +7,9 @@ use pgweir_wire::read::Truncated;
 use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{HEADER_LEN, Header, Reader, SizeLimits};
 
-use super::from_client::{Act, there, too_long};
+use super::from_client::{Act, CHANGES_MAX, there, too_long};
 use super::judged::Admission;
-use super::{ClientSide, Relay, Rules, Violation, mention};
+use super::{ClientSide, ClientStream, Relay, Rules, Violation, mention};
 use crate::changes::{Change, Presence};
 use crate::gather::Gather;
 use crate::pipeline::{Awaited, Reply};
@@ -27,6 +27,12 @@ pub(super) struct Named<'a> {
 
 impl Named<'_> {
     pub(super) fn act(mut self, header: Header, frame: &[u8]) -> Result<Act, Violation> {
+        // The server waits for the data of a COPY, and answers nothing.
+        if self.relay.stream == ClientStream::CopyIn
+            && self.relay.pipeline.changes().len() >= CHANGES_MAX
+        {
+            return Err(Violation::ClientMessage(header.tag));
+        }
         match header.tag {
             tag::BIND => self.bind(header, frame),
             tag::PARSE => self.with_body(header, frame, Self::parse),
@@ -329,8 +335,10 @@ impl Named<'_> {
     fn make_room(&mut self) {
         loop {
             let changes = self.relay.pipeline.changes();
-            let len = self.relay.statements.len_after(&changes.outcomes());
-            if len < self.max.max(1) {
+            let (statements, max) = (&self.relay.statements, self.max.max(1));
+            if statements.len() + changes.len() < max
+                || statements.len_after(&changes.outcomes()) < max
+            {
                 return;
             }
             let unchanged = |id| changes.presence(id).is_none();

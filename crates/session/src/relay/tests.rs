@@ -307,6 +307,37 @@ fn a_faked_reply_keeps_its_place() {
 }
 
 #[test]
+fn a_client_waits_when_much_is_to_be_faked() {
+    let mut story = Story::new();
+    let closes = close("x").repeat(1_000);
+    let (server, _, _) = story
+        .try_client(&[parse("", "select 1"), closes].concat())
+        .unwrap();
+    assert_eq!(server, [parse("", "select 1"), flush()].concat());
+    assert!(story.relay.is_full());
+    story.server(&[frame(b'1', b"")]);
+    assert!(!story.relay.is_full());
+
+    // The server answers a Sync anyway.
+    let closes = [parse("", "select 1"), close("x").repeat(1_000), sync()].concat();
+    let (server, _, _) = story.try_client(&closes).unwrap();
+    assert_eq!(server, [parse("", "select 1"), sync()].concat());
+    assert!(story.relay.is_full());
+    story.server(&[error(), ready(b'I')]);
+    assert!(!story.relay.is_full());
+}
+
+#[test]
+fn what_does_not_belong_into_a_copy_is_not_kept_without_end() {
+    let mut story = Story::new();
+    story.client(&[query("copy t from stdin")]);
+    story.server(&[frame(b'G', b"\0\0\0")]);
+    let closes = close("x").repeat(1_001);
+    let violation = story.try_client(&closes).expect_err("too many");
+    assert_eq!(violation, Violation::ClientMessage(b'C'));
+}
+
+#[test]
 fn an_error_drops_what_was_to_be_faked() {
     let mut story = Story::new();
     story.client(&[parse("", "syntax error"), close("x"), sync()]);

@@ -335,7 +335,7 @@ impl Pooler {
         session.line.drain(env).map_err(|_| Farewell::Left)?;
         let clear = !held.server.line.has_unsent() && !session.line.has_unsent();
         let mut moved = false;
-        if held.stage == Stage::Serve && clear {
+        if held.stage == Stage::Serve && clear && !held.server.relay.is_full() {
             match session.line.read(env) {
                 Read::Bytes(bytes) => {
                     self.feed(id, bytes, pg, env)?;
