@@ -72,6 +72,11 @@ const KINDS: &[Kind] = &[
         "show work_mem",
     ),
     kind(
+        "own parameter in do",
+        &["do $$ begin set app.project = 'a'; end $$"],
+        "select coalesce(current_setting('app.project', true), '')",
+    ),
+    kind(
         "set_config in a function",
         &["select sets_work_mem()"],
         "show work_mem",

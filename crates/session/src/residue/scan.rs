@@ -245,7 +245,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn next_is(&self, word: &[u8]) -> bool {
+    pub(super) fn next_is(&self, word: &[u8]) -> bool {
         matches!(self.tokens.peek(), Some(Token::Word(next)) if is(next, word))
     }
 
@@ -320,6 +320,7 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn word(&mut self, word: &'a [u8], last: &[u8]) {
         match word.len() {
+            3 if self.verb == Verb::Body && is(word, b"set") => self.set_in_body(),
             4 if self.verb == Verb::Declare && is(word, b"hold") => {
                 self.scan.suspects.add(Kinds::CURSORS);
             }

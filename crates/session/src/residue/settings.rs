@@ -2,7 +2,7 @@
 
 use super::Kinds;
 use super::scan::{Named, Scanner};
-use super::tokens::Token;
+use super::tokens::{Token, Tokens};
 use super::words::{is, setting};
 
 impl Scanner<'_> {
@@ -101,23 +101,21 @@ impl Scanner<'_> {
 
     /// The name of a parameter, and the rest of the statement.
     fn name(&mut self, is_reset: bool) {
-        let mut name = Vec::new();
-        loop {
-            match self.tokens.next() {
-                Some(Token::Word(part) | Token::Quoted(part)) => name.extend_from_slice(part),
-                _ => {
-                    name.clear();
-                    break;
-                }
-            }
-            if self.tokens.peek() != Some(Token::Symbol(b'.')) {
-                break;
-            }
-            self.tokens.next();
-            name.push(b'.');
-        }
-        self.sets(setting(&name), is_reset);
+        let name = parameter(&mut self.tokens);
+        self.sets(name, is_reset);
         self.skip();
+    }
+
+    /// What stands behind SET in a body. That may be an UPDATE's, but only a parameter with a dot has to be known by
+    /// its name, and to ask for one that is none does no harm.
+    pub(super) fn set_in_body(&mut self) {
+        let mut ahead = self.tokens.clone();
+        if self.next_is(b"session") {
+            ahead.next();
+        }
+        if let Some(name) = parameter(&mut ahead).filter(|name| name.contains('.')) {
+            self.sets(Some(name), false);
+        }
     }
 
     fn sets(&mut self, name: Option<Box<str>>, is_reset: bool) {
@@ -128,5 +126,21 @@ impl Scanner<'_> {
             Some(name) => self.scan.named.push(Named { name, is_reset }),
             None => self.scan.unreadable = true,
         }
+    }
+}
+
+/// The name of a parameter that stands next.
+fn parameter(tokens: &mut Tokens<'_>) -> Option<Box<str>> {
+    let mut name = Vec::new();
+    loop {
+        let (Token::Word(part) | Token::Quoted(part)) = tokens.next()? else {
+            return None;
+        };
+        name.extend_from_slice(part);
+        if tokens.peek() != Some(Token::Symbol(b'.')) {
+            return setting(&name);
+        }
+        tokens.next();
+        name.push(b'.');
     }
 }

@@ -240,6 +240,21 @@ fn functions_are_known_by_what_stands_in_their_source() {
 fn the_body_of_do_is_read() {
     let body = scan(b"do $$ begin perform pg_try_advisory_lock(7); set a.b = 1; end $$");
     assert_eq!(body.suspects, Kinds::LOCKS);
+    let named = |sql: &str| {
+        let named = scan(sql.as_bytes()).named.into_iter();
+        named
+            .map(|named| named.name.into())
+            .collect::<Vec<String>>()
+    };
+    let sets = "do $$ begin set App.tenant = 'a'; set session a.b to 1; set work_mem = 1; end $$";
+    assert_eq!(named(sets), ["app.tenant", "a.b"]);
+    for ends in [
+        "do $$ begin set local a.b = 1; end $$",
+        "do $$ begin update t set a = 1; end $$",
+        "update t set a.b = 1",
+    ] {
+        assert!(named(ends).is_empty(), "{ends}");
+    }
     let function = scan(b"create function f() returns int language sql as 'listen a'");
     assert_eq!(function.suspects, Kinds::NONE);
 }
