@@ -219,8 +219,7 @@ fn leave(client: &mut RawClient, tenant: &Tenant, kind: &Kind, way: Way, undo: b
         let sql = sql.replace("helper", &helper(tenant));
         match (way, undo) {
             (_, true) => {
-                let inner = sql.replace("begin; ", "").replace("; commit", "");
-                client.rows(&format!("begin; {inner}; rollback"));
+                client.rows(&format!("begin; {}; rollback", within(&sql)));
             }
             (Way::Simple, false) => {
                 client.rows(&sql);
@@ -243,6 +242,11 @@ fn leave(client: &mut RawClient, tenant: &Tenant, kind: &Kind, way: Way, undo: b
             }
         }
     }
+}
+
+/// What stands in a transaction without its beginning and its end.
+fn within(sql: &str) -> String {
+    sql.replace("begin; ", "").replace("; commit", "")
 }
 
 /// The statements of a transaction; a body in dollar quotes is one statement.
@@ -289,6 +293,32 @@ fn nothing_crosses(tenant: &Tenant, login: impl Fn() -> RawClient) {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn nothing_crosses_from_who_vanishes_in_the_middle_of_a_transaction() {
+    let Some(tenant) = tenant() else { return };
+    let pooler = tenant.pooler(1);
+    for kind in KINDS {
+        let fresh = look(&mut tenant.direct(), kind.look);
+        let others_see = || look(&mut tenant.client(&pooler), kind.look);
+        // What leaves nothing that can be looked for is trusted the next time.
+        leave(
+            &mut tenant.client(&pooler),
+            &tenant,
+            kind,
+            Way::Simple,
+            false,
+        );
+        assert_eq!(others_see(), fresh, "{}", kind.name);
+        let mut first = tenant.client(&pooler);
+        for sql in kind.leave {
+            let sql = sql.replace("helper", &helper(&tenant));
+            first.rows(&format!("begin; {}", within(&sql)));
+        }
+        drop(first);
+        assert_eq!(others_see(), fresh, "{}, vanished", kind.name);
     }
 }
 

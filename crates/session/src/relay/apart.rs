@@ -35,6 +35,11 @@ impl Relay {
     #[inline]
     pub fn begin_lease(&mut self, client: u64) {
         self.spoken.begin();
+        // However the last one has ended.
+        if self.residue.draws() {
+            let alone = self.drawn_by.is_none_or(|client| client == self.client);
+            self.drawn_by = Some(if alone { self.client } else { SEVERAL });
+        }
         self.residue.begin();
         self.forget_cancel();
         self.unnamed = ServersUnnamed::default();
@@ -102,10 +107,6 @@ impl Relay {
     /// that is certain. `None` if it is.
     #[inline]
     pub fn question(&mut self, memory: &Memory, now: Instant) -> Option<Probe> {
-        if self.residue.draws() {
-            let alone = self.drawn_by.is_none_or(|client| client == self.client);
-            self.drawn_by = Some(if alone { self.client } else { SEVERAL });
-        }
         match self.residue.question(memory, now) {
             None if self.residue.bound().is_empty() => {
                 self.residue.pass();
@@ -158,6 +159,7 @@ impl Relay {
     /// Everything has been taken back by DISCARD ALL.
     pub fn settle_discarded(&mut self, now: Instant) {
         self.residue.settle(Kinds::NONE, now);
+        self.residue.begin();
         self.drawn_by = None;
         // What its sessions should begin with is gone as well.
         let mut requested = Parameters::default();

@@ -15,7 +15,7 @@ use crate::gather::Gather;
 use crate::handover::{Catalogue, ClientState};
 use crate::params::Tracked;
 use crate::prepared::StatementTable;
-use crate::residue::Memory;
+use crate::residue::{Kinds, Memory};
 
 /// A client and a server with a relay between them; both sides' bytes are collected.
 struct Story {
@@ -991,6 +991,29 @@ fn a_client_that_leaves_inside_a_message_takes_the_server_with_it() {
     let mut story = Story::new();
     story.try_client(&query("select 1")[..8]).unwrap();
     assert_eq!(story.relay.abandon(&mut BytesMut::new()), Abandon::Close);
+}
+
+#[test]
+fn what_was_drawn_is_anothers_however_its_lease_has_ended() {
+    let mut relay = Relay::new(Values::default());
+    let draw = |relay: &mut Relay| {
+        let scan = crate::residue::scan(b"select nextval('s')");
+        relay.residue.note(&scan, Kinds::NONE, |_| false);
+    };
+    relay.begin_lease(1);
+    draw(&mut relay);
+    relay.begin_lease(1);
+    assert!(!relay.has_drawn_of_others());
+    relay.begin_lease(2);
+    assert!(relay.has_drawn_of_others());
+    draw(&mut relay);
+    relay.begin_lease(1);
+    assert!(relay.has_drawn_of_others(), "the last one was another's");
+
+    draw(&mut relay);
+    relay.settle_discarded(Instant::now());
+    relay.begin_lease(2);
+    assert!(!relay.has_drawn_of_others());
 }
 
 #[test]
