@@ -409,6 +409,39 @@ fn parameters_follow_their_client() {
 }
 
 #[test]
+fn a_role_is_told_from_the_one_that_sessions_begin_with() {
+    let Some(tenant) = tenant() else { return };
+    let (name, helper) = (&tenant.name, helper(&tenant));
+    let user = "select current_user::text";
+    // What somebody else's sessions, or this user's in another database, begin with is nothing to these.
+    let mut root = tenant.root();
+    root.rows(&format!("alter role {helper} set role = '{helper}'"));
+    root.rows(&format!(
+        "alter role {name} in database postgres set role = '{helper}'"
+    ));
+    let pooler = tenant.pooler(1);
+    let (mut first, mut second) = (tenant.client(&pooler), tenant.client(&pooler));
+    first.rows(&format!("set role {helper}"));
+    assert_eq!(second.value(user), *name);
+    assert_eq!(first.value(user), helper);
+
+    // The most special holds.
+    root.rows(&format!("alter role {name} set role = '{name}'"));
+    root.rows(&format!(
+        "alter role {name} in database {name} set role = '{helper}'"
+    ));
+    let pooler = tenant.pooler(1);
+    let (mut first, mut second) = (tenant.client(&pooler), tenant.client(&pooler));
+    assert_eq!(first.value(user), helper);
+    first.rows("set role none");
+    assert_eq!(second.value(user), helper);
+    assert_eq!(first.value(user), *name);
+    second.rows(&format!("set role {name}"));
+    assert_eq!(first.value(user), *name);
+    assert_eq!(tenant.client(&pooler).value(user), helper);
+}
+
+#[test]
 fn parameters_that_only_a_function_may_set_are_lost() {
     let Some(tenant) = Tenant::new() else { return };
     tenant.root().rows(

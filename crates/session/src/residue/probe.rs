@@ -1,7 +1,7 @@
 //! The question to a server what its session holds, and the answer.
 //!
 //! One query, at times with a second one behind it, whose rows are (kind, name, value). It runs between two
-//! transactions, under whatever the client has set, so everything in it is named with its schema.
+//! transactions, under whatever the client has set, so everything in it, operators too, is named with its schema.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -111,11 +111,12 @@ impl Probe {
             }
         }
         if self.kinds.has(Kinds::ROLE) {
+            let login = literal(login);
             part(&format!(
-                "SELECT 's', 'session_authorization', session_user::text \
-                 WHERE session_user <> {}",
-                literal(login)
+                "SELECT 's', 'session_authorization', session_user::pg_catalog.text \
+                 WHERE session_user OPERATOR(pg_catalog.<>) {login}"
             ));
+            part(&role(&login));
         }
         let mut names = self.names.clone();
         names.sort();
@@ -240,31 +241,25 @@ const LETTERS: [(char, Kinds); 3] = [
 ];
 
 /// One query per kind.
-const PARTS: [(Kinds, &str); 7] = [
+const PARTS: [(Kinds, &str); 6] = [
     (
         Kinds::SETTINGS,
         "SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
-         WHERE source = 'session'",
-    ),
-    // A role that the session began with (ALTER ROLE .. SET role) is no news.
-    (
-        Kinds::ROLE,
-        "SELECT 's', 'role', pg_catalog.current_setting('role') \
-         WHERE pg_catalog.current_setting('role') <> 'none' AND NOT EXISTS (SELECT 1 \
-         FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) c \
-         WHERE c = 'role=' || pg_catalog.current_setting('role'))",
+         WHERE source OPERATOR(pg_catalog.=) 'session'",
     ),
     (
         Kinds::LOCKS,
         "SELECT 'b', 'locks', NULL WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_locks \
-         WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())",
+         WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+         AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())",
     ),
     // Everything in a schema depends on it, also what is no relation.
     (
         Kinds::TEMPORARY,
         "SELECT 'b', 'temporary', NULL WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_depend \
-         WHERE refclassid = 2615 AND refobjid = pg_catalog.pg_my_temp_schema() \
-         AND pg_catalog.pg_my_temp_schema() <> 0)",
+         WHERE refclassid OPERATOR(pg_catalog.=) 2615 \
+         AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() \
+         AND pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0)",
     ),
     (
         Kinds::LISTEN,
@@ -276,7 +271,7 @@ const PARTS: [(Kinds, &str); 7] = [
         Kinds::PREPARED,
         "SELECT 'b', 'prepared', NULL WHERE EXISTS (SELECT 1 \
          FROM pg_catalog.pg_prepared_statements \
-         WHERE from_sql OR name !~ '^PGBOUNCER_[0-9]+$')",
+         WHERE from_sql OR name OPERATOR(pg_catalog.!~) '^PGBOUNCER_[0-9]+$')",
     ),
     (
         Kinds::CURSORS,
@@ -285,22 +280,45 @@ const PARTS: [(Kinds, &str); 7] = [
     ),
 ];
 
+/// The role, where it is not the one that the session began with. Of what ALTER ROLE and ALTER DATABASE have said, the
+/// most special holds.
+fn role(login: &str) -> String {
+    format!(
+        "SELECT 's', 'role', pg_catalog.current_setting('role') \
+         WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) COALESCE((\
+         SELECT pg_catalog.substr(c, 6) \
+         FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c \
+         WHERE pg_catalog.left(c, 5) OPERATOR(pg_catalog.=) 'role=' \
+         AND s.setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, (SELECT r.oid \
+         FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) {login})]) \
+         AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, (SELECT d.oid \
+         FROM pg_catalog.pg_database d \
+         WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())]) \
+         ORDER BY s.setrole OPERATOR(pg_catalog.=) 0, s.setdatabase OPERATOR(pg_catalog.=) 0 \
+         LIMIT 1), 'none')"
+    )
+}
+
 /// What the functions of the database can do that is not seen in a session: parameters with a dot
 /// that they set by their names, and whether they ask for the last number drawn from a sequence.
 const CATALOG: &str = "SELECT 'c', m.name, pg_catalog.current_setting(m.name, true) FROM (\
     SELECT DISTINCT pg_catalog.lower((pg_catalog.regexp_matches(p.prosrc, \
     '(?:set_config[[:space:]]*[(][[:space:]]*''|[[:<:]]set[[:space:]]+(?:session[[:space:]]+)?)\
     ([a-z_][a-z0-9_$]*(?:[.][a-z_][a-z0-9_$]*)+)', 'gi'))[1]) AS name \
-    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace s ON s.oid = p.pronamespace \
-    WHERE s.nspname NOT IN ('pg_catalog', 'information_schema')) m \
+    FROM pg_catalog.pg_proc p \
+    JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) p.pronamespace \
+    WHERE s.nspname OPERATOR(pg_catalog.<>) ALL ('{pg_catalog,information_schema}')) m \
     UNION ALL SELECT 'd', 'reads', NULL WHERE EXISTS (\
-    SELECT 1 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace s ON s.oid = p.pronamespace \
-    WHERE s.nspname NOT IN ('pg_catalog', 'information_schema') \
-    AND p.prosrc ~* '(currval|lastval)[[:space:]]*[(]') \
-    UNION ALL SELECT 'f', f.name, f.l || f.t || f.n FROM (SELECT p.proname::text AS name, \
-    CASE WHEN p.prosrc ~* 'pg_(try_)?advisory_lock' THEN 'l' ELSE '' END AS l, \
-    CASE WHEN p.prosrc ~* '[[:<:]]temp(orary)?[[:>:]]' THEN 't' ELSE '' END AS t, \
-    CASE WHEN p.prosrc ~* '[[:<:]]listen[[:>:]]' THEN 'n' ELSE '' END AS n \
-    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace s ON s.oid = p.pronamespace \
-    WHERE s.nspname NOT IN ('pg_catalog', 'information_schema')) f \
-    WHERE f.l || f.t || f.n <> ''";
+    SELECT 1 FROM pg_catalog.pg_proc p \
+    JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) p.pronamespace \
+    WHERE s.nspname OPERATOR(pg_catalog.<>) ALL ('{pg_catalog,information_schema}') \
+    AND p.prosrc OPERATOR(pg_catalog.~*) '(currval|lastval)[[:space:]]*[(]') \
+    UNION ALL SELECT 'f', f.name, pg_catalog.concat(f.l, f.t, f.n) FROM (\
+    SELECT p.proname::pg_catalog.text AS name, \
+    CASE WHEN p.prosrc OPERATOR(pg_catalog.~*) 'pg_(try_)?advisory_lock' THEN 'l' ELSE '' END AS l, \
+    CASE WHEN p.prosrc OPERATOR(pg_catalog.~*) '[[:<:]]temp(orary)?[[:>:]]' THEN 't' ELSE '' END AS t, \
+    CASE WHEN p.prosrc OPERATOR(pg_catalog.~*) '[[:<:]]listen[[:>:]]' THEN 'n' ELSE '' END AS n \
+    FROM pg_catalog.pg_proc p \
+    JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) p.pronamespace \
+    WHERE s.nspname OPERATOR(pg_catalog.<>) ALL ('{pg_catalog,information_schema}')) f \
+    WHERE pg_catalog.concat(f.l, f.t, f.n) OPERATOR(pg_catalog.<>) ''";

@@ -349,3 +349,21 @@ fn the_functions_are_looked_through_without_the_clients_time_limit_and_its_param
     assert!(session.contains("pg_settings") && !session.contains("pg_proc"));
     assert!(catalog.starts_with("SELECT 'c'") && catalog.contains("pg_proc"));
 }
+
+#[test]
+fn nothing_in_a_look_means_what_the_clients_search_path_says() {
+    let mut sql = Probe::everything(&Memory::default(), &[], Instant::now()).sql("joe");
+    for operator in ["=", "<>", "!~", "~*"] {
+        sql = sql.replace(&format!("OPERATOR(pg_catalog.{operator})"), "");
+    }
+    sql = sql.replace("SET LOCAL statement_timeout = 0", "");
+    let operators = tokens::Tokens::new(sql.as_bytes()).filter(|token| {
+        matches!(
+            token,
+            tokens::Token::Symbol(b'=' | b'<' | b'>' | b'~' | b'!' | b'|')
+        )
+    });
+    assert_eq!(operators.count(), 0, "{sql}");
+    let types = sql.matches("::").count();
+    assert_eq!(sql.matches("::pg_catalog.").count(), types, "{sql}");
+}
