@@ -442,6 +442,22 @@ fn a_role_is_told_from_the_one_that_sessions_begin_with() {
 }
 
 #[test]
+fn a_function_that_is_replaced_is_not_trusted_any_more() {
+    let Some(tenant) = tenant() else { return };
+    let pooler = tenant.pooler(1);
+    let (mut first, mut second) = (tenant.client(&pooler), tenant.client(&pooler));
+    let define = |body: &str| {
+        format!("create or replace function f() returns text language sql as $$ {body} $$")
+    };
+    first.rows(&define("select 'nothing'"));
+    first.rows("select f()");
+    first.rows("select f()");
+    second.rows(&define("select set_config('work_mem', '5MB', false)"));
+    first.rows("select f()");
+    assert_eq!(second.value("show work_mem"), "4MB");
+}
+
+#[test]
 fn parameters_that_only_a_function_may_set_are_lost() {
     let Some(tenant) = Tenant::new() else { return };
     tenant.root().rows(

@@ -16,7 +16,7 @@ use crate::client::Lease;
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::Stage;
-use crate::shared::Rules;
+use crate::shared::{Rules, lock};
 use crate::{pools, reset, slow};
 
 impl Session {
@@ -98,6 +98,7 @@ impl Session {
         let books = home.books(&self.application);
         if idle && held.server.relay.take_altered() {
             self.shared.statements.note_altered();
+            lock(&home.memory).forget();
         }
         let noted = held.server.work.end_query(idle, release, now, books);
         if let Some(noted) = noted {

@@ -67,6 +67,12 @@ impl Memory {
         self.verdicts.insert(print, (verdict, now));
     }
 
+    /// Definitions have been changed: what statements leave, and what functions can do, has to be found out again.
+    pub fn forget(&mut self) {
+        self.verdicts.clear();
+        self.catalog_at = None;
+    }
+
     /// Whether the database's functions have to be looked through (again).
     pub(crate) fn needs_catalog(&self, now: Instant) -> bool {
         let old = |at: Instant| now.saturating_duration_since(at) >= self.kept;

@@ -173,6 +173,18 @@ fn a_statement_that_left_nothing_is_trusted_for_a_while() {
 }
 
 #[test]
+fn nothing_is_trusted_that_was_learned_before_a_change_of_definitions() {
+    let (mut memory, now, mut residue) = (trusting(), Instant::now(), Residue::default());
+    memory.learn_catalog(&probe::Catalog::default(), now);
+    noted(&mut residue, "select f()");
+    residue.teach(Kinds::NONE, Kinds::NONE, &mut memory, now);
+    assert_eq!(residue.question(&memory, now), None);
+    memory.forget();
+    assert!(residue.question(&memory, now).is_some());
+    assert!(memory.needs_catalog(now));
+}
+
+#[test]
 fn of_what_was_undone_nothing_is_learned() {
     let (mut memory, now, mut residue) = (trusting(), Instant::now(), Residue::default());
     noted(&mut residue, "select f()");
