@@ -138,7 +138,9 @@ impl Relay {
         memory: &mut Memory,
         now: Instant,
     ) -> Settled {
-        let Some(facts) = self.facts.take().filter(|facts| !facts.is_strange) else {
+        let lacks_names = self.residue.lacks_names();
+        let facts = self.facts.take().filter(|facts| !facts.is_strange);
+        let Some(facts) = facts.filter(|_| !lacks_names) else {
             self.residue.note_unreadable();
             return Settled::Unknown;
         };

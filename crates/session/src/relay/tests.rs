@@ -1017,6 +1017,24 @@ fn what_was_drawn_is_anothers_however_its_lease_has_ended() {
 }
 
 #[test]
+fn a_session_with_more_parameters_than_are_kept_is_not_known() {
+    for (names, is_known) in [(10, true), (1_001, false)] {
+        let mut story = Story::new();
+        for n in 0..names {
+            let scan = crate::residue::scan(format!("set a.x{n} = 1").as_bytes());
+            story.relay.residue.note(&scan, Kinds::NONE, |_| false);
+        }
+        story.relay.facts = Some(Box::default());
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        let settled = story
+            .relay
+            .settle(&mut story.client, &story.tracked, &mut memory, now);
+        assert_eq!(settled != Settled::Unknown, is_known);
+        assert!(is_known || story.relay.cleaning().is_none());
+    }
+}
+
+#[test]
 fn terminate_is_not_forwarded() {
     let mut story = Story::new();
     let (server, _, verdict) = story.try_client(&frame(b'X', b"")).unwrap();

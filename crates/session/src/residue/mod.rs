@@ -60,6 +60,9 @@ pub struct Residue {
 /// Statements that are told apart between two looks. With more, everything is looked for.
 const PRINTS_MAX: usize = 64;
 
+/// Parameters that are kept between two looks. With as many, nobody knows what the session holds.
+const NAMED_MAX: usize = 1_000;
+
 /// How long what binds a server may have ended in a way that no text shows.
 const BOUND_AGAIN: Duration = Duration::from_secs(1);
 
@@ -93,7 +96,7 @@ impl Residue {
             .add(scan.suspects.and(scan.reset).without(allowed));
         if !allowed.has(Kinds::SETTINGS) {
             let unheard = scan.named.iter().filter(|named| !is_heard_of(&named.name));
-            self.named.extend(unheard.cloned());
+            unheard.for_each(|named| note_named(&mut self.named, named));
         }
         self.calls |= scan.calls;
         self.unreadable |= scan.unreadable;
@@ -267,6 +270,11 @@ impl Residue {
         }
     }
 
+    /// Whether so many parameters were named that some of them may be missing.
+    pub(crate) fn lacks_names(&self) -> bool {
+        self.named.len() >= NAMED_MAX
+    }
+
     /// Which of what was found a text had announced.
     pub(crate) fn announced(&self) -> Kinds {
         self.suspects.and(self.bound)
@@ -320,6 +328,15 @@ impl Residue {
         }
         let sql = commands(self.bound);
         (!sql.is_empty()).then_some(sql)
+    }
+}
+
+/// Of what is said of a parameter the last word counts.
+fn note_named(names: &mut Vec<Named>, named: &Named) {
+    match names.iter().position(|known| known.name == named.name) {
+        Some(at) => names[at].is_reset = named.is_reset,
+        None if names.len() < NAMED_MAX => names.push(named.clone()),
+        None => {}
     }
 }
 

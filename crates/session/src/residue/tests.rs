@@ -173,6 +173,23 @@ fn a_statement_that_left_nothing_is_trusted_for_a_while() {
 }
 
 #[test]
+fn of_what_is_said_of_a_parameter_the_last_word_is_kept() {
+    let mut residue = Residue::default();
+    for sql in ["set a.b = 1", "set c.d = 1", "reset a.b"] {
+        noted(&mut residue, sql);
+    }
+    let named = |name: &str, is_reset| Named {
+        name: name.into(),
+        is_reset,
+    };
+    assert_eq!(residue.named(), [named("a.b", true), named("c.d", false)]);
+    for n in 0..2 * NAMED_MAX {
+        noted(&mut residue, &format!("set a.x{n} = 1"));
+    }
+    assert_eq!(residue.named().len(), NAMED_MAX);
+}
+
+#[test]
 fn nothing_is_trusted_that_was_learned_before_a_change_of_definitions() {
     let (mut memory, now, mut residue) = (trusting(), Instant::now(), Residue::default());
     memory.learn_catalog(&probe::Catalog::default(), now);
