@@ -8,7 +8,7 @@ use pgweir_wire::backend;
 
 use super::{ClientSide, Relay};
 use crate::changes::Change;
-use crate::pipeline::{Awaited, Reply};
+use crate::pipeline::{Answered, Awaited, Reply};
 
 impl Relay {
     /// Whether the next reply is the pooler's to give.
@@ -21,28 +21,29 @@ impl Relay {
     #[cold]
     pub(super) fn give_fakes(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
         while let Some(fake) = self.pipeline.pop_fake() {
-            match fake.awaited {
-                Awaited::Query => {
-                    backend::command_complete(out, "DEALLOCATE");
-                    backend::ready_for_query(out, self.status);
-                }
-                other => out.extend_from_slice(fake_reply(other)),
-            }
-            if let Some(change) = fake.change {
-                self.change(change, client);
-            }
+            self.give(fake, client, out);
         }
     }
 
     /// ReadyForQuery has come while nobody knew what was owed.
     pub(super) fn end_unknown(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
         for answered in self.pipeline.end_unknown() {
-            if answered.reply == Reply::Fake {
-                out.extend_from_slice(fake_reply(answered.awaited));
+            self.give(answered, client, out);
+        }
+    }
+
+    /// Appends a reply, if it is the pooler's to give, and enters what it changes.
+    fn give(&mut self, answered: Answered, client: &mut ClientSide, out: &mut BytesMut) {
+        match (answered.reply, answered.awaited) {
+            (Reply::Fake, Awaited::Query) => {
+                backend::command_complete(out, "DEALLOCATE");
+                backend::ready_for_query(out, self.status);
             }
-            if let Some(change) = answered.change {
-                self.change(change, client);
-            }
+            (Reply::Fake, other) => out.extend_from_slice(fake_reply(other)),
+            (Reply::Forward | Reply::Skip, _) => {}
+        }
+        if let Some(change) = answered.change {
+            self.change(change, client);
         }
     }
 
