@@ -199,6 +199,9 @@ impl Named<'_> {
             if let Some(act) = self.bind_lacking(&statement) {
                 return Ok(act);
             }
+        } else if let Some(needs) = &statement.needs {
+            // It may have had to make room since.
+            self.teach(needs);
         }
         self.relay.unnamed.is_effect_bound = false;
         self.relay.tally.binds += 1;
