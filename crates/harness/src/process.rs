@@ -92,7 +92,7 @@ pub(crate) fn wait<T>(
 
 /// A TCP port on which nobody listens.
 ///
-/// Below the range from which Linux and macOS take the local ports of outgoing connections: the thousands of
+/// Below the range from which Linux takes the local ports of outgoing connections: the thousands of
 /// connections of a test would otherwise take the port between our asking and its use.
 pub(crate) fn free_port() -> u16 {
     loop {

@@ -18,8 +18,8 @@ use crate::{
 ///
 /// The guard reads a pipe that only we can write. Each line is the list of processes to end; when the pipe ends
 /// without the word `done`, we have died, and it ends them and removes the directory. Compared with Linux's
-/// parent-death signal this works on macOS too, does not fire when merely the thread that started the child
-/// ends (test runners start many), needs no unsafe code, and also removes the files.
+/// parent-death signal this does not fire when merely the thread that started the child ends (test runners start
+/// many), needs no unsafe code, and also removes the files.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -30,8 +30,8 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes `/tmp/pgweir-XXXXXXXX`, owned by `account`.
     ///
-    /// Not in TMPDIR: the name of a Unix socket may have 107 bytes at most (103 on macOS), and macOS's TMPDIR
-    /// alone takes half of that.
+    /// Not in TMPDIR: the name of a Unix socket may have 107 bytes at most, and a TMPDIR may take
+    /// half of that.
     pub(crate) fn new(account: Account) -> Result<Self, Error> {
         Self::new_in(Path::new("/tmp"), account)
     }

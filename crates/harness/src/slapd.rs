@@ -16,19 +16,17 @@ use crate::{
 };
 
 /// Where systems keep the server.
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 3] = [
     "/usr/sbin/slapd",
     "/usr/local/libexec/slapd",
     "/usr/libexec/slapd",
-    "/opt/homebrew/opt/openldap/libexec/slapd",
 ];
 
 /// And what it knows about people.
-const SCHEMAS: [&str; 4] = [
+const SCHEMAS: [&str; 3] = [
     "/etc/ldap/schema",
     "/etc/openldap/schema",
     "/usr/local/etc/openldap/schema",
-    "/opt/homebrew/etc/openldap/schema",
 ];
 
 const LOAD_MAX: Duration = Duration::from_secs(30);
@@ -57,7 +55,7 @@ impl Slapd {
     /// If it is installed and does not start.
     #[track_caller]
     pub fn start_or_skip(tls: &Tls, ldif: &str) -> Option<Self> {
-        let found = |places: [&str; 4]| places.iter().map(PathBuf::from).find(|path| path.exists());
+        let found = |places: [&str; 3]| places.iter().map(PathBuf::from).find(|path| path.exists());
         let (Some(program), Some(schemas)) = (found(PROGRAMS), found(SCHEMAS)) else {
             skip("no slapd on this machine (Debian, Ubuntu: sudo apt-get install slapd)");
             return None;
