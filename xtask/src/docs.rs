@@ -1,25 +1,26 @@
 //! `cargo xtask docs`: the reference manual and the list of metrics, written from the declarations that the program itself
-//! goes by; and Prometheus' rules for Kubernetes, from the rules.
+//! goes by; the lists of what is ours, in the page about differences; and Prometheus' rules for Kubernetes, from the rules.
 
+mod differences;
 mod metrics;
 mod rules;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::fs;
 
 use pgweir_config::reference_markdown;
 use pgweir_console::{COMMANDS, CommandForm, ORDERS, outlines};
 use pgweir_stats::{COUNTERS, Origin, Unit};
 
-use crate::step::Failure;
+use crate::step::{Failure, file};
 
 /// A page, and what writes it.
 type Page = (&'static str, fn() -> String);
 
-const PAGES: [Page; 3] = [
+const PAGES: [Page; 4] = [
     ("docs/reference.md", manual),
     ("docs/metrics.md", metrics::page),
+    ("docs/differences.md", differences::page),
     (
         "deploy/kubernetes/monitoring/prometheusrule.yaml",
         rules::page,
@@ -48,13 +49,6 @@ pub(crate) fn check() -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn file(name: &str) -> Result<PathBuf, Failure> {
-    let package = env::var_os("CARGO_MANIFEST_DIR");
-    let package = package.ok_or_else(|| Failure::new("start this as cargo xtask"))?;
-    let root = Path::new(&package).parent().unwrap_or(Path::new("."));
-    Ok(root.join(name))
 }
 
 fn manual() -> String {

@@ -55,6 +55,14 @@ pub(crate) fn target() -> Result<PathBuf, Failure> {
     target.ok_or_else(|| Failure::new("xtask must be run by cargo"))
 }
 
+/// A file of the project.
+pub(crate) fn file(name: &str) -> Result<PathBuf, Failure> {
+    let package = env::var_os("CARGO_MANIFEST_DIR");
+    let package = package.ok_or_else(|| Failure::new("start this as cargo xtask"))?;
+    let root = Path::new(&package).parent().unwrap_or(Path::new("."));
+    Ok(root.join(name))
+}
+
 /// Runs a command that must succeed, and shows it.
 pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     let words: Vec<_> = command
