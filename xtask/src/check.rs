@@ -1,10 +1,11 @@
 //! `cargo xtask check`: what a change must pass beside the tests.
 
-use crate::docs;
 use crate::step::{self, Failure, cargo, has};
+use crate::{docs, pure};
 
 pub(crate) fn run() -> Result<(), Failure> {
     docs::check()?;
+    pure::check()?;
     if has("fmt") {
         step::run(&mut cargo(&["fmt", "--all", "--check"]))?;
     } else {

@@ -12,6 +12,7 @@ mod dist;
 mod docs;
 mod fuzz;
 mod overload;
+mod pure;
 mod step;
 mod test;
 
@@ -48,9 +49,10 @@ usage: cargo xtask COMMAND
   counts [--write]     instructions on the hot path (valgrind), compared with docs/counts.md
   overload [--write]   what is left of the throughput when more is asked than PostgreSQL can do; see
                        docs/overload.md
-  docs                 write docs/reference.md and docs/metrics.md from the declarations of keys, tables,
-                       commands, counters and metrics, and the rules for Kubernetes from those of Prometheus
-  check                formatting, lints, documentation; what a change must pass beside the tests
+  docs                 write docs/reference.md, docs/metrics.md and the lists in docs/differences.md from the
+                       declarations of keys, tables, commands, counters and metrics, and the rules for
+                       Kubernetes from those of Prometheus
+  check                formatting, lints, documentation, no clocks in pure crates; what a change must pass beside the tests
   fuzz [TARGET [SECS]] fuzz one target (60 seconds), or list the targets
   help                 this text
 
