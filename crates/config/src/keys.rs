@@ -336,7 +336,7 @@ declare_keys! {
         user: String;
         /// The secret of that user; without it, the one in auth_file.
         password: Secret;
-        /// Where that secret is read for each new server: `file:PATH`, `env:NAME` or `exec:COMMAND`.
+        /// Where that secret is read for each new server: `file:PATH`, `env:NAME`, `exec:COMMAND` or `rds:`, a token of Amazon RDS.
         password_from: PasswordSource;
         /// The entry of the databases in which auth_query runs for this one.
         auth_dbname: String;
@@ -357,7 +357,7 @@ declare_keys! {
     }
 
     user {
-        /// Where servers read what they log in with as this user: `file:PATH`, `env:NAME` or `exec:COMMAND`.
+        /// Where servers read what they log in with as this user: `file:PATH`, `env:NAME`, `exec:COMMAND` or `rds:`, a token of Amazon RDS.
         password_from: PasswordSource;
     }
 

@@ -17,7 +17,7 @@ const OWN_USER: &str = "pgbouncer";
 
 /// Where a pooler is if nobody says otherwise.
 const USUAL_PORT: u16 = 6432;
-const USUAL_SOCKET_DIRS: [&str; 3] = ["/run/pgweir", "/run/pgbouncer", "/tmp"];
+const USUAL_SOCKET_DIRS: [&str; 4] = ["/run/pgweir", "/run/pgbouncer", "/run/postgresql", "/tmp"];
 
 /// A place to ask, and who may ask there.
 #[derive(Clone, Debug, Eq, PartialEq)]

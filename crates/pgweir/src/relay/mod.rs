@@ -1,8 +1,8 @@
 //! A logged-in client: idle, waiting, or holding a server. The way of every query.
 //!
 //! Hot path. One task polls the client, its server and its mailbox; [`pgweir_session::Relay`] says
-//! what to do with the bytes. A query on a free server costs four system calls: read, write, read,
-//! write. Nothing is allocated, and the clock is read when a query begins and when it ends.
+//! what to do with the bytes. A query on a free server is two reads and two writes; what several
+//! tasks write leaves with one system call (`net::outbox`). Nothing is allocated, and the clock is read when a query begins and when it ends.
 //!
 //! Load-bearing rules:
 //! 1. Nothing of a batch is given to a server before the server is checked out for all of it.
