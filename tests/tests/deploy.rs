@@ -277,6 +277,38 @@ fn anchor(line: &str) -> Option<String> {
     )
 }
 
+/// The number that stands behind these words of a file.
+#[track_caller]
+fn number(file: &str, words: &str) -> u64 {
+    let text = text(file);
+    let (_, rest) = text
+        .split_once(words)
+        .unwrap_or_else(|| panic!("{file}: {words}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("{file}: {words}"))
+}
+
+#[test]
+fn there_are_no_more_pods_than_the_fleet_counts_with() {
+    let base = |name: &str| format!("deploy/kubernetes/base/{name}");
+    let (deployment, pods) = (base("deployment.yaml"), base("hpa.yaml"));
+    let cut = number(
+        "crates/pgweir/src/drain.rs",
+        "CUT_PATIENCE: Duration = Duration::from_secs(",
+    );
+    let until_forgotten = number(&deployment, "\"sleep ");
+    let ending = number(&base("pdb.yaml"), "maxUnavailable: ");
+    for config in ["base", "example"] {
+        let config = format!("deploy/kubernetes/{config}/pgweir.toml");
+        let drain = number(&config, "shutdown_drain_timeout = \"");
+        let end = until_forgotten + drain + 2 * cut;
+        assert!(number(&deployment, "minReadySeconds: ") >= end, "{end} s");
+        assert!(number(&deployment, "terminationGracePeriodSeconds: ") >= end);
+        let most = number(&pods, "maxReplicas: ") + number(&deployment, "maxSurge: ") + ending;
+        assert!(number(&config, "fleet = ") >= most, "{config}: {most}");
+    }
+}
+
 #[test]
 fn configurations_can_be_used() {
     let program = Program::new();
