@@ -146,7 +146,9 @@ fn works(command: &mut Command) -> bool {
 fn skip(language: &str, missing: &str) {
     let required = std::env::var_os("PGWEIR_REQUIRE_RUNTIMES").is_some();
     assert!(!required, "{language}: {missing}");
-    eprintln!("SKIPPED: the leaks in {language} are not tested: {missing}");
+    pgweir_tests::skip(&format!(
+        "the leaks in {language} are not tested: {missing}"
+    ));
 }
 
 #[test]

@@ -329,6 +329,15 @@ fn times_are_distributed_as_they_were() {
     // The other one waits for the rest of the transaction.
     let mut waiter = scene.tenant.client(&scene.pooler);
     waiter.send(&Batch::new().query("select 2"));
+    let mut operator = console(&scene.pooler);
+    eventually(
+        Duration::from_secs(5),
+        || operator.table("show pools"),
+        |pools| {
+            let pool = pools.find("database", &scene.tenant.name);
+            pool.is_some_and(|pool| pool.number("cl_waiting") == 1)
+        },
+    );
     thread::sleep(Duration::from_millis(300));
     client.query("commit");
     waiter.until_ready();

@@ -4,7 +4,8 @@
 use std::{fs, net::TcpListener, thread, time::Duration};
 
 use pgweir_tests::{
-    Batch, Ender, Error, Pooler, Program, RawClient, Signal, Tenant, console, start,
+    Batch, Ender, Error, Pooler, Program, RawClient, Signal, Table, Tenant, console, eventually,
+    start,
 };
 
 const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
@@ -202,11 +203,15 @@ fn it_is_led_through_its_unix_socket_as_cloudnativepg_does() {
     let mut waiting = tenant.client(&pooler);
     waiting.send(&Batch::new().query("select 1"));
     order("RELOAD").expect("a reload does not end the pause");
+    let pools = || manager.table("pgbouncer", "pgbouncer", "SHOW POOLS");
+    let waits = |pools: &Table| {
+        let pool = pools.find("database", &tenant.name);
+        pool.expect("it has a pool").number("cl_waiting") == 1
+    };
+    eventually(SOON, || pools().expect("shown"), waits);
+    // It still waits a while later.
     thread::sleep(Duration::from_millis(300));
-    let clients = manager.table("pgbouncer", "pgbouncer", "SHOW POOLS");
-    let pool = clients.expect("shown");
-    let pool = pool.find("database", &tenant.name).expect("it has a pool");
-    assert_eq!(pool.number("cl_waiting"), 1);
+    assert!(waits(&pools().expect("shown")));
     order("RESUME").expect("resumed");
     assert_eq!(pgweir_tests::story(&waiting.until_ready()), SELECT_1);
 

@@ -81,13 +81,13 @@ fn query_wait_timeout_is_that_of_the_user_before_the_database_before_all() {
 
 #[test]
 fn idle_transaction_timeout_frees_the_server() {
-    let Some(scene) = Scene::new(|ini| ini.set("idle_transaction_timeout", 1)) else {
+    let Some(scene) = Scene::new(|ini| ini.set("idle_transaction_timeout", 2)) else {
         return;
     };
     let mut client = scene.client();
     assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     for _ in 0..3 {
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(800));
         assert_eq!(
             client.query("select 1"),
             "T D(1) C(SELECT 1) Z(T)",
@@ -101,14 +101,20 @@ fn idle_transaction_timeout_frees_the_server() {
 
 #[test]
 fn transaction_timeout_counts_from_its_beginning() {
-    let Some(scene) = Scene::new(|ini| ini.set("transaction_timeout", 1)) else {
+    let Some(scene) = Scene::new(|ini| ini.set("transaction_timeout", 2)) else {
         return;
     };
     let mut client = scene.client();
     assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(1200));
+    let second = Instant::now();
     client.send(&Batch::new().query("select pg_sleep(20)"));
     scene.is_told(&mut client, "transaction timeout");
+    let waited = second.elapsed();
+    assert!(
+        waited < Duration::from_millis(1600),
+        "from the second statement on it took {waited:?}"
+    );
     scene.nothing_runs();
 
     let mut idle = scene.client();
@@ -119,16 +125,16 @@ fn transaction_timeout_counts_from_its_beginning() {
 
 #[test]
 fn client_idle_timeout_sends_idle_clients_away() {
-    let Some(scene) = Scene::new(|ini| ini.set("client_idle_timeout", 1)) else {
+    let Some(scene) = Scene::new(|ini| ini.set("client_idle_timeout", 2)) else {
         return;
     };
     let mut client = scene.client();
     for _ in 0..3 {
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(800));
         assert_eq!(client.query("select 1"), SELECT_1);
     }
     let mut working = scene.client();
-    working.send(&Batch::new().query("select 1 from pg_sleep(1.6)"));
+    working.send(&Batch::new().query("select 1 from pg_sleep(2.6)"));
     scene.is_told(&mut client, "client_idle_timeout");
     assert_eq!(
         story(&working.until_ready()),
