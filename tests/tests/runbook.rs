@@ -48,11 +48,16 @@ fn today() -> BTreeSet<String> {
     today
 }
 
-/// The commands of pgweir in a page, blocks of code included.
+/// The commands of pgweir in a page: in blocks of code, and between backticks.
 fn commands(page: &str) -> BTreeSet<&str> {
-    let lines = page.lines().flat_map(|line| line.split(['`', ';']));
-    let calls = lines.filter_map(|part| {
+    let texts = page.split("```").enumerate();
+    let code = texts.flat_map(|(number, text)| match number % 2 {
+        0 => quoted(text).collect::<Vec<_>>(),
+        _ => text.lines().collect(),
+    });
+    let calls = code.flat_map(|part| part.split(';')).filter_map(|part| {
         let part = part.trim_start_matches(['$', ' ']);
+        let part = part.trim_start_matches("sudo -u postgres ");
         part.strip_prefix("pgweir ")?.split_whitespace().next()
     });
     calls.filter(|word| !word.starts_with('-')).collect()
@@ -70,9 +75,13 @@ fn commands_exist_with_these_options() {
         );
     }
     for file in [
+        "README.md",
+        "docs/migrating-from-pgbouncer.md",
         "docs/runbook.md",
         "docs/runbook-coverage.md",
         "docs/settings-map.md",
+        "docs/strict.md",
+        "docs/tool.md",
     ] {
         let page = text(file);
         for command in commands(&page) {
