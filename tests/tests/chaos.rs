@@ -12,13 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pgweir_tests::{Batch, Message, Pooler, RawClient, Tenant, console, eventually, start, story};
+use pgweir_tests::{
+    Batch, Cluster, ClusterOptions, Message, Pooler, RawClient, Signal, Tenant, Watch, console,
+    eventually, send_signal, start, story,
+};
 
 const SERVERS: u32 = 4;
 const CLIENTS: u32 = 24;
 
 /// How long things go wrong.
-const STORM: Duration = Duration::from_secs(6);
+const STORM: Duration = Duration::from_secs(9);
 
 /// What clients know of what they have written.
 #[derive(Default)]
@@ -32,7 +35,11 @@ struct Ledger {
 
 #[test]
 fn what_was_acknowledged_is_there_once_whatever_goes_wrong() {
-    let Some(tenant) = Tenant::new() else { return };
+    // One of its own, because it crashes; it ends with the program, as the shared one does.
+    let Some(postgres) = Cluster::start_or_skip(ClusterOptions::default()) else {
+        return;
+    };
+    let tenant = Tenant::of(Box::leak(Box::new(postgres)));
     tenant
         .direct()
         .rows("create table ledger (entry text not null)");
@@ -40,20 +47,20 @@ fn what_was_acknowledged_is_there_once_whatever_goes_wrong() {
         .ini()
         .set("default_pool_size", SERVERS)
         .set("error_codes", "postgres");
-    let pooler = start(
+    let mut pooler = start(
         ini.set("query_wait_timeout", "0.5")
             .set("max_pool_waiting", 12),
     );
-    let watch = tenant.watch();
+    let watch = Watch::through_restarts(tenant.postgres.port(), &tenant.name);
     let (ledger, over) = (Ledger::default(), AtomicBool::new(false));
 
     thread::scope(|scope| {
         for number in 0..CLIENTS {
-            let (tenant, pooler, ledger, over) = (&tenant, &pooler, &ledger, &over);
+            let (tenant, port, ledger, over) = (&tenant, pooler.port, &ledger, &over);
             scope.spawn(move || {
                 let mut life = Life {
                     tenant,
-                    pooler,
+                    port,
                     ledger,
                     number,
                     turn: 0,
@@ -65,7 +72,7 @@ fn what_was_acknowledged_is_there_once_whatever_goes_wrong() {
         }
         // The clients end, even if the one who makes trouble has found something wrong.
         let _end = EndsWhenDropped(&over);
-        trouble(&tenant, &pooler);
+        trouble(&tenant, &mut pooler);
     });
 
     let seen = watch.end();
@@ -117,7 +124,7 @@ impl Drop for EndsWhenDropped<'_> {
 /// One client after another, each in the same place.
 struct Life<'a> {
     tenant: &'a Tenant,
-    pooler: &'a Pooler,
+    port: u16,
     ledger: &'a Ledger,
     number: u32,
     turn: u32,
@@ -128,7 +135,7 @@ impl Life<'_> {
     fn connection(&mut self) {
         let name = &self.tenant.name;
         let wish = [("user", name.as_str()), ("database", name.as_str())];
-        let Ok(mut client) = RawClient::try_login(self.pooler.port, &wish) else {
+        let Ok(mut client) = RawClient::try_login(self.port, &wish) else {
             // A login may be refused or killed; that is not what is tested here.
             thread::sleep(Duration::from_millis(20));
             return;
@@ -244,7 +251,7 @@ fn without_notices(messages: &[Message]) -> String {
 }
 
 /// Everything that an operator or a bad day can do, in turn.
-fn trouble(tenant: &Tenant, pooler: &Pooler) {
+fn trouble(tenant: &Tenant, pooler: &mut Pooler) {
     let mut root = tenant.root();
     let mut operator = console(pooler);
     let end = Instant::now() + STORM;
@@ -252,6 +259,18 @@ fn trouble(tenant: &Tenant, pooler: &Pooler) {
     while Instant::now() < end {
         turn += 1;
         thread::sleep(Duration::from_millis(70));
+        match turn % 24 {
+            11 => {
+                pooler.reboot().expect("taken over");
+                operator = console(pooler);
+                continue;
+            }
+            23 => {
+                root = crash(tenant, &mut root);
+                continue;
+            }
+            _ => {}
+        }
         match turn % 7 {
             0 => {
                 operator.query("reconnect");
@@ -296,4 +315,20 @@ fn trouble(tenant: &Tenant, pooler: &Pooler) {
             }
         }
     }
+    assert!(
+        turn > 24,
+        "only {turn} turns: not everything has gone wrong"
+    );
+}
+
+/// Kills a process of PostgreSQL, which then ends all the others and recovers. The superuser of afterwards.
+fn crash(tenant: &Tenant, root: &mut RawClient) -> RawClient {
+    let pid = root.value("select pg_backend_pid()");
+    send_signal(&pid, Signal::KILL);
+    let login = [("user", "postgres"), ("database", &tenant.name)];
+    let again = || RawClient::try_login(tenant.postgres.port(), &login);
+    // Whoever comes before it has noticed is sent away again.
+    thread::sleep(Duration::from_millis(100));
+    let up = eventually(Duration::from_secs(10), again, Result::is_ok);
+    up.expect("it is up")
 }
