@@ -81,6 +81,7 @@ impl Session {
             let clear = !held.server.line.has_unsent() && !self.line.has_unsent();
             if held.serves()
                 && clear
+                && !held.server.relay.is_full()
                 && from_client > 0
                 && let Poll::Ready(input) =
                     self.line.poll_read(cx, &mut desk.scratch[..from_client])
