@@ -156,7 +156,12 @@ impl Relay {
             return;
         };
         match fields.sqlstate() {
-            Some(SqlState::INVALID_SQL_STATEMENT_NAME) => self.statements.remove(id),
+            // A client can raise the same error, but not in this function's name.
+            Some(SqlState::INVALID_SQL_STATEMENT_NAME)
+                if fields.routine == b"FetchPreparedStatement" =>
+            {
+                self.statements.remove(id);
+            }
             Some(SqlState::DUPLICATE_PREPARED_STATEMENT) => {
                 let sent = self.pipeline.front_sends();
                 if let Some(sent) = sent.filter(|sent| sent.id == id) {

@@ -589,15 +589,20 @@ fn behind_a_deallocate_all_by_the_extended_protocol_the_server_is_taught_again()
 fn what_a_function_has_deallocated_is_taught_again_after_the_error() {
     let mut story = prepared("a");
     story.client(&[bind("a"), execute(), sync()]);
-    let missing = "prepared statement \"PGBOUNCER_1\" does not exist";
-    story.server(&[refusal("26000", missing), ready(b'I')]);
-    let (to_server, _) = story.client(&[bind("a"), sync()]);
-    let expected = [
-        parse("PGBOUNCER_1", "select 1"),
-        bind("PGBOUNCER_1"),
-        sync(),
-    ];
-    assert_eq!(to_server, expected.concat());
+    let missing = "SERROR\0C26000\0Mprepared statement \"PGBOUNCER_1\" does not exist\0";
+    let raised = frame(b'E', format!("{missing}Rexec_stmt_raise\0\0").as_bytes());
+    story.server(&[raised, ready(b'I')]);
+    let again = [bind("PGBOUNCER_1"), execute(), sync()].concat();
+    let (to_server, _) = story.client(&[bind("a"), execute(), sync()]);
+    assert_eq!(to_server, again, "anybody can raise that");
+    let said = frame(
+        b'E',
+        format!("{missing}RFetchPreparedStatement\0\0").as_bytes(),
+    );
+    story.server(&[said, ready(b'I')]);
+    let (to_server, _) = story.client(&[bind("a"), execute(), sync()]);
+    let expected = [parse("PGBOUNCER_1", "select 1"), again].concat();
+    assert_eq!(to_server, expected);
 }
 
 #[test]
