@@ -61,7 +61,7 @@ impl Pipeline {
         }
     }
 
-    /// The server has sent something else than an error or ReadyForQuery.
+    /// The server has sent something else than an error or ReadyForQuery, or has ended a COPY well.
     #[inline]
     pub fn dispel_doubt(&mut self) {
         self.doubt = Doubt::None;

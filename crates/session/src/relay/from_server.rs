@@ -137,6 +137,8 @@ impl Relay {
                 if frame.len() < header.frame_len() {
                     return Ok(None);
                 }
+                // A COPY that has ended well has read what was sent into it.
+                self.pipeline.dispel_doubt();
                 self.command_complete(&frame[HEADER_LEN..header.frame_len()], client, rules);
                 match self.pipeline.front() {
                     Some((Awaited::Query, reply)) => return Ok(Some(reply)),

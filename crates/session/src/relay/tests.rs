@@ -687,6 +687,16 @@ fn copy_in_swallows_the_sync_sent_with_execute() {
 }
 
 #[test]
+fn what_fails_behind_a_copy_that_went_well_leaves_no_doubt() {
+    let mut story = Story::new();
+    story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
+    story.server(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")]);
+    story.client(&[frame(b'c', b""), sync()]);
+    story.server(&[complete("COPY 0"), error(), ready(b'I')]);
+    assert!(story.relay.may_release());
+}
+
+#[test]
 fn a_copy_error_waits_for_the_sync_behind_it() {
     let mut story = Story::new();
     story.client(&[parse("", "copy"), bind(""), execute(), sync()]);
