@@ -115,10 +115,11 @@ impl Pipeline {
         if awaited.ends_with_ready() {
             self.changes.end_batch();
         }
-        self.executed |= matches!(
-            awaited,
-            Awaited::Query | Awaited::Execute | Awaited::FunctionCall | Awaited::Unknown
-        );
+        self.executed |= reply != Reply::Fake
+            && matches!(
+                awaited,
+                Awaited::Query | Awaited::Execute | Awaited::FunctionCall | Awaited::Unknown
+            );
         if awaited != Awaited::CopyEnd {
             self.open = !awaited.ends_with_ready();
         }

@@ -119,6 +119,7 @@ fn a_deallocate_of_a_name_of_the_protocol_is_answered_by_the_pooler() {
         "for whoever wants it next"
     );
     assert!(story.relay.is_quiet());
+    assert!(!story.relay.pipeline.may_have_set(), "nothing has run");
 }
 
 #[test]
