@@ -156,6 +156,7 @@ fuzz_target!(|input: (Option<u8>, Vec<Step<'_>>)| {
             Step::Lease(client) if relay.may_release() => {
                 now = usize::from(client) % clients.len();
                 client_in.clear();
+                relay.begin_lease(now as u64 + 1);
                 let mut out = BytesMut::new();
                 relay.fit(&mut clients[now], &tracked, &mut out);
                 to_server.0.extend_from_slice(&out);

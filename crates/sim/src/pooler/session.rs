@@ -303,6 +303,8 @@ impl Pooler {
             stale,
         } = lease;
         let side = &mut self.sessions[id].side;
+        // No client has the number 0.
+        server.relay.begin_lease(id as u64 + 1);
         let mut out = BytesMut::new();
         let stage = if stale {
             server.relay.ask("SELECT 1 0", &mut out);
