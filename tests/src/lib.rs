@@ -111,6 +111,17 @@ impl Tenant {
         RawClient::login(pooler.port, &self.name, &self.name)
     }
 
+    /// The same, of an application that says its name.
+    #[track_caller]
+    pub fn client_named(&self, pooler: &Pooler, application: &str) -> RawClient {
+        let parameters = [
+            ("user", &*self.name),
+            ("database", &self.name),
+            ("application_name", application),
+        ];
+        RawClient::login_with(pooler.port, &parameters)
+    }
+
     /// A client of PostgreSQL itself, as this user.
     #[track_caller]
     pub fn direct(&self) -> RawClient {

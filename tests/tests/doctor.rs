@@ -43,16 +43,6 @@ fn incident_names(pooler: &Pooler, first: &str) {
     eventually(Duration::from_secs(10), ask, |text| text.contains(first));
 }
 
-fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let name = &tenant.name;
-    let parameters = [
-        ("user", name.as_str()),
-        ("database", name),
-        ("application_name", application),
-    ];
-    RawClient::login_with(pooler.port, &parameters)
-}
-
 fn asks(mut client: RawClient, sql: &str) -> RawClient {
     client.send(&Batch::new().query(sql));
     client
@@ -109,12 +99,12 @@ fn an_application_that_leaks_transactions_is_named() {
             .set("leak_after", 600),
     );
     let mut leaking: Vec<_> = (0..2)
-        .map(|_| named(&tenant, &pooler, "checkout"))
+        .map(|_| tenant.client_named(&pooler, "checkout"))
         .collect();
     for client in &mut leaking {
         assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     }
-    let _waiter = asks(named(&tenant, &pooler, "web"), "select 1");
+    let _waiter = asks(tenant.client_named(&pooler, "web"), "select 1");
     until_waiting(&pooler, &tenant, 1);
     thread::sleep(Duration::from_millis(1_200));
     finds(
@@ -147,9 +137,14 @@ fn an_application_that_leaks_transactions_is_named() {
 fn a_storm_of_slow_queries_is_named() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(2);
-    let ask = |_| asks(named(&tenant, &pooler, "report"), "select pg_sleep(30)");
+    let ask = |_| {
+        asks(
+            tenant.client_named(&pooler, "report"),
+            "select pg_sleep(30)",
+        )
+    };
     let _slow: Vec<_> = (0..2).map(ask).collect();
-    let _waiter = asks(named(&tenant, &pooler, "web"), "select 1");
+    let _waiter = asks(tenant.client_named(&pooler, "web"), "select 1");
     until_waiting(&pooler, &tenant, 1);
     thread::sleep(Duration::from_millis(1_200));
     finds(
@@ -169,12 +164,12 @@ fn a_lock_pile_up_is_led_back_to_the_client_behind_the_pooler() {
     let Some(tenant) = Tenant::new() else { return };
     tenant.direct().rows("create table stock (id int)");
     let pooler = tenant.pooler(4);
-    let mut blocker = named(&tenant, &pooler, "nightly");
+    let mut blocker = tenant.client_named(&pooler, "nightly");
     assert_eq!(blocker.query("begin"), "C(BEGIN) Z(T)");
     blocker.query("lock table stock in access exclusive mode");
-    let ask = |_| asks(named(&tenant, &pooler, "web"), "select * from stock");
+    let ask = |_| asks(tenant.client_named(&pooler, "web"), "select * from stock");
     let mut blocked: Vec<_> = (0..3).map(ask).collect();
-    let _waiter = asks(named(&tenant, &pooler, "web"), "select 1");
+    let _waiter = asks(tenant.client_named(&pooler, "web"), "select 1");
     until_waiting(&pooler, &tenant, 1);
     let text = finds(
         &pooler,
@@ -214,12 +209,12 @@ fn a_question_for_which_a_limit_leaves_no_room_is_answered_honestly() {
     let ini = tenant.ini().set("max_db_connections", 2);
     let pooler = start(ini.set("leak_after", 600));
     let mut leaking: Vec<_> = (0..2)
-        .map(|_| named(&tenant, &pooler, "checkout"))
+        .map(|_| tenant.client_named(&pooler, "checkout"))
         .collect();
     for client in &mut leaking {
         assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     }
-    let _waiter = asks(named(&tenant, &pooler, "web"), "select 1");
+    let _waiter = asks(tenant.client_named(&pooler, "web"), "select 1");
     until_waiting(&pooler, &tenant, 1);
     thread::sleep(Duration::from_millis(1_200));
     let watch = tenant.watch();
@@ -251,7 +246,7 @@ fn a_blocker_past_the_pooler_is_named_as_such() {
     );
     psql.query("begin");
     psql.query("lock table stock in access exclusive mode");
-    let ask = |_| asks(named(&tenant, &pooler, "web"), "select * from stock");
+    let ask = |_| asks(tenant.client_named(&pooler, "web"), "select * from stock");
     let _blocked: Vec<_> = (0..2).map(ask).collect();
     let answer = || tool(&pooler, &["why", name]).stdout;
     let text = eventually(Duration::from_secs(5), answer, |text| {

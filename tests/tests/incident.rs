@@ -34,16 +34,6 @@ fn ends_with(run: &Run, code: i32, parts: &[&str]) {
     }
 }
 
-fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let name = &tenant.name;
-    let parameters = [
-        ("user", name.as_str()),
-        ("database", name),
-        ("application_name", application),
-    ];
-    RawClient::login_with(pooler.port, &parameters)
-}
-
 #[test]
 fn waits_that_are_over_are_on_the_time_line() {
     let Some(tenant) = Tenant::new() else { return };
@@ -53,9 +43,9 @@ fn waits_that_are_over_are_on_the_time_line() {
         0,
         &["no client waited for a second"],
     );
-    let mut holder = named(&tenant, &pooler, "checkout");
+    let mut holder = tenant.client_named(&pooler, "checkout");
     assert_eq!(holder.query("begin"), "C(BEGIN) Z(T)");
-    let mut waiter = named(&tenant, &pooler, "web");
+    let mut waiter = tenant.client_named(&pooler, "web");
     waiter.send(&Batch::new().query("select 1"));
     thread::sleep(Duration::from_millis(3_500));
     assert_eq!(holder.query("commit"), "C(COMMIT) Z(I)");
@@ -165,7 +155,7 @@ fn tar(arguments: &[&str]) -> String {
 fn the_top_of_the_pools_is_shown_once_for_scripts() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(2);
-    let mut client = named(&tenant, &pooler, "web");
+    let mut client = tenant.client_named(&pooler, "web");
     client.query("begin");
     let run = tool(&pooler, &["top", "--once", "--interval", "200ms"]);
     ends_with(

@@ -19,18 +19,6 @@ fn pooler(tenant: &Tenant, change: impl FnOnce(Ini) -> Ini) -> Pooler {
     start(change(ini))
 }
 
-fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let name = &tenant.name;
-    RawClient::login_with(
-        pooler.port,
-        &[
-            ("user", name),
-            ("database", name),
-            ("application_name", application),
-        ],
-    )
-}
-
 /// Waits until the log says something.
 #[track_caller]
 fn logged(pooler: &Pooler, text: &str) {
@@ -44,7 +32,7 @@ fn a_forgotten_commit_is_named_with_who_and_what() {
         .direct()
         .rows("create table orders (id int, card text)");
     let pooler = pooler(&tenant, |ini| ini);
-    let mut client = named(&tenant, &pooler, "checkout");
+    let mut client = tenant.client_named(&pooler, "checkout");
     assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     let insert = "insert into orders values (4711, '5500-0000')";
     assert_eq!(client.query(insert), "C(INSERT 0 1) Z(T)");
@@ -95,7 +83,7 @@ fn a_forgotten_commit_is_named_with_who_and_what() {
 fn a_prepared_statement_is_named_by_its_text() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = pooler(&tenant, |ini| ini.set("leak_query", "raw"));
-    let mut client = named(&tenant, &pooler, "worker");
+    let mut client = tenant.client_named(&pooler, "worker");
     client.ask(&Batch::new().parse("s", "select 42 as answer").sync());
     client.query("begin");
     client.ask(&Batch::new().bind("", "s", &[]).execute("").sync());
@@ -106,11 +94,11 @@ fn a_prepared_statement_is_named_by_its_text() {
 fn a_client_that_works_or_waits_for_a_long_query_is_not_named() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = pooler(&tenant, |ini| ini.set("leak_exempt_apps", "backup"));
-    let mut slow = named(&tenant, &pooler, "report");
+    let mut slow = tenant.client_named(&pooler, "report");
     slow.send(&Batch::new().query("select pg_sleep(6)"));
-    let mut exempt = named(&tenant, &pooler, "backup");
+    let mut exempt = tenant.client_named(&pooler, "backup");
     exempt.query("begin");
-    let mut busy = named(&tenant, &pooler, "batch");
+    let mut busy = tenant.client_named(&pooler, "batch");
     busy.query("begin");
     for _ in 0..20 {
         thread::sleep(Duration::from_millis(300));
@@ -127,11 +115,11 @@ fn an_idle_session_is_named_only_while_others_wait() {
     let pooler = pooler(&tenant, |ini| {
         ini.set("pool_mode", "session").set("default_pool_size", 1)
     });
-    let mut holder = named(&tenant, &pooler, "forgetful");
+    let mut holder = tenant.client_named(&pooler, "forgetful");
     assert_eq!(holder.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
     thread::sleep(NAMED_WITHIN);
     assert!(!pooler.log().contains("leak"), "{}", pooler.log());
-    let mut waiter = named(&tenant, &pooler, "waiter");
+    let mut waiter = tenant.client_named(&pooler, "waiter");
     waiter.send(&Batch::new().query("select 2"));
     logged(&pooler, "app=forgetful");
     logged(&pooler, "a connection that was not given back");
@@ -144,7 +132,7 @@ fn a_leak_can_be_ended() {
         ini.set("leak_action", "disconnect")
             .set("error_codes", "postgres")
     });
-    let mut client = named(&tenant, &pooler, "worker");
+    let mut client = tenant.client_named(&pooler, "worker");
     assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     let told = client.until_closed();
     assert_eq!(told, "E(FATAL 25P03 server held in silence (leak_after))");
@@ -162,7 +150,7 @@ const FAILED: &str =
 
 /// Leaves a transaction open until it is rolled back, while another client waits for the server.
 fn robbed(tenant: &Tenant, pooler: &Pooler) -> RawClient {
-    let mut client = named(tenant, pooler, "slow");
+    let mut client = tenant.client_named(pooler, "slow");
     client.ask(
         &Batch::new()
             .parse("rb", "rollback")
@@ -171,7 +159,7 @@ fn robbed(tenant: &Tenant, pooler: &Pooler) -> RawClient {
     );
     assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     client.query("insert into entries values ('lost')");
-    let mut other = named(tenant, pooler, "other");
+    let mut other = tenant.client_named(pooler, "other");
     other.send(&Batch::new().query("select 'served'"));
     assert_eq!(story(&other.until_ready()), "T D(served) C(SELECT 1) Z(I)");
     client
@@ -231,7 +219,7 @@ fn a_leaked_transaction_is_rolled_back_and_its_client_learns_it_whatever_it_does
 fn a_leaking_client_can_be_told_with_a_notice() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = pooler(&tenant, |ini| ini.set("leak_action", "notice"));
-    let mut client = named(&tenant, &pooler, "slow");
+    let mut client = tenant.client_named(&pooler, "slow");
     assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     let notice = client.read().expect("a notice");
     assert!(

@@ -110,16 +110,6 @@ fn scene(ini: Ini) -> Option<(Pooler, Browser)> {
     Some((pooler, browser))
 }
 
-fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let name = &tenant.name;
-    let parameters = [
-        ("user", name.as_str()),
-        ("database", name),
-        ("application_name", application),
-    ];
-    RawClient::login_with(pooler.port, &parameters)
-}
-
 #[track_caller]
 fn has(page: &str, parts: &[&str]) {
     for part in parts {
@@ -162,13 +152,13 @@ fn waiting_clients_leaks_and_a_dead_database_are_seen() {
     let Some((pooler, browser)) = scene(ini) else {
         return;
     };
-    let mut leaking = named(&tenant, &pooler, "checkout");
+    let mut leaking = tenant.client_named(&pooler, "checkout");
     assert_eq!(leaking.query("begin"), "C(BEGIN) Z(T)");
-    let mut slow = named(&tenant, &pooler, "report <b>");
+    let mut slow = tenant.client_named(&pooler, "report <b>");
     slow.send(&Batch::new().query("select pg_sleep(50)"));
     let _waiting: Vec<_> = (0..4)
         .map(|_| {
-            let mut client = named(&tenant, &pooler, "web");
+            let mut client = tenant.client_named(&pooler, "web");
             client.send(&Batch::new().query("select 1"));
             client
         })

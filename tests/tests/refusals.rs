@@ -22,7 +22,7 @@ impl Held {
         tenant.direct().rows("create table trace (line text)");
         let ini = tenant.ini().set("default_pool_size", 1);
         let pooler = start(change(ini));
-        let mut holder = named(&tenant, &pooler, "greedy");
+        let mut holder = tenant.client_named(&pooler, "greedy");
         assert_eq!(holder.query("begin"), "C(BEGIN) Z(T)");
         Some(Self {
             tenant,
@@ -43,18 +43,6 @@ impl Held {
             "0"
         );
     }
-}
-
-fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let name = &tenant.name;
-    RawClient::login_with(
-        pooler.port,
-        &[
-            ("user", name),
-            ("database", name),
-            ("application_name", application),
-        ],
-    )
 }
 
 const INSERT: &str = "insert into trace values ('ran')";
@@ -203,7 +191,9 @@ fn an_application_has_its_part_and_no_more() {
         ini.set("max_app_connections", 2)
             .set("query_wait_timeout", "0.3"),
     );
-    let mut batch: Vec<_> = (0..3).map(|_| named(&tenant, &pooler, "batch")).collect();
+    let mut batch: Vec<_> = (0..3)
+        .map(|_| tenant.client_named(&pooler, "batch"))
+        .collect();
     for client in &mut batch[..2] {
         assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     }
@@ -214,7 +204,7 @@ fn an_application_has_its_part_and_no_more() {
         detail.contains("max_app_connections of batch is 2, 2 in use"),
         "{detail}"
     );
-    let mut other = named(&tenant, &pooler, "shop");
+    let mut other = tenant.client_named(&pooler, "shop");
     assert_eq!(other.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
     batch[2].send(&Batch::new().query("select 3"));
     assert_eq!(batch[0].query("commit"), "C(COMMIT) Z(I)");
@@ -230,7 +220,7 @@ fn too_many_clients_of_an_application_or_an_address_are_told_so() {
         let Some(tenant) = Tenant::new() else { return };
         let ini = tenant.ini().set("error_codes", "postgres");
         let pooler = start(ini.set(key, 2));
-        let _clients = [(); 2].map(|()| named(&tenant, &pooler, "crowd"));
+        let _clients = [(); 2].map(|()| tenant.client_named(&pooler, "crowd"));
         let mut third = RawClient::connect(pooler.port);
         let name = tenant.name.as_str();
         let wish = [

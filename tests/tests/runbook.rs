@@ -10,7 +10,7 @@ use std::{
 };
 
 use pgweir_tests::{
-    Batch, Http, Pooler, Program, RawClient, Run, Tenant, console, eventually, finish_within, start,
+    Batch, Http, Pooler, Program, Run, Tenant, console, eventually, finish_within, start,
 };
 
 fn root() -> PathBuf {
@@ -175,17 +175,6 @@ fn series_alerts_and_keys_exist() {
     }
 }
 
-/// A client of an application.
-fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let name = &tenant.name;
-    let parameters = [
-        ("user", name.as_str()),
-        ("database", name),
-        ("application_name", application),
-    ];
-    RawClient::login_with(pooler.port, &parameters)
-}
-
 fn report(pooler: &Pooler) -> Run {
     let program = Program::new();
     let mut command = program.command();
@@ -198,14 +187,14 @@ fn slow_statements_are_logged_and_counted_by_their_text() {
     let Some(tenant) = Tenant::new() else { return };
     let ini = tenant.ini().set("log_min_duration_statement", 200);
     let pooler = start(ini.set("default_pool_size", 1));
-    let mut web = named(&tenant, &pooler, "web");
+    let mut web = tenant.client_named(&pooler, "web");
     web.query("select pg_sleep(0.3), 'hunter2'");
     web.query("select pg_sleep(0.25), 'hunter3'");
     web.value("select 1");
     // Who waits for a server is not slow.
-    let mut holder = named(&tenant, &pooler, "holder");
+    let mut holder = tenant.client_named(&pooler, "holder");
     holder.query("begin");
-    let mut waiter = named(&tenant, &pooler, "waiter");
+    let mut waiter = tenant.client_named(&pooler, "waiter");
     waiter.send(&Batch::new().query("select 4711"));
     thread::sleep(Duration::from_millis(400));
     holder.query("commit");
@@ -237,7 +226,9 @@ fn slow_statements_are_logged_and_counted_by_their_text() {
 fn a_report_says_how_large_pools_had_to_be_and_who_does_not_wait() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = start(tenant.ini().set("default_pool_size", 40));
-    let mut clients: Vec<_> = (0..3).map(|_| named(&tenant, &pooler, "web")).collect();
+    let mut clients: Vec<_> = (0..3)
+        .map(|_| tenant.client_named(&pooler, "web"))
+        .collect();
     for client in &mut clients {
         client.query("begin");
     }
@@ -251,9 +242,9 @@ fn a_report_says_how_large_pools_had_to_be_and_who_does_not_wait() {
     assert!(run.code == Some(1) && run.stdout.contains(&text), "{run:?}");
 
     let pooler = start(tenant.ini().set("default_pool_size", 1));
-    let mut holder = named(&tenant, &pooler, "holder");
+    let mut holder = tenant.client_named(&pooler, "holder");
     holder.query("begin");
-    let mut impatient = named(&tenant, &pooler, "impatient");
+    let mut impatient = tenant.client_named(&pooler, "impatient");
     impatient.send(&Batch::new().query("select 1"));
     thread::sleep(Duration::from_millis(1_200));
     drop(impatient);
@@ -332,9 +323,9 @@ fn errors_are_counted_by_application() {
     let Some(tenant) = Tenant::new() else { return };
     let ini = Http::set(tenant.ini()).set("query_wait_timeout", 1);
     let pooler = start(ini.set("default_pool_size", 1));
-    let mut holder = named(&tenant, &pooler, "holder");
+    let mut holder = tenant.client_named(&pooler, "holder");
     holder.query("begin");
-    let mut waiter = named(&tenant, &pooler, "waiter");
+    let mut waiter = tenant.client_named(&pooler, "waiter");
     waiter.send(&Batch::new().query("select 1"));
     waiter.until_closed();
     let labels = [

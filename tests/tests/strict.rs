@@ -54,15 +54,7 @@ impl Strict {
     }
 
     fn named(&self, application: &str) -> RawClient {
-        let name = &self.tenant.name;
-        RawClient::login_with(
-            self.pooler.port,
-            &[
-                ("user", name),
-                ("database", name),
-                ("application_name", application),
-            ],
-        )
+        self.tenant.client_named(&self.pooler, application)
     }
 
     fn findings(&self) -> Table {

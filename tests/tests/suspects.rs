@@ -22,16 +22,6 @@ fn pooler(tenant: &Tenant, change: impl FnOnce(Ini) -> Ini) -> Pooler {
     start(change(ini))
 }
 
-fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let name = &tenant.name;
-    let parameters = [
-        ("user", &**name),
-        ("database", name),
-        ("application_name", application),
-    ];
-    RawClient::login_with(pooler.port, &parameters)
-}
-
 #[track_caller]
 fn logged(pooler: &Pooler, text: &str) {
     eventually(NAMED_WITHIN, || pooler.log(), |log| log.contains(text));
@@ -42,7 +32,7 @@ fn stuck(tenant: &Tenant, pooler: &Pooler, application: &str) -> (RawClient, Raw
     let mut direct = tenant.direct();
     direct.rows("create table if not exists accounts (id int, n int)");
     direct.rows("insert into accounts values (1, 0), (2, 0)");
-    let mut client = named(tenant, pooler, application);
+    let mut client = tenant.client_named(pooler, application);
     for n in 0..OFTEN {
         client.query(&format!("update accounts set n = {n} where id = 2"));
     }
@@ -84,7 +74,7 @@ fn it_can_be_canceled_by_application_and_its_client_learns_by_which_rule() {
         ini.set("leak_action_apps", "batch jobs:cancel, web:log")
     });
     let (mut client, mut locker) = stuck(&tenant, &pooler, "batch jobs");
-    let mut other = named(&tenant, &pooler, "web");
+    let mut other = tenant.client_named(&pooler, "web");
     other.send(&Batch::new().query("update accounts set n = 8 where id = 1"));
     let canceled =
         "E(57014 canceling statement: it takes far longer than it normally does (leak_action))";
@@ -112,11 +102,11 @@ fn it_can_be_canceled_by_application_and_its_client_learns_by_which_rule() {
 fn what_is_seldom_or_moves_rows_or_has_no_norm_is_not_named() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = pooler(&tenant, |ini| ini.set("leak_action", "cancel"));
-    let mut first = named(&tenant, &pooler, "first");
+    let mut first = tenant.client_named(&pooler, "first");
     first.send(&Batch::new().query("select pg_sleep(4), 'for the first time'"));
-    let mut copy = named(&tenant, &pooler, "copy");
+    let mut copy = tenant.client_named(&pooler, "copy");
     copy.send(&Batch::new().query("copy (select pg_sleep(4)) to stdout"));
-    let mut rows = named(&tenant, &pooler, "rows");
+    let mut rows = tenant.client_named(&pooler, "rows");
     let stream = |sleep: f64, count: u32| {
         format!("select repeat('x', 10000), pg_sleep({sleep}) from generate_series(1, {count})")
     };
@@ -135,11 +125,13 @@ fn what_is_seldom_or_moves_rows_or_has_no_norm_is_not_named() {
 fn connections_that_are_opened_and_forgotten_are_named_and_a_pool_is_not() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = pooler(&tenant, |ini| ini.set("leak_after", 1));
-    let pool: Vec<_> = (0..15).map(|_| named(&tenant, &pooler, "pool")).collect();
+    let pool: Vec<_> = (0..15)
+        .map(|_| tenant.client_named(&pooler, "pool"))
+        .collect();
     let mut forgotten = Vec::new();
     for _ in 0..8 {
         forgotten.extend((0..3).map(|_| {
-            let mut client = named(&tenant, &pooler, "leaky");
+            let mut client = tenant.client_named(&pooler, "leaky");
             client.query("select 1");
             client
         }));

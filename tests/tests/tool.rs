@@ -25,21 +25,9 @@ fn ends_with(run: &Run, code: i32, parts: &[&str]) {
     }
 }
 
-fn named(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let name = &tenant.name;
-    RawClient::login_with(
-        pooler.port,
-        &[
-            ("user", name),
-            ("database", name),
-            ("application_name", application),
-        ],
-    )
-}
-
 /// A client in the middle of a transaction.
 fn holder(tenant: &Tenant, pooler: &Pooler, application: &str) -> RawClient {
-    let mut client = named(tenant, pooler, application);
+    let mut client = tenant.client_named(pooler, application);
     assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
     client
 }
@@ -242,7 +230,7 @@ fn maintenance_is_begun_watched_and_ended() {
         &["the pooler refuses", "is not under maintenance"],
     );
     assert_eq!(
-        named(&tenant, &pooler, "x").query("select 1"),
+        tenant.client_named(&pooler, "x").query("select 1"),
         "T D(1) C(SELECT 1) Z(I)"
     );
 }
@@ -332,7 +320,7 @@ fn a_key_is_changed_for_a_while_if_that_fits() {
 fn a_drain_lets_transactions_end_and_lists_whom_it_cut() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(3);
-    let _idle = named(&tenant, &pooler, "idle");
+    let _idle = tenant.client_named(&pooler, "idle");
     ends_with(
         &tool(&pooler, &["drain", &tenant.name, "--within", "1s"]),
         0,
@@ -413,7 +401,7 @@ fn a_console_that_is_not_there_is_told_apart_from_one_that_refuses() {
     ]);
     ends_with(&finish(command.arg("leaks")), 0, &[]);
     // A client of the pooler is not disturbed by any of this.
-    let mut client = named(&tenant, &pooler, "x");
+    let mut client = tenant.client_named(&pooler, "x");
     client.send(&Batch::new().query("select 1"));
     client.until_ready();
     ends_with(
