@@ -1,8 +1,8 @@
 //! Servers for one client alone: replication connections, which cannot be shared or reused, and those
 //! on which the pooler itself asks something (control).
 //!
-//! They take slots and permits like any other server. At a limit of its own pool a replication client
-//! makes room by closing an idle server of the pool. Control is beyond `pool_size`, which is for
+//! They take slots and permits like any other server. At a limit a replication client makes room by
+//! closing an idle server of its pool, or the one that comes back when it has waited longest. Control is beyond `pool_size`, which is for
 //! clients: what holds all servers of a pool must be found out while they are held. It is within every
 //! other limit, and nobody makes room for it.
 
@@ -88,11 +88,14 @@ impl<S, W: Clone> Pools<S, W> {
         while self.pool(id).gate == Gate::Open
             && let Some((ticket, _)) = self.pool(id).dedicated.first()
         {
-            if self.pool(id).room(now) == Room::None {
-                self.evict_own(id, now, actions);
-                return;
-            }
-            let Some(slot) = self.take_slot(id, now, actions) else {
+            let slot = match self.pool(id).room(now) {
+                Room::None => None,
+                Room::Free | Room::Reserve => self.take_slot(id, now, actions),
+            };
+            let Some(slot) = slot else {
+                if self.is_full(id, now) {
+                    self.evict_own(id, now, actions);
+                }
                 return;
             };
             let waiting = self.pool_mut(id).dedicated.remove(ticket);
@@ -135,15 +138,16 @@ impl<S, W: Clone> Pools<S, W> {
             return false;
         };
         let waits_longest = pool.waiting.first().is_none_or(|(first, _)| own < first);
-        // A login that is awaited gives its permit back by itself.
-        let is_full = || {
-            let scopes = &pool.scopes.servers;
-            pool.room(now) == Room::None || self.budget.binding(scopes).is_some()
-        };
         pool.gate == Gate::Open
             && pool.evictions < pool.dedicated.len() as u32
             && waits_longest
-            && is_full()
+            && self.is_full(id, now)
+    }
+
+    /// Whether one server less would make room for another. A login that is awaited gives its permit back by itself.
+    fn is_full(&self, id: PoolId, now: Instant) -> bool {
+        let pool = self.pool(id);
+        pool.room(now) == Room::None || self.budget.binding(&pool.scopes.servers).is_some()
     }
 
     /// Gives a server that was opened for one client to that client, or closes it if the client is

@@ -812,6 +812,20 @@ fn a_dedicated_server_takes_the_place_of_an_idle_one() {
 }
 
 #[test]
+fn a_dedicated_server_takes_the_place_of_an_idle_one_at_a_shared_limit() {
+    let mut world = World::new();
+    world.limit_database("p", 1);
+    let pool = world.pool("p", "u", limits(5));
+    let first = world.ask(pool);
+    world.settle();
+    world.give_back(first);
+    let client = world.ask_for_own(pool);
+    assert_eq!(world.closed_because, [CloseReason::Evicted]);
+    world.settle();
+    assert!(world.leased.contains_key(&client));
+}
+
+#[test]
 fn a_dedicated_server_is_not_for_others() {
     let mut world = World::new();
     let pool = world.pool("p", "u", limits(2));
