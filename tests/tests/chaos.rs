@@ -256,7 +256,8 @@ fn trouble(tenant: &Tenant, pooler: &mut Pooler) {
     let mut operator = console(pooler);
     let end = Instant::now() + STORM;
     let mut turn = 0;
-    while Instant::now() < end {
+    // On a slow machine, too, everything goes wrong at least once.
+    while Instant::now() < end || turn < 24 {
         turn += 1;
         thread::sleep(Duration::from_millis(70));
         match turn % 24 {
@@ -315,10 +316,6 @@ fn trouble(tenant: &Tenant, pooler: &mut Pooler) {
             }
         }
     }
-    assert!(
-        turn > 24,
-        "only {turn} turns: not everything has gone wrong"
-    );
 }
 
 /// Kills a process of PostgreSQL, which then ends all the others and recovers. The superuser of afterwards.
