@@ -52,8 +52,6 @@ impl Method {
 pub(super) enum KnownAs {
     /// Its secret, or nothing but its name.
     Known(Option<Secret>),
-    /// Its name as auth_query has it, and its secret.
-    Found(Arc<str>, Secret),
     /// Two secrets, because a password is being changed.
     KnownTwice(Secret, Secret),
     /// Nothing: somebody else knows, and will judge the password.
@@ -63,11 +61,11 @@ pub(super) enum KnownAs {
 }
 
 impl Login<'_> {
-    /// What is known of the user: from the file, or from auth_query.
+    /// What is known of the user: from the file, or from auth_query, which may have another name for it.
     pub(super) async fn known_as(
         &self,
         database: &str,
-        user: &str,
+        user: &mut Arc<str>,
         database_exists: bool,
     ) -> Result<KnownAs, Farewell> {
         let config = self.shared.config();
@@ -100,11 +98,11 @@ impl Login<'_> {
             let found = Box::pin(query).await?;
             return match found {
                 Some((name, secret)) => {
-                    let (_, name) = self.shared.names(database, &name);
-                    Ok(KnownAs::Found(name, secret))
+                    (_, *user) = self.shared.names(database, &name);
+                    Ok(KnownAs::Known(Some(secret)))
                 }
                 // As far as we are concerned this user is known, if only by an entry of its own.
-                None if config.users.contains_key(user) => Ok(KnownAs::Known(None)),
+                None if config.users.contains_key(&**user) => Ok(KnownAs::Known(None)),
                 None => {
                     if config.global.log_connections {
                         tracing::info!(peer = %self.client, "login failed: db={database}");
@@ -127,7 +125,6 @@ impl Login<'_> {
     ) -> Result<Option<ServerSecret>, Farewell> {
         let (secret, second, unknown) = match known {
             KnownAs::Known(secret) => (secret, None, false),
-            KnownAs::Found(_, secret) => (Some(secret), None, false),
             KnownAs::KnownTwice(secret, second) => (Some(secret), Some(second), false),
             // If the rules have changed in between, nothing must be taken for granted.
             KnownAs::Elsewhere | KnownAs::Unknown => (None, None, true),

@@ -37,11 +37,8 @@ impl Login<'_> {
             }
         }
         let known = self
-            .known_as(&wish.database, &user, database_exists)
+            .known_as(&wish.database, &mut user, database_exists)
             .await?;
-        if let KnownAs::Found(name, _) = &known {
-            user = Arc::clone(name);
-        }
         self.log_attempt(&wish.database, &user);
         let secret = self.authenticate(&wish.database, &user, known).await?;
         let missing = || Farewell::NoDatabase(Arc::clone(&wish.database));
@@ -244,10 +241,7 @@ impl Login<'_> {
         } else if global.auth_type == AuthType::Any {
             self.log_attempt(&wish.database, &user);
         } else {
-            let known = self.known_as(CONSOLE_DATABASE, &user, true).await?;
-            if let KnownAs::Found(name, _) = &known {
-                user = Arc::clone(name);
-            }
+            let known = self.known_as(CONSOLE_DATABASE, &mut user, true).await?;
             self.log_attempt(&wish.database, &user);
             let listed = global.admin_users.contains(&user) || global.stats_users.contains(&user);
             if !matches!(known, KnownAs::Unknown) && !listed {
