@@ -307,7 +307,7 @@ impl Login<'_> {
     /// Lets PAM judge the client's password.
     async fn ask_pam(&mut self, user: &str) -> Result<ServerSecret, Farewell> {
         let password = self.ask_cleartext().await?;
-        let address = self.client.address.to_string();
+        let address = self.client.address.host().to_string();
         let judged = self.shared.pam.check(user, &password, &address).await;
         self.judged(judged, password, "PAM authentication failed")
     }
