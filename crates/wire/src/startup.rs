@@ -2,6 +2,7 @@
 //!
 //! These have no tag. The texts of [`StartupError`] are PgBouncer's, because tools match them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -139,7 +140,7 @@ impl FirstPacket {
 pub struct StartupMessage {
     /// The version that the client asks for.
     pub version: ProtocolVersion,
-    /// Names and values as sent, each with a zero byte behind it.
+    /// Names and values, each with a zero byte behind it.
     text: String,
     /// Where in it each name ends, and its value.
     ends: Vec<(usize, usize)>,
@@ -147,7 +148,9 @@ pub struct StartupMessage {
 
 impl StartupMessage {
     fn parse(version: ProtocolVersion, body: &[u8]) -> Result<Self, StartupError> {
-        let mut reader = Reader::new(body);
+        // Programs send their name in whatever encoding they have. No zero byte comes or goes with this.
+        let text = String::from_utf8_lossy(body);
+        let mut reader = Reader::new(text.as_bytes());
         let mut string = || reader.string().map_err(|_| StartupError::NoTerminator);
         let (mut ends, mut start) = (Vec::new(), 0);
         loop {
@@ -163,15 +166,23 @@ impl StartupMessage {
         if !reader.rest().is_empty() {
             return Err(StartupError::NoTerminator);
         }
-        let text = str::from_utf8(body).map_err(|_| StartupError::NotUtf8)?;
-        Ok(Self {
+        let is_sent = matches!(text, Cow::Borrowed(_));
+        let message = Self {
             version,
-            text: text.to_owned(),
+            text: text.into_owned(),
             ends,
-        })
+        };
+        // A name that only looks alike would be somebody else.
+        let mut names = ["user", "database"]
+            .into_iter()
+            .filter_map(|name| message.parameter(name));
+        match is_sent || !names.any(|name| name.contains(char::REPLACEMENT_CHARACTER)) {
+            true => Ok(message),
+            false => Err(StartupError::NotUtf8),
+        }
     }
 
-    /// Name and value pairs as sent, `user` and `database` among them.
+    /// Name and value pairs, `user` and `database` among them.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
         self.ends.iter().map(move |&(name_end, value_end)| {
@@ -213,8 +224,8 @@ pub enum StartupError {
     /// The parameter list does not end with a zero byte.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     NoTerminator,
-    /// A name or value is not UTF-8.
-    #[error("invalid startup packet layout: parameters must be UTF-8")]
+    /// The user or the database is not UTF-8.
+    #[error("invalid startup packet layout: user and database must be UTF-8")]
     NotUtf8,
 }
 
@@ -302,19 +313,28 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_are_text_and_nothing_follows_them() {
+    fn user_and_database_are_text_and_nothing_follows_them() {
         let parse = |body: &[u8]| {
             let length = u32::try_from(8 + body.len()).unwrap().to_be_bytes();
             FirstPacket::parse(&[&length, &[0, 3, 0, 0], body].concat())
         };
         for (body, error) in [
             (&b"user\0b\xff\0\0"[..], StartupError::NotUtf8),
+            (b"user\0b\0database\0\xfc\0\0", StartupError::NotUtf8),
             (b"user\0bob\0\0more", StartupError::NoTerminator),
             (b"user\0\0", StartupError::NoTerminator),
             (b"", StartupError::NoTerminator),
         ] {
             assert_eq!(parse(body), Err(error), "{}", body.escape_ascii());
         }
+    }
+
+    #[test]
+    fn what_is_no_name_may_have_any_encoding() {
+        let body = b"application_name\0B\xfcro\0user\0b\xc3\xb6b\0\0";
+        let message = StartupMessage::parse(ProtocolVersion::V3_0, body).unwrap();
+        assert_eq!(message.parameter("application_name"), Some("B\u{fffd}ro"));
+        assert_eq!(message.parameter("user"), Some("b\u{f6}b"));
     }
 
     #[test]
