@@ -99,8 +99,8 @@ impl std::fmt::Display for Verb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Pause => "pause",
-            Self::Disable => "disable",
-            Self::Enable => "enable",
+            // PgBouncer's word for both.
+            Self::Disable | Self::Enable => "disable",
             Self::Reconnect => "reconnect",
             Self::Kill => "kill",
             Self::WaitClose => "wait in",
@@ -311,7 +311,7 @@ mod tests {
             ),
             (
                 about_console(Verb::Enable),
-                "cannot enable admin db: pgbouncer",
+                "cannot disable admin db: pgbouncer",
             ),
             (
                 about_console(Verb::Reconnect),
