@@ -24,13 +24,21 @@ pub(super) async fn is_allowed(shared: &Arc<Shared>, peer: &Address, headers: &H
         return false;
     };
     let is_token = |given: &[u8]| !token.is_empty() && given.ct_eq(token.as_bytes()).into();
-    if let Some(bearer) = header.as_bytes().strip_prefix(b"Bearer ") {
-        return is_token(bearer.trim_ascii());
+    if let Some(token) = bearer_token(header.as_bytes()) {
+        return is_token(token);
     }
     let Some(given) = BasicCredentials::parse(header.as_bytes()) else {
         return false;
     };
     is_token(given.password.expose()) || is_of_console(shared, given).await
+}
+
+/// The token in the header `Authorization: Bearer` (RFC 6750).
+fn bearer_token(header: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"Bearer ";
+    let (scheme, token) = header.split_at_checked(SCHEME.len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
+    is_bearer.then(|| token.trim_ascii())
 }
 
 /// Whether it comes from this machine. A web page elsewhere can make a browser here ask by a name that
@@ -71,6 +79,14 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn the_scheme_may_be_written_in_any_case() {
+        assert_eq!(bearer_token(b"bearer  letmein "), Some(&b"letmein"[..]));
+        assert_eq!(bearer_token(b"Bearer "), Some(&b""[..]));
+        assert_eq!(bearer_token(b"Bearer"), None);
+        assert_eq!(bearer_token(b"Basic eDpsZXRtZWlu"), None);
+    }
 
     #[test]
     fn only_this_machine_under_its_own_names_is_local() {
