@@ -20,7 +20,7 @@ use crate::prepared::{Statement, StatementId};
 
 /// A change that enters the books with a reply.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// The client's Parse gives a name.
     Named {
         /// The client's name.
@@ -51,7 +51,7 @@ pub enum Change {
 
 /// Whether a server has a statement.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Presence {
+pub(crate) enum Presence {
     /// When it reads the next message of this batch, it has.
     Has,
     /// It has not.
@@ -62,31 +62,31 @@ pub enum Presence {
 
 /// Changes under way, in order.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub(crate) struct Changes {
     pending: VecDeque<(u64, Change)>,
     batch: u64,
 }
 
 impl Changes {
     /// Notes a change that has been, or is being, sent.
-    pub fn push(&mut self, change: Change) {
+    pub(crate) fn push(&mut self, change: Change) {
         self.pending.push_back((self.batch, change));
     }
 
     /// What follows is another batch.
     #[inline]
-    pub fn end_batch(&mut self) {
+    pub(crate) fn end_batch(&mut self) {
         self.batch += 1;
     }
 
     /// The number of the current batch.
     #[inline]
-    pub fn batch(&self) -> u64 {
+    pub(crate) fn batch(&self) -> u64 {
         self.batch
     }
 
     /// The statement that the server is sent next, if the first change is that.
-    pub fn next_sent(&self) -> Option<&Arc<Statement>> {
+    pub(crate) fn next_sent(&self) -> Option<&Arc<Statement>> {
         match self.pending.front() {
             Some((
                 _,
@@ -103,7 +103,7 @@ impl Changes {
 
     /// The statement that is described next, if the first change is that, and whether that is the
     /// pooler's affair.
-    pub fn next_described(&self) -> Option<(&Arc<Statement>, bool)> {
+    pub(crate) fn next_described(&self) -> Option<(&Arc<Statement>, bool)> {
         match self.pending.front() {
             Some((_, Change::Described(statement))) => Some((statement, false)),
             Some((_, Change::Compared(statement))) => Some((statement, true)),
@@ -112,24 +112,24 @@ impl Changes {
     }
 
     /// The first change has been answered or skipped.
-    pub fn pop(&mut self) -> Option<Change> {
+    pub(crate) fn pop(&mut self) -> Option<Change> {
         self.pending.pop_front().map(|(_, change)| change)
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pending.len()
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
     /// What a client's name will stand for: `None` if nothing changes, `Some(None)` if it will
     /// stand for nothing.
     #[inline]
-    pub fn named(&self, wanted: &[u8]) -> Option<Option<&Arc<Statement>>> {
+    pub(crate) fn named(&self, wanted: &[u8]) -> Option<Option<&Arc<Statement>>> {
         match self.is_empty() {
             true => None,
             false => self.find_named(wanted),
@@ -158,7 +158,7 @@ impl Changes {
     }
 
     /// Makes of the names that stand for statements those that will.
-    pub fn rename(&self, names: &mut BTreeMap<Box<[u8]>, Arc<Statement>>) {
+    pub(crate) fn rename(&self, names: &mut BTreeMap<Box<[u8]>, Arc<Statement>>) {
         for (_, change) in &self.pending {
             match change {
                 Change::Named {
@@ -179,7 +179,7 @@ impl Changes {
     }
 
     /// Whether the server will have a statement; `None` if nothing changes.
-    pub fn presence(&self, id: StatementId) -> Option<Presence> {
+    pub(crate) fn presence(&self, id: StatementId) -> Option<Presence> {
         let (batch, has) = self.pending.iter().rev().find_map(|(batch, change)| {
             let (changed, has) = change.on_server()?;
             (changed == id).then_some((*batch, has))
@@ -192,13 +192,13 @@ impl Changes {
     }
 
     /// Which statements are concerned, and whether the server will have them in the end.
-    pub fn outcomes(&self) -> HashMap<StatementId, bool> {
+    pub(crate) fn outcomes(&self) -> HashMap<StatementId, bool> {
         let on_server = self.pending.iter().filter_map(|(_, c)| c.on_server());
         on_server.collect()
     }
 
     /// The statement that was taught first among those that are still on their way and will stay.
-    pub fn oldest_taught(&self) -> Option<Arc<Statement>> {
+    pub(crate) fn oldest_taught(&self) -> Option<Arc<Statement>> {
         let taught = self.pending.iter().filter_map(|(_, change)| match change {
             Change::Taught(statement)
             | Change::Named {
@@ -241,7 +241,7 @@ impl Change {
 
 /// [`Changes`], told to another process; statements are named by their ids.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct ChangesState {
+pub(crate) struct ChangesState {
     pending: Vec<(u64, ChangeState)>,
     batch: u64,
 }
@@ -259,7 +259,7 @@ enum ChangeState {
 
 impl Changes {
     /// What they are.
-    pub fn state(&self) -> ChangesState {
+    pub(crate) fn state(&self) -> ChangesState {
         let told = |change: &Change| match change {
             Change::Named {
                 name,
@@ -295,7 +295,10 @@ impl Changes {
     ///
     /// # Errors
     /// They name a statement that is in no catalogue.
-    pub fn restore(state: ChangesState, catalogue: &Catalogue) -> Result<Self, UnknownStatement> {
+    pub(crate) fn restore(
+        state: ChangesState,
+        catalogue: &Catalogue,
+    ) -> Result<Self, UnknownStatement> {
         let read = |change| {
             Ok(match change {
                 ChangeState::Named { name, id, sent } => Change::Named {

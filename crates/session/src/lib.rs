@@ -1,9 +1,9 @@
 //! What a client and a server are to each other while one is lent to the other.
 //!
 //! [`Relay`] decides what to do with the next bytes of either side; it forwards by length and looks
-//! into a message only where a pooler must. [`Pipeline`] knows which replies the server still owes.
-//! [`prepared`] maps the names of prepared statements, [`changes`] knows how that is changing, [`params`] keeps
-//! session parameters with their client, also those that it requested ([`parameters`]), [`deadline`] is the home of every time limit on a client.
+//! into a message only where a pooler must. Its pipeline knows which replies the server still owes.
+//! [`prepared`] maps the names of prepared statements, `changes` knows how that is changing, [`params`] keeps
+//! session parameters with their client, also those that it requested ([`Parameters`]), `deadline` is the home of every time limit on a client.
 //! [`residue`] knows what a client may have left in a session, [`channels`] what clients listen to that keep no server for it.
 //! [`handover`] tells another process what a client and a server are to each other.
 //!
@@ -12,28 +12,28 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod batch;
-pub mod changes;
+mod batch;
+mod changes;
 pub mod channels;
-pub mod deadline;
-pub mod gather;
+mod deadline;
+mod gather;
 pub mod handover;
 mod outgrown;
-pub mod own_list;
-pub mod parameters;
+mod own_list;
+mod parameters;
 pub mod params;
-pub mod pipeline;
+mod pipeline;
 pub mod prepared;
 mod print;
 mod queue;
 mod reading;
-pub mod relay;
-pub mod renumber;
+mod relay;
+mod renumber;
 pub mod residue;
-pub mod spelling;
-pub mod spoken;
+mod spelling;
+mod spoken;
 pub mod taken;
-pub mod vacated;
+mod vacated;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};
 pub use channels::{Board, Channels, Heard, Mark};
@@ -42,7 +42,6 @@ pub use gather::Gather;
 pub use own_list::own_list;
 pub use parameters::{Parameters, may_be_requested};
 pub use params::{Latest, Tracked, Values};
-pub use pipeline::Pipeline;
 pub use prepared::{ClientStatements, ServerStatements, StatementTable};
 pub use reading::Reading;
 pub use relay::{

@@ -16,11 +16,11 @@ mod state;
 
 use std::sync::Arc;
 
-pub use copy_in::CopyIn;
+pub(crate) use copy_in::CopyIn;
 use copy_in::Doubt;
 use owed::Owed;
-pub use owed::{Awaited, Reply};
-pub use state::PipelineState;
+pub(crate) use owed::{Awaited, Reply};
+pub(crate) use state::PipelineState;
 
 use crate::changes::{Change, Changes};
 use crate::prepared::Statement;
@@ -28,7 +28,7 @@ use crate::queue::Queue;
 
 /// The queue of owed replies.
 #[derive(Debug, Default)]
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     owed: Queue<Owed>,
     changes: Changes,
     /// Whether an extended query has begun that no Sync has ended. All of it may be answered (after
@@ -47,54 +47,54 @@ pub struct Pipeline {
 impl Pipeline {
     /// Whether the server owes nothing.
     #[inline]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.owed.is_empty()
     }
 
     /// Whether the last thing sent belongs to an extended query that still needs its Sync.
     #[inline]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 
     /// Notes that a message has been (or is being) sent.
     #[inline]
-    pub fn push(&mut self, awaited: Awaited, reply: Reply) {
+    pub(crate) fn push(&mut self, awaited: Awaited, reply: Reply) {
         self.push_owed(awaited, reply, false);
     }
 
     /// As [`Self::push`], with what the reply changes in the books of prepared statements.
-    pub fn push_change(&mut self, awaited: Awaited, reply: Reply, change: Change) {
+    pub(crate) fn push_change(&mut self, awaited: Awaited, reply: Reply, change: Change) {
         self.changes.push(change);
         self.push_owed(awaited, reply, true);
     }
 
     /// Whether the message that the server is answering now changes something, or is looked at.
     #[inline]
-    pub fn front_changes(&self) -> bool {
+    pub(crate) fn front_changes(&self) -> bool {
         self.owed.front().is_some_and(|owed| owed.changes)
     }
 
     /// The statement that the server describes now, if it matters what it says, and whether that is the
     /// pooler's affair.
-    pub fn describes(&self) -> Option<(&Arc<Statement>, bool)> {
+    pub(crate) fn describes(&self) -> Option<(&Arc<Statement>, bool)> {
         let owed = self.owed.front().filter(|owed| owed.changes);
         owed.and_then(|_| self.changes.next_described())
     }
 
     /// The statement that the server is being sent in the message that it answers now.
-    pub fn front_sends(&self) -> Option<&Arc<Statement>> {
+    pub(crate) fn front_sends(&self) -> Option<&Arc<Statement>> {
         let owed = self.owed.front().filter(|owed| owed.changes);
         owed.and_then(|_| self.changes.next_sent())
     }
 
     /// Changes that have not been answered.
-    pub fn changes(&self) -> &Changes {
+    pub(crate) fn changes(&self) -> &Changes {
         &self.changes
     }
 
     /// Notes a Query or an Execute that may make the server forget its prepared statements.
-    pub fn push_forgetting(&mut self, awaited: Awaited) {
+    pub(crate) fn push_forgetting(&mut self, awaited: Awaited) {
         self.push(awaited, Reply::Forward);
         // What has been sent before, even in the same batch, is as uncertain as that of an earlier one.
         self.changes.end_batch();
@@ -106,7 +106,7 @@ impl Pipeline {
 
     /// Whether such a message is unanswered: then nobody knows which statements the server has.
     #[inline]
-    pub fn may_forget(&self) -> bool {
+    pub(crate) fn may_forget(&self) -> bool {
         self.forgetting > 0
     }
 
@@ -133,12 +133,12 @@ impl Pipeline {
 
     /// The message that the server is answering now.
     #[inline]
-    pub fn front(&self) -> Option<(Awaited, Reply)> {
+    pub(crate) fn front(&self) -> Option<(Awaited, Reply)> {
         self.owed.front().map(|owed| (owed.awaited, owed.reply))
     }
 
     /// Whether nothing that is owed can begin a transaction block.
-    pub fn executes_nothing(&self) -> bool {
+    pub(crate) fn executes_nothing(&self) -> bool {
         self.owed.iter().all(|owed| match owed.awaited {
             Awaited::Parse | Awaited::Bind | Awaited::Describe | Awaited::Close | Awaited::Sync => {
                 true
@@ -153,7 +153,7 @@ impl Pipeline {
 
     /// How many of the client's queries and pipelines the server has not ended yet. One that the
     /// client began and the pooler ends counts as well.
-    pub fn batches(&self) -> usize {
+    pub(crate) fn batches(&self) -> usize {
         let mut batches = 0;
         let mut begun = false;
         for owed in self.owed.iter() {
@@ -169,7 +169,7 @@ impl Pipeline {
     /// The server's reply to `awaited` is complete. `None` if that is not what it owed: then the
     /// books and the server disagree, and the connection must not be trusted any more.
     #[inline]
-    pub fn answered(&mut self, awaited: Awaited) -> Option<Answered> {
+    pub(crate) fn answered(&mut self, awaited: Awaited) -> Option<Answered> {
         match self.owed.front()?.awaited {
             owed if owed == awaited => self.pop(),
             Awaited::Unknown => Some(Answered {
@@ -183,7 +183,7 @@ impl Pipeline {
 
     /// Whether the server may still be answering what nobody knows.
     #[inline]
-    pub fn owes_unknown(&self) -> bool {
+    pub(crate) fn owes_unknown(&self) -> bool {
         self.owed
             .front()
             .is_some_and(|owed| owed.awaited == Awaited::Unknown)
@@ -192,7 +192,7 @@ impl Pipeline {
     /// ReadyForQuery has come while nobody knows what was owed. It is taken to answer everything up
     /// to the first message that is answered so; what else was sent before that one is returned,
     /// unless the server has skipped it.
-    pub fn end_unknown(&mut self) -> Vec<Answered> {
+    pub(crate) fn end_unknown(&mut self) -> Vec<Answered> {
         let Some(unknown) = self.owed.pop_front() else {
             return Vec::new();
         };
@@ -231,7 +231,7 @@ impl Pipeline {
 
     /// ReadyForQuery has come. `None` if the server owed something else.
     #[inline]
-    pub fn ready(&mut self) -> Option<Reply> {
+    pub(crate) fn ready(&mut self) -> Option<Reply> {
         if self.doubt != Doubt::None
             && let Some(reply) = self.doubtful_ready()
         {
@@ -247,13 +247,13 @@ impl Pipeline {
 
     /// Whether parameters may be other than the server has told.
     #[inline]
-    pub fn may_have_set(&self) -> bool {
+    pub(crate) fn may_have_set(&self) -> bool {
         self.executed
     }
 
     /// The next reply that the pooler has to give itself, if it is that reply's turn.
     #[inline]
-    pub fn pop_fake(&mut self) -> Option<Answered> {
+    pub(crate) fn pop_fake(&mut self) -> Option<Answered> {
         if self.owed.front()?.reply != Reply::Fake {
             return None;
         }
@@ -262,13 +262,13 @@ impl Pipeline {
 
     /// Whether all that is owed are replies that the pooler has to give itself.
     #[inline]
-    pub fn owes_only_fakes(&self) -> bool {
+    pub(crate) fn owes_only_fakes(&self) -> bool {
         self.owed.iter().all(|owed| owed.reply == Reply::Fake)
     }
 
     /// Whether what the server answers now is the pooler's own up to its Sync, so that an error in it is
     /// nothing to the client.
-    pub fn fails_alone(&self) -> bool {
+    pub(crate) fn fails_alone(&self) -> bool {
         for owed in self.owed.iter() {
             match (owed.awaited, owed.reply) {
                 (Awaited::Sync, Reply::Skip) => return true,
@@ -281,7 +281,7 @@ impl Pipeline {
 
     /// The server has answered with an error. Forgets what it skips, and says whether the Sync at
     /// which it goes on is on its way already.
-    pub fn failed(&mut self) -> AfterError {
+    pub(crate) fn failed(&mut self) -> AfterError {
         let is_query = self
             .owed
             .front()
@@ -313,7 +313,7 @@ impl Pipeline {
 
 /// A reply that is complete.
 #[derive(Debug)]
-pub struct Answered {
+pub(crate) struct Answered {
     /// To which message.
     pub awaited: Awaited,
     /// What the client gets to see of it.
@@ -324,7 +324,7 @@ pub struct Answered {
 
 /// Where a connection stands after ErrorResponse.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AfterError {
+pub(crate) enum AfterError {
     /// ReadyForQuery will follow.
     WaitReady,
     /// The server skips everything until the client sends Sync.

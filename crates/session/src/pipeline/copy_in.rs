@@ -8,7 +8,7 @@ use super::{Awaited, Pipeline, Reply};
 impl Pipeline {
     /// Notes a CopyDone or CopyFail. It matters only while something that may turn out to be a
     /// COPY is unanswered.
-    pub fn push_copy_end(&mut self) {
+    pub(crate) fn push_copy_end(&mut self) {
         if !self.owed.is_empty() {
             self.push(Awaited::CopyEnd, Reply::Skip);
         }
@@ -16,7 +16,7 @@ impl Pipeline {
 
     /// COPY IN has begun. Syncs that were sent into it are owed nothing; says whether the client
     /// has ended the copy already.
-    pub fn copy_in_begun(&mut self) -> CopyIn {
+    pub(crate) fn copy_in_begun(&mut self) -> CopyIn {
         let end = self
             .owed
             .iter()
@@ -43,7 +43,7 @@ impl Pipeline {
     }
 
     /// Notes a Sync that the server may read as part of a COPY.
-    pub fn push_sync_into_copy(&mut self) {
+    pub(crate) fn push_sync_into_copy(&mut self) {
         if let Doubt::Copying(syncs) = &mut self.doubt {
             *syncs += 1;
         }
@@ -54,7 +54,7 @@ impl Pipeline {
     /// Whether more ReadyForQuery may come than are owed. It is over when the server has answered
     /// anything that was sent later.
     #[inline]
-    pub fn is_in_doubt(&self) -> bool {
+    pub(crate) fn is_in_doubt(&self) -> bool {
         match self.doubt {
             Doubt::None | Doubt::Copying(_) => false,
             Doubt::Failed(_) | Doubt::FailedQuery(_) => true,
@@ -63,7 +63,7 @@ impl Pipeline {
 
     /// The server has sent something else than an error or ReadyForQuery, or has ended a COPY well.
     #[inline]
-    pub fn dispel_doubt(&mut self) {
+    pub(crate) fn dispel_doubt(&mut self) {
         self.doubt = Doubt::None;
     }
 
@@ -105,7 +105,7 @@ impl Pipeline {
 
 /// Whether the client may still send copy data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CopyIn {
+pub(crate) enum CopyIn {
     /// It has not said CopyDone or CopyFail yet.
     Open,
     /// It said so before the server asked for data.

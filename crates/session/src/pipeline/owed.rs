@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which message the server answers.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Awaited {
+pub(crate) enum Awaited {
     /// Parse → ParseComplete.
     Parse,
     /// Bind → BindComplete.
@@ -29,7 +29,7 @@ pub enum Awaited {
 
 impl Awaited {
     /// Whether ReadyForQuery is the reply's end.
-    pub fn ends_with_ready(self) -> bool {
+    pub(crate) fn ends_with_ready(self) -> bool {
         match self {
             Self::Sync | Self::Query | Self::FunctionCall | Self::Unknown => true,
             Self::Parse
@@ -44,7 +44,7 @@ impl Awaited {
 
 /// What the client gets to see of a reply.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// The server's reply.
     Forward,
     /// Nothing: the pooler asked, not the client.

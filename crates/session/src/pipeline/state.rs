@@ -8,7 +8,7 @@ use crate::handover::{Catalogue, UnknownStatement};
 
 /// All of a [`Pipeline`].
 #[derive(Debug, Deserialize, Serialize)]
-pub struct PipelineState {
+pub(crate) struct PipelineState {
     owed: Vec<Owed>,
     changes: ChangesState,
     open: bool,
@@ -20,7 +20,7 @@ pub struct PipelineState {
 
 impl Pipeline {
     /// What it is.
-    pub fn state(&self) -> PipelineState {
+    pub(crate) fn state(&self) -> PipelineState {
         PipelineState {
             owed: self.owed.iter().copied().collect(),
             changes: self.changes.state(),
@@ -35,7 +35,10 @@ impl Pipeline {
     ///
     /// # Errors
     /// It names a statement that is in no catalogue.
-    pub fn restore(state: PipelineState, catalogue: &Catalogue) -> Result<Self, UnknownStatement> {
+    pub(crate) fn restore(
+        state: PipelineState,
+        catalogue: &Catalogue,
+    ) -> Result<Self, UnknownStatement> {
         let PipelineState {
             owed,
             changes,
