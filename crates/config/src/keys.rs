@@ -154,7 +154,7 @@ declare_keys! {
         server_idle_timeout: Seconds = "600", AtOnce;
         /// Seconds after which an unused server is closed; 0 is after one use.
         server_lifetime: Seconds = "3600", AtOnce, database server_lifetime;
-        /// Seconds between logins to a server while they fail.
+        /// Seconds between logins to a server while they fail, 0.2 at least.
         server_login_retry: Seconds = "15", AtOnce;
         /// The query that cleans a server on its way back to a session pool; an empty value is none.
         server_reset_query: String = "DISCARD ALL", AtOnce;

@@ -44,7 +44,7 @@ pub(crate) fn spawn(
     slot: SlotId,
     dedicated_to: Option<Arc<Client>>,
 ) {
-    let Some(home) = shared.homes().into_values().find(|home| home.id == pool) else {
+    let Some(home) = shared.home_of(pool) else {
         let failure = connect_failure("pool was removed");
         let actions = shared.pools().open_failed(slot, failure, Instant::now());
         return pools::perform(shared, actions);

@@ -195,7 +195,7 @@ metrics! {
     LIST_USERS: Gauge, "pgbouncer_users", &[], "Rows of SHOW USERS.";
     LIST_POOLS: Gauge, "pgbouncer_pools", &[], "Rows of SHOW POOLS.";
     LIST_FREE_CLIENTS: Gauge, "pgbouncer_free_clients", &[], "Always 0: there is no such cache.";
-    LIST_USED_CLIENTS: Gauge, "pgbouncer_used_clients", &[], "Clients that are logged in.";
+    LIST_USED_CLIENTS: Gauge, "pgbouncer_used_clients", &[], "Clients that are connected, those that log in among them.";
     LIST_LOGIN_CLIENTS: Gauge, "pgbouncer_login_clients", &[], "Clients that are logging in.";
     LIST_FREE_SERVERS: Gauge, "pgbouncer_free_servers", &[], "Always 0: there is no such cache.";
     LIST_USED_SERVERS: Gauge, "pgbouncer_used_servers", &[], "Servers.";

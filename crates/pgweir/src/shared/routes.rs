@@ -318,6 +318,12 @@ impl Shared {
             .collect()
     }
 
+    /// The pool of this number, unless it has been removed.
+    pub(crate) fn home_of(&self, id: PoolId) -> Option<Arc<PoolHome>> {
+        let homes = lock(&self.homes);
+        homes.values().find(|home| home.id == id).map(Arc::clone)
+    }
+
     /// Leads nobody to these databases as before: the next login finds its way anew.
     pub(crate) fn forget_routes(&self, databases: &[Arc<str>]) {
         let mut routes = lock(&self.routes);
