@@ -213,12 +213,8 @@ impl Changes {
             | Change::Evicted(_)
             | Change::Deallocated { .. } => None,
         });
-        let mut staying = taught.filter(|statement| {
-            let mut later = self.pending.iter().rev();
-            later
-                .find_map(|(_, change)| change.on_server().filter(|(id, _)| *id == statement.id))
-                .is_some_and(|(_, has)| has)
-        });
+        let outcomes = self.outcomes();
+        let mut staying = taught.filter(|statement| outcomes.get(&statement.id) == Some(&true));
         staying.next().map(Arc::clone)
     }
 }

@@ -339,12 +339,14 @@ impl Named<'_> {
         loop {
             let changes = self.relay.pipeline.changes();
             let (statements, max) = (&self.relay.statements, self.max.max(1));
-            if statements.len() + changes.len() < max
-                || statements.len_after(&changes.outcomes()) < max
-            {
+            if statements.len() + changes.len() < max {
                 return;
             }
-            let unchanged = |id| changes.presence(id).is_none();
+            let outcomes = changes.outcomes();
+            if statements.len_after(&outcomes) < max {
+                return;
+            }
+            let unchanged = |id| !outcomes.contains_key(&id);
             let oldest = self.relay.statements.least_used(unchanged).map(Arc::clone);
             let Some(oldest) = oldest.or_else(|| changes.oldest_taught()) else {
                 return;
