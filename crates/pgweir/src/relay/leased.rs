@@ -203,6 +203,7 @@ impl Session {
         let bytes = input.bytes(scratch);
         let session_rules = session_rules(&self.shared, &held.server.work);
         let relay = &mut held.server.relay;
+        let was_full = relay.is_full();
         let consumed = match relay.from_server(bytes, &mut self.side, &session_rules, to_client) {
             Ok(consumed) => consumed,
             Err(Violation::OwnQueryFailed(message))
@@ -231,6 +232,9 @@ impl Session {
                 self.line.send(cx, out)
             }
         };
+        if was_full && !held.server.relay.is_full() {
+            self.line.offer_held();
+        }
         // Even if the client is gone: the server is read on from here when it is cleaned up.
         held.server.line.keep(input, scratch, consumed);
         sent.map_err(|_| Farewell::ClientGone)?;

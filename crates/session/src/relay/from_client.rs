@@ -38,11 +38,12 @@ pub(super) enum Act {
 
 /// Changes in the books of prepared statements that are under way before the client has to wait. Every message
 /// that names a statement looks through them.
-pub(super) const CHANGES_MAX: usize = 1_000;
+pub(super) const CHANGES_MAX: usize = 300;
 
 impl Relay {
-    /// Whether the client must not be read before the server has answered some of what it was sent. Most messages
-    /// wait by themselves, because the server takes no more; what the pooler answers in its place does not.
+    /// Whether no more of the client is taken before the server has answered some of what it was sent; what was held
+    /// back until then has to be offered again. Most messages wait by themselves, because the server takes no more;
+    /// what the pooler answers in its place does not.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.pipeline.changes().len() >= CHANGES_MAX
@@ -73,9 +74,39 @@ impl Relay {
             !self.is_asking(),
             "the client waits for the pooler's own query"
         );
-        let mut terminate = false;
-        let mut at = self.client_rest.proceed(input, 0, to_server);
-        while self.client_rest.is_done() {
+        let mut taken = FromClient {
+            consumed: self.client_rest.proceed(input, 0, to_server),
+            terminate: false,
+        };
+        loop {
+            self.take_frames(&mut taken, input, client, rules, to_server)?;
+            let was_full = self.is_full();
+            // With a reply of the server's they leave together: it does not answer before the client asks it to,
+            // either.
+            if self.owes_fake() && self.server_rest.is_done() && self.pipeline.owes_only_fakes() {
+                self.give_fakes(client, to_client);
+            }
+            if !was_full || self.is_full() || taken.terminate {
+                break;
+            }
+        }
+        if self.is_full() && self.pipeline.is_open() {
+            frontend::flush(to_server.inject(input));
+        }
+        Ok(taken)
+    }
+
+    /// Deals with whole messages and beginnings of messages, until there are no more or the relay is full.
+    fn take_frames(
+        &mut self,
+        taken: &mut FromClient,
+        input: &[u8],
+        client: &mut ClientSide,
+        rules: &Rules<'_>,
+        to_server: &mut Gather,
+    ) -> Result<(), Violation> {
+        let mut at = taken.consumed;
+        while self.client_rest.is_done() && !self.is_full() {
             let frame = &input[at..];
             let header = Header::peek(frame, rules.max_message).map_err(Violation::ClientFrame)?;
             let Some(header) = header else { break };
@@ -93,23 +124,14 @@ impl Relay {
                 }
                 Act::More => break,
                 Act::Terminate => {
-                    terminate = true;
+                    taken.terminate = true;
                     break;
                 }
             }
             at = self.client_rest.proceed(input, at, to_server);
         }
-        if self.is_full() && self.pipeline.is_open() {
-            frontend::flush(to_server.inject(input));
-        }
-        // With a reply of the server's they leave together: it does not answer before the client asks it to, either.
-        if self.owes_fake() && self.server_rest.is_done() && self.pipeline.owes_only_fakes() {
-            self.give_fakes(client, to_client);
-        }
-        Ok(FromClient {
-            consumed: at,
-            terminate,
-        })
+        taken.consumed = at;
+        Ok(())
     }
 
     #[inline]

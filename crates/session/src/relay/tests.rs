@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::{BufMut as _, BytesMut};
 use pgweir_wire::HEADER_LEN;
 
+use super::from_client::CHANGES_MAX;
 use super::*;
 use crate::gather::Gather;
 use crate::handover::{Catalogue, ClientState};
@@ -309,22 +310,36 @@ fn a_faked_reply_keeps_its_place() {
 #[test]
 fn a_client_waits_when_much_is_to_be_faked() {
     let mut story = Story::new();
-    let closes = close("x").repeat(1_000);
-    let (server, _, _) = story
-        .try_client(&[parse("", "select 1"), closes].concat())
-        .unwrap();
+    let input = [
+        parse("", "select 1"),
+        close("x").repeat(2 * CHANGES_MAX),
+        sync(),
+    ]
+    .concat();
+    let (server, _, verdict) = story.try_client(&input).unwrap();
     assert_eq!(server, [parse("", "select 1"), flush()].concat());
     assert!(story.relay.is_full());
-    story.server(&[frame(b'1', b"")]);
-    assert!(!story.relay.is_full());
+    // With the answer there is room, and nothing is left that the server would have to answer first.
+    let complete = [frame(b'1', b""), frame(b'3', b"").repeat(CHANGES_MAX)].concat();
+    assert_eq!(story.server(&[frame(b'1', b"")]), complete);
+    let (server, client, _) = story.try_client(&input[verdict.consumed..]).unwrap();
+    assert_eq!(server, sync());
+    assert_eq!(client, frame(b'3', b"").repeat(CHANGES_MAX));
+    assert_eq!(story.server(&[ready(b'I')]), ready(b'I'));
+}
 
-    // The server answers a Sync anyway.
-    let closes = [parse("", "select 1"), close("x").repeat(1_000), sync()].concat();
-    let (server, _, _) = story.try_client(&closes).unwrap();
-    assert_eq!(server, [parse("", "select 1"), sync()].concat());
-    assert!(story.relay.is_full());
-    story.server(&[error(), ready(b'I')]);
+#[test]
+fn what_a_client_sends_behind_an_error_is_taken_however_much_it_is() {
+    let mut story = Story::new();
+    let closes = close("x").repeat(2 * CHANGES_MAX);
+    let input = [parse("", "syntax error"), closes, sync()].concat();
+    let (_, _, first) = story.try_client(&input).unwrap();
+    assert_eq!(story.server(&[error()]), error());
     assert!(!story.relay.is_full());
+    let (server, client, second) = story.try_client(&input[first.consumed..]).unwrap();
+    assert_eq!((server, client), (sync(), Vec::new()));
+    assert_eq!(first.consumed + second.consumed, input.len());
+    assert_eq!(story.server(&[ready(b'I')]), ready(b'I'));
 }
 
 #[test]
@@ -332,7 +347,7 @@ fn what_does_not_belong_into_a_copy_is_not_kept_without_end() {
     let mut story = Story::new();
     story.client(&[query("copy t from stdin")]);
     story.server(&[frame(b'G', b"\0\0\0")]);
-    let closes = close("x").repeat(1_001);
+    let closes = close("x").repeat(CHANGES_MAX + 1);
     let violation = story.try_client(&closes).expect_err("too many");
     assert_eq!(violation, Violation::ClientMessage(b'C'));
 }

@@ -423,9 +423,13 @@ impl Pooler {
         let rules = self.setup.rules(&self.tracked, &self.table);
         let mut to_client = Gather::default();
         let relay = &mut held.server.relay;
+        let was_full = relay.is_full();
         let consumed = relay
             .from_server(&bytes, side, &rules, &mut to_client)
             .map_err(Farewell::Violation)?;
+        if was_full && !relay.is_full() {
+            line.offer_held();
+        }
         let sent = match held.stage {
             Stage::Serve => line.send(env, to_client.bytes(&bytes)),
             Stage::Check | Stage::Fit => Ok(()),
