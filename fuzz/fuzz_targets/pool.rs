@@ -49,14 +49,9 @@ impl World {
         for action in actions {
             match action {
                 Action::Open { slot, .. } => self.opening.push(slot),
-                Action::Serve {
-                    waiter,
-                    slot,
-                    server,
-                    ..
-                } => {
+                Action::Serve { waiter, lease, .. } => {
                     self.answered(waiter);
-                    self.leased.push((slot, server));
+                    self.leased.push((lease.slot, lease.server));
                 }
                 Action::Greet { waiter, .. } | Action::Refuse { waiter, .. } => {
                     self.answered(waiter)
@@ -134,7 +129,7 @@ fuzz_target!(|steps: Vec<Step>| {
                     .pools
                     .checkout(id(n), now, None, || client, &mut actions)
                 {
-                    Checkout::Ready { slot, server, .. } => world.leased.push((slot, server)),
+                    Checkout::Ready(lease) => world.leased.push((lease.slot, lease.server)),
                     Checkout::Wait(ticket) => world.waiting.push((id(n), ticket, client)),
                     Checkout::Refused(_) => {}
                 }
