@@ -328,6 +328,9 @@ pub fn console(pooler: &Pooler) -> RawClient {
     RawClient::login(pooler.port, "pgbouncer", "postgres")
 }
 
+/// The story of the answer to `select 1` outside of a transaction.
+pub const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
+
 /// A PostgreSQL with the database `app`, or nothing after saying why the test is skipped.
 #[track_caller]
 pub fn postgres_with_app() -> Option<Cluster> {

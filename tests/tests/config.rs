@@ -1,10 +1,11 @@
 //! The promise: what is wrong with a configuration is said before it does harm, with file, line and a way out; and the
 //! program refuses to start where it could not serve.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use pgweir_tests::{
-    Account, Batch, Ender, Ini, Pooler, Program, RawClient, Tenant, eventually, finish, start,
+    Account, Batch, Ender, Ini, Pooler, Program, RawClient, Tenant, eventually, finish, free_port,
+    start,
 };
 
 #[test]
@@ -726,9 +727,4 @@ fn in_the_background_it_leaves_its_number_behind() {
         || program.path("the.pid").exists(),
         |there| !there,
     );
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("bound").port()
 }

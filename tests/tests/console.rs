@@ -8,10 +8,10 @@ use std::{
 };
 
 use pgweir_tests::{
-    Batch, Ini, Pooler, RawClient, Signal, Table, Tenant, console, eventually, start, story,
+    Batch, Ini, Pooler, RawClient, SELECT_1, Signal, Table, Tenant, console, eventually, start,
+    story,
 };
 
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const SHORT: Duration = Duration::from_millis(100);
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgweir_tests::{Batch, Program, RawClient, Tenant, console, eventually, start};
+use pgweir_tests::{Batch, Program, RawClient, Tenant, console, eventually, free_port, start};
 
 /// What a client does, and how another one would notice it: with an answer that a fresh session does not give.
 struct Kind {
@@ -183,11 +183,6 @@ const SCHEMA: &str = "
         $$ begin perform set_config('statement_timeout', '99s', false); return new; end $$;
     create trigger t after insert on sets_by_trigger for each row execute function sets_timeout();
 ";
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
-}
 
 /// How a client asks.
 #[derive(Clone, Copy, Debug)]

@@ -2,15 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
-use pgweir_tests::{Program, RawClient, Running, Tenant, eventually, finish};
+use pgweir_tests::{Program, RawClient, Running, Tenant, eventually, finish, free_port};
 
 const FILE: &str = "pgbouncer.ini";
 const SOON: Duration = Duration::from_secs(10);
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
-}
 
 /// The program with these variables and its own folder for sockets.
 fn command(program: &Program, variables: &[(&str, &str)]) -> std::process::Command {

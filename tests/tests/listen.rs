@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use pgweir_tests::{Batch, Ini, Pooler, RawClient, Tenant, console, eventually, start, story};
+use pgweir_tests::{
+    Batch, Ini, Pooler, RawClient, SELECT_1, Tenant, console, eventually, start, story,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 const PID: &str = "select pg_backend_pid()";
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const LISTENING: &str =
     "select coalesce(string_agg(c, ' ' order by c), '-') from pg_listening_channels() c";
 

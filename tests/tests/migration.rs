@@ -8,11 +8,10 @@ use std::{
 };
 
 use pgweir_tests::{
-    Batch, Pooler, RawClient, Tenant, eventually, find_pgbouncer, skip, start, story,
+    Batch, Pooler, RawClient, SELECT_1, Tenant, eventually, find_pgbouncer, skip, start, story,
 };
 
 const PID: &str = "select pg_backend_pid()";
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]

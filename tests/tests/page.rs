@@ -6,14 +6,14 @@
 
 use std::{
     env, fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use pgweir_tests::{
-    Batch, Ini, Pooler, RawClient, Tenant, console, eventually, finish_within, skip, start,
+    Batch, Ini, Pooler, RawClient, Tenant, console, eventually, finish_within, free_port, skip,
+    start,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,11 +89,6 @@ impl Browser {
             assert!(fs::metadata(&file).is_ok(), "{run:?}");
         }
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// A pooler and a browser that looks at it.

@@ -7,10 +7,9 @@ use std::{
 };
 
 use pgweir_tests::{
-    Batch, Cluster, Ini, RawClient, Signal, Tenant, eventually, send_signal, start, story,
+    Batch, Cluster, Ini, RawClient, SELECT_1, Signal, Tenant, eventually, send_signal, start, story,
 };
 
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const PID: &str = "select pg_backend_pid()";
 const TERMINATED: &str = "E(FATAL 57P01 terminating connection due to administrator command)";
 

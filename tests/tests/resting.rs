@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use pgweir_tests::{
-    Batch, Http, Pooler, RawClient, Tenant, console, eventually, http::Metrics, start,
+    Batch, Http, Pooler, RawClient, SELECT_1, Tenant, console, eventually, http::Metrics, start,
 };
 
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 /// A client rests after five seconds.
 const SOON: Duration = Duration::from_secs(20);
 

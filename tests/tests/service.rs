@@ -4,11 +4,10 @@
 use std::{fs, net::TcpListener, thread, time::Duration};
 
 use pgweir_tests::{
-    Batch, Ender, Error, Pooler, Program, RawClient, Signal, Table, Tenant, console, eventually,
-    start,
+    Batch, Ender, Error, Pooler, Program, RawClient, SELECT_1, Signal, Table, Tenant, console,
+    eventually, start,
 };
 
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]

@@ -1,10 +1,10 @@
 //! The promise: whoever started PgBouncer starts this in its place, in the same way and under the same name.
 
-use std::{fs, net::TcpListener, os::unix::fs::MetadataExt, process::Command, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, process::Command, time::Duration};
 
 use pgweir_tests::{
     Account, Ender, Endpoint, Program, RawClient, Running, Signal, Tenant, eventually, finish,
-    self_signed_tls, send_signal, skip,
+    free_port, self_signed_tls, send_signal, skip,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -294,9 +294,4 @@ fn asks_for_password(port: u16, user: &str) -> bool {
 
 fn read(program: &Program, name: &str) -> String {
     fs::read_to_string(program.path(name)).unwrap_or_default()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("bound").port()
 }

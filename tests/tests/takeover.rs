@@ -11,12 +11,11 @@ use std::{
 };
 
 use pgweir_tests::{
-    Batch, Cluster, ClusterOptions, Ini, Pooler, RawClient, Signal, Tenant, console, cpu_time,
-    eventually, self_signed_tls, send_signal, start, story,
+    Batch, Cluster, ClusterOptions, Ini, Pooler, RawClient, SELECT_1, Signal, Tenant, console,
+    cpu_time, eventually, self_signed_tls, send_signal, start, story,
 };
 
 const PID: &str = "select pg_backend_pid()";
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]

@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pgweir_tests::{Batch, Ini, Pooler, RawClient, Tenant, console, eventually, start, story};
+use pgweir_tests::{
+    Batch, Ini, Pooler, RawClient, SELECT_1, Tenant, console, eventually, start, story,
+};
 
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 const PID: &str = "select pg_backend_pid()";
 
 #[test]

@@ -10,13 +10,12 @@ use std::{
 };
 
 use pgweir_tests::{
-    Authority, Batch, Begin, Cluster, ClusterOptions, Identity, Ini, Pooler, RawClient, Tenant,
-    TlsWire, console, eventually, start,
+    Authority, Batch, Begin, Cluster, ClusterOptions, Identity, Ini, Pooler, RawClient, SELECT_1,
+    Tenant, TlsWire, console, eventually, start,
 };
 use rustls::pki_types::CertificateDer;
 
 const PASSWORD: &str = "correct horse";
-const SELECT_1: &str = "T D(1) C(SELECT 1) Z(I)";
 
 #[test]
 fn every_mode_towards_clients_lets_the_right_ones_in() {

@@ -41,7 +41,7 @@ pub use measure::{connections_to, cpu_time, rss};
 pub use pgbench::Pgbench;
 pub use pooler::{Pooler, find_pgbouncer};
 pub use postgres::{NotFound, Postgres};
-pub use process::send_signal;
+pub use process::{free_port, send_signal};
 pub use rustix::process::Signal;
 pub use skip::{SKIP_LOG, skip};
 pub use slapd::Slapd;

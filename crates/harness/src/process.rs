@@ -94,7 +94,7 @@ pub(crate) fn wait<T>(
 ///
 /// Below the range from which Linux takes the local ports of outgoing connections: the thousands of
 /// connections of a test would otherwise take the port between our asking and its use.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = 10_000 + (random() % 20_000) as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
