@@ -26,6 +26,7 @@ impl Relay {
     }
 
     /// ReadyForQuery has come while nobody knew what was owed.
+    #[cold]
     pub(super) fn end_unknown(&mut self, client: &mut ClientSide, out: &mut BytesMut) {
         for answered in self.pipeline.end_unknown() {
             self.give(answered, client, out);

@@ -46,8 +46,12 @@ impl Relay {
     /// what the pooler answers in its place does not.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.pipeline.changes().len() >= CHANGES_MAX
-            && self.client_rest.is_done()
+        self.pipeline.changes().len() >= CHANGES_MAX && self.can_wait()
+    }
+
+    #[cold]
+    fn can_wait(&self) -> bool {
+        self.client_rest.is_done()
             && self.stream == ClientStream::Normal
             // Nothing counts as answered before its ReadyForQuery.
             && !self.owes_unknown()
@@ -86,17 +90,20 @@ impl Relay {
             if self.owes_fake() && self.server_rest.is_done() && self.pipeline.owes_only_fakes() {
                 self.give_fakes(client, to_client);
             }
-            if !was_full || self.is_full() || taken.terminate {
-                break;
+            if !was_full || taken.terminate {
+                return Ok(taken);
+            }
+            if self.is_full() {
+                if self.pipeline.is_open() {
+                    frontend::flush(to_server.inject(input));
+                }
+                return Ok(taken);
             }
         }
-        if self.is_full() && self.pipeline.is_open() {
-            frontend::flush(to_server.inject(input));
-        }
-        Ok(taken)
     }
 
     /// Deals with whole messages and beginnings of messages, until there are no more or the relay is full.
+    #[inline]
     fn take_frames(
         &mut self,
         taken: &mut FromClient,

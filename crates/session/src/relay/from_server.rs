@@ -55,8 +55,7 @@ impl Relay {
             let header = Header::peek(frame, u32::MAX).map_err(Violation::ServerFrame)?;
             let Some(header) = header else { break };
             if header.tag == tag::READY_FOR_QUERY && self.pipeline.owes_unknown() {
-                to_client.pass(input, stretch..at);
-                stretch = at;
+                to_client.pass(input, std::mem::replace(&mut stretch, at)..at);
                 self.end_unknown(client, to_client.inject(input));
             }
             let Some(reply) = self.server_frame(header, frame, client, rules)? else {
