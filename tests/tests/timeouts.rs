@@ -454,16 +454,21 @@ fn an_idle_server_of_another_pool_gives_way_to_whoever_waits() {
     );
 }
 
-#[test]
-fn server_connect_timeout_limits_a_server_that_does_not_answer() {
-    // A listener that accepts and says nothing.
-    let Some(tenant) = Tenant::new() else { return };
+/// A listener that accepts and says nothing, and where it is.
+fn silent() -> (TcpListener, String) {
     let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = silent.local_addr().expect("bound").port();
+    (silent, format!("host=127.0.0.1 port={port}"))
+}
+
+#[test]
+fn server_connect_timeout_limits_a_server_that_does_not_answer() {
+    let Some(tenant) = Tenant::new() else { return };
+    let (_silent, place) = silent();
     let pooler = start(
         tenant
             .ini()
-            .database("silent", &format!("host=127.0.0.1 port={port}"))
+            .database("silent", &place)
             .set("server_connect_timeout", 1)
             .set("server_login_retry", 1)
             .set("server_close_timeout", 1)
@@ -485,12 +490,11 @@ fn server_connect_timeout_limits_a_server_that_does_not_answer() {
 #[test]
 fn a_login_that_fails_is_told_although_its_connection_does_not_end() {
     let Some(tenant) = Tenant::new() else { return };
-    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let port = silent.local_addr().expect("bound").port();
+    let (silent, place) = silent();
     let pooler = start(
         tenant
             .ini()
-            .database("silent", &format!("host=127.0.0.1 port={port}"))
+            .database("silent", &place)
             .set("server_tls_sslmode", "disable")
             .set("server_connect_timeout", 1)
             .set("server_close_timeout", 1)

@@ -7,7 +7,8 @@
 //! Load-bearing rules:
 //! 1. Nothing of a batch is given to a server before the server is checked out for all of it.
 //! 2. What a peer does not take is kept in its [`Buffered`]; while there is something kept for one
-//!    side, the other side is not read.
+//!    side, the other side is not read; nor is the client while its server has too much to answer first
+//!    ([`pgweir_session::Relay::is_full`]).
 //! 3. A server leaves through `release`, `server_lost` or [`Session::into_remains`], never by `Drop`.
 //! 4. A session that is put down (`holding`) is nowhere else: nobody reads or writes its sockets.
 
