@@ -248,6 +248,21 @@ fn selection(shared: &Shared, database: Option<&str>, verb: Verb) -> Result<Whic
     }
 }
 
+/// What a command is about that pauses, which it cannot where everything is held already.
+fn to_pause(
+    shared: &Shared,
+    client: &Client,
+    database: Option<&str>,
+    command: &str,
+    verb: Verb,
+) -> Result<Which, CommandError> {
+    if shared.operator.hold() != Hold::None {
+        return Err(CommandError::AlreadyPaused);
+    }
+    log_command(client, command, database);
+    selection(shared, database, verb)
+}
+
 fn known(shared: &Shared, database: &str, verb: Verb) -> Result<(), CommandError> {
     if database == CONSOLE_DATABASE {
         return Err(CommandError::AdminDatabase {
@@ -266,11 +281,7 @@ async fn kill(
     client: &Client,
     database: Option<&str>,
 ) -> Result<(), CommandError> {
-    if shared.operator.hold() != Hold::None {
-        return Err(CommandError::AlreadyPaused);
-    }
-    log_command(client, "KILL", database);
-    let which = selection(shared, database, Verb::Kill)?;
+    let which = to_pause(shared, client, database, "KILL", Verb::Kill)?;
     // Even a KILL of all pauses the databases one by one, and so they are resumed.
     let databases: Vec<String> = match &which {
         Which::All => {

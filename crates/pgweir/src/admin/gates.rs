@@ -6,7 +6,7 @@ use std::time::Instant;
 use pgweir_config::CONSOLE_DATABASE;
 use pgweir_console::{CommandError, Verb};
 
-use super::{Which, log_command, selection, wait_until};
+use super::{Which, log_command, to_pause, wait_until};
 use crate::client::Client;
 use crate::pools;
 use crate::shared::{Hold, Shared, Shutdown, lock};
@@ -17,11 +17,7 @@ pub(super) async fn pause(
     client: &Client,
     database: Option<&str>,
 ) -> Result<(), CommandError> {
-    if shared.operator.hold() != Hold::None {
-        return Err(CommandError::AlreadyPaused);
-    }
-    log_command(client, "PAUSE", database);
-    let which = selection(shared, database, Verb::Pause)?;
+    let which = to_pause(shared, client, database, "PAUSE", Verb::Pause)?;
     match &which {
         Which::All => pause_all(shared),
         Which::One(name) => {
