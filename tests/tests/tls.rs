@@ -450,6 +450,42 @@ fn reload_takes_a_new_certificate_and_cuts_nobody_off() {
 }
 
 #[test]
+fn a_renewed_certificate_is_used_without_a_reload() {
+    let Some(scene) = Scene::new() else { return };
+    let pooler = start(
+        scene
+            .with_certificate()
+            .set("client_tls_sslmode", "require"),
+    );
+    let mut early = scene.tls_client(&pooler, Begin::Asked);
+    let before = scene.certificate_of(&pooler);
+    let renewed = scene
+        .authority
+        .leaf("localhost", &["localhost", "127.0.0.1"]);
+
+    // Half renewed: what works goes on, and that is told once.
+    rewrite(&pooler, "server.crt", &renewed.cert);
+    let log = eventually(
+        Duration::from_secs(5),
+        || pooler.log(),
+        |log| log.contains("those before stay in force"),
+    );
+    assert!(log.contains("those before stay in force"), "{log}");
+    assert_eq!(scene.certificate_of(&pooler), before);
+
+    rewrite(&pooler, "server.key", &renewed.key);
+    let shown = eventually(
+        Duration::from_secs(5),
+        || scene.certificate_of(&pooler),
+        |shown| *shown == renewed.der,
+    );
+    assert_eq!(shown, renewed.der);
+    let log = pooler.log();
+    assert_eq!(log.matches("stay in force").count(), 1, "{log}");
+    assert_eq!(early.query("select 1"), SELECT_1);
+}
+
+#[test]
 fn tls_towards_clients_can_be_turned_on_by_set() {
     let Some(scene) = Scene::new() else { return };
     let pooler = start(scene.authority_file(scene.tenant.ini()));
@@ -517,9 +553,10 @@ fn a_postgresql_that_cannot_be_verified_is_not_used() {
         .file("ca.crt", &stranger.pem())
         .set("server_tls_sslmode", "verify-full")
         .set("server_tls_ca_file", "{dir}/ca.crt")
-        .set("server_login_retry", 1)
+        // Without being told it would not be tried again in time.
+        .set("server_login_retry", 30)
         .set("query_wait_timeout", 60);
-    let pooler = start(ini.clone());
+    let pooler = start(ini);
     let mut client = RawClient::connect(pooler.port);
     client.start_login(&[
         ("user", &scene.tenant.name),
@@ -535,9 +572,8 @@ fn a_postgresql_that_cannot_be_verified_is_not_used() {
         pooler.log()
     );
 
-    pooler
-        .reload(ini.file("ca.crt", &scene.authority.pem()))
-        .expect("RELOAD");
+    // The file counts as soon as it is another one.
+    rewrite(&pooler, "ca.crt", &scene.authority.pem());
     assert_eq!(client.finish_login(), Ok(()));
     assert_eq!(client.value(IS_ENCRYPTED), "t");
 }
@@ -692,6 +728,12 @@ impl Scene {
     fn tls_wire(&self, pooler: &Pooler, begin: Begin) -> TlsWire {
         TlsWire::connect(pooler.port, &self.authority.der, begin)
     }
+}
+
+/// Replaces one of the files that the pooler was started with.
+fn rewrite(pooler: &Pooler, name: &str, text: &str) {
+    let path = pooler.ini_path().with_file_name(name);
+    std::fs::write(path, text).expect("it is written");
 }
 
 fn console_over_tls(scene: &Scene, pooler: &Pooler) -> RawClient {

@@ -2,10 +2,8 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use pgweir_auth::hba::{Hba, Method};
 use pgweir_auth::ident::IdentMaps;
@@ -14,6 +12,7 @@ use pgweir_auth::{Secret, SecretKind};
 use pgweir_config::{Settings, Severity};
 use pgweir_net::os_text;
 
+use crate::file_mark::FileMark;
 use crate::ldap::Ldap;
 use crate::shared::{Shared, lock};
 use crate::{pam, reload};
@@ -27,33 +26,6 @@ pub(crate) struct AuthFiles {
     pub(crate) ldap: Arc<Ldap>,
     /// Which auth_file that was.
     pub(crate) seen: Option<FileMark>,
-}
-
-/// What tells one version of a file from the next.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct FileMark {
-    modified: SystemTime,
-    /// A mounted Secret changes by a link.
-    inode: u64,
-    len: u64,
-}
-
-impl FileMark {
-    /// The mark of the auth_file as it is now.
-    pub(crate) fn of_auth_file(settings: &Settings) -> Option<Self> {
-        let found = fs::metadata(settings.auth_file.as_deref()?).ok()?;
-        Some(Self {
-            modified: found.modified().ok()?,
-            inode: found.ino(),
-            len: found.len(),
-        })
-    }
-
-    /// Whether somebody may still be writing the file.
-    pub(crate) fn is_fresh(&self) -> bool {
-        const SETTLED: Duration = Duration::from_millis(300);
-        self.modified.elapsed().is_ok_and(|age| age < SETTLED)
-    }
 }
 
 /// What is wrong with files.
@@ -134,6 +106,11 @@ impl AuthFiles {
     }
 }
 
+/// The mark of the auth_file as it is now.
+pub(crate) fn mark(settings: &Settings) -> Option<FileMark> {
+    FileMark::of(settings.auth_file.as_deref()?)
+}
+
 fn log(problems: Problems) {
     for (severity, text) in problems {
         match severity {
@@ -149,7 +126,7 @@ fn read_users(
     problems: &mut Problems,
 ) -> (UserList, Option<FileMark>) {
     // It may change while it is read: then it is read again.
-    let seen = FileMark::of_auth_file(settings);
+    let seen = mark(settings);
     let path = settings.auth_file.as_deref().unwrap_or_default();
     let users = content(path, "auth_file", &kept.users, problems, |text| {
         let (users, problem) = UserList::parse(text);
@@ -206,28 +183,5 @@ pub(crate) fn forget_replaced(shared: &Shared, old: &AuthFiles, new: &AuthFiles)
             *lock(&home.secret) = None;
         }
         shared.pools().try_again(home.id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_left_alone_for_a_moment() {
-        let now = SystemTime::now();
-        let is_fresh = |modified| {
-            let (inode, len) = (1, 1);
-            let mark = FileMark {
-                modified,
-                inode,
-                len,
-            };
-            mark.is_fresh()
-        };
-        assert!(is_fresh(now));
-        assert!(!is_fresh(now - Duration::from_secs(1)));
-        // A clock that is wrong must not keep the file from being read.
-        assert!(!is_fresh(now + Duration::from_secs(60)));
     }
 }

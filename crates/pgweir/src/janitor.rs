@@ -9,14 +9,14 @@ use pgweir_pool::view::PoolView;
 use pgweir_session::{Deadlines, Expiry, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
 
-use crate::auth_files::{self, AuthFiles, FileMark};
+use crate::auth_files::{self, AuthFiles};
 use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::{
     backends, cancel, consumers, ears, health, leaks, lot, maintenance, overrides, pins, pools,
-    samples, survey,
+    reload, samples, survey,
 };
 
 /// PgBouncer's: three times per second.
@@ -29,6 +29,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut last_stats = Instant::now();
     let mut watch = leaks::Watch::default();
     let mut zones = ZoneWatch::new(last_stats);
+    let mut tried = Vec::new();
     loop {
         interval.tick().await;
         let now = Instant::now();
@@ -58,10 +59,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             last_stats = now;
             take_stats(&shared, now);
         }
-        let mark = FileMark::of_auth_file(&shared.config().global);
+        let mark = auth_files::mark(&shared.config().global);
         if mark.is_none_or(|mark| !mark.is_fresh()) {
             follow_auth_file(&shared);
         }
+        reload::follow_certificates(&shared, &mut tried);
     }
 }
 
@@ -307,7 +309,7 @@ fn take_stats(shared: &Arc<Shared>, now: Instant) {
 pub(crate) fn follow_auth_file(shared: &Shared) {
     let config = shared.config();
     let old = shared.files();
-    if FileMark::of_auth_file(&config.global) != old.seen {
+    if auth_files::mark(&config.global) != old.seen {
         let (users, seen) = AuthFiles::load_users(&config.global, &old);
         put_in_force(shared, |current| AuthFiles {
             users,

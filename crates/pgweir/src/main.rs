@@ -27,6 +27,7 @@ mod events;
 mod farewell;
 #[cfg(any(feature = "otel", feature = "rds"))]
 mod fetch;
+mod file_mark;
 mod from_env;
 mod health;
 mod http;

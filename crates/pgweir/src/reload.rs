@@ -11,10 +11,11 @@ use pgweir_console::Notice;
 
 use crate::accept;
 use crate::farewell::Farewell;
+use crate::file_mark::FileMark;
 use crate::janitor;
 use crate::log::Log;
 use crate::shared::{Shared, lock};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 use crate::{pools, preflight};
 
 /// Loads the configuration for the first time.
@@ -92,10 +93,7 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
         tracing::error!("TLS configuration could not be reloaded, keeping old configuration");
     }
     janitor::reload_files(shared);
-    // What kept servers from being opened may be over.
-    for home in shared.homes().into_values() {
-        shared.pools().try_again(home.id);
-    }
+    try_again(shared);
     reopen_log(shared);
     preflight::look(shared);
     loaded.map(|_| ()).map_err(|_| ()).and(tls)
@@ -212,14 +210,42 @@ fn apply_tls(shared: &Arc<Shared>) -> Result<(), ()> {
         tracing::error!("TLS setup failed: {error}");
     })?;
     let servers_outdated = !tls.same_towards_servers(&shared.tls());
-    *shared
-        .tls
-        .write()
-        .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(tls);
+    shared.set_tls(tls);
     if servers_outdated {
         reconnect(shared, |_| true);
     }
     Ok(())
+}
+
+/// Certificates and keys that have been renewed are used for what connects from now on; what is open stays so. `tried` is
+/// what was found the last time: files that do not fit each other are perhaps half renewed, and are told of once.
+pub(crate) fn follow_certificates(shared: &Shared, tried: &mut Vec<Option<FileMark>>) {
+    let found = tls::marks(&shared.config().global);
+    let may_change = found.iter().flatten().any(FileMark::is_fresh);
+    if may_change || found == shared.tls().seen || found == *tried {
+        return;
+    }
+    // Nobody sets other files or modes meanwhile.
+    let _held = lock(&shared.overrides);
+    let config = shared.config();
+    match Tls::load(&config.global) {
+        Ok(tls) => {
+            tracing::info!("TLS: certificates or keys have changed; new connections use them");
+            shared.set_tls(tls);
+            try_again(shared);
+        }
+        Err(error) => tracing::warn!(
+            "TLS: certificates or keys have changed and cannot be used, so those before stay in force: {error}"
+        ),
+    }
+    *tried = found;
+}
+
+/// What kept servers from being opened may be over.
+fn try_again(shared: &Shared) {
+    for home in shared.homes().into_values() {
+        shared.pools().try_again(home.id);
+    }
 }
 
 /// Marks servers to be replaced.

@@ -1,4 +1,5 @@
-//! What all tasks share. There is no other state: nothing is static.
+//! What all tasks share. There is no other state but what a thread keeps for itself: its buffers (`relay`) and its place
+//! among the others (`workers`).
 
 mod operator;
 mod routes;
@@ -123,7 +124,7 @@ pub(crate) struct Shared {
     /// Held while the configuration is being changed.
     pub(crate) overrides: Mutex<Overrides>,
     pub(crate) quarantine: Quarantine,
-    pub(crate) tls: RwLock<Arc<Tls>>,
+    tls: RwLock<Arc<Tls>>,
     pub(crate) files: RwLock<Arc<AuthFiles>>,
     config: RwLock<Arc<Config>>,
     pools: Mutex<ServerPools>,
@@ -224,6 +225,10 @@ impl Shared {
 
     pub(crate) fn tls(&self) -> Arc<Tls> {
         Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_tls(&self, tls: Tls) {
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tls);
     }
 
     /// What belongs to the application that a client is of now.

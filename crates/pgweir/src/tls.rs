@@ -1,5 +1,5 @@
-//! TLS as the configuration wants it, towards clients and towards servers. Immutable: RELOAD
-//! makes a new one.
+//! TLS as the configuration wants it, towards clients and towards servers. Immutable: RELOAD and a renewed
+//! certificate make a new one.
 
 use pgweir_config::{Settings, SslMode, client_tls_faults};
 use pgweir_net::Stream;
@@ -7,6 +7,8 @@ use pgweir_net::tls::{
     Acceptor, ClientCertificate, ClientSide, Connector, HandshakeError, Parameters, Pem,
     ServerSide, TlsError,
 };
+
+use crate::file_mark::FileMark;
 
 /// Both directions.
 #[derive(Debug, PartialEq)]
@@ -17,6 +19,8 @@ pub(crate) struct Tls {
     pub(crate) clients_must: bool,
     connector: Connector,
     files: Vec<CertificateFile>,
+    /// Which versions of the files were read.
+    pub(crate) seen: Vec<Option<FileMark>>,
 }
 
 /// A file with certificates, and when the first of them expires.
@@ -45,6 +49,8 @@ impl Tls {
     }
 
     fn build(settings: &Settings) -> Result<Self, TlsError> {
+        // They may change while they are read: then they are read again.
+        let seen = marks(settings);
         let mode = settings.client_tls_sslmode;
         let acceptor = match mode {
             SslMode::Disable => None,
@@ -71,6 +77,7 @@ impl Tls {
             clients_must,
             connector,
             files: files(settings),
+            seen,
         })
     }
 
@@ -104,6 +111,27 @@ impl Tls {
             .connect(stream, host.unwrap_or("localhost"))
             .await
     }
+}
+
+/// The marks of all files that are used, as they are now.
+pub(crate) fn marks(settings: &Settings) -> Vec<Option<FileMark>> {
+    let clients = settings.client_tls_sslmode != SslMode::Disable;
+    let servers = settings.server_tls_sslmode != SslMode::Disable;
+    [
+        (clients, &settings.client_tls_cert_file),
+        (clients, &settings.client_tls_key_file),
+        (clients, &settings.client_tls_ca_file),
+        (servers, &settings.server_tls_cert_file),
+        (servers, &settings.server_tls_key_file),
+        (
+            verifies(settings.server_tls_sslmode),
+            &settings.server_tls_ca_file,
+        ),
+    ]
+    .into_iter()
+    .filter(|(is_used, path)| *is_used && !path.is_empty())
+    .map(|(_, path)| FileMark::of(path))
+    .collect()
 }
 
 /// What was read a moment ago by those who use it.
