@@ -172,7 +172,7 @@ impl Tenant {
         }
     }
 
-    /// The same, and what whole machine has open towards PostgreSQL but for those who watch: of several processes that
+    /// The same, and what the whole machine has open towards PostgreSQL but for those who watch: of several processes that
     /// hand a socket over, both hold it.
     #[track_caller]
     pub fn watch_machine(&self) -> Watch {

@@ -229,8 +229,8 @@ impl Client {
         self.cancel_key.get().is_some()
     }
 
-    /// Whether it has been idle for so long, and has not been told to rest since its last request.
-    pub(crate) fn is_to_rest(&self, now: Instant, after: Duration) -> bool {
+    /// Whether it has been idle for so long and is to rest now. That is said once after each request.
+    pub(crate) fn mark_to_rest(&self, now: Instant, after: Duration) -> bool {
         let mut state = self.state();
         let is_idle = state.clocks.phase == Phase::Idle && state.link.is_none();
         let is_long = now.saturating_duration_since(state.clocks.since) >= after;

@@ -176,6 +176,6 @@ fn resume(shared: &Arc<Shared>, id: u64) {
 /// Sends clients to rest that have been idle for long.
 pub(crate) fn look(shared: &Shared, now: Instant) {
     let idle = shared.clients.iter();
-    let idle = idle.filter(|client| client.is_to_rest(now, REST_AFTER));
+    let idle = idle.filter(|client| client.mark_to_rest(now, REST_AFTER));
     idle.take(AT_A_TIME).for_each(|client| client.rest());
 }

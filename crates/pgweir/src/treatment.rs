@@ -81,7 +81,7 @@ impl Judge for Shared {
         let treatment = route.rules().treatment;
         let answer = strict::judge(self, &client, treatment, case);
         let answer = answer.or_else(|| {
-            let refused = treatment.refused.both(case.kinds);
+            let refused = treatment.refused.intersection(case.kinds);
             (!refused.is_empty()).then(|| asides::state_refused(refused))
         })?;
         let mut message = BytesMut::new();
@@ -102,7 +102,7 @@ mod tests {
             assert!(!kinds_of(word).is_empty(), "{word}");
         }
         let all = StatePolicies::KINDS.map(kinds_of).into_iter();
-        assert_eq!(all.fold(Kinds::NONE, Kinds::and), Kinds::ALL);
+        assert_eq!(all.fold(Kinds::NONE, Kinds::union), Kinds::ALL);
     }
 
     #[test]

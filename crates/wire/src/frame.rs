@@ -1,17 +1,14 @@
-//! Cuts a buffer into frames. The only place that reads a message length, and the home of every
-//! size limit.
+//! Cuts a buffer into frames. The only place that reads the length of a tagged message, and the home of every size limit.
 
 use thiserror::Error;
 
 /// Tag and length word.
 pub const HEADER_LEN: usize = 5;
 
-/// The sizes beyond which a message is refused. Lengths are those of the length word, in bytes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct SizeLimits {
-    /// Largest message that is let through (PgBouncer's `max_packet_size`).
-    pub message: u32,
-}
+/// The sizes beyond which a message is refused, but for PgBouncer's `max_packet_size`. Lengths are those of the length
+/// word, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum SizeLimits {}
 
 impl SizeLimits {
     /// Largest StartupMessage: PostgreSQL's own limit (`MAX_STARTUP_PACKET_LENGTH`).
@@ -22,14 +19,6 @@ impl SizeLimits {
     pub const SERVER_LOGIN: u32 = 128 * 1024;
     /// Largest message that is held as a whole in order to understand it (Parse, ErrorResponse).
     pub const HELD: u32 = 64 * 1024 * 1024;
-}
-
-impl Default for SizeLimits {
-    fn default() -> Self {
-        Self {
-            message: i32::MAX as u32,
-        }
-    }
 }
 
 /// What the first five bytes of a frame say.

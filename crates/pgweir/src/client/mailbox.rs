@@ -67,12 +67,12 @@ pub(super) struct Mailbox {
 /// What a client that waits is to do. It is for one request: an order that comes too late must not
 /// hit the next one.
 #[derive(Clone, Copy, Debug, Default)]
-struct WaitOrders {
+pub(crate) struct WaitOrders {
     request: u32,
     /// To tell its client that it waits.
-    notice: bool,
+    pub(crate) notice: bool,
     /// To stop waiting.
-    canceled: bool,
+    pub(crate) canceled: bool,
 }
 
 /// Where a client is, as far as that decides what its task can do at once.
@@ -199,7 +199,7 @@ impl Client {
     }
 
     /// It has done so, or nothing stays with it.
-    pub(crate) fn has_let_go(&self) {
+    pub(crate) fn clear_let_go(&self) {
         self.take(|mailbox| mailbox.lets_go = false);
     }
 
@@ -340,14 +340,18 @@ impl Client {
         self.take(|mailbox| Some((mailbox.mail.take()?, mailbox.cause.take())))
     }
 
-    /// Whether the present request was canceled, and whether the client should be told that it waits.
-    pub(crate) fn take_wait_orders(&self) -> (bool, bool) {
+    /// What it is to do for its present request.
+    pub(crate) fn take_wait_orders(&self) -> WaitOrders {
         let request = self.state().request;
         let orders = self.take(|mailbox| mailbox.wait.take());
-        match orders.filter(|orders| orders.request == request) {
-            Some(orders) => (orders.canceled, orders.notice),
-            None => (false, false),
-        }
+        orders
+            .filter(|orders| orders.request == request)
+            .unwrap_or_default()
+    }
+
+    /// What its client has canceled while the pooler asked for itself has not begun.
+    pub(crate) fn drop_wait_orders(&self) {
+        let _ = self.take_wait_orders();
     }
 
     fn ring(&self, mailbox: MutexGuard<'_, Mailbox>) {

@@ -192,7 +192,7 @@ impl Subscription {
     }
 
     /// The mark has come: all that was asked for is heard here.
-    pub(crate) fn has_joined(&mut self) {
+    pub(crate) fn note_joined(&mut self) {
         self.joining = Channels::new();
     }
 

@@ -25,10 +25,10 @@ const NEEDED: &str =
     "Another client needs the server; max_pinned servers of a pool are spared that.";
 
 impl Session {
-    /// A transaction has ended: whether the server has to be asked what it has left. Then the client
+    /// A transaction has ended: asks the server what it has left, where that is not known. Then the client
     /// keeps it until the answer is there.
     #[inline]
-    pub(super) fn looks(&mut self, now: Instant) -> bool {
+    pub(super) fn begin_look(&mut self, now: Instant) -> bool {
         let Place::Leased(held) = &mut self.place else {
             return false;
         };
@@ -55,8 +55,7 @@ impl Session {
         let Place::Leased(held) = &mut self.place else {
             return;
         };
-        // What the client may have canceled meanwhile has not begun.
-        let _ = self.client.take_wait_orders();
+        self.client.drop_wait_orders();
         let refused = held.server.relay.take_refused();
         if is_canceled(refused.as_deref())
             && !std::mem::replace(&mut held.server.work.looks_again, true)
@@ -148,7 +147,7 @@ impl Session {
     pub(super) fn let_go(&mut self) {
         let is_pinned = self.client.state().pin.is_some();
         let Some(held) = self.place.held().filter(|_| is_pinned) else {
-            return self.client.has_let_go();
+            return self.client.clear_let_go();
         };
         if held.is_between_transactions() {
             let now = Instant::now();
@@ -215,7 +214,7 @@ impl Session {
         held.server.work.tally.state_loss_count += 1;
         tracing::info!(peer = %self.client, "session state is taken back: {what}");
         self.tell(&asides::state_taken_back(what, why));
-        self.client.has_let_go();
+        self.client.clear_let_go();
         self.release(now);
     }
 }

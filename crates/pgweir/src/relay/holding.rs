@@ -14,8 +14,8 @@ use crate::server::Server;
 use crate::takeover::hold::HoldAt;
 
 impl Session {
-    /// Whether the session is to be put down and stands where it can be.
-    pub(super) fn may_be_held(&mut self) -> bool {
+    /// Follows an order to be put down, as far as the session has come. Whether it stands where it can be.
+    pub(super) fn follow_hold_order(&mut self) -> bool {
         let order = self.client.hold_order();
         if order.is_some() {
             self.settle();

@@ -105,7 +105,7 @@ impl Session {
             slow::look_at(&self.shared, &self.client, home, &mut held.server, noted);
         }
         held.server.settle(&self.shared, home);
-        let looks = release && self.looks(now);
+        let looks = release && self.begin_look(now);
         let Place::Leased(held) = &mut self.place else {
             return;
         };
@@ -198,7 +198,7 @@ impl Session {
     }
 }
 
-/// The only place that asks for the pool mode on release: a session keeps its server.
+/// Whether the end of a transaction ends the lease: a session keeps its server.
 fn may_leave(rules: &Rules) -> bool {
     match rules.settings.pool_mode {
         PoolMode::Session => false,

@@ -133,7 +133,7 @@ impl Session {
             Step::Marking => match (held.server.relay.take_refused(), held.is_marked()) {
                 (None, true) => {
                     if let Some(subscription) = &mut self.subscription {
-                        subscription.has_joined();
+                        subscription.note_joined();
                     }
                     self.end_listening();
                 }
@@ -143,8 +143,7 @@ impl Session {
             Step::Ending => {
                 held.server.relay.unlistened(&self.side);
                 let bound = held.server.relay.residue().bound();
-                // What the client may have canceled meanwhile has not begun.
-                let _ = self.client.take_wait_orders();
+                self.client.drop_wait_orders();
                 self.keep(bound, Instant::now());
             }
         }
@@ -174,7 +173,7 @@ impl Session {
         };
         held.server.relay.forget_mark();
         let bound = held.server.relay.residue().bound();
-        let _ = self.client.take_wait_orders();
+        self.client.drop_wait_orders();
         self.keep(bound, Instant::now());
     }
 

@@ -2,14 +2,16 @@
 //!
 //! Hot path. One task polls the client, its server and its mailbox; [`pgweir_session::Relay`] says
 //! what to do with the bytes. A query on a free server is two reads and two writes; what several
-//! tasks write leaves with one system call (`net::outbox`). Nothing is allocated, and the clock is read when a query begins and when it ends.
+//! tasks write leaves with one system call (`net::outbox`). Nothing is allocated, and the clock is read when a query
+//! begins and when it ends.
 //!
 //! Load-bearing rules:
 //! 1. Nothing of a batch is given to a server before the server is checked out for all of it.
 //! 2. What a peer does not take is kept in its [`Buffered`]; while there is something kept for one
 //!    side, the other side is not read; nor is the client while its server has too much to answer first
 //!    ([`pgweir_session::Relay::is_full`]).
-//! 3. A server leaves through `release`, `server_lost` or [`Session::into_remains`], never by `Drop`.
+//! 3. A server leaves through `release`, `replace_server`, `take_transaction`, `into_server` or [`Session::into_remains`],
+//!    never by `Drop`.
 //! 4. A session that is put down (`holding`) is nowhere else: nobody reads or writes its sockets.
 
 mod apart;
@@ -199,7 +201,7 @@ impl Session {
             match step {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(farewell)) => return Poll::Ready(Stop::Ended(farewell)),
-                Poll::Pending if self.client.has_mail() && self.may_be_held() => {
+                Poll::Pending if self.client.has_mail() && self.follow_hold_order() => {
                     return Poll::Ready(Stop::Held);
                 }
                 Poll::Pending => return Poll::Pending,
@@ -245,10 +247,10 @@ impl Session {
         if self.client.lets_go() {
             self.let_go();
         }
-        if self.goes_to_rest() {
+        if self.take_rest_order() {
             return Some(Stop::Rests);
         }
-        self.may_be_held().then_some(Stop::Held)
+        self.follow_hold_order().then_some(Stop::Held)
     }
 
     /// The order to end, if one has come that holds where the client is.

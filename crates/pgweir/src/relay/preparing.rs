@@ -1,5 +1,5 @@
-//! What a server does before it serves its client: it shows that it is there, and takes over the
-//! client's parameters.
+//! What the pooler asks of a server on behalf of its client: before it serves, whether it is there and to take over the
+//! client's parameters; later, what the client's own message needs.
 
 use std::time::Instant;
 
@@ -89,9 +89,8 @@ impl Session {
                 server.work.stage = fit(&self.client, &mut self.side, tracked, server);
             }
             Stage::Fit(before) => self.log_canonical(&before),
-            // What the client may have canceled meanwhile has not begun.
             Stage::Refit => {
-                let _ = self.client.take_wait_orders();
+                self.client.drop_wait_orders();
                 if held.server.work.query_start.is_some() {
                     self.client.state().clocks.phase = Phase::Active;
                     return Ok(());
@@ -185,8 +184,7 @@ impl Session {
         if matches!(&self.place, Place::Leased(held) if !held.serves()) {
             return;
         }
-        let (canceled, _) = self.client.take_wait_orders();
-        if canceled {
+        if self.client.take_wait_orders().canceled {
             self.release(now);
             return self.answer_canceled();
         }

@@ -25,9 +25,9 @@ pub(crate) struct Resting {
 }
 
 impl Session {
-    /// Whether it has been told to rest, and nothing stands in its way: no buffer holds anything, nothing is
+    /// Takes the order to rest: whether there is one, and nothing stands in its way: no buffer holds anything, nothing is
     /// heard for it, and its socket is one that can be watched from elsewhere (TLS has records of its own).
-    pub(super) fn goes_to_rest(&self) -> bool {
+    pub(super) fn take_rest_order(&self) -> bool {
         self.client.take_rest()
             && matches!(self.place, Place::Idle)
             && self.subscription.is_none()

@@ -41,7 +41,7 @@ impl Session {
         };
         let treatment = held.server.work.rules.treatment;
         let (set, names) = self.side.set_beyond(&before.requested);
-        let mut left = bound.without(before.bound).and(set);
+        let mut left = bound.without(before.bound).union(set);
         if held.server.relay.has_found_nothing_new(&self.side) {
             left = left.without(Kinds::LISTEN);
         }
@@ -52,25 +52,25 @@ impl Session {
             if let (caught, Some(answer)) = found {
                 self.side.take_back(caught);
                 self.unpin();
-                self.client.has_let_go();
+                self.client.clear_let_go();
                 self.release(now);
                 self.place = Place::Owing(Box::new(answer));
                 return;
             }
         }
-        let warned = treatment.warned.both(left);
+        let warned = treatment.warned.intersection(left);
         if !warned.is_empty() {
             held.server.work.tally.state_warning_count += 1;
             tracing::info!(peer = %self.client, "session state is left: {warned}");
             self.tell(&asides::state_warned(warned));
         }
         self.side.take_back(treatment.reset);
-        let reset = treatment.reset.both(bound.and(set));
+        let reset = treatment.reset.intersection(bound.union(set));
         match (reset.is_empty(), bound.without(reset)) {
             (true, _) => self.keep_or_move(bound, now),
             (false, rest) if rest.is_empty() || !self.pin(rest, now) => {
                 self.unpin();
-                self.lose(&reset.and(bound).to_string(), ENDS, now);
+                self.lose(&reset.union(bound).to_string(), ENDS, now);
             }
             (false, _) => self.take_back(reset, now),
         }

@@ -168,8 +168,8 @@ impl Session {
 
     /// Orders and answers for the client that waits. `None` if it goes on waiting.
     fn read_mail(&mut self, ticket: Ticket) -> Option<Result<(), Farewell>> {
-        let (canceled, notify) = self.client.take_wait_orders();
-        if canceled {
+        let orders = self.client.take_wait_orders();
+        if orders.canceled {
             self.cancel_wait(ticket);
             return Some(Ok(()));
         }
@@ -193,7 +193,7 @@ impl Session {
             }
             Some((Mail::Greet, ..)) | None => {}
         }
-        if notify {
+        if orders.notice {
             self.tell_waiting();
         }
         None

@@ -17,7 +17,7 @@ use crate::{events, strict};
 /// How long a client that is being sent away may take to read why.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Sends a client away that another process has handed over and that has no place here.
+/// Sends a client away that has no session and gets none.
 pub(crate) async fn turn_away(
     shared: Arc<Shared>,
     client: Arc<Client>,

@@ -9,9 +9,8 @@ use crate::pipeline::{Awaited, Reply};
 impl Relay {
     /// The client is gone. Appends what brings the server nearer to being quiet, so that it can be
     /// rolled back and reused; the replies must be read through [`Self::from_server`] and thrown
-    /// away. To be called again after each reply, until [`Self::is_quiet`].
-    /// To be called again whenever something has been read: a COPY that the client had asked for
-    /// may have begun, and waits for data that nobody will send.
+    /// away. To be called again whenever something has been read, until [`Self::is_quiet`]: a COPY that the client had
+    /// asked for may have begun, and waits for data that nobody will send.
     pub fn abandon(&mut self, out: &mut BytesMut) -> Abandon {
         if !self.client_rest.is_done() || self.pipeline.owes_unknown() {
             return Abandon::Close;

@@ -148,7 +148,7 @@ impl Relay {
             memory.learn_catalog(catalog, now);
         }
         let changed = self.enter(&facts, client, tracked);
-        let found = facts.bound.and(changed);
+        let found = facts.bound.union(changed);
         if facts.is_complete && !(client.masks && found.is_empty()) {
             let left = found.without(self.residue.announced());
             self.residue.teach(found, left, memory, now);

@@ -68,7 +68,7 @@ impl ClientSide {
         let is_new = |(name, value): &(&str, &str)| before.get(name) != Some(*value);
         let names: Vec<&str> = requested.filter(is_new).map(|(name, _)| name).collect();
         let kinds = names.iter().map(|name| kind_of(name));
-        (kinds.fold(Kinds::NONE, Kinds::and), names)
+        (kinds.fold(Kinds::NONE, Kinds::union), names)
     }
 }
 

@@ -290,10 +290,10 @@ impl Relay {
         match body {
             // It is known what was set, or it will be asked.
             b"SET\0" if rules.private && !rules.state.allowed.has(Kinds::SETTINGS) => {
-                self.residue.was_set();
+                self.residue.note_set();
             }
             b"RESET\0" if rules.private && !rules.state.allowed.has(Kinds::SETTINGS) => {
-                self.residue.was_set();
+                self.residue.note_set();
                 self.note_reset(client);
             }
             b"DEALLOCATE ALL\0" => self.forget_statements(client, rules),

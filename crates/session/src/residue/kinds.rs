@@ -27,12 +27,10 @@ impl Kinds {
     pub const CURSORS: Self = Self(1 << 6);
     /// All of them.
     pub const ALL: Self = Self(0x7f);
-    /// What cannot be given to a client again on another server.
-    pub const BOUND: Self = Self(0x7c);
 
     /// Those that are in either.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
@@ -44,7 +42,7 @@ impl Kinds {
 
     /// Those that are in both.
     #[must_use]
-    pub const fn both(self, other: Self) -> Self {
+    pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 

@@ -104,7 +104,7 @@ impl Memory {
     #[cold]
     fn leaves(&self, bits: u128) -> Kinds {
         let called = self.functions.iter().filter(|(bit, _)| bits & bit != 0);
-        let all = called.fold(Kinds::NONE, |all, (_, kinds)| all.and(*kinds));
+        let all = called.fold(Kinds::NONE, |all, (_, kinds)| all.union(*kinds));
         all.without(self.allowed)
     }
 

@@ -93,7 +93,7 @@ impl Residue {
 
     fn note_more(&mut self, scan: &Scan, allowed: Kinds, is_heard_of: impl Fn(&str) -> bool) {
         self.suspects
-            .add(scan.suspects.and(scan.reset).without(allowed));
+            .add(scan.suspects.union(scan.reset).without(allowed));
         if !allowed.has(Kinds::SETTINGS) {
             let unheard = scan.named.iter().filter(|named| !is_heard_of(&named.name));
             unheard.for_each(|named| note_named(&mut self.named, named));
@@ -128,7 +128,7 @@ impl Residue {
 
     /// Whether the session has something of these kinds, as far as known, or a text says so.
     pub fn may_have(&self, kinds: Kinds) -> bool {
-        self.bound.and(self.suspects).has(kinds)
+        self.bound.union(self.suspects).has(kinds)
     }
 
     /// A function has been called that is known by its OID.
@@ -150,7 +150,7 @@ impl Residue {
     }
 
     /// The server has said SET or RESET. That is a surprise where no text said so.
-    pub fn was_set(&mut self) {
+    pub fn note_set(&mut self) {
         self.unreadable |= !self.has_set;
     }
 
@@ -277,7 +277,7 @@ impl Residue {
 
     /// Which of what was found a text had announced.
     pub(crate) fn announced(&self) -> Kinds {
-        self.suspects.and(self.bound)
+        self.suspects.union(self.bound)
     }
 
     /// Parameters that a text had named.
@@ -311,7 +311,7 @@ impl Residue {
 
     /// Commands that take back a part of what binds the server to its client; it is not there any more.
     pub(crate) fn take_back(&mut self, kinds: Kinds) -> String {
-        let commands = commands(self.bound.both(kinds));
+        let commands = commands(self.bound.intersection(kinds));
         self.bound = self.bound.without(kinds);
         commands
     }

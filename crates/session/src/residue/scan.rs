@@ -194,7 +194,7 @@ impl<'a> Scanner<'a> {
                 self.scan.ends = true;
                 self.scan.about_channels = true;
                 self.scan.sets = true;
-                self.resets(Kinds::SETTINGS.and(Kinds::ROLE));
+                self.resets(Kinds::SETTINGS.union(Kinds::ROLE));
             }
             b"prepare" if self.next_is(b"transaction") => self.skip(),
             b"prepare" => {

@@ -235,7 +235,7 @@ fn what_binds_is_looked_for_when_it_may_have_ended() {
 #[test]
 fn only_what_is_known_is_taken_back_alone() {
     let (now, mut residue) = (Instant::now(), Residue::default());
-    residue.settle(Kinds::LOCKS.and(Kinds::LISTEN), now);
+    residue.settle(Kinds::LOCKS.union(Kinds::LISTEN), now);
     let undo = "SELECT pg_catalog.pg_advisory_unlock_all();UNLISTEN *;";
     assert_eq!(residue.undo().as_deref(), Some(undo));
     noted(&mut residue, "select f()");
@@ -292,10 +292,10 @@ fn the_body_of_do_is_read() {
 fn a_set_that_no_text_has_said_is_a_surprise() {
     let (memory, now, mut residue) = (trusting(), Instant::now(), Residue::default());
     noted(&mut residue, "set local a = 1");
-    residue.was_set();
+    residue.note_set();
     assert_eq!(residue.question(&memory, now), None);
     residue.pass();
-    residue.was_set();
+    residue.note_set();
     assert!(residue.question(&memory, now).is_some());
 }
 
