@@ -426,4 +426,36 @@ fn an_order_of_an_operator_is_the_first_cause() {
         &["doctor", &tenant.name],
         &["1. ", "is under maintenance", &advice],
     );
+    incident_names(&pooler, &format!("1. {} is under maintenance", tenant.name));
+}
+
+#[test]
+fn a_pause_of_everything_or_of_one_database_is_the_first_cause() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(2);
+    let name = tenant.name.as_str();
+    let mut client = tenant.client(&pooler);
+    client.query("select 1");
+    for (database, title) in [
+        (
+            "",
+            "1. every database is paused (PAUSE on the console".to_owned(),
+        ),
+        (name, format!("1. {name} is paused (PAUSE or KILL")),
+    ] {
+        let mut operator = console(&pooler);
+        assert_eq!(
+            operator.query(&format!("pause {database}")),
+            "C(PAUSE) Z(I)"
+        );
+        client.send(&Batch::new().query("select 1"));
+        until_waiting(&pooler, &tenant, 1);
+        finds(&pooler, &["doctor", name], &[&title]);
+        incident_names(&pooler, &title);
+        assert_eq!(
+            operator.query(&format!("resume {database}")),
+            "C(RESUME) Z(I)"
+        );
+        client.until_ready();
+    }
 }

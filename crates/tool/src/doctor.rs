@@ -137,6 +137,7 @@ async fn examine(
     let diagnosis = console.ask(&order, DIAGNOSIS_MAX).await?;
     let budget = console.show("BUDGET").await?;
     let maintenance = console.show("MAINTENANCE").await?.only(of_database);
+    let state = console.show("STATE").await?;
     let entries = console.show("DATABASES").await?;
     let entry = entries.only(|row| row.text("name") == database);
     let probe = client::Probe {
@@ -147,7 +148,6 @@ async fn examine(
     };
     let client = client::log_in(console, &probe).await;
     Ok(Evidence {
-        database: database.to_owned(),
         diagnosis,
         pools,
         holders,
@@ -155,6 +155,7 @@ async fn examine(
         why,
         budget,
         maintenance,
+        state,
         entry,
         client,
     })

@@ -161,6 +161,14 @@ fn crowded(pools: &Table, database: Option<&str>) -> Vec<String> {
 
 fn conclude(record: &Record, arguments: &Arguments) -> Report {
     let seconds = arguments.last.as_secs();
+    let with_waiters = crowded(record.table("POOLS"), None);
+    // Without a name, what was ordered for one database matters where its clients wait.
+    let is_of_interest = |row: Row<'_>| match arguments.database.as_deref() {
+        Some(database) => row.text("name") == database,
+        None => with_waiters
+            .iter()
+            .any(|database| database == row.text("name")),
+    };
     let of_database = |row: Row<'_>| {
         let database = arguments.database.as_deref();
         database.is_none_or(|database| row.text("database") == database)
@@ -183,13 +191,14 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
     };
     let suspicions = suspicions::find(&episodes, &context);
     let evidence = doctor::Evidence {
-        database: arguments.database.clone().unwrap_or_default(),
         pools: record.table("POOLS").only(of_database),
         holders: record.table("HOLDERS").only(of_database),
         leaks: leaks.only(leaks::is_silent),
         why: record.why.clone(),
         budget: record.table("BUDGET").clone(),
         maintenance: record.table("MAINTENANCE").only(of_database),
+        state: record.table("STATE").clone(),
+        entry: record.table("DATABASES").only(is_of_interest),
         ..doctor::Evidence::default()
     };
     Report {

@@ -13,7 +13,6 @@ use crate::table::{Row, Table};
 /// Everything that was found about one database.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {
-    pub(crate) database: String,
     /// DIAGNOSE.
     pub(crate) diagnosis: Table,
     pub(crate) pools: Table,
@@ -24,7 +23,9 @@ pub(crate) struct Evidence {
     pub(crate) why: Table,
     pub(crate) budget: Table,
     pub(crate) maintenance: Table,
-    /// Its row of SHOW DATABASES.
+    /// SHOW STATE.
+    pub(crate) state: Table,
+    /// Its row of SHOW DATABASES; in a look at all of them, the rows of those that matter.
     pub(crate) entry: Table,
     /// The way of a client.
     pub(crate) client: Table,
@@ -56,17 +57,15 @@ impl Cause {
 
 /// What is wrong, the likeliest first.
 pub(crate) fn find(evidence: &Evidence) -> Vec<Cause> {
-    let mut causes: Vec<Cause> = [
-        ordered_so(evidence),
+    let mut causes = ordered_so(evidence);
+    let seen = [
         way::way(evidence),
         way::strangers(evidence),
         load::locks(evidence),
         load::leaking(evidence),
         load::slow(evidence),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    ];
+    causes.extend(seen.into_iter().flatten());
     if causes.is_empty() {
         causes.extend(load::crowded(evidence));
     }
@@ -95,36 +94,64 @@ fn failed_step(table: &Table) -> Option<Row<'_>> {
     table.find("outcome", "failed")
 }
 
+/// Orders that are told: a KILL of everything pauses each database by itself.
+const ORDERS_MAX: usize = 5;
+
 /// An operator wants it so.
-fn ordered_so(evidence: &Evidence) -> Option<Cause> {
-    let database = &evidence.database;
-    let cause = |title: String, next: String| Cause {
+fn ordered_so(evidence: &Evidence) -> Vec<Cause> {
+    let cause = |title: String, next: String, waiting: u64| Cause {
         name: "ordered",
         title,
-        evidence: vec![format!(
-            "{} waiting",
-            print::counted(waiting(evidence), "client")
-        )],
+        evidence: vec![format!("{} waiting", print::counted(waiting, "client"))],
         next: vec![next],
         weight: 1_000,
     };
-    if let Some(row) = evidence.maintenance.rows().next() {
-        let (mode, by) = (row.text("mode"), row.text("by"));
-        return Some(cause(
+    let waiting_for = |database: &str| {
+        let pools = evidence.pools.rows();
+        let of_database = pools.filter(|pool| pool.text("database") == database);
+        of_database.map(|pool| pool.count("cl_waiting")).sum()
+    };
+    let mut causes = Vec::new();
+    for row in evidence.maintenance.rows() {
+        let (database, mode, by) = (row.text("database"), row.text("mode"), row.text("by"));
+        causes.push(cause(
             format!("{database} is under maintenance (mode {mode}), ordered by {by}"),
             format!("pgweir maintenance off {database}"),
+            waiting_for(database),
         ));
     }
-    let entry = evidence.entry.rows().next()?;
-    if entry.text("paused") == "1" {
-        let title = format!("{database} is paused (PAUSE or KILL on the console)");
-        return Some(cause(title, format!("RESUME {database} on the console")));
+    let is_so = |row: &Row<'_>| row.text("value") == "yes";
+    for row in evidence.state.rows().filter(is_so) {
+        let order = match row.text("key") {
+            "paused" => "paused (PAUSE on the console, or SIGUSR1)",
+            "suspended" => "suspended (SUSPEND on the console, or an online restart)",
+            _ => continue,
+        };
+        causes.push(cause(
+            format!("every database is {order}"),
+            "RESUME on the console".to_owned(),
+            waiting(evidence),
+        ));
     }
-    if entry.text("disabled") == "1" {
-        let title = format!("{database} is disabled: new clients are refused");
-        return Some(cause(title, format!("ENABLE {database} on the console")));
+    for row in evidence.entry.rows() {
+        let database = row.text("name");
+        if row.text("paused") == "1" {
+            causes.push(cause(
+                format!("{database} is paused (PAUSE or KILL on the console)"),
+                format!("RESUME {database} on the console"),
+                waiting_for(database),
+            ));
+        }
+        if row.text("disabled") == "1" {
+            causes.push(cause(
+                format!("{database} is disabled: new clients are refused"),
+                format!("ENABLE {database} on the console"),
+                waiting_for(database),
+            ));
+        }
     }
-    None
+    causes.truncate(ORDERS_MAX);
+    causes
 }
 
 /// PostgreSQL is well, and a client still does not get through.

@@ -37,7 +37,7 @@ impl Suspicion {
         match self.name {
             "silent" => cause == "leak",
             "slow" => matches!(cause, "slow" | "locks"),
-            "held" => matches!(cause, "slow" | "locks" | "leak"),
+            "held" => matches!(cause, "slow" | "locks" | "leak" | "ordered"),
             _ => false,
         }
     }

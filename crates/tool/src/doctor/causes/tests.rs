@@ -11,7 +11,6 @@ const WHY: &str = "kind waiting server_pid client_id application_name last_state
 /// All is well.
 fn well() -> Evidence {
     Evidence {
-        database: "shop".to_owned(),
         diagnosis: table(
             "step outcome us detail\n\
              target info - database~shop~at~db:5432~as~user~bob,~with~a~password~from~the~auth_file\n\
@@ -239,7 +238,34 @@ fn what_was_ordered_goes_before_everything() {
         entry: table("name paused disabled\nshop 1 0"),
         ..crowd()
     };
-    assert!(first(&evidence).title.contains("paused"));
+    assert!(first(&evidence).title.contains("shop is paused"));
+    let evidence = Evidence {
+        state: table("key value\nactive no\npaused yes\nsuspended no"),
+        ..crowd()
+    };
+    assert_eq!(names(&evidence), ["ordered"]);
+    assert_eq!(first(&evidence).next, ["RESUME on the console"]);
+    let evidence = Evidence {
+        state: table("key value\nactive yes\npaused no\nsuspended no"),
+        ..crowd()
+    };
+    assert_eq!(names(&evidence), ["crowded"]);
+}
+
+#[test]
+fn an_order_is_told_with_the_name_of_its_own_database() {
+    let evidence = Evidence {
+        maintenance: table("database mode by\nblog hold ops"),
+        entry: table("name paused disabled\nshop 1 0\nblog 0 0"),
+        ..crowd()
+    };
+    let causes = find(&evidence);
+    assert!(causes[0].title.starts_with("blog is under maintenance"));
+    assert_eq!(causes[0].evidence, ["0 clients waiting"]);
+    assert_eq!(causes[0].next, ["pgweir maintenance off blog"]);
+    assert!(causes[1].title.starts_with("shop is paused"));
+    assert_eq!(causes[1].evidence, ["9 clients waiting"]);
+    assert_eq!(causes[1].next, ["RESUME shop on the console"]);
 }
 
 #[test]
