@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Common;
 use crate::console::Console;
-pub(crate) use crate::doctor::causes::way::explain;
+pub(crate) use crate::doctor::causes::way::{explain, host_of};
 pub(crate) use crate::doctor::causes::{Cause, Evidence, find as causes_of, longest_wait};
 use crate::table::{Row, Table};
 use crate::trouble::{Trouble, Verdict};
@@ -140,6 +140,7 @@ async fn examine(
     let state = console.show("STATE").await?;
     let entries = console.show("DATABASES").await?;
     let entry = entries.only(|row| row.text("name") == database);
+    let config = console.show("CONFIG").await?;
     let probe = client::Probe {
         database,
         user,
@@ -156,6 +157,7 @@ async fn examine(
         budget,
         maintenance,
         state,
+        host: host_of(&entry, &config, database),
         entry,
         client,
     })

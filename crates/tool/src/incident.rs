@@ -187,6 +187,8 @@ fn conclude(record: &Record, arguments: &Arguments) -> Report {
     let leaks = record.table("LEAKS").only(of_database);
     let context = Context {
         budget: record.table("BUDGET").clone(),
+        databases: record.table("DATABASES").clone(),
+        config: record.table("CONFIG").clone(),
         leaks: leaks.clone(),
     };
     let suspicions = suspicions::find(&episodes, &context);

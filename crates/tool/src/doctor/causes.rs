@@ -27,6 +27,8 @@ pub(crate) struct Evidence {
     pub(crate) state: Table,
     /// Its row of SHOW DATABASES; in a look at all of them, the rows of those that matter.
     pub(crate) entry: Table,
+    /// Where its servers are, as SHOW BUDGET names it; nothing where that is not one host.
+    pub(crate) host: Option<String>,
     /// The way of a client.
     pub(crate) client: Table,
 }

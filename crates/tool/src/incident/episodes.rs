@@ -290,7 +290,7 @@ mod tests {
             ("auth:~password~authentication~failed~(28P01)", "password"),
             (
                 "auth:~sorry,~too~many~clients~already~(53300)",
-                "foreign_sessions",
+                "postgres_full",
             ),
             (
                 "auth:~too~many~connections~for~role~\"bob\"~(53300)",
@@ -303,8 +303,11 @@ mod tests {
         }
         let mut context = Context {
             budget: crate::testing::table(
-                "name used limit\nmax_connections 99 100\npool_size 80 90",
+                "name subject used limit\nmax_connections other:5432 99 400\n\
+                 max_connections db:5432 99 100\nmax_host_connections db:5432 80 -",
             ),
+            databases: crate::testing::table("name host port\nshop db 5432"),
+            config: Table::default(),
             leaks: crate::testing::table("database application_name\nshop cron\nblog web"),
         };
         let full = "1 0 0 0 0 0 auth:~sorry,~too~many~clients~already~(53300)";

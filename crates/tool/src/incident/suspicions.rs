@@ -28,6 +28,8 @@ pub(super) struct Suspicion {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Context {
     pub(super) budget: Table,
+    pub(super) databases: Table,
+    pub(super) config: Table,
     pub(super) leaks: Table,
 }
 
@@ -123,7 +125,8 @@ fn suspect(episode: &Episode, context: &Context) -> Suspect {
     let place = format!("{} at {}", episode.database, clock(&episode.from));
     if let Some(failure) = &episode.failure {
         let evidence = format!("{place}: {failure}");
-        let Some(explained) = doctor::explain(failure, &context.budget) else {
+        let host = doctor::host_of(&context.databases, &context.config, &episode.database);
+        let Some(explained) = doctor::explain(failure, &context.budget, host.as_deref()) else {
             let title = "PostgreSQL could not be reached, or did not let the pooler in";
             return Suspect::new("failing", title, evidence);
         };

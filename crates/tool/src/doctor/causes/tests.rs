@@ -11,6 +11,7 @@ const WHY: &str = "kind waiting server_pid client_id application_name last_state
 /// All is well.
 fn well() -> Evidence {
     Evidence {
+        host: Some("db:5432".to_owned()),
         diagnosis: table(
             "step outcome us detail\n\
              target info - database~shop~at~db:5432~as~user~bob,~with~a~password~from~the~auth_file\n\
@@ -139,6 +140,52 @@ fn foreign_sessions_are_named_where_postgres_could_be_asked() {
     let last = evidence.diagnosis.cells.last_mut().expect("just added");
     last[3] = Some(own.to_owned());
     assert_eq!(first(&evidence).name, "over_budget");
+}
+
+#[test]
+fn of_several_hosts_the_one_that_is_full_is_counted() {
+    let full = failing("auth", "sorry,~too~many~clients~already~(53300)");
+    let budget = |own: u64, other: u64| {
+        table(&format!(
+            "name subject used limit\n\
+             max_connections a:5432 400 400\nmax_connections db:5432 100 100\n\
+             max_host_connections a:5432 {other} -\nmax_host_connections db:5432 {own} -\n\
+             pool_size a/bob {other} 200\npool_size shop/bob {own} 90"
+        ))
+    };
+    let with = |own, other| Evidence {
+        budget: budget(own, other),
+        ..full.clone()
+    };
+    // Neither the servers of the other host nor its max_connections count.
+    assert_eq!(first(&with(80, 10)).name, "over_budget");
+    assert_eq!(first(&with(10, 190)).name, "foreign_sessions");
+    let told = first(&with(10, 190)).evidence;
+    assert_eq!(
+        told[1],
+        "this pooler has 10 connections of PostgreSQL's 100"
+    );
+    // Nobody is blamed where it may be either host.
+    let either = Evidence {
+        host: None,
+        ..with(80, 10)
+    };
+    assert_eq!(first(&either).name, "postgres_full");
+    assert_eq!(first(&either).evidence.len(), 1);
+}
+
+#[test]
+fn a_host_is_named_as_the_budget_names_it() {
+    let databases = table(
+        "name host port\nshop DB 5432\nblog /run/pg 5433\nlocal - 5432\npair db,standby 5432",
+    );
+    let config = table("key value\nunix_socket_dir /tmp");
+    let host = |database| way::host_of(&databases, &config, database);
+    assert_eq!(host("shop").as_deref(), Some("db:5432"));
+    assert_eq!(host("blog").as_deref(), Some("/run/pg:5433"));
+    assert_eq!(host("local").as_deref(), Some("/tmp:5432"));
+    assert_eq!(host("pair"), None);
+    assert_eq!(host("nobody"), None);
 }
 
 #[test]

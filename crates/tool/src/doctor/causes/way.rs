@@ -230,23 +230,22 @@ pub(super) fn strangers(evidence: &Evidence) -> Option<Cause> {
     if !full {
         return None;
     }
-    let own = own_servers(&evidence.budget);
-    let max = evidence.budget.find("name", "max_connections");
-    let max = max.and_then(|row| row.number("limit"));
-    // Where PostgreSQL could be asked, it says who they are.
-    let own = numbers(told).map_or(own, |(_, _, _, own)| own);
-    let max = numbers(told).map(|(_, max, _, _)| max).or(max);
+    let host = evidence.host.as_deref();
+    // Where PostgreSQL could be asked, it says who they are. Of several hosts that may have been another one.
+    let said = numbers(told).filter(|_| host.is_some() || is_full(told));
+    let (own, max) = match said {
+        Some((_, max, _, own)) => (Some(own), Some(max)),
+        None => counted(&evidence.budget, host),
+    };
     let mut facts = Vec::new();
     if refused {
         facts.push(detail.to_owned());
     }
-    facts.push(match max {
-        Some(max) => format!(
-            "this pooler has {} of PostgreSQL's {max}",
-            print::counted(own, "connection")
-        ),
-        None => format!("this pooler has {}", print::counted(own, "connection")),
-    });
+    if let Some(own) = own {
+        let of_all = max.map_or_else(String::new, |max| format!(" of PostgreSQL's {max}"));
+        let own = print::counted(own, "connection");
+        facts.push(format!("this pooler has {own}{of_all}"));
+    }
     if !told.is_empty() {
         facts.push(told.to_owned());
     }
@@ -267,26 +266,34 @@ pub(crate) struct Explanation {
     pub(crate) next: &'static [&'static str],
 }
 
-/// Whose connections they are that have filled PostgreSQL.
-fn taken_by(own: u64, max: Option<u64>) -> Explanation {
-    match max.is_some_and(|max| own * 2 > max) {
-        true => Explanation {
+/// Whose connections they are that have filled PostgreSQL; nobody's where that is not known.
+fn taken_by(own: Option<u64>, max: Option<u64>) -> Explanation {
+    match (own, max) {
+        (Some(own), Some(max)) if own * 2 > max => Explanation {
             name: "over_budget",
             title: "this pooler has taken nearly all of PostgreSQL's connections",
             next: &["pgweir budget: it says which max_host_connections fits"],
         },
-        false => Explanation {
+        (Some(_), Some(_)) | (Some(0), None) => Explanation {
             name: "foreign_sessions",
             title: "PostgreSQL's connections are taken by sessions that do not come through this pooler",
             next: &[
                 "end or shorten them where they come from (those that are named), and bring them behind the pooler",
             ],
         },
+        (Some(_), None) | (None, _) => Explanation {
+            name: "postgres_full",
+            title: "PostgreSQL has no connection left",
+            next: &[
+                "look at pg_stat_activity as a superuser, for whom some are reserved: whose are they?",
+                "pgweir budget says how many this pooler may ask for",
+            ],
+        },
     }
 }
 
 /// What a failure means that was kept as `step: detail`.
-pub(crate) fn explain(failure: &str, budget: &Table) -> Option<Explanation> {
+pub(crate) fn explain(failure: &str, budget: &Table, host: Option<&str>) -> Option<Explanation> {
     let (step, detail) = failure.split_once(": ")?;
     let told = detail.to_lowercase();
     if !FULL.iter().any(|sign| told.contains(sign)) {
@@ -304,18 +311,37 @@ pub(crate) fn explain(failure: &str, budget: &Table) -> Option<Explanation> {
             next: &["ALTER ROLE ... CONNECTION LIMIT, or a lower pool_size for this user"],
         });
     }
-    let max = budget.find("name", "max_connections");
-    Some(taken_by(
-        own_servers(budget),
-        max.and_then(|row| row.number("limit")),
-    ))
+    let (own, max) = counted(budget, host);
+    Some(taken_by(own, max))
 }
 
-/// Servers that the pools have.
-fn own_servers(budget: &Table) -> u64 {
-    let rows = budget.rows();
-    let pools = rows.filter(|row| row.text("name") == "pool_size");
-    pools.map(|row| row.count("used")).sum()
+/// Where the servers of a database are, as SHOW BUDGET names it; nothing where that is not one host.
+pub(crate) fn host_of(databases: &Table, config: &Table, database: &str) -> Option<String> {
+    let entry = databases.find("name", database)?;
+    let port = entry.number("port")?;
+    let host = match entry.get("host") {
+        Some(host) if host.contains(',') => return None,
+        Some(host) if host.starts_with(['/', '@']) => host.to_owned(),
+        Some(host) => host.to_ascii_lowercase(),
+        None => config
+            .find("key", "unix_socket_dir")?
+            .text("value")
+            .to_owned(),
+    };
+    Some(format!("{host}:{port}"))
+}
+
+/// Connections that this pooler has to a host, and all that PostgreSQL has there.
+fn counted(budget: &Table, host: Option<&str>) -> (Option<u64>, Option<u64>) {
+    let Some(host) = host else {
+        return (None, None);
+    };
+    let of_host = budget.only(|row| row.text("subject") == host);
+    // A host on which nothing is counted may have no row.
+    let own = of_host.find("name", "max_host_connections");
+    let own = own.map_or(0, |row| row.count("used"));
+    let max = of_host.find("name", "max_connections");
+    (Some(own), max.and_then(|row| row.number("limit")))
 }
 
 /// `PostgreSQL has 97 of 100 connections in use (3 reserved): 5 from this pooler, ...`: all, max, reserved, own.
