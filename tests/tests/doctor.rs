@@ -258,6 +258,46 @@ fn a_blocker_past_the_pooler_is_named_as_such() {
     );
 }
 
+#[test]
+fn a_lock_in_another_database_keeps_nobody_waiting_here() {
+    let (Some(tenant), Some(neighbour)) = (Tenant::new(), Tenant::new()) else {
+        return;
+    };
+    let pooler = start(
+        tenant
+            .ini()
+            .database(
+                "alias",
+                &format!(
+                    "host=127.0.0.1 port={} dbname={}",
+                    neighbour.postgres.port(),
+                    neighbour.name
+                ),
+            )
+            .set("default_pool_size", 4),
+    );
+    tenant.client(&pooler).query("select 1");
+    let mut blocker = neighbour.direct();
+    blocker.query("create table stock (id int)");
+    blocker.query("grant select on stock to public");
+    blocker.query("begin");
+    blocker.query("lock table stock in access exclusive mode");
+    let parameters = [("user", &*tenant.name), ("database", "alias")];
+    let ask = |_| {
+        let client = RawClient::login_with(pooler.port, &parameters);
+        asks(client, "select * from stock")
+    };
+    let _blocked: Vec<_> = (0..2).map(ask).collect();
+    let there = || tool(&pooler, &["why", "alias"]).stdout;
+    eventually(Duration::from_secs(5), there, |text| {
+        text.contains("2 servers wait for pid ")
+    });
+    let here = tool(&pooler, &["why", &tenant.name]);
+    assert!(here.stdout.contains("no server for a lock"), "{here:?}");
+    assert_eq!(here.code, Some(0), "{here:?}");
+    assert_eq!(tool(&pooler, &["doctor", &tenant.name]).code, Some(0));
+}
+
 /// A PostgreSQL of the test's own.
 fn cluster(options: ClusterOptions) -> Option<Cluster> {
     let cluster = Cluster::start_or_skip(options)?;

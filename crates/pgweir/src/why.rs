@@ -44,9 +44,10 @@ pub(crate) async fn rows(
     shared: &Arc<Shared>,
     database: &str,
 ) -> Result<Vec<WhyRow>, CommandError> {
-    if shared.config().database(database).is_none() {
+    let config = shared.config();
+    let Some(entry) = config.database(database) else {
         return Err(CommandError::NoSuchDatabase(database.to_owned()));
-    }
+    };
     let mut rows = queues(shared, database);
     let backends = match ask(shared, database).await {
         Ok(backends) => backends,
@@ -61,7 +62,7 @@ pub(crate) async fn rows(
     };
     let now = Instant::now();
     let mut holders = holders(shared, now);
-    let blockers = blockers::find(&backends);
+    let blockers = blockers::find(&backends, entry.dbname());
     let of_interest = |holder: &Holder| {
         let is_slow = &*holder.database == database && holder.held >= HELD_MIN;
         is_slow || blockers.iter().any(|blocker| blocker.pid == holder.pid)

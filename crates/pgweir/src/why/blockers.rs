@@ -11,7 +11,7 @@ use serde_json::Value;
 pub(super) const QUESTION: &str = "WITH w AS (SELECT pid, pg_catalog.pg_blocking_pids(pid) AS by \
     FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS d), \
     p AS (SELECT pid FROM w UNION SELECT unnest(by) FROM w) \
-    SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('pid', p.pid, 'by', w.by, \
+    SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('pid', p.pid, 'by', w.by, 'db', a.datname, \
     'user', a.usename, 'app', a.application_name, 'addr', pg_catalog.host(a.client_addr), 'state', a.state, \
     'age_ms', (extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start)) * 1000)::bigint, \
     'query', pg_catalog.left(a.query, 240))), '[]') \
@@ -26,6 +26,8 @@ pub(super) struct Backend {
     pub(super) pid: i32,
     /// For whom it waits; 0 is a prepared transaction.
     pub(super) blocked_by: Vec<i32>,
+    /// As PostgreSQL names it.
+    pub(super) database: String,
     pub(super) user: String,
     pub(super) app: String,
     pub(super) address: String,
@@ -62,6 +64,7 @@ fn backend(value: &Value) -> Backend {
     Backend {
         pid: pid(&value["pid"]).unwrap_or(0),
         blocked_by: by.iter().filter_map(pid).collect(),
+        database: word("db"),
         user: word("user"),
         app: word("app"),
         address: word("addr"),
@@ -71,12 +74,12 @@ fn backend(value: &Value) -> Backend {
     }
 }
 
-/// Those for whom most wait come first. Whoever waits in a ring, which PostgreSQL ends by itself, is
-/// nobody's blocker.
-pub(super) fn find(backends: &[Backend]) -> Vec<Blocker<'_>> {
+/// For whom the sessions of a database wait; those for whom most do come first. Whoever waits in a ring, which
+/// PostgreSQL ends by itself, is nobody's blocker.
+pub(super) fn find<'a>(backends: &'a [Backend], database: &str) -> Vec<Blocker<'a>> {
     let by_pid: HashMap<i32, &Backend> = backends.iter().map(|b| (b.pid, b)).collect();
     let mut waiting: BTreeMap<i32, BTreeSet<i32>> = BTreeMap::new();
-    for backend in backends.iter().filter(|b| !b.blocked_by.is_empty()) {
+    for backend in backends.iter().filter(|b| b.database == database) {
         for root in roots(backend, &by_pid) {
             waiting.entry(root).or_default().insert(backend.pid);
         }
@@ -137,12 +140,13 @@ mod tests {
         Backend {
             pid,
             blocked_by: blocked_by.to_vec(),
+            database: "shop".to_owned(),
             ..Backend::default()
         }
     }
 
     fn found(backends: &[Backend]) -> Vec<(i32, u64)> {
-        let blockers = find(backends);
+        let blockers = find(backends, "shop");
         blockers
             .iter()
             .map(|b| (b.pid, b.waiting.len() as u64))
@@ -174,7 +178,7 @@ mod tests {
             ..waits(pid, &[1])
         };
         let all = [of(2, "jobs"), of(3, "web"), of(4, "web"), of(5, "")];
-        let blockers = find(&all);
+        let blockers = find(&all, "shop");
         let text = by_application(&blockers[0].waiting, &all);
         assert_eq!(text, "web 2, (nameless) 1, jobs 1");
     }
@@ -186,16 +190,32 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_in_another_database_waits_for_something_else() {
+        let elsewhere = |pid, blocked_by: &[i32]| Backend {
+            database: "blog".to_owned(),
+            ..waits(pid, blocked_by)
+        };
+        let backends = [
+            elsewhere(1, &[9]),
+            elsewhere(9, &[]),
+            waits(2, &[8]),
+            elsewhere(3, &[8]),
+            waits(8, &[]),
+        ];
+        assert_eq!(found(&backends), [(8, 1)]);
+    }
+
+    #[test]
     fn a_prepared_transaction_has_no_process() {
         let backends = [waits(5, &[0])];
         assert_eq!(found(&backends), [(0, 1)]);
-        assert!(find(&backends)[0].backend.is_none());
+        assert!(find(&backends, "shop")[0].backend.is_none());
     }
 
     #[test]
     fn an_answer_is_read() {
         let json = r#"[{"pid":7,"by":[4,4],"user":"u","app":null,"addr":"10.0.0.1","state":"active","age_ms":1500,
-                       "query":"select 1"},{"pid":4,"by":null}]"#;
+                       "db":"shop","query":"select 1"},{"pid":4,"by":null}]"#;
         let backends = read(&[Some(json.as_bytes().to_vec())]).expect("an answer");
         assert_eq!(backends[0].age, Duration::from_millis(1500));
         assert_eq!(found(&backends), [(4, 1)]);
