@@ -315,6 +315,63 @@ fn in_front_of(cluster: &Cluster) -> Ini {
 }
 
 #[test]
+fn a_prepared_transaction_that_is_waited_for_is_named() {
+    let options = ClusterOptions {
+        conf: vec!["max_prepared_transactions = 4".to_owned()],
+        ..ClusterOptions::default()
+    };
+    let Some(postgres) = cluster(options) else {
+        return;
+    };
+    let pooler = start(in_front_of(&postgres));
+    let mut direct = RawClient::login(postgres.port(), "app", "app");
+    for sql in [
+        "create table stock (id int, n int)",
+        "create table other (id int)",
+        "insert into stock values (1, 1)",
+        "begin",
+        "insert into other values (1)",
+        "prepare transaction 'innocent'",
+        "begin",
+        "update stock set n = 2 where id = 1",
+        "prepare transaction 'it''s 7'",
+    ] {
+        direct.query(sql);
+    }
+    // One waits for a row, and one for the table.
+    let _blocked = [
+        "update stock set n = 3 where id = 1",
+        "lock table stock in access exclusive mode",
+    ]
+    .map(|sql| {
+        let mut client = RawClient::login(pooler.port, "app", "postgres");
+        client.query("begin");
+        asks(client, sql)
+    });
+    let ask = || tool(&pooler, &["why", "app"]).stdout;
+    let text = eventually(Duration::from_secs(5), ask, |text| {
+        text.contains("2 servers wait for a prepared transaction of user app")
+    });
+    assert!(
+        text.contains("COMMIT PREPARED 'it''s 7' or ROLLBACK PREPARED 'it''s 7'"),
+        "{text}"
+    );
+    assert!(!text.contains("innocent"), "{text}");
+    let text = finds(
+        &pooler,
+        &["doctor", "app"],
+        &["1. a lock pile-up: 2 servers wait for a prepared transaction"],
+    );
+    assert!(
+        text.contains("as user app: COMMIT PREPARED 'it''s 7', or ROLLBACK PREPARED 'it''s 7'"),
+        "{text}"
+    );
+    assert!(!text.contains("pg_cancel_backend"), "{text}");
+    direct.query("rollback prepared 'it''s 7'");
+    direct.query("rollback prepared 'innocent'");
+}
+
+#[test]
 fn a_postgres_that_is_down_is_named() {
     let Some(mut postgres) = cluster(ClusterOptions::default()) else {
         return;

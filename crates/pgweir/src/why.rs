@@ -272,16 +272,8 @@ fn lock_row(
     };
     let applications = blockers::by_application(&blocker.waiting, backends);
     let count = u64::try_from(count).unwrap_or(u64::MAX);
-    if blocker.pid == 0 {
-        return WhyRow {
-            kind: "lock",
-            waiting: count,
-            text: format!(
-                "{waiting} for a prepared transaction (pg_prepared_xacts): COMMIT PREPARED or ROLLBACK PREPARED; \
-                 waiting: {applications}"
-            ),
-            ..WhyRow::default()
-        };
+    if blocker.pid <= 0 {
+        return prepared_row(blocker, count, &waiting, &applications);
     }
     let pid = blocker.pid;
     if let Some(holder) = holders.iter().find(|holder| holder.pid == pid) {
@@ -349,6 +341,34 @@ fn lock_row(
         ),
         last_statement: query,
         ..WhyRow::default()
+    }
+}
+
+/// A prepared transaction is waited for: no session is left that could be ended.
+fn prepared_row(blocker: &Blocker<'_>, count: u64, waiting: &str, applications: &str) -> WhyRow {
+    let row = WhyRow {
+        kind: "lock",
+        waiting: count,
+        state: "prepared".to_owned(),
+        ..WhyRow::default()
+    };
+    let (Some(prepared), Some(gid)) = (blocker.backend, blockers::gid(blocker)) else {
+        let text = format!(
+            "{waiting} for a prepared transaction (pg_prepared_xacts): COMMIT PREPARED or ROLLBACK PREPARED; \
+             waiting: {applications}"
+        );
+        return WhyRow { text, ..row };
+    };
+    let (user, age) = (&prepared.user, words(prepared.age));
+    WhyRow {
+        user: user.clone(),
+        held_ms: Some(u64::try_from(prepared.age.as_millis()).unwrap_or(u64::MAX)),
+        last_statement: prepared.query.clone(),
+        text: format!(
+            "{waiting} for a prepared transaction of user {user}, prepared {age} before: COMMIT PREPARED {gid} or \
+             ROLLBACK PREPARED {gid}; waiting: {applications}"
+        ),
+        ..row
     }
 }
 

@@ -8,14 +8,30 @@ use serde_json::Value;
 /// Every backend that waits for a lock, and every one that others wait for. Whether somebody waits is
 /// asked of `pg_locks`, because what other roles wait for is hidden in `pg_stat_activity`; and only for
 /// those who wait `pg_blocking_pids` is called, which stops all locking for a moment.
-pub(super) const QUESTION: &str = "WITH w AS (SELECT pid, pg_catalog.pg_blocking_pids(pid) AS by \
-    FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS d), \
+///
+/// A prepared transaction has no process, and `pg_blocking_pids` has 0 for it. Which one it is follows from the lock
+/// that it has and somebody waits for; it gets a negative number.
+pub(super) const QUESTION: &str = "WITH l AS (SELECT * FROM pg_catalog.pg_locks), \
+    b AS (SELECT pid, pg_catalog.pg_blocking_pids(pid) AS by \
+    FROM (SELECT DISTINCT pid FROM l WHERE NOT granted) AS d), \
+    x AS (SELECT DISTINCT b.pid, t.gid, t.owner, t.prepared FROM b JOIN l AS n ON n.pid = b.pid AND NOT n.granted \
+    JOIN l AS h ON h.pid IS NULL AND h.granted AND h.mode <> 'SIReadLock' AND (h.locktype, h.database, h.relation, \
+    h.page, h.tuple, h.virtualxid, h.transactionid, h.classid, h.objid, h.objsubid) IS NOT DISTINCT FROM \
+    (n.locktype, n.database, n.relation, n.page, n.tuple, n.virtualxid, n.transactionid, n.classid, n.objid, n.objsubid) \
+    JOIN l AS o ON o.pid IS NULL AND o.granted AND o.locktype = 'transactionid' \
+    AND o.virtualtransaction = h.virtualtransaction \
+    JOIN pg_catalog.pg_prepared_xacts AS t ON t.transaction = o.transactionid WHERE 0 = ANY (b.by)), \
+    g AS (SELECT gid, owner, prepared, (- pg_catalog.row_number() OVER (ORDER BY gid))::int AS pid \
+    FROM (SELECT DISTINCT gid, owner, prepared FROM x) AS d), \
+    w AS (SELECT b.pid, CASE WHEN 0 = ANY (b.by) THEN pg_catalog.array_remove(b.by, 0) || coalesce((SELECT \
+    pg_catalog.array_agg(g.pid) FROM x JOIN g USING (gid) WHERE x.pid = b.pid), '{0}') ELSE b.by END AS by FROM b), \
     p AS (SELECT pid FROM w UNION SELECT unnest(by) FROM w) \
     SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('pid', p.pid, 'by', w.by, 'db', a.datname, \
-    'user', a.usename, 'app', a.application_name, 'addr', pg_catalog.host(a.client_addr), 'state', a.state, \
-    'age_ms', (extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start)) * 1000)::bigint, \
-    'query', pg_catalog.left(a.query, 240))), '[]') \
-    FROM p LEFT JOIN w USING (pid) LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)";
+    'user', coalesce(a.usename, g.owner), 'app', a.application_name, 'addr', pg_catalog.host(a.client_addr), \
+    'state', CASE WHEN p.pid > 0 THEN a.state ELSE 'prepared' END, \
+    'age_ms', (extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start, g.prepared)) * 1000)::bigint, \
+    'query', coalesce(pg_catalog.left(a.query, 240), 'PREPARE TRANSACTION ' || pg_catalog.quote_literal(g.gid)))), '[]') \
+    FROM p LEFT JOIN w USING (pid) LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid) LEFT JOIN g USING (pid)";
 
 /// Applications of those who wait that are named.
 const APPLICATIONS_MAX: usize = 5;
@@ -23,8 +39,9 @@ const APPLICATIONS_MAX: usize = 5;
 /// One backend, as PostgreSQL describes it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Backend {
+    /// A prepared transaction has a negative one, and 0 if it is not known which it is.
     pub(super) pid: i32,
-    /// For whom it waits; 0 is a prepared transaction.
+    /// For whom it waits.
     pub(super) blocked_by: Vec<i32>,
     /// As PostgreSQL names it.
     pub(super) database: String,
@@ -43,7 +60,7 @@ pub(super) struct Blocker<'a> {
     pub(super) pid: i32,
     /// Who waits for it, directly or through others.
     pub(super) waiting: BTreeSet<i32>,
-    /// What PostgreSQL says of it; nothing of a prepared transaction.
+    /// What PostgreSQL says of it.
     pub(super) backend: Option<&'a Backend>,
 }
 
@@ -94,6 +111,12 @@ pub(super) fn find<'a>(backends: &'a [Backend], database: &str) -> Vec<Blocker<'
         .collect();
     blockers.sort_by_key(|blocker| (std::cmp::Reverse(blocker.waiting.len()), blocker.pid));
     blockers
+}
+
+/// The identifier of a prepared transaction as SQL writes it, where it is known which one it is.
+pub(super) fn gid<'a>(blocker: &Blocker<'a>) -> Option<&'a str> {
+    let prepared = blocker.backend.filter(|b| b.pid < 0)?;
+    prepared.query.strip_prefix("PREPARE TRANSACTION ")
 }
 
 /// Who waits, by application, the most first: `web 3, jobs 1`.
@@ -206,10 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn a_prepared_transaction_has_no_process() {
-        let backends = [waits(5, &[0])];
-        assert_eq!(found(&backends), [(0, 1)]);
-        assert!(find(&backends, "shop")[0].backend.is_none());
+    fn a_prepared_transaction_is_a_blocker_without_a_process() {
+        let json = r#"[{"pid":5,"by":[-1],"db":"shop"},{"pid":6,"by":[0],"db":"shop"},{"pid":0,"by":null},
+                       {"pid":-1,"by":null,"user":"u","state":"prepared","query":"PREPARE TRANSACTION 'a''b'"}]"#;
+        let backends = read(&[Some(json.as_bytes().to_vec())]).expect("an answer");
+        assert_eq!(found(&backends), [(-1, 1), (0, 1)]);
+        assert_eq!(gid(&find(&backends, "shop")[0]), Some("'a''b'"));
+        assert_eq!(gid(&find(&backends, "shop")[1]), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Cause, Evidence, longest_wait, waiting};
 use crate::leaks::who;
+use crate::table::Row;
 use crate::{print, time};
 
 /// Servers wait for a lock.
@@ -17,31 +18,40 @@ pub(super) fn locks(evidence: &Evidence) -> Option<Cause> {
         .rows()
         .map(|pool| pool.count("sv_active"))
         .sum();
-    let client = worst.number("client_id");
-    let next = match client {
-        Some(client) => vec![
-            format!(
-                "pgweir kill --client {client} ends it: its transaction is rolled back, and the others go on"
-            ),
-            "find out why it keeps its transaction open".to_owned(),
-        ],
-        None => vec![format!(
-            "it is not behind this pooler: SELECT pg_cancel_backend({0}), and if that is not enough pg_terminate_backend({0})",
-            worst.text("server_pid")
-        )],
+    let pid = worst.text("server_pid");
+    let (whom, next) = match (worst.number("client_id"), worst.number("server_pid")) {
+        (Some(client), _) => (
+            format!("one session, pid {pid}"),
+            vec![
+                format!(
+                    "pgweir kill --client {client} ends it: its transaction is rolled back, and the others go on"
+                ),
+                "find out why it keeps its transaction open".to_owned(),
+            ],
+        ),
+        (None, Some(_)) => (
+            format!("one session, pid {pid}"),
+            vec![format!(
+                "it is not behind this pooler: SELECT pg_cancel_backend({pid}), and if that is not enough \
+                 pg_terminate_backend({pid})"
+            )],
+        ),
+        (None, None) => (
+            "a prepared transaction".to_owned(),
+            vec![finish_prepared(worst)],
+        ),
     };
     // One server that waits for another is everyday life; a queue behind them is not.
     let is_serious = blocked >= 2 || waiting(evidence) > 0;
     is_serious.then(|| Cause {
         name: "locks",
         title: format!(
-            "a lock pile-up: {} for one session, pid {}",
+            "a lock pile-up: {} for {whom}",
             if blocked == 1 {
                 "1 server waits".to_owned()
             } else {
                 format!("{blocked} servers wait")
             },
-            worst.text("server_pid")
         ),
         evidence: vec![
             worst.text("text").to_owned(),
@@ -53,6 +63,19 @@ pub(super) fn locks(evidence: &Evidence) -> Option<Cause> {
         next,
         weight: 700 + share(blocked, busy),
     })
+}
+
+/// How a prepared transaction ends: it has no session that could be.
+fn finish_prepared(row: Row<'_>) -> String {
+    let statement = row.text("last_statement");
+    match statement.strip_prefix("PREPARE TRANSACTION ") {
+        Some(gid) => format!(
+            "as its coordinator has decided, in that database as user {}: COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}",
+            row.text("user")
+        ),
+        None => "find it in pg_prepared_xacts, and as its coordinator has decided: COMMIT PREPARED or ROLLBACK PREPARED"
+            .to_owned(),
+    }
 }
 
 /// Clients hold servers and say nothing.

@@ -275,6 +275,32 @@ fn those_who_wait_for_a_lock_are_not_slow() {
 }
 
 #[test]
+fn a_prepared_transaction_is_finished_by_its_name() {
+    let why = |statement: &str| {
+        table(&format!(
+            "kind waiting server_pid client_id user last_statement text\n\
+             lock 2 - - bob {statement} 2~servers~wait"
+        ))
+    };
+    let cause = |statement| {
+        let why = why(statement);
+        first(&Evidence { why, ..crowd() })
+    };
+    let known = cause("PREPARE~TRANSACTION~'move~7'");
+    assert_eq!(
+        known.title,
+        "a lock pile-up: 2 servers wait for a prepared transaction"
+    );
+    assert!(
+        known.next[0]
+            .ends_with("user bob: COMMIT PREPARED 'move 7', or ROLLBACK PREPARED 'move 7'"),
+        "{known:?}"
+    );
+    let unknown = cause("-");
+    assert!(unknown.next[0].contains("pg_prepared_xacts"), "{unknown:?}");
+}
+
+#[test]
 fn what_was_ordered_goes_before_everything() {
     let evidence = Evidence {
         maintenance: table("database mode by\nshop hold ops"),
