@@ -134,6 +134,35 @@ fn an_application_that_leaks_transactions_is_named() {
 }
 
 #[test]
+fn a_session_that_keeps_its_server_is_ended_as_advised() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = tenant.ini().set("pool_mode", "session");
+    let pooler = start(ini.set("default_pool_size", 1).set("leak_after", 600));
+    let mut keeping = tenant.client_named(&pooler, "checkout");
+    assert_eq!(keeping.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+    let mut waiter = asks(tenant.client_named(&pooler, "web"), "select 1");
+    until_waiting(&pooler, &tenant, 1);
+    thread::sleep(Duration::from_millis(1_200));
+    finds(
+        &pooler,
+        &["doctor", &tenant.name],
+        &[
+            "1. an application keeps servers between transactions: checkout",
+            "pgweir kill --app 'checkout' --state idle --held 1s --idle 1s --dry-run",
+            "client_idle_timeout",
+        ],
+    );
+    let advised = ["--state", "idle", "--held", "1s", "--idle", "1s"];
+    let run = tool(
+        &pooler,
+        &[&["kill", "--app", "checkout"], &advised[..]].concat(),
+    );
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains("1 client ended"), "{run:?}");
+    waiter.until_ready();
+}
+
+#[test]
 fn a_storm_of_slow_queries_is_named() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = tenant.pooler(2);

@@ -1,4 +1,4 @@
-//! Names and texts as the console reads them.
+//! Names and texts as the console, and a shell, read them.
 
 use std::time::Duration;
 
@@ -10,6 +10,11 @@ pub(crate) fn name(name: &str) -> String {
 /// A text in single quotes.
 pub(crate) fn text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A word of a command line.
+pub(crate) fn shell(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// A time, in milliseconds.
@@ -25,6 +30,7 @@ mod tests {
     fn quotes_are_doubled() {
         assert_eq!(name("a\"b"), "\"a\"\"b\"");
         assert_eq!(text("it's"), "'it''s'");
+        assert_eq!(shell("it's"), r"'it'\''s'");
         assert_eq!(time(Duration::from_secs(90)), "'90000ms'");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Cause, Evidence, longest_wait, waiting};
 use crate::leaks::who;
 use crate::table::Row;
-use crate::{print, time};
+use crate::{print, quote, time};
 
 /// Servers wait for a lock.
 pub(super) fn locks(evidence: &Evidence) -> Option<Cause> {
@@ -91,25 +91,22 @@ pub(super) fn leaking(evidence: &Evidence) -> Option<Cause> {
         (true, false) => &evidence.leaks,
         (false, _) => &silent,
     };
-    let mut by_app: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut kinds: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for row in shown.rows() {
-        *by_app.entry(row.text("application_name")).or_default() += 1;
+        *kinds.entry(kind(row)).or_default() += 1;
     }
-    let (app, count) = by_app.iter().max_by_key(|(_, count)| **count)?;
+    let ((app, state), count) = kinds.into_iter().max_by_key(|(_, count)| *count)?;
     let mut facts = vec![format!(
         "{} held in silence, {count} of them by it; {} waiting",
         print::counted(shown.cells.len() as u64, "server"),
         print::counted(waiting(evidence), "client"),
     )];
-    let of_app = shown
-        .rows()
-        .filter(|row| row.text("application_name") == *app);
-    let longest = of_app.max_by_key(|row| row.count("silent_ms"));
+    let alike = shown.rows().filter(|row| kind(*row) == (app, state));
+    let longest = alike.max_by_key(|row| row.count("silent_ms"));
     if let Some(row) = longest {
         facts.push(format!(
-            "the longest: {}, {}, silent for {}",
+            "the longest: {}, {state}, silent for {}",
             who(row),
-            row.text("state"),
             time::millis(row.count("silent_ms"))
         ));
     }
@@ -117,7 +114,7 @@ pub(super) fn leaking(evidence: &Evidence) -> Option<Cause> {
         .why
         .rows()
         .filter(|row| row.text("kind") == "silent");
-    let mut of_app = why.filter(|row| row.text("application_name") == *app);
+    let mut of_app = why.filter(|row| row.text("application_name") == app);
     let statement =
         of_app.find_map(|row| row.get("last_statement").filter(|text| !text.is_empty()));
     facts.extend(statement.map(|statement| format!("its last statement: {statement}")));
@@ -132,17 +129,42 @@ pub(super) fn leaking(evidence: &Evidence) -> Option<Cause> {
     } else {
         app
     };
+    let quoted = quote::shell(app);
+    let (does, whom, cures) = match state {
+        // In session pooling a client keeps its server between two transactions as well.
+        "idle" => (
+            "keeps servers between transactions",
+            format!("--state idle --held {held} --idle {held}"),
+            [
+                "in the application: give connections back to its pool, and close those that are not used",
+                "client_idle_timeout ends such clients by itself; with pool_mode = transaction others use their servers",
+            ],
+        ),
+        _ => (
+            "leaks transactions",
+            format!("--state 'idle in transaction' --held {held}"),
+            [
+                "in the application: COMMIT or ROLLBACK on every path, errors included, and give connections back",
+                "idle_transaction_timeout, or leak_action = rollback or disconnect, deals with such clients by itself",
+            ],
+        ),
+    };
+    let mut next = vec![format!(
+        "pgweir kill --app {quoted} {whom} --dry-run, then without --dry-run"
+    )];
+    next.extend(cures.map(str::to_owned));
     Some(Cause {
         name: "leak",
-        title: format!("an application leaks transactions: {named} holds servers and says nothing"),
+        title: format!("an application {does}: {named} holds servers and says nothing"),
         evidence: facts,
-        next: vec![
-            format!("pgweir kill --app '{app}' --state 'idle in transaction' --held {held} --dry-run, then without --dry-run"),
-            "in the application: COMMIT or ROLLBACK on every path, errors included, and give connections back".to_owned(),
-            "idle_transaction_timeout, or leak_action = rollback or disconnect, deals with such clients by itself".to_owned(),
-        ],
+        next,
         weight: 500 + share(shown.cells.len() as u64, busy) + if crowded { 50 } else { 0 },
     })
+}
+
+/// Of which application a holder is, and what it does.
+fn kind(row: Row<'_>) -> (&str, &str) {
+    (row.text("application_name"), row.text("state"))
 }
 
 /// All servers are at work, and their statements take long.

@@ -223,6 +223,35 @@ fn silent_holders_are_a_leak_of_their_application() {
 }
 
 #[test]
+fn sessions_that_keep_their_servers_leak_no_transaction() {
+    let holders = table(&format!(
+        "{HOLDERS}\
+         7 shop bob o'web 10.0.0.1:5 70 idle 90000 90000\n\
+         8 shop bob o'web 10.0.0.1:6 71 idle 80000 80000\n\
+         9 shop bob o'web 10.0.0.1:7 72 idle~in~transaction 99000 99000"
+    ));
+    let cause = first(&Evidence { holders, ..crowd() });
+    assert_eq!(cause.name, "leak");
+    assert_eq!(
+        cause.title,
+        "an application keeps servers between transactions: o'web holds servers and says nothing"
+    );
+    assert!(
+        cause.evidence[1].contains(", idle, silent for 90 s"),
+        "{cause:?}"
+    );
+    assert_eq!(
+        cause.next[0],
+        r"pgweir kill --app 'o'\''web' --state idle --held 1min --idle 1min --dry-run, then without --dry-run"
+    );
+    assert!(
+        cause.next[2].starts_with("client_idle_timeout"),
+        "{cause:?}"
+    );
+    assert!(!cause.next.concat().contains("idle_transaction_timeout"));
+}
+
+#[test]
 fn an_examination_that_finds_no_room_does_not_hide_a_leak() {
     let holders = table(&format!(
         "{HOLDERS}7 shop bob checkout 10.0.0.1:5 70 idle~in~transaction 9000 9000"
