@@ -219,8 +219,9 @@ fn more(stats: &Table, times: &Table, statements: &Table) -> String {
         let holds = times
             .rows()
             .find(|time| time.text("database") == database && time.text("time") == "hold");
+        // In session pooling one lease has many transactions.
         let (rate, hold_us) = (
-            row.count("avg_xact_count"),
+            row.count("avg_server_assignment_count"),
             holds.map_or(0, |time| time.count("avg_us")),
         );
         if rate == 0 || hold_us == 0 {
@@ -231,8 +232,8 @@ fn more(stats: &Table, times: &Table, statements: &Table) -> String {
         let hold_ms = hold_us as f64 / 1_000.0;
         let _ = writeln!(
             text,
-            "{database}: {rate} transactions per second that hold a server for {hold_ms:.1} ms each: \
-             {busy:.1} servers at work on average"
+            "{database}: {rate} leases per second, each of a server for {hold_ms:.1} ms: \
+             {busy:.1} servers in use on average"
         );
     }
     for row in statements.rows().take(STATEMENTS_MAX) {
@@ -331,15 +332,18 @@ mod tests {
     }
 
     #[test]
-    fn what_the_load_needs_is_rate_times_hold() {
-        let stats = table("database avg_xact_count\nshop 200\nidle 0");
+    fn what_the_load_needs_is_leases_times_hold() {
+        let stats =
+            table("database avg_server_assignment_count avg_xact_count\nshop 200 9000\nidle 0 0");
         let times = table("database time avg_us\nshop hold 40000\nshop wait 7");
         let slow = table(
             "database application_name count mean_ms max_ms statement\nshop web 3 1500 2000 select~pg_sleep(?)",
         );
         let text = more(&stats, &times, &slow);
         assert!(
-            text.contains("for 40.0 ms each: 8.0 servers at work"),
+            text.contains(
+                "200 leases per second, each of a server for 40.0 ms: 8.0 servers in use"
+            ),
             "{text}"
         );
         assert!(text.contains("slow: 3 times"), "{text}");
