@@ -1,7 +1,7 @@
 //! The promise: an operator's question is one command, answered in words by the program itself, with an exit code that
 //! scripts can go by.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use pgweir_tests::{
     Batch, Ini, Pooler, Program, RawClient, Run, Tenant, console, eventually, finish,
@@ -84,6 +84,15 @@ fn a_budget_is_planned_without_a_pooler() {
     );
     let run = program.run(&["budget", "missing.ini"]);
     ends_with(&run, 2, &["missing.ini cannot be used"]);
+}
+
+#[test]
+fn a_byte_that_is_no_text_is_no_reason_to_refuse_a_configuration() {
+    let program = Program::new();
+    let ini = b"; f\xfcr den Laden\n[databases]\nshop = host=db\n[pgbouncer]\n";
+    fs::write(program.path("a.ini"), ini).expect("a directory of ours");
+    let run = program.run(&["budget", "a.ini", "--postgres-max", "100", "--users", "1"]);
+    ends_with(&run, 0, &["it fits"]);
 }
 
 /// A database with a forced user, as whom PostgreSQL can be asked.

@@ -56,7 +56,9 @@ impl Environment {
 pub(crate) fn load(file: &Path) -> Result<Config, Trouble> {
     let name = file.display().to_string();
     let mut config = Config::new(&name);
-    let loaded = config.load(Phase::Start, &mut |path| fs::read_to_string(path));
+    // As the pooler reads it: a byte that is no UTF-8, perhaps in a comment, is no reason to refuse it.
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let loaded = config.load(Phase::Start, &mut |path| fs::read(path).map(text));
     match loaded {
         Ok(_) => Ok(config),
         Err(error) => Err(Trouble::Usage(format!(
