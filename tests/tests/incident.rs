@@ -104,6 +104,18 @@ fn a_postgres_that_was_down_is_on_the_time_line_while_it_is() {
     };
     let mut client = RawClient::login(pooler.port, "app", "postgres");
     assert_eq!(client.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+    let mut operator = console(&pooler);
+    let order = "SET auth_ldap_options = 'ldapserver=::1 ldapbindpasswd=hunter5' TTL 1h";
+    assert_eq!(operator.query(order), "C(SET) Z(I)");
+    let overrides = operator.table("show overrides");
+    let row = overrides.find("key", "auth_ldap_options").expect("a row");
+    let values = (row.get("value"), row.get("reverts_to"));
+    assert_eq!(values, (Some("****"), Some("****")));
+    let report = tool(&pooler, &["report"]);
+    assert!(
+        report.stdout.contains("auth_ldap_options = ****"),
+        "{report:?}"
+    );
     postgres.stop(Stop::Fast).expect("it stops");
     for _ in 0..3 {
         let parameters = [("user", "postgres"), ("database", "app")];

@@ -127,9 +127,9 @@ pub(crate) fn set(
     let composed = overrides.add(&old, new)?;
     tracing::info!(
         "SET {key} = {}{entry} for {} s by {by}, it was {}",
-        printed(&composed, &entry, &key),
+        or_null(printed(&composed, &entry, &key)),
         ttl.as_secs(),
-        printed(&old, &entry, &key)
+        or_null(printed(&old, &entry, &key))
     );
     reload::apply(shared, &old, composed);
     Ok(follow(shared, &entry, &key))
@@ -146,7 +146,7 @@ pub(crate) fn expire(shared: &Arc<Shared>, now: Instant) {
         let Change { entry, key, .. } = change;
         tracing::info!(
             "{key}{entry} is {} again: what {by} set for a while is over",
-            printed(&composed, entry, key)
+            or_null(printed(&composed, entry, key))
         );
     }
     reload::apply(shared, &old, composed);
@@ -156,13 +156,18 @@ pub(crate) fn expire(shared: &Arc<Shared>, now: Instant) {
     }
 }
 
-/// A value for the log.
-fn printed(config: &Config, entry: &Entry, key: &str) -> String {
-    match config.value_of(entry, key) {
-        Some(_) if may_hold_secret(key) => "****".to_owned(),
-        Some(value) => value,
-        None => "NULL".to_owned(),
+/// A value for the log and the console, `None` for NULL. One that may hold a secret is not told.
+pub(crate) fn printed(config: &Config, entry: &Entry, key: &str) -> Option<String> {
+    let value = config.value_of(entry, key)?;
+    // That there is none is no secret.
+    match may_hold_secret(key) && !value.is_empty() {
+        true => Some("****".to_owned()),
+        false => Some(value),
     }
+}
+
+fn or_null(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "NULL".to_owned())
 }
 
 fn follow(shared: &Arc<Shared>, entry: &Entry, key: &str) -> Option<Notice> {

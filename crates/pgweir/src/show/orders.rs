@@ -7,7 +7,7 @@ use pgweir_console::Target;
 use pgweir_console::tables::{MaintenanceRow, OverrideRow, QuarantineRow};
 
 use super::unix_time;
-use crate::overrides::Override;
+use crate::overrides::{Override, printed};
 use crate::quarantine;
 use crate::shared::{Shared, lock};
 
@@ -46,8 +46,8 @@ pub(super) fn overrides(shared: &Shared) -> Vec<OverrideRow> {
         OverrideRow {
             key: key.clone(),
             target: target(entry),
-            value: in_force.value_of(entry, key),
-            reverts_to: base.value_of(entry, key),
+            value: printed(&in_force, entry, key),
+            reverts_to: printed(&base, entry, key),
             by: active.by.clone(),
             since: unix_time(shared, active.since),
             remaining: active.until.saturating_duration_since(now),
