@@ -292,7 +292,11 @@ fn a_key_is_changed_for_a_while_if_that_fits() {
             "1h",
         ],
     );
-    ends_with(&run, 0, &["pool_size is 5 for 60 min"]);
+    ends_with(
+        &run,
+        0,
+        &["pool_size is 5 for 60 min, and then what the main section says again"],
+    );
     let overrides = console(&pooler).table("show overrides");
     assert_eq!(
         overrides

@@ -11,7 +11,7 @@ use crate::budget::{self, Plan};
 use crate::cli::Common;
 use crate::console::Console;
 use crate::reach;
-use crate::table::Table;
+use crate::table::{Row, Table};
 use crate::trouble::{Trouble, Verdict};
 use crate::{print, quote, time};
 
@@ -89,7 +89,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Verdict, Trouble> {
     }
     console.order(&order(&change, arguments.ttl)).await?;
     let overrides = console.show("OVERRIDES").await?;
-    let made = overrides.only(|row| row.text("key") == change.key);
+    let made = overrides.only(|row| row.text("key") == change.key && entry_of(row) == change.entry);
     if arguments.common.json {
         print::json(&json!({ "overrides": print::as_json(&made), "doubts": doubts }));
         return Ok(Verdict::Fine);
@@ -102,9 +102,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Verdict, Trouble> {
         change.key,
         change.value,
         time::words(arguments.ttl),
-        made.rows()
-            .next()
-            .map_or("what it was", |row| row.text("reverts_to")),
+        afterwards(&made, &change.entry),
     ));
     Ok(Verdict::Fine)
 }
@@ -119,6 +117,30 @@ fn change(arguments: &Arguments) -> Change {
         },
         key: key.to_ascii_lowercase(),
         value,
+    }
+}
+
+/// Where a row of SHOW OVERRIDES stands.
+fn entry_of(row: Row<'_>) -> Entry {
+    let subject = row.text("subject").to_owned();
+    match row.text("scope") {
+        "database" => Entry::Database(subject),
+        "user" => Entry::User(subject),
+        _ => Entry::Main,
+    }
+}
+
+/// What a key is when its change is over. An entry that has no value of its own takes it from elsewhere.
+fn afterwards<'a>(made: &'a Table, entry: &Entry) -> &'a str {
+    let Some(row) = made.rows().next() else {
+        return "what it was";
+    };
+    match (row.get("reverts_to"), entry) {
+        (Some(""), _) => "empty",
+        (Some(value), _) => value,
+        (None, Entry::Main) => "unset",
+        (None, Entry::Database(_)) => "what the main section says",
+        (None, Entry::User(_)) => "what its database and the main section say",
     }
 }
 
@@ -150,13 +172,8 @@ async fn in_force(console: &Console) -> Result<Option<Config>, Trouble> {
         }
     };
     for row in console.show_if_known("OVERRIDES").await?.rows() {
-        let subject = row.text("subject").to_owned();
         let change = Change {
-            entry: match row.text("scope") {
-                "database" => Entry::Database(subject),
-                "user" => Entry::User(subject),
-                _ => Entry::Main,
-            },
+            entry: entry_of(row),
             key: row.text("key").to_owned(),
             value: row.text("value").to_owned(),
         };
@@ -332,6 +349,32 @@ mod tests {
         let config = config("[databases]\na = host=db\n[pgbouncer]\n");
         let error = doubts(&config, &main("pol_size", "1"), &hundred());
         assert!(matches!(error, Err(Trouble::Usage(_))));
+    }
+
+    #[test]
+    fn what_comes_afterwards_is_told_of_the_entry_that_was_changed() {
+        let overrides = table(
+            "key scope subject reverts_to\nquery_timeout main - 5\nquery_timeout user ann -\n\
+             query_timeout user bob 7\nquery_timeout database ann -",
+        );
+        let query_timeout = |entry: Entry| {
+            let made = overrides.only(|row| entry_of(row) == entry);
+            afterwards(&made, &entry).to_owned()
+        };
+        assert_eq!(query_timeout(Entry::Main), "5");
+        assert_eq!(query_timeout(Entry::User("bob".to_owned())), "7");
+        assert_eq!(
+            query_timeout(Entry::User("ann".to_owned())),
+            "what its database and the main section say"
+        );
+        assert_eq!(
+            query_timeout(Entry::Database("ann".to_owned())),
+            "what the main section says"
+        );
+        assert_eq!(
+            query_timeout(Entry::Database("bob".to_owned())),
+            "what it was"
+        );
     }
 
     #[test]
