@@ -24,9 +24,10 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 /// How the pools stand, live
 ///
-/// One line for each pool, then the limits that clients wait for, and who has held a server
-/// for longest. Ends with Ctrl-C. With --once it prints one look, over one interval, for
-/// scripts; where the output is no terminal, looks follow each other.
+/// One line for each pool, at its end what all pools of its database do: queries per second,
+/// and the mean time of a query and of a transaction. Then the limits that clients wait for,
+/// and who has held a server for longest. Ends with Ctrl-C. With --once it prints one look,
+/// over one interval, for scripts; where the output is no terminal, looks follow each other.
 ///
 /// Exit codes: 0 it was shown; 2 the pooler cannot be asked.
 #[derive(Args, Debug)]
@@ -156,9 +157,9 @@ fn frame(before: &Look, after: &Look, elapsed: Duration, lines_max: usize) -> St
         "busy",
         "idle",
         "login",
-        "queries/s",
-        "query",
-        "xact",
+        "db queries/s",
+        "db query",
+        "db xact",
     ];
     let mut lines = vec![heading.map(str::to_owned).to_vec()];
     for row in pools.iter().take(lines_max) {
@@ -290,6 +291,10 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert!(
             lines[0].contains("8 clients at work or idle, 2 waiting"),
+            "{text}"
+        );
+        assert!(
+            lines[2].ends_with("db queries/s  db query  db xact"),
             "{text}"
         );
         assert!(
