@@ -8,6 +8,7 @@ pub(crate) mod asides;
 mod cause;
 mod code;
 pub(crate) mod detail;
+mod fate;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::farewell::detail::Explanation;
 use crate::shared::Shared;
 use crate::shortage::Shortage;
 use crate::strict;
+
+pub(crate) use self::fate::Fate;
 
 /// Why a client's connection ends.
 #[derive(Clone, Debug)]

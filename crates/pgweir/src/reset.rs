@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::cancel::Delivery;
 use crate::close::{self, Busy};
-use crate::farewell::Farewell;
+use crate::farewell::{Farewell, Fate};
 use crate::server::Server;
 use crate::shared::{Shared, lock};
 use crate::{ask, cancel, pools};
@@ -49,25 +49,9 @@ pub(crate) fn after_client(
         let reason = "replication client was closed";
         return close::give_up(shared, slot, server, reason, Busy::Yes);
     }
-    match farewell {
-        Farewell::ServerLost | Farewell::OutcomeUnknown | Farewell::ServerEnded => {
-            close::give_up(shared, slot, server, "server conn crashed?", Busy::Gone);
-        }
-        // Our books and the server disagree, or a message was cut: nobody may get it again.
-        Farewell::Violation(violation) if !violation.is_clients() => {
-            let reason = violation.to_string();
-            close::give_up(shared, slot, server, reason, Busy::Yes);
-        }
-        Farewell::DatabaseChanged | Farewell::DatabaseRemoved => {
-            close::give_up(
-                shared,
-                slot,
-                server,
-                "database configuration changed",
-                Busy::Yes,
-            );
-        }
-        _ => spawn(shared, slot, server, After::Client),
+    match farewell.fate() {
+        Fate::Close { reason, busy } => close::give_up(shared, slot, server, reason, busy),
+        Fate::Reset => spawn(shared, slot, server, After::Client),
     }
 }
 

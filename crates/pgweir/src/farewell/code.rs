@@ -25,34 +25,13 @@ impl Farewell {
             Self::OutcomeUnknown => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
             Self::Startup(StartupError::TooLong(_)) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::LongLoginMessage => SqlState::PROGRAM_LIMIT_EXCEEDED,
-            Self::Header(error) | Self::Violation(Violation::ClientFrame(error))
-                if is_over_a_limit(error) =>
-            {
-                SqlState::PROGRAM_LIMIT_EXCEEDED
-            }
+            Self::Header(error) => frame_code(error),
+            Self::Violation(violation) => violation_code(violation),
             Self::Short(short) => short.code(),
             Self::Startup(_)
             | Self::BytesBehindRequest(_)
-            | Self::Header(_)
             | Self::LoginMessage
-            | Self::ConsoleProtocol(_)
-            | Self::Violation(_) => match self {
-                Self::Violation(Violation::StatementMissing(_)) => {
-                    SqlState::INVALID_SQL_STATEMENT_NAME
-                }
-                Self::Violation(Violation::SimpleQuery) => SqlState::FEATURE_NOT_SUPPORTED,
-                Self::Violation(Violation::StatementExists(_)) => {
-                    SqlState::DUPLICATE_PREPARED_STATEMENT
-                }
-                Self::Violation(
-                    Violation::ServerFrame(_)
-                    | Violation::ServerMessage(_)
-                    | Violation::ServerMalformed(_)
-                    | Violation::OwnQueryFailed(_)
-                    | Violation::UndoFailed(_),
-                ) => SqlState::CONNECTION_FAILURE,
-                _ => SqlState::PROTOCOL_VIOLATION,
-            },
+            | Self::ConsoleProtocol(_) => SqlState::PROTOCOL_VIOLATION,
             Self::TlsRequired | Self::NoUser | Self::NoMethod | Self::LoginRejected => {
                 SqlState::INVALID_AUTHORIZATION_SPECIFICATION
             }
@@ -101,7 +80,27 @@ impl Farewell {
     }
 }
 
-/// A length that the protocol allows and a limit does not.
-fn is_over_a_limit(error: &FrameError) -> bool {
-    matches!(error, FrameError::TooLong { length, .. } if i32::try_from(*length).is_ok())
+fn violation_code(violation: &Violation) -> SqlState {
+    match violation {
+        Violation::StatementMissing(_) => SqlState::INVALID_SQL_STATEMENT_NAME,
+        Violation::SimpleQuery => SqlState::FEATURE_NOT_SUPPORTED,
+        Violation::StatementExists(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
+        Violation::ClientFrame(error) => frame_code(error),
+        Violation::ClientMessage(_) | Violation::ClientMalformed(_) => SqlState::PROTOCOL_VIOLATION,
+        Violation::ServerFrame(_)
+        | Violation::ServerMessage(_)
+        | Violation::ServerMalformed(_)
+        | Violation::OwnQueryFailed(_)
+        | Violation::UndoFailed(_) => SqlState::CONNECTION_FAILURE,
+    }
+}
+
+/// A length may be one that the protocol allows and a limit does not.
+fn frame_code(error: &FrameError) -> SqlState {
+    match error {
+        FrameError::TooLong { length, .. } if i32::try_from(*length).is_ok() => {
+            SqlState::PROGRAM_LIMIT_EXCEEDED
+        }
+        FrameError::TooLong { .. } | FrameError::TooShort { .. } => SqlState::PROTOCOL_VIOLATION,
+    }
 }
