@@ -24,7 +24,7 @@ use crate::workers;
 
 pub(crate) use self::counted::Counted;
 use self::mailbox::Mailbox;
-pub(crate) use self::mailbox::{Lease, Mail, Remedy, Standing};
+pub(crate) use self::mailbox::{Lease, Mail, Remedy, Standing, TaskOrder};
 
 /// What a replication client's own server is asked for at its login.
 #[derive(Debug)]

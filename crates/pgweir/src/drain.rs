@@ -14,7 +14,7 @@ use pgweir_session::Phase;
 use tokio::time::sleep;
 
 use crate::census::describe;
-use crate::client::Client;
+use crate::client::{Client, TaskOrder};
 use crate::farewell::Farewell;
 use crate::shared::{Shared, Shutdown};
 
@@ -51,7 +51,7 @@ pub(crate) async fn drain(
         let untold: Vec<_> = untold(shared, &covers).collect();
         pace = pace.max(pace_for(untold.len(), within));
         for client in untold.iter().take(pace) {
-            client.end_between_transactions();
+            client.order_once(TaskOrder::EndBetweenTransactions);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if present.is_empty() || left.is_zero() {
@@ -102,7 +102,7 @@ fn untold<'a>(
     shared: &'a Shared,
     covers: &'a impl Fn(&Client) -> bool,
 ) -> impl Iterator<Item = Arc<Client>> + 'a {
-    all(shared, covers).filter(|client| !client.ends_between_transactions())
+    all(shared, covers).filter(|client| !client.has_order(TaskOrder::EndBetweenTransactions))
 }
 
 fn remaining<'a>(

@@ -16,6 +16,7 @@ use foldhash::fast::RandomState;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 
+use crate::client::TaskOrder;
 use crate::relay::{Resting, Session};
 use crate::serve;
 use crate::shared::{Shared, lock};
@@ -177,5 +178,6 @@ fn resume(shared: &Arc<Shared>, id: u64) {
 pub(crate) fn look(shared: &Shared, now: Instant) {
     let idle = shared.clients.iter();
     let idle = idle.filter(|client| client.mark_to_rest(now, REST_AFTER));
-    idle.take(AT_A_TIME).for_each(|client| client.rest());
+    idle.take(AT_A_TIME)
+        .for_each(|client| client.order(TaskOrder::Rest));
 }

@@ -17,7 +17,7 @@ use pgweir_wire::tag::{backend as tag, frontend};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader, SqlState};
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, Lease};
+use crate::client::{Client, Lease, TaskOrder};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
 use crate::server::ServerInfo;
@@ -112,7 +112,7 @@ pub(crate) fn renumber(
 
 async fn remind(client: Arc<Client>) {
     sleep(STAND_IN_AGAIN).await;
-    client.remind();
+    client.order(TaskOrder::LookAgain);
 }
 
 /// The process that a client's stands for.

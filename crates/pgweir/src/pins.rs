@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use pgweir_session::Kinds;
 
-use crate::client::Client;
+use crate::client::{Client, TaskOrder};
 use crate::shared::{PoolHome, Shared, Shutdown, lock};
 
 /// One such server, seen from its client.
@@ -73,7 +73,7 @@ pub(crate) fn unpin(home: &PoolHome, client: &Arc<Client>) {
 pub(crate) fn call_back(home: &PoolHome) {
     let called = lock(&home.pins).loose.pop_front();
     if let Some(client) = called {
-        client.let_go();
+        client.order_once(TaskOrder::LetGo);
     }
 }
 
@@ -109,7 +109,7 @@ fn call_home(shared: &Shared, home: &PoolHome, all: bool) {
         drop(state);
         let is_here = client.route().is_some_and(|route| route.home.id == home.id);
         if is_here && (all || shared.pools().is_obsolete(slot)) {
-            client.let_go();
+            client.order_once(TaskOrder::LetGo);
         }
     }
 }

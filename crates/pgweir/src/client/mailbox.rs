@@ -1,6 +1,7 @@
 //! How a client's task is told something. It has one mailbox with a place for each kind of news; whoever puts
 //! something there rings, and the task looks at each of its turns whether there may be something.
 
+mod orders;
 mod suspicion;
 
 use std::sync::atomic::Ordering;
@@ -9,6 +10,8 @@ use std::task::{Poll, Waker};
 
 use pgweir_pool::{Cause, Refusal};
 
+pub(crate) use self::orders::TaskOrder;
+use self::orders::TaskOrders;
 pub(crate) use self::suspicion::Remedy;
 use self::suspicion::SuspectMail;
 use super::Client;
@@ -40,26 +43,13 @@ pub(super) struct Mailbox {
     cause: Option<Cause>,
     /// The first order to end counts.
     end: Option<Box<Farewell>>,
-    /// It is to end as soon as it is between two transactions.
-    ends_between_transactions: bool,
-    /// The server that stays with it is needed elsewhere as soon as it is between two transactions.
-    lets_go: bool,
+    orders: TaskOrders,
     /// Nobody waits for the next mail any more: who brings it takes it back.
     returns_next: bool,
     /// Orders for somebody who waits.
     wait: Option<WaitOrders>,
     /// It may be a leak suspect. Kept apart, because that is rare.
     suspect: Option<Box<SuspectMail>>,
-    /// A server stands in for it, and it is not known yet whether that is ended in its place.
-    is_stood_in: bool,
-    /// What it has sent is to be looked at again.
-    reminded: bool,
-    /// Something has happened where it listens.
-    notified: bool,
-    /// Its login leads elsewhere now. That can wait while the session is put down.
-    rerouted: bool,
-    /// It has been idle for long. Of no interest while the session is put down.
-    rests: bool,
     /// Stands until it is taken back.
     hold: Option<HoldAt>,
 }
@@ -102,9 +92,8 @@ impl Mailbox {
     fn calls(&self, standing: Standing) -> bool {
         let suspect = self.suspect.as_ref();
         self.end.is_some()
-            || self.reminded
+            || self.orders.call(standing.between_transactions)
             || suspect.is_some_and(|mail| mail.calls())
-            || (standing.between_transactions && (self.ends_between_transactions || self.lets_go))
             || (standing.waits && (self.mail.is_some() || self.wait.is_some()))
     }
 
@@ -113,12 +102,7 @@ impl Mailbox {
             between_transactions: true,
             waits: true,
         };
-        !self.calls(anywhere)
-            && self.hold.is_none()
-            && !self.is_stood_in
-            && !self.notified
-            && !self.rerouted
-            && !self.rests
+        !self.calls(anywhere) && self.orders.is_empty() && self.hold.is_none()
     }
 }
 
@@ -169,38 +153,6 @@ impl Client {
         let mut mailbox = self.mailbox();
         mailbox.end.get_or_insert_with(|| Box::new(farewell));
         self.ring(mailbox);
-    }
-
-    /// Tells the task to end as soon as it is between two transactions.
-    pub(crate) fn end_between_transactions(&self) {
-        let mut mailbox = self.mailbox();
-        if !std::mem::replace(&mut mailbox.ends_between_transactions, true) {
-            self.ring(mailbox);
-        }
-    }
-
-    /// Whether it has been told so.
-    pub(crate) fn ends_between_transactions(&self) -> bool {
-        self.mailbox().ends_between_transactions
-    }
-
-    /// Tells the task to give up the server that stays with it, as soon as it is between two
-    /// transactions.
-    pub(crate) fn let_go(&self) {
-        let mut mailbox = self.mailbox();
-        if !std::mem::replace(&mut mailbox.lets_go, true) {
-            self.ring(mailbox);
-        }
-    }
-
-    /// Whether it has been told so.
-    pub(crate) fn lets_go(&self) -> bool {
-        self.mailbox().lets_go
-    }
-
-    /// It has done so, or nothing stays with it.
-    pub(crate) fn clear_let_go(&self) {
-        self.take(|mailbox| mailbox.lets_go = false);
     }
 
     /// Tells the waiting task that its query is not wanted any more.
@@ -260,67 +212,6 @@ impl Client {
             None => Poll::Pending,
         })
         .await
-    }
-
-    /// Something has happened where the client listens. That can wait while the session is put down.
-    pub(crate) fn notify(&self) {
-        let mut mailbox = self.mailbox();
-        if !std::mem::replace(&mut mailbox.notified, true) {
-            self.ring(mailbox);
-        }
-    }
-
-    /// Whether something has, which is told once.
-    pub(crate) fn take_notified(&self) -> bool {
-        self.take(|mailbox| std::mem::take(&mut mailbox.notified))
-    }
-
-    /// Its login leads elsewhere now. That can wait while the session is put down.
-    pub(crate) fn reroute(&self) {
-        let mut mailbox = self.mailbox();
-        mailbox.rerouted = true;
-        self.ring(mailbox);
-    }
-
-    /// Whether it does, which is told once.
-    pub(crate) fn take_reroute(&self) -> bool {
-        self.take(|mailbox| std::mem::take(&mut mailbox.rerouted))
-    }
-
-    /// Tells the task to rest if nothing stands in its way.
-    pub(crate) fn rest(&self) {
-        let mut mailbox = self.mailbox();
-        mailbox.rests = true;
-        self.ring(mailbox);
-    }
-
-    /// Whether it has been told so, which is told once.
-    pub(crate) fn take_rest(&self) -> bool {
-        self.take(|mailbox| std::mem::take(&mut mailbox.rests))
-    }
-
-    /// A server begins to stand in for it, or has done so: meanwhile it asks for none.
-    pub(crate) fn stand_in(&self, begins: bool) {
-        let mut mailbox = self.mailbox();
-        mailbox.is_stood_in = begins;
-        self.ring(mailbox);
-    }
-
-    /// Whether a server stands in for it.
-    pub(crate) fn is_stood_in(&self) -> bool {
-        self.take(|mailbox| mailbox.is_stood_in)
-    }
-
-    /// Tells the task to look again at what its client has sent.
-    pub(crate) fn remind(&self) {
-        let mut mailbox = self.mailbox();
-        mailbox.reminded = true;
-        self.ring(mailbox);
-    }
-
-    /// Whether it has been told so.
-    pub(crate) fn take_reminder(&self) -> bool {
-        self.take(|mailbox| std::mem::take(&mut mailbox.reminded))
     }
 
     /// Whether there may be something in the mailbox. Cheap enough to ask at every turn.

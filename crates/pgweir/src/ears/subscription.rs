@@ -9,7 +9,7 @@ use pgweir_session::{Channels, Mark};
 use pgweir_wire::{HEADER_LEN, Header, Reader};
 
 use super::{Ear, State, find_or_open};
-use crate::client::Client;
+use crate::client::{Client, TaskOrder};
 use crate::farewell::Farewell;
 use crate::server::ServerInfo;
 use crate::shared::{PoolHome, Shared, lock};
@@ -96,7 +96,7 @@ impl Subscriber {
 
     pub(super) fn set_join(&self, join: Join) {
         lock(&self.kept).join = join;
-        self.client.notify();
+        self.client.order_once(TaskOrder::MoveOn);
     }
 
     /// Keeps a message for the client. `false`: it has to end, because it does not read.
@@ -115,7 +115,7 @@ impl Subscriber {
         kept.messages.extend_from_slice(message);
         self.has_notifications.store(true, Ordering::Release);
         drop(kept);
-        self.client.notify();
+        self.client.order_once(TaskOrder::MoveOn);
         true
     }
 

@@ -14,6 +14,7 @@ use pgweir_wire::SqlState;
 use super::leased::Held;
 use super::preparing::{fit, refit};
 use super::{Place, Session};
+use crate::client::TaskOrder;
 use crate::farewell::asides;
 use crate::pins::{self, Pin};
 use crate::reset;
@@ -120,7 +121,7 @@ impl Session {
         let Place::Leased(held) = &mut self.place else {
             return false;
         };
-        if self.client.lets_go() {
+        if self.client.has_order(TaskOrder::LetGo) {
             return false;
         }
         if let Some(pin) = &mut self.client.state().pin {
@@ -147,7 +148,8 @@ impl Session {
     pub(super) fn let_go(&mut self) {
         let is_pinned = self.client.state().pin.is_some();
         let Some(held) = self.place.held().filter(|_| is_pinned) else {
-            return self.client.clear_let_go();
+            self.client.take_order(TaskOrder::LetGo);
+            return;
         };
         if held.is_between_transactions() {
             let now = Instant::now();
@@ -214,7 +216,7 @@ impl Session {
         held.server.work.tally.state_loss_count += 1;
         tracing::info!(peer = %self.client, "session state is taken back: {what}");
         self.tell(&asides::state_taken_back(what, why));
-        self.client.clear_let_go();
+        self.client.take_order(TaskOrder::LetGo);
         self.release(now);
     }
 }

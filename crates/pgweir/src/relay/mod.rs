@@ -41,7 +41,7 @@ use pgweir_session::{ClientSide, Gather, SkipBatch};
 use pgweir_stats::Application;
 use pgweir_wire::TransactionStatus;
 
-use crate::client::Client;
+use crate::client::{Client, TaskOrder};
 use crate::ears::Subscription;
 use crate::farewell::{Answer, Farewell};
 use crate::leaks::SpokenWords;
@@ -229,13 +229,13 @@ impl Session {
         if self.client.take_inquiry() {
             self.answer_inquiry();
         }
-        if self.client.take_reminder() {
+        if self.client.take_order(TaskOrder::LookAgain) {
             self.line.offer_held();
         }
-        if self.client.take_notified() {
+        if self.client.take_order(TaskOrder::MoveOn) {
             self.move_on();
         }
-        if self.client.take_reroute() {
+        if self.client.take_order(TaskOrder::Reroute) {
             self.wait_elsewhere();
         }
         if let Some(how) = self.client.take_remedy() {
@@ -244,7 +244,7 @@ impl Session {
         if let Some(farewell) = self.order_to_end() {
             return Some(Stop::Ended(farewell));
         }
-        if self.client.lets_go() {
+        if self.client.has_order(TaskOrder::LetGo) {
             self.let_go();
         }
         if self.take_rest_order() {
@@ -260,8 +260,8 @@ impl Session {
         {
             return Some(farewell);
         }
-        (self.is_between_transactions() && self.client.ends_between_transactions())
-            .then_some(Farewell::Drained)
+        let ends = || self.client.has_order(TaskOrder::EndBetweenTransactions);
+        (self.is_between_transactions() && ends()).then_some(Farewell::Drained)
     }
 
     /// Whether its client is between two transactions, or has begun none.

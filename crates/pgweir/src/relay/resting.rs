@@ -10,8 +10,7 @@ use pgweir_session::ClientSide;
 use pgweir_stats::Application;
 
 use super::{Place, Session};
-use crate::client::Client;
-
+use crate::client::{Client, TaskOrder};
 use crate::shared::{Route, Shared};
 
 /// An idle client without its task.
@@ -28,7 +27,7 @@ impl Session {
     /// Takes the order to rest: whether there is one, and nothing stands in its way: no buffer holds anything, nothing is
     /// heard for it, and its socket is one that can be watched from elsewhere (TLS has records of its own).
     pub(super) fn take_rest_order(&self) -> bool {
-        self.client.take_rest()
+        self.client.take_order(TaskOrder::Rest)
             && matches!(self.place, Place::Idle)
             && self.subscription.is_none()
             && !self.client.has_mail()

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use pgweir_session::{Kinds, Parameters};
 
 use super::{Place, Session};
+use crate::client::TaskOrder;
 use crate::farewell::asides;
 use crate::server::Stage;
 use crate::strict;
@@ -52,7 +53,7 @@ impl Session {
             if let (caught, Some(answer)) = found {
                 self.side.take_back(caught);
                 self.unpin();
-                self.client.clear_let_go();
+                self.client.take_order(TaskOrder::LetGo);
                 self.release(now);
                 self.place = Place::Owing(Box::new(answer));
                 return;

@@ -13,7 +13,7 @@ use pgweir_session::{Latest, Memory};
 use pgweir_stats::{Application, Books, Latencies, Norms, Totals};
 
 use super::{Rules, Shared, lock};
-use crate::client::Client;
+use crate::client::{Client, TaskOrder};
 use crate::limits;
 use crate::open::diary::Diary;
 use crate::open::source::Kept;
@@ -375,7 +375,7 @@ impl Shared {
             let came_by_it = |client: &Client| client.route().is_some_and(|route| route.is_left());
             clients
                 .filter(|client| came_by_it(client))
-                .for_each(|client| client.reroute());
+                .for_each(|client| client.order(TaskOrder::Reroute));
         }
     }
 }
