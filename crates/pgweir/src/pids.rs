@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_net::Input;
 use pgweir_net::buffer::with_scratch;
-use pgweir_pool::{Actions, Checkout};
+use pgweir_pool::Checkout;
 use pgweir_session::{Backends, ClientSide};
 use pgweir_wire::tag::{backend as tag, frontend};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader, SqlState};
@@ -205,23 +205,13 @@ fn stand_in(
         return Real::Unknown;
     };
     let home = &route.home;
-    let mut actions = Actions::default();
-    let outcome = {
-        let waiter = || Arc::clone(asking);
-        let mut pools = shared.pools();
-        pools.checkout(home.id, Instant::now(), None, waiter, &mut actions)
-    };
-    pools::perform(shared, actions);
-    let lease = match outcome {
+    let lease = match pools::checkout(shared, asking, home, None, Instant::now()) {
         Checkout::Ready(lease) => lease,
         Checkout::Wait(ticket) => {
-            pools::leave_queue(shared, asking, home, ticket, None);
+            pools::abandon_wait(shared, asking, home, ticket, None);
             return Real::Later;
         }
         Checkout::Refused(_) => return Real::Unknown,
-    };
-    let Some(lease) = pools::alive(shared, lease) else {
-        return Real::Later;
     };
     if lease.server.info.target != own.target {
         pools::checkin(shared, lease.slot, lease.server, Instant::now());

@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
-use pgweir_pool::{Action, Actions, Checkout, CloseReason, Greeting, SlotId, Ticket};
-
+use pgweir_pool::{Action, Actions, Checkout, CloseReason, Greeting, Party, SlotId, Ticket};
 use pgweir_session::Phase;
 use pgweir_stats::Tally;
 
@@ -102,6 +101,32 @@ fn close_text(reason: CloseReason) -> &'static str {
     }
 }
 
+/// Asks the pool for a server that is still there, for a client; `party` is charged for it.
+#[inline]
+pub(crate) fn checkout(
+    shared: &Arc<Shared>,
+    client: &Arc<Client>,
+    home: &PoolHome,
+    party: Option<&Party>,
+    now: Instant,
+) -> Checkout<Box<Server>> {
+    loop {
+        let mut actions = Actions::default();
+        let outcome = {
+            let waiter = || Arc::clone(client);
+            let mut pools = shared.pools();
+            pools.checkout(home.id, now, party, waiter, &mut actions)
+        };
+        perform(shared, actions);
+        let Checkout::Ready(lease) = outcome else {
+            return outcome;
+        };
+        if let Some(lease) = alive(shared, lease) {
+            return Checkout::Ready(lease);
+        }
+    }
+}
+
 /// Gets a server while logging in, or says why there is none.
 pub(crate) async fn acquire(
     shared: &Arc<Shared>,
@@ -109,15 +134,8 @@ pub(crate) async fn acquire(
     home: &PoolHome,
 ) -> Result<Lease, Farewell> {
     loop {
-        let mut actions = Actions::default();
-        let outcome = {
-            let (now, waiter) = (Instant::now(), || Arc::clone(client));
-            let mut pools = shared.pools();
-            pools.checkout(home.id, now, None, waiter, &mut actions)
-        };
-        perform(shared, actions);
-        let lease = match outcome {
-            Checkout::Ready(lease) => lease,
+        let lease = match checkout(shared, client, home, None, Instant::now()) {
+            Checkout::Ready(lease) => return Ok(lease),
             Checkout::Refused(refusal) => return Err(Farewell::Refused(refusal)),
             Checkout::Wait(ticket) => match wait(shared, client, home, ticket).await? {
                 Mail::Lease(lease) => lease,
@@ -233,31 +251,42 @@ impl Drop for QueuePlace<'_> {
         self.client.state().clocks.phase = Phase::Login;
         if !self.answered {
             let since = Some(self.since);
-            leave_queue(self.shared, self.client, self.home, self.ticket, since);
+            abandon_wait(self.shared, self.client, self.home, self.ticket, since);
         }
     }
 }
 
-/// Gives up a place in the queue whose answer has not been taken, and what was given for it
-/// meanwhile. Since when there was a wait, if it was one.
-pub(crate) fn leave_queue(
+/// Gives up a place in the queue whose answer has not been taken, and what was given for it meanwhile. Since when
+/// there was a wait, if it was one.
+pub(crate) fn abandon_wait(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
     home: &PoolHome,
     ticket: Ticket,
     since: Option<Instant>,
 ) {
+    // With several threads the answer may have been decided and not have arrived yet.
+    if !leave_queue(shared, home, ticket, since) {
+        take_back(shared, client.decline_mail());
+    }
+}
+
+/// Gives up a place in the queue. `false` if it was not there any more, because the answer is on its way.
+pub(crate) fn leave_queue(
+    shared: &Shared,
+    home: &PoolHome,
+    ticket: Ticket,
+    since: Option<Instant>,
+) -> bool {
     let now = Instant::now();
     let left = shared.pools().leave_queue(home.id, ticket, now);
-    match left {
-        Some((_, cause)) => {
-            if let Some(since) = since {
-                home.times.waits.note(cause, since, now);
-            }
-        }
-        // With several threads the answer may have been decided and not have arrived yet.
-        None => take_back(shared, client.decline_mail()),
+    let Some((_, cause)) = left else {
+        return false;
+    };
+    if let Some(since) = since {
+        home.times.waits.note(cause, since, now);
     }
+    true
 }
 
 /// Looks at a server that was idle, and brings it to this thread: one that PostgreSQL has closed, or that said something

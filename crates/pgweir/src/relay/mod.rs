@@ -295,7 +295,7 @@ impl Session {
             Place::Waiting(ticket) => {
                 consumers::note_gone(&shared, &client, farewell);
                 let since = Some(client.state().clocks.since);
-                pools::leave_queue(&shared, &client, &route.home, ticket, since);
+                pools::abandon_wait(&shared, &client, &route.home, ticket, since);
             }
             Place::Leased(mut held) => {
                 let relay = &held.server.relay;

@@ -1,12 +1,11 @@
 //! A client without a server: idle, in the queue, or refused.
 
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_net::Input;
-use pgweir_pool::{Actions, Checkout, Ticket};
+use pgweir_pool::{Checkout, Ticket};
 use pgweir_session::{SkipBatch, Skipped, Violation, Wish, wish};
 use pgweir_wire::{FrameError, HEADER_LEN, Severity, TransactionStatus, backend};
 
@@ -107,39 +106,28 @@ impl Session {
         input: Input,
     ) -> Result<(), Farewell> {
         let now = Instant::now();
-        loop {
-            let mut actions = Actions::default();
-            let outcome = {
-                let (client, party) = (&self.client, self.party.as_ref());
-                let mut pools = self.shared.pools();
-                let waiter = || Arc::clone(client);
-                pools.checkout(self.route.home.id, now, party, waiter, &mut actions)
-            };
-            pools::perform(&self.shared, actions);
-            let lease = match outcome {
-                Checkout::Ready(lease) => lease,
-                Checkout::Refused(refusal) => {
-                    self.line.put_back(input, &desk.scratch);
-                    return self.go_without(Farewell::Refused(refusal));
+        let (home, party) = (&self.route.home, self.party.as_ref());
+        match pools::checkout(&self.shared, &self.client, home, party, now) {
+            Checkout::Ready(lease) => {
+                self.begin_lease(lease, now, now);
+                self.feed(cx, desk, input)
+            }
+            Checkout::Refused(refusal) => {
+                self.line.put_back(input, &desk.scratch);
+                self.go_without(Farewell::Refused(refusal))
+            }
+            Checkout::Wait(ticket) => {
+                let mut state = self.client.state();
+                if state.clocks.begin_wait(now) {
+                    state.requested_at = now;
+                    state.wait_notified = false;
                 }
-                Checkout::Wait(ticket) => {
-                    let mut state = self.client.state();
-                    if state.clocks.begin_wait(now) {
-                        state.requested_at = now;
-                        state.wait_notified = false;
-                    }
-                    drop(state);
-                    self.line.put_back(input, &desk.scratch);
-                    self.place = Place::Waiting(ticket);
-                    pins::call_back(&self.route.home);
-                    return Ok(());
-                }
-            };
-            let Some(lease) = pools::alive(&self.shared, lease) else {
-                continue;
-            };
-            self.begin_lease(lease, now, now);
-            return self.feed(cx, desk, input);
+                drop(state);
+                self.line.put_back(input, &desk.scratch);
+                self.place = Place::Waiting(ticket);
+                pins::call_back(&self.route.home);
+                Ok(())
+            }
         }
     }
 
@@ -204,7 +192,7 @@ impl Session {
     fn cancel_wait(&mut self, ticket: Ticket) {
         let home = &self.route.home;
         let since = Some(self.client.state().clocks.since);
-        pools::leave_queue(&self.shared, &self.client, home, ticket, since);
+        pools::abandon_wait(&self.shared, &self.client, home, ticket, since);
         self.answer_canceled();
     }
 
@@ -230,16 +218,8 @@ impl Session {
 
     /// Whether the place in the queue was still there; if not, a server is on its way.
     pub(super) fn leave_queue(&self, ticket: Ticket) -> bool {
-        let home = &self.route.home;
-        let now = Instant::now();
-        let left = self.shared.pools().leave_queue(home.id, ticket, now);
-        let Some((_, cause)) = left else {
-            return false;
-        };
-        home.times
-            .waits
-            .note(cause, self.client.state().clocks.since, now);
-        true
+        let since = Some(self.client.state().clocks.since);
+        pools::leave_queue(&self.shared, &self.route.home, ticket, since)
     }
 
     /// The client gets no server. Nothing of its batch has been run, so where the dialect has a way
