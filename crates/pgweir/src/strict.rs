@@ -180,16 +180,12 @@ fn enter(shared: &Shared, finding: Finding, statement: &[u8], peer: &str) -> boo
     true
 }
 
-/// Every kind of state with its kind of finding.
-const STATE: [(Kinds, FindingKind); 7] = [
-    (Kinds::SETTINGS, FindingKind::Settings),
-    (Kinds::ROLE, FindingKind::Role),
-    (Kinds::LOCKS, FindingKind::Locks),
-    (Kinds::TEMPORARY, FindingKind::Temporary),
-    (Kinds::LISTEN, FindingKind::Listen),
-    (Kinds::PREPARED, FindingKind::Prepare),
-    (Kinds::CURSORS, FindingKind::Cursors),
-];
+/// Kinds of state, each with its kind of finding, which goes by the same word.
+fn findings_of(kinds: Kinds) -> impl Iterator<Item = (Kinds, FindingKind)> {
+    let all = FindingKind::ALL.into_iter();
+    let state = all.filter_map(|finding| Some((Kinds::by_word(finding.word())?, finding)));
+    state.filter(move |(kind, _)| kinds.has(*kind))
+}
 
 /// Judges a statement that would surely leave something, or asks for what is not there for sure. What is less
 /// sure is decided when its transaction has ended.
@@ -204,8 +200,7 @@ pub(crate) fn judge(
     }
     let detail = "It is alone in its transaction. It has not been run.";
     let kinds = case.kinds.without(treatment.allowed);
-    let state = STATE.into_iter().filter(|(kind, _)| kinds.has(*kind));
-    let mut found = state.map(|(_, kind)| kind).collect::<Vec<_>>();
+    let mut found: Vec<_> = findings_of(kinds).map(|(_, kind)| kind).collect();
     if case.asks_drawn {
         found.push(FindingKind::Sequence);
     }
@@ -231,7 +226,7 @@ pub(crate) fn examine(
     names: &str,
 ) -> (Kinds, Option<Answer>) {
     let (mut caught, mut first) = (Kinds::NONE, None);
-    for (kind, finding) in STATE.into_iter().filter(|(kind, _)| left.has(*kind)) {
+    for (kind, finding) in findings_of(left) {
         let statement = statement_of(kind, said);
         let detail = match kind.has(Kinds::SETTINGS) && !names.is_empty() {
             true => format!("It was there when the transaction had ended: {names}."),
@@ -324,5 +319,17 @@ pub(crate) fn note_startup<'a>(
             name.as_bytes(),
             detail,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_state_has_a_finding() {
+        let kinds = findings_of(Kinds::ALL).map(|(kind, _)| kind);
+        assert_eq!(kinds.fold(Kinds::NONE, Kinds::union), Kinds::ALL);
+        assert_eq!(findings_of(Kinds::NONE).next(), None);
     }
 }

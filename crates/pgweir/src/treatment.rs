@@ -31,7 +31,7 @@ impl Treatment {
             ..Self::default()
         };
         for (word, policy) in policies.all() {
-            let kinds = kinds_of(word);
+            let kinds = Kinds::by_word(word).unwrap_or_default();
             match policy {
                 StatePolicy::Keep => {}
                 StatePolicy::Reset => treatment.reset.add(kinds),
@@ -61,19 +61,6 @@ impl Treatment {
     }
 }
 
-fn kinds_of(word: &str) -> Kinds {
-    match word {
-        "settings" => Kinds::SETTINGS,
-        "role" => Kinds::ROLE,
-        "locks" => Kinds::LOCKS,
-        "temporary" => Kinds::TEMPORARY,
-        "listen" => Kinds::LISTEN,
-        "prepare" => Kinds::PREPARED,
-        "cursors" => Kinds::CURSORS,
-        _ => Kinds::NONE,
-    }
-}
-
 impl Judge for Shared {
     fn judge(&self, client: u64, case: &Case<'_>) -> Option<BytesMut> {
         let client = self.clients.get(&client).map(|client| client.clone())?;
@@ -98,11 +85,11 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_treatment() {
-        for word in StatePolicies::KINDS {
-            assert!(!kinds_of(word).is_empty(), "{word}");
-        }
-        let all = StatePolicies::KINDS.map(kinds_of).into_iter();
-        assert_eq!(all.fold(Kinds::NONE, Kinds::union), Kinds::ALL);
+        let kinds = StatePolicies::KINDS.map(|word| Kinds::by_word(word).expect(word));
+        assert_eq!(
+            kinds.into_iter().fold(Kinds::NONE, Kinds::union),
+            Kinds::ALL
+        );
     }
 
     #[test]

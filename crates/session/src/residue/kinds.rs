@@ -71,24 +71,30 @@ impl Kinds {
         self.0 |= other.0;
     }
 
-    /// Every kind alone, with its name.
-    const NAMES: [(Self, &'static str); 7] = [
-        (Self::SETTINGS, "parameters"),
-        (Self::ROLE, "role"),
-        (Self::LOCKS, "advisory lock"),
-        (Self::TEMPORARY, "temporary object"),
-        (Self::LISTEN, "listen"),
-        (Self::PREPARED, "prepared statement"),
-        (Self::CURSORS, "cursor with hold"),
+    /// The kind that configurations know by this word.
+    pub fn by_word(word: &str) -> Option<Self> {
+        let known = Self::NAMES.iter().find(|(_, known, _)| *known == word)?;
+        Some(known.0)
+    }
+
+    /// Every kind alone, with its word in configurations and its name.
+    const NAMES: [(Self, &'static str, &'static str); 7] = [
+        (Self::SETTINGS, "settings", "parameters"),
+        (Self::ROLE, "role", "role"),
+        (Self::LOCKS, "locks", "advisory lock"),
+        (Self::TEMPORARY, "temporary", "temporary object"),
+        (Self::LISTEN, "listen", "listen"),
+        (Self::PREPARED, "prepare", "prepared statement"),
+        (Self::CURSORS, "cursors", "cursor with hold"),
     ];
 }
 
 impl fmt::Display for Kinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut names = Self::NAMES.iter().filter(|(kind, _)| self.has(*kind));
-        if let Some((_, first)) = names.next() {
+        let mut names = Self::NAMES.iter().filter(|(kind, ..)| self.has(*kind));
+        if let Some((.., first)) = names.next() {
             f.write_str(first)?;
         }
-        names.try_for_each(|(_, name)| write!(f, ", {name}"))
+        names.try_for_each(|(.., name)| write!(f, ", {name}"))
     }
 }
