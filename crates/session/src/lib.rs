@@ -33,6 +33,8 @@ pub mod residue;
 mod spelling;
 mod spoken;
 pub mod taken;
+#[cfg(test)]
+mod testing;
 mod vacated;
 
 pub use batch::{SkipBatch, Skipped, Wish, wish};

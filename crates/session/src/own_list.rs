@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{HEADER_LEN, Header};
+use pgweir_wire::{HEADER_LEN, Header, put_frame};
 
 use crate::prepared::{SERVER_NAME, Statement};
 use crate::residue::scan::STATEMENTS_VIEW;
@@ -67,8 +67,10 @@ pub fn own_list(messages: &[u8], names: &BTreeMap<Box<[u8]>, Arc<Statement>>) ->
         at = mention.end;
     }
     out.extend_from_slice(&text[at..]);
-    let len = u32::try_from(4 + out.len()).ok()?;
-    Some([&[header.tag][..], &len.to_be_bytes(), &out, others].concat())
+    let mut own = Vec::new();
+    put_frame(&mut own, header.tag, &[&out]).ok()?;
+    own.extend_from_slice(others);
+    Some(own)
 }
 
 struct Mention {
@@ -160,21 +162,17 @@ mod tests {
     use super::*;
     use crate::prepared::StatementTable;
     use crate::reading::Reading;
-
-    fn query(sql: &str) -> Vec<u8> {
-        let len = u32::try_from(4 + sql.len()).unwrap_or_default();
-        [b"Q", &len.to_be_bytes()[..], sql.as_bytes()].concat()
-    }
+    use crate::testing::frame;
 
     /// The text with `LIST` for the list.
     fn changed(sql: &str) -> Option<String> {
         let table = StatementTable::default();
         let statement = table.intern(b"select 1\0\0\0", Reading::Fixed);
         let statements = BTreeMap::from([((*b"it's").into(), statement)]);
-        let frame = own_list(&query(sql), &statements)?;
+        let own = own_list(&frame(tag::QUERY, sql.as_bytes()), &statements)?;
         let list = String::from_utf8_lossy(&list(&statements)).into_owned();
         assert!(list.contains("('it''s','PGBOUNCER_1')"), "{list}");
-        let text = String::from_utf8_lossy(&frame[HEADER_LEN..]).into_owned();
+        let text = String::from_utf8_lossy(&own[HEADER_LEN..]).into_owned();
         Some(text.replace(&list, "LIST"))
     }
 

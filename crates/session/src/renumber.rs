@@ -1,7 +1,7 @@
 //! Process ids in what a client sends: it knows those of clients, and PostgreSQL those of servers.
 
 use pgweir_wire::tag::frontend as tag;
-use pgweir_wire::{HEADER_LEN, Header, Reader};
+use pgweir_wire::{HEADER_LEN, Header, Reader, put_frame};
 
 /// A client's message in which numbers stand for processes, with those replaced for which `real` has
 /// another. `None` where there are none.
@@ -13,9 +13,8 @@ pub fn renumbered(frame: &[u8], real: &mut dyn FnMut(i32) -> Option<i32>) -> Opt
         tag::BIND => in_values(body, real),
         _ => None,
     }?;
-    let mut out = vec![header.tag];
-    out.extend_from_slice(&u32::try_from(4 + body.len()).ok()?.to_be_bytes());
-    out.extend_from_slice(&body);
+    let mut out = Vec::new();
+    put_frame(&mut out, header.tag, &[&body]).ok()?;
     Some(out)
 }
 
@@ -100,11 +99,7 @@ fn in_values(body: &[u8], real: &mut dyn FnMut(i32) -> Option<i32>) -> Option<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-        let len = u32::try_from(4 + body.len()).unwrap_or_default();
-        [&[tag][..], &len.to_be_bytes(), body].concat()
-    }
+    use crate::testing::frame;
 
     /// 1000 and more stand for clients.
     fn real(number: i32) -> Option<i32> {

@@ -153,15 +153,11 @@ mod tests {
     use super::*;
     use crate::prepared::StatementTable;
     use crate::reading::Reading;
-
-    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(body.len() + 4).expect("short");
-        [&[tag], &length.to_be_bytes()[..], body].concat()
-    }
+    use crate::testing::frame;
 
     fn query(text: &str) -> Next {
-        let frame = message(tag::QUERY, format!("{text}\0").as_bytes());
-        next(&frame, &ClientSide::default()).expect("well-formed")
+        let query = frame(tag::QUERY, format!("{text}\0").as_bytes());
+        next(&query, &ClientSide::default()).expect("well-formed")
     }
 
     #[test]
@@ -199,35 +195,31 @@ mod tests {
         let table = StatementTable::default();
         let statement = table.intern(b"rollback\0\0\0", Reading::Fixed);
         side.statements.insert((*b"s1").into(), statement);
-        let parse = message(tag::PARSE, b"\0commit\0\0\0");
+        let parse = frame(tag::PARSE, b"\0commit\0\0\0");
         assert_eq!(next(&parse, &side), Ok(Next::Commit(Form::Extended)));
-        let bind = message(tag::BIND, b"\0s1\0\0\0\0\0\0\0");
+        let bind = frame(tag::BIND, b"\0s1\0\0\0\0\0\0\0");
         assert_eq!(next(&bind, &side), Ok(Next::Rollback));
-        let unknown = message(tag::BIND, b"\0s2\0\0\0\0\0\0\0");
+        let unknown = frame(tag::BIND, b"\0s2\0\0\0\0\0\0\0");
         assert_eq!(next(&unknown, &side), Ok(Next::Other));
     }
 
     #[test]
     fn what_a_refused_copy_left_is_passed_over() {
         let side = ClientSide::default();
-        let rest = [
-            message(tag::COPY_DATA, b"1\n"),
-            message(tag::COPY_DONE, b""),
-        ]
-        .concat();
-        let bytes = [rest.clone(), message(tag::QUERY, b"rollback\0")].concat();
+        let rest = [frame(tag::COPY_DATA, b"1\n"), frame(tag::COPY_DONE, b"")].concat();
+        let bytes = [rest.clone(), frame(tag::QUERY, b"rollback\0")].concat();
         let unneeded = rest.len();
         let rest = None;
         assert_eq!(next(&bytes, &side), Ok(Next::Nothing { unneeded, rest }));
         assert_eq!(next(&bytes[unneeded..], &side), Ok(Next::Rollback));
-        assert_eq!(next(&message(tag::SYNC, b""), &side), Ok(Next::Sync));
+        assert_eq!(next(&frame(tag::SYNC, b""), &side), Ok(Next::Sync));
     }
 
     #[test]
     fn nothing_is_decided_before_enough_is_there() {
-        let frame = message(tag::QUERY, b"rollback\0");
-        for end in 0..frame.len() {
-            let part = next(&frame[..end], &ClientSide::default());
+        let rollback = frame(tag::QUERY, b"rollback\0");
+        for end in 0..rollback.len() {
+            let part = next(&rollback[..end], &ClientSide::default());
             let nothing = Next::Nothing {
                 unneeded: 0,
                 rest: None,

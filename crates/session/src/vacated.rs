@@ -60,10 +60,10 @@ fn template(tokens: &mut Tokens<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::frame;
 
     fn database(sql: &str) -> Option<String> {
-        let len = u32::try_from(4 + sql.len()).unwrap_or_default();
-        vacated(&[b"Q", &len.to_be_bytes()[..], sql.as_bytes()].concat())
+        vacated(&frame(tag::QUERY, sql.as_bytes()))
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! Frames as both fake sides write and cut them.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use pgweir_wire::Header;
+use bytes::{Bytes, BytesMut};
+use pgweir_wire::{Header, put_frame};
 
 /// Appends a frame.
 pub(crate) fn frame(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
-    out.push(tag);
-    out.put_u32(u32::try_from(body.len()).expect("fakes speak briefly") + 4);
-    out.put_slice(body);
+    put_frame(out, tag, &[body]).expect("fakes speak briefly");
 }
 
 /// Appends a frame with a text and a zero byte.

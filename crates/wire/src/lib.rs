@@ -21,6 +21,7 @@ pub use error_fields::{ErrorFields, Severity, SqlState};
 pub use frame::{FrameError, HEADER_LEN, Header, SizeLimits};
 pub use read::Reader;
 pub use startup::{CancelKey, FirstPacket, ProtocolVersion, StartupError, StartupMessage};
+pub use write::{Oversized, put_frame};
 
 /// The status byte of ReadyForQuery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

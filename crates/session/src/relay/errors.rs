@@ -1,8 +1,8 @@
 //! A server answers with an error: whose affair that is, and what it says of the books.
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use pgweir_wire::tag::backend as tag;
-use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState};
+use pgweir_wire::{ErrorFields, HEADER_LEN, Header, SqlState, put_frame};
 
 use super::{Asked, ClientSide, ClientStream, Relay, Sent, Violation};
 use crate::outgrown;
@@ -11,12 +11,10 @@ use crate::pipeline::{AfterError, Reply};
 /// Classes of errors that are kept between two times that they are taken.
 const ERROR_CLASSES_MAX: usize = 64;
 
-/// The error for a statement that returns something else than before.
-fn outgrown_refusal() -> BytesMut {
+/// An error of the pooler's own.
+pub(super) fn error_response(fields: &[u8]) -> BytesMut {
     let mut out = BytesMut::new();
-    out.put_u8(tag::ERROR_RESPONSE);
-    out.put_u32(u32::try_from(4 + outgrown::REFUSAL.len()).unwrap_or_default());
-    out.put_slice(outgrown::REFUSAL);
+    put_frame(&mut out, tag::ERROR_RESPONSE, &[fields]).expect("our own errors are short");
     out
 }
 
@@ -67,7 +65,7 @@ impl Relay {
             AfterError::SkipToSync => ClientStream::SkipToSync,
         };
         self.reworded = match std::mem::take(&mut self.raises) {
-            true => Some(outgrown_refusal()),
+            true => Some(error_response(outgrown::REFUSAL)),
             false
                 if fields.sqlstate() == Some(SqlState::QUERY_CANCELED)
                     && self.on_cancel.is_some() =>

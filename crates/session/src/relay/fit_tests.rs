@@ -11,6 +11,7 @@ use super::*;
 use crate::gather::Gather;
 use crate::params::Tracked;
 use crate::prepared::StatementTable;
+use crate::testing::frame;
 
 /// As much of a PostgreSQL session as parameters need: what is set in it. It runs what the relay
 /// sends.
@@ -126,9 +127,7 @@ fn end_word(word: &mut String, command: &mut Vec<String>) {
 }
 
 fn message(out: &mut Vec<u8>, tag: u8, body: &str) {
-    out.push(tag);
-    out.extend_from_slice(&u32::try_from(body.len() + 4).expect("short").to_be_bytes());
-    out.extend_from_slice(body.as_bytes());
+    out.extend(frame(tag, body.as_bytes()));
 }
 
 /// One server, and clients that have it in turns.

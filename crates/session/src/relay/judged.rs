@@ -7,10 +7,10 @@
 
 use std::fmt;
 
-use bytes::{BufMut as _, BytesMut};
-use pgweir_wire::tag::backend as tag;
+use bytes::BytesMut;
 use pgweir_wire::{SqlState, TransactionStatus};
 
+use super::errors::error_response;
 use super::{ClientStream, Relay, Rules};
 use crate::residue::words::call_bit;
 use crate::residue::{Kinds, Named, Scan};
@@ -184,7 +184,7 @@ impl Relay {
         let number = number[..digits.unwrap_or(number.len())].parse().ok()?;
         let judgements = self.judgements.as_mut();
         let known = judgements.and_then(|judgements| judgements.take(number));
-        Some(known.unwrap_or_else(unknown))
+        Some(known.unwrap_or_else(|| error_response(UNKNOWN)))
     }
 }
 
@@ -217,14 +217,8 @@ pub(super) fn text(number: u32) -> String {
 }
 
 /// A refusal of which nobody knows more, because another process has judged.
-fn unknown() -> BytesMut {
-    let body = b"SERROR\0VERROR\0C0A000\0Msession state is refused in this pooling mode\0\0";
-    let mut out = BytesMut::with_capacity(5 + body.len());
-    out.put_u8(tag::ERROR_RESPONSE);
-    out.put_u32(u32::try_from(4 + body.len()).unwrap_or_default());
-    out.put_slice(body);
-    out
-}
+const UNKNOWN: &[u8] =
+    b"SERROR\0VERROR\0C0A000\0Msession state is refused in this pooling mode\0\0";
 
 /// Whether a text asks for a number drawn from a sequence, and cannot have drawn it.
 fn only_reads_drawn(scan: &Scan, text: &[u8]) -> bool {

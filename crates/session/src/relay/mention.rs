@@ -4,9 +4,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use pgweir_wire::tag::backend as tag;
-use pgweir_wire::{ErrorFields, HEADER_LEN, SqlState};
+use pgweir_wire::{ErrorFields, HEADER_LEN, SqlState, put_frame};
 
 use super::{ClientSide, Relay};
 use crate::changes::Change;
@@ -187,12 +187,8 @@ impl Relay {
             None => names.find(|name| means(name))?,
         };
         let mut out = BytesMut::with_capacity(HEADER_LEN + body.len() + name.len());
-        out.put_u8(tag::ERROR_RESPONSE);
-        let len = 4 + body.len() - (end - start) + name.len();
-        out.put_u32(u32::try_from(len).ok()?);
-        out.put_slice(&body[..start]);
-        out.put_slice(name);
-        out.put_slice(&body[end..]);
+        let parts = [&body[..start], name, &body[end..]];
+        put_frame(&mut out, tag::ERROR_RESPONSE, &parts).ok()?;
         Some(out)
     }
 }

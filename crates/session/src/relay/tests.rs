@@ -7,7 +7,7 @@ mod names;
 
 use std::time::Instant;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use pgweir_wire::HEADER_LEN;
 
 use super::from_client::CHANGES_MAX;
@@ -17,6 +17,7 @@ use crate::handover::{Catalogue, ClientState};
 use crate::params::Tracked;
 use crate::prepared::StatementTable;
 use crate::residue::{Kinds, Memory};
+use crate::testing::frame;
 
 /// A client and a server with a relay between them; both sides' bytes are collected.
 struct Story {
@@ -127,13 +128,6 @@ fn rules<'a>(tracked: &'a Tracked, statements: &'a StatementTable) -> Rules<'a> 
         max_prepared: Some(100),
         ..Rules::plain(tracked, statements)
     }
-}
-
-fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    out.put_u32(body.len() as u32 + 4);
-    out.put_slice(body);
-    out
 }
 
 fn parse(name: &str, sql: &str) -> Vec<u8> {
