@@ -81,6 +81,12 @@ impl Values {
         self.shared.tracked.get(index).and_then(Option::as_ref)
     }
 
+    /// Of a server: whether it says itself when this parameter changes.
+    pub(crate) fn report(&self, name: &str, tracked: &Tracked) -> bool {
+        let index = tracked.index(name);
+        index.is_some_and(|index| self.get(index).is_some())
+    }
+
     /// Remembers a value.
     pub fn set(&mut self, index: usize, value: &str) {
         if self.get(index).is_some_and(|known| &**known == value) {

@@ -75,8 +75,7 @@ impl Relay {
         }
         let values = &self.values;
         self.residue.note(scan, rules.state.allowed, |name| {
-            let index = rules.tracked.index(name);
-            index.is_some_and(|index| values.get(index).is_some())
+            values.report(name, rules.tracked)
         });
         Admission::Fine
     }
@@ -191,9 +190,7 @@ impl Relay {
             !facts.has_all_settings && last.is_some_and(|named| named.is_reset)
         };
         for (name, value) in &facts.settings {
-            let is_heard_of = tracked
-                .index(name)
-                .is_some_and(|index| self.values.get(index).is_some());
+            let is_heard_of = self.values.report(name, tracked);
             let is_default = self.defaults.get(name) == Some(value) && !wanted.contains(name);
             if is_heard_of || is_default || was_reset(name) {
                 continue;

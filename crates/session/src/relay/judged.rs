@@ -105,7 +105,7 @@ impl Relay {
         let judge = rules.state.judge?;
         let mut kinds = scan.suspects;
         let stays_with_server =
-            |named: &Named| !named.is_reset && !self.is_heard_of(&named.name, rules);
+            |named: &Named| !named.is_reset && !self.values.report(&named.name, rules.tracked);
         if scan.named.iter().any(stays_with_server) {
             kinds.add(Kinds::SETTINGS);
         }
@@ -127,12 +127,6 @@ impl Relay {
             self.remember(kinds, text);
         }
         None
-    }
-
-    /// Whether the server says itself when this parameter changes.
-    pub(super) fn is_heard_of(&self, name: &str, rules: &Rules<'_>) -> bool {
-        let index = rules.tracked.index(name);
-        index.is_some_and(|index| self.values.get(index).is_some())
     }
 
     /// Whether what comes next runs in no transaction block, for sure.
