@@ -3,10 +3,25 @@
 //! client would read columns as what they are no more.
 
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use pgweir_wire::Reader;
 use pgweir_wire::read::Truncated;
+
+use crate::prepared::Statement;
+
+/// Whether a statement that a server lacks still returns what it did when its client prepared it.
+#[derive(Debug, Default)]
+pub(crate) enum Comparison {
+    /// Nobody asks.
+    #[default]
+    None,
+    /// The server has been asked, and if it has answered, it could not say it.
+    Asked(Arc<Statement>),
+    /// It does not.
+    Outgrown(Arc<Statement>),
+}
 
 /// What PostgreSQL says then. Drivers know it by the code and the function.
 pub(crate) const REFUSAL: &[u8] = b"SERROR\0VERROR\0C0A000\0\

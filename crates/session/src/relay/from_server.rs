@@ -1,5 +1,7 @@
 //! From the server to the client.
 
+use std::sync::Arc;
+
 use bytes::{BufMut as _, BytesMut};
 use pgweir_wire::backend::read_parameter_status;
 use pgweir_wire::tag::backend as tag;
@@ -7,7 +9,7 @@ use pgweir_wire::{HEADER_LEN, Header, TransactionStatus};
 
 use super::{Asked, ClientSide, ClientStream, Relay, Rest, Rules, Violation};
 use crate::gather::Gather;
-use crate::outgrown;
+use crate::outgrown::{self, Comparison};
 use crate::params::Values;
 use crate::pipeline::{Awaited, CopyIn, Reply};
 use crate::residue::Kinds;
@@ -194,12 +196,13 @@ impl Relay {
         let columns = outgrown::columns(body);
         let known = *statement.described.get_or_init(|| columns);
         if is_compared {
-            let id = statement.id;
-            self.is_outgrown = known != columns;
-            match self.is_outgrown {
-                true => self.statements.remove(id),
-                false => self.compared = None,
-            }
+            self.comparison = match known == columns {
+                true => Comparison::None,
+                false => {
+                    self.statements.remove(statement.id);
+                    Comparison::Outgrown(Arc::clone(statement))
+                }
+            };
         }
         true
     }

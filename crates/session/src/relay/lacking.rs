@@ -9,7 +9,7 @@ use super::mention::{self, Effect};
 use super::named::Named;
 use super::{Relay, Rules, Sent, Waits};
 use crate::changes::{Change, Presence};
-use crate::outgrown;
+use crate::outgrown::{self, Comparison};
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
 use crate::reading::Reading;
@@ -37,20 +37,22 @@ impl Named<'_> {
     #[cold]
     pub(super) fn bind_lacking(&mut self, statement: &Arc<Statement>) -> Option<Act> {
         let is_this = |compared: &Arc<Statement>| compared.id == statement.id;
-        let is_compared = self.relay.compared.take().is_some_and(|c| is_this(&c));
-        if is_compared && std::mem::take(&mut self.relay.is_outgrown) {
-            self.refuse_outgrown(statement);
-            return Some(Act::Drop);
-        }
-        if !is_compared
+        let was_asked = match std::mem::take(&mut self.relay.comparison) {
+            Comparison::Outgrown(compared) if is_this(&compared) => {
+                self.refuse_outgrown(statement);
+                return Some(Act::Drop);
+            }
+            Comparison::Asked(compared) => is_this(&compared),
+            Comparison::None | Comparison::Outgrown(_) => false,
+        };
+        if !was_asked
             && self.relay.is_quiet()
             && self.relay.status != TransactionStatus::Failed
             && statement.described.get().is_some()
             && self.presence(statement) == Presence::Lacks
             && self.rules.statements.is_outdated(statement)
         {
-            self.relay.compared = Some(Arc::clone(statement));
-            self.relay.is_outgrown = false;
+            self.relay.comparison = Comparison::Asked(Arc::clone(statement));
             self.relay.waits = Waits::Comparison;
             return Some(Act::More);
         }

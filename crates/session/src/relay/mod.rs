@@ -26,8 +26,6 @@ mod unnamed;
 mod violation;
 mod waits;
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
 use pgweir_wire::{TransactionStatus, frontend};
 use serde::{Deserialize, Serialize};
@@ -47,10 +45,11 @@ use unnamed::{Sent, ServersUnnamed};
 pub use violation::Violation;
 pub use waits::{Translation, Waits};
 
+use crate::outgrown::Comparison;
 use crate::parameters::Parameters;
 use crate::params::Values;
 use crate::pipeline::{Awaited, Pipeline, Reply};
-use crate::prepared::{ServerStatements, Statement};
+use crate::prepared::ServerStatements;
 use crate::residue::probe::Row;
 use crate::residue::{Facts, Familiar, Probe, Residue};
 use crate::spoken::Spoken;
@@ -119,10 +118,9 @@ pub struct Relay {
     on_cancel: Option<BytesMut>,
     /// A name that the client has parsed last although it was taken.
     taken_name: Option<Box<[u8]>>,
-    /// The statement of which it is being found out, or has been, whether it is outgrown.
-    compared: Option<Arc<Statement>>,
-    is_outgrown: bool,
-    /// Whether the next error stands for that.
+    /// About the statement that its client needs.
+    comparison: Comparison,
+    /// Whether the next error stands for that of an outgrown statement.
     raises: bool,
     /// A message for the client in the place of the server's.
     reworded: Option<BytesMut>,
@@ -168,8 +166,7 @@ impl Relay {
             error_classes: Vec::new(),
             on_cancel: None,
             taken_name: None,
-            compared: None,
-            is_outgrown: false,
+            comparison: Comparison::None,
             raises: false,
             reworded: None,
             judgements: None,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::mention::Effect;
 use super::{Asked, ClientStream, Relay, Rest, Sent, ServersUnnamed, Tally, Waits};
 use crate::handover::{Bytes, Catalogue, ParametersState, UnknownStatement, ValuesState};
+use crate::outgrown::Comparison;
 use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Pipeline, PipelineState};
@@ -175,8 +176,7 @@ impl Relay {
             error_classes: Vec::new(),
             on_cancel: None,
             taken_name: None,
-            compared: None,
-            is_outgrown: false,
+            comparison: Comparison::None,
             raises: false,
             reworded: None,
             judgements: None,

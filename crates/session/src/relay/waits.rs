@@ -9,6 +9,7 @@ use pgweir_wire::{TransactionStatus, frontend};
 
 use super::{ClientSide, Relay, Rules};
 use crate::changes::Change;
+use crate::outgrown::Comparison;
 use crate::pipeline::{Awaited, Reply};
 use crate::prepared::Statement;
 use crate::residue::Scan;
@@ -125,7 +126,7 @@ impl Relay {
     /// what it did when it was prepared.
     pub fn compare(&mut self, out: &mut BytesMut) {
         self.waits = Waits::Nothing;
-        let Some(statement) = &self.compared else {
+        let Comparison::Asked(statement) = &self.comparison else {
             return;
         };
         frontend::parse_renamed(out, &statement.server_name, &statement.definition);
