@@ -9,7 +9,7 @@ mod mailbox;
 use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use pgweir_net::tls::TlsInfo;
@@ -191,7 +191,7 @@ impl Client {
 
     /// The state, to read or change. Held for a few lines only.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Where its login has led, if it was let in.
@@ -206,7 +206,7 @@ impl Client {
 
     /// What it counts in.
     pub(crate) fn counted(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counted)
     }
 
     /// The user `pgbouncer` (or `pgweir`) on the Unix socket, being the system user that we run as:

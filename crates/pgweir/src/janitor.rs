@@ -13,7 +13,7 @@ use crate::auth_files::{self, AuthFiles};
 use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
-use crate::shared::{Hold, Shared, Shutdown, lock};
+use crate::shared::{Hold, Shared, Shutdown, lock, write};
 use crate::{
     backends, cancel, consumers, ears, health, leaks, lot, maintenance, overrides, pins, pools,
     reload, samples, survey,
@@ -327,10 +327,7 @@ pub(crate) fn reload_files(shared: &Shared) {
 
 fn put_in_force(shared: &Shared, renew: impl FnOnce(&AuthFiles) -> AuthFiles) {
     let (old, new) = {
-        let mut current = shared
-            .files
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut current = write(&shared.files);
         let new = Arc::new(renew(&current));
         (std::mem::replace(&mut *current, Arc::clone(&new)), new)
     };

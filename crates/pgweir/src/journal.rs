@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::shared::lock;
 
 /// Events that are kept.
 const EVENTS_MAX: usize = 1_000;
@@ -41,7 +43,7 @@ impl Journal {
             return;
         }
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = lock(&self.0);
         match events.entry((at / 60, level, without_numbers(text))) {
             Entry::Occupied(mut known) => {
                 let event = known.get_mut();
@@ -70,7 +72,7 @@ impl Journal {
 
     /// All of them, the oldest first.
     pub(crate) fn all(&self) -> Vec<Event> {
-        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = lock(&self.0);
         let mut all: Vec<Event> = events.values().cloned().collect();
         all.sort_by_key(|event| event.first);
         all

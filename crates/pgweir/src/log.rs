@@ -11,8 +11,8 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgweir_config::Settings;
@@ -23,6 +23,7 @@ use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::journal::{Event, Journal};
+use crate::shared::lock;
 
 /// From this `verbose` on NOISE is logged.
 const NOISE: u8 = 2;
@@ -84,7 +85,7 @@ impl Log {
             false => None,
             true => Some(Syslog::new("/dev/log", settings).map_err(|e| format!("syslog: {e}"))?),
         };
-        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sinks = lock(&self.sinks);
         sinks.file = file;
         sinks.syslog = syslog;
         Ok(())
@@ -120,7 +121,7 @@ impl Log {
     }
 
     fn write(&self, line: &Line) {
-        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sinks = lock(&self.sinks);
         // A log that cannot be written must not stop the pooler.
         if let Some(file) = &mut sinks.file {
             let _ = file.write_all(line.whole.as_bytes());

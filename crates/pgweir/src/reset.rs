@@ -20,7 +20,7 @@ use crate::cancel::Delivery;
 use crate::close::{self, Busy};
 use crate::farewell::{Farewell, Fate};
 use crate::server::Server;
-use crate::shared::{Shared, lock};
+use crate::shared::{Shared, lock, read};
 use crate::{ask, cancel, pools};
 
 /// When a cancel is sent again: one that comes before the backend has begun is lost.
@@ -80,11 +80,7 @@ pub(crate) fn has_residue(server: &Server) -> bool {
 }
 
 fn pool_mode(server: &Server) -> PoolMode {
-    let rules = server.info.home.rules.read();
-    rules
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .settings
-        .pool_mode
+    read(&server.info.home.rules).settings.pool_mode
 }
 
 async fn run(

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use dashmap::DashMap;
@@ -211,7 +211,7 @@ impl Shared {
 
     /// The configuration in force.
     pub(crate) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read(&self.config))
     }
 
     /// The pools. Held for a few lines, never across an await.
@@ -220,15 +220,15 @@ impl Shared {
     }
 
     pub(crate) fn files(&self) -> Arc<AuthFiles> {
-        Arc::clone(&self.files.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read(&self.files))
     }
 
     pub(crate) fn tls(&self) -> Arc<Tls> {
-        Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read(&self.tls))
     }
 
     pub(crate) fn set_tls(&self, tls: Tls) {
-        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tls);
+        *write(&self.tls) = Arc::new(tls);
     }
 
     /// What belongs to the application that a client is of now.
@@ -264,7 +264,7 @@ impl Shared {
 
     /// Puts a configuration in force: limits and rules of everything that exists.
     pub(crate) fn set_config(&self, config: Config) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        *write(&self.config) = Arc::new(config);
         self.apply_limits();
     }
 
@@ -306,4 +306,14 @@ impl Shared {
 /// a way that matters more than going on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], to read what is seldom changed.
+pub(crate) fn read<T>(value: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    value.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], to change what is mostly read.
+pub(crate) fn write<T>(value: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    value.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,8 +4,8 @@
 mod orders;
 mod suspicion;
 
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use pgweir_pool::{Cause, Refusal};
@@ -17,6 +17,7 @@ use self::suspicion::SuspectMail;
 use super::Client;
 use crate::farewell::Farewell;
 use crate::server::Server;
+use crate::shared::lock;
 use crate::takeover::hold::HoldAt;
 use crate::workers;
 
@@ -262,6 +263,6 @@ impl Client {
     }
 
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.mailbox)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
@@ -12,7 +12,7 @@ use pgweir_pool::{Gate, PoolId, PoolName, Scope};
 use pgweir_session::{Latest, Memory};
 use pgweir_stats::{Application, Books, Latencies, Norms, Totals};
 
-use super::{Rules, Shared, lock};
+use super::{Rules, Shared, lock, read, write};
 use crate::client::{Client, TaskOrder};
 use crate::limits;
 use crate::open::diary::Diary;
@@ -110,7 +110,7 @@ impl PoolHome {
 
     /// What holds for its servers now.
     pub(crate) fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read(&self.rules))
     }
 }
 
@@ -132,13 +132,13 @@ pub(crate) struct Route {
 impl Route {
     /// What holds for its clients now.
     pub(crate) fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read(&self.rules))
     }
 
     /// As [`Self::rules`], in place of rules that mostly are the same.
     #[inline]
     pub(crate) fn refresh(&self, rules: &mut Arc<Rules>) {
-        let now = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let now = read(&self.rules);
         if !Arc::ptr_eq(rules, &now) {
             *rules = Arc::clone(&now);
         }
@@ -157,7 +157,7 @@ impl Route {
             return false;
         };
         let holds = rules.pool_user(&self.user) == &*self.home.name.user;
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        *write(&self.rules) = Arc::new(rules);
         holds
     }
 }
@@ -368,7 +368,7 @@ impl Shared {
                 continue;
             };
             limits::apply_to_pool(&mut self.pools(), home.id, &home.name, &rules);
-            *home.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+            *write(&home.rules) = Arc::new(rules);
         }
         if is_any_left {
             let clients = self.clients.iter();

@@ -9,7 +9,7 @@ use pgweir_console::tables::PoolRow;
 use pgweir_pool::SlotState;
 use pgweir_pool::view::SlotView;
 
-use crate::shared::Shared;
+use crate::shared::{Shared, read};
 
 pub(crate) fn rows(shared: &Shared) -> Vec<PoolRow> {
     let homes = shared.homes();
@@ -26,10 +26,7 @@ pub(crate) fn rows(shared: &Shared) -> Vec<PoolRow> {
         .into_iter()
         .filter_map(|view| {
             let home = homes.get(&view.name)?;
-            let rules = home
-                .rules
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let rules = read(&home.rules);
             let used = used.get(&view.id).copied().unwrap_or_default();
             let several = rules.database.hosts().len() > 1;
             let cl_active = view.active_clients() as usize;
