@@ -115,15 +115,18 @@ const SLOW_US: u64 = 10_000;
 /// Of the others, one in so many: a power of two.
 const SAMPLED: u32 = 16;
 
-/// What a server has to do before it serves.
+/// What a server has been asked by the pooler, before it serves its client or in the middle of a session.
 #[derive(Clone, Debug)]
 pub(crate) enum Stage {
     /// Show that it is still there.
     Check,
     /// Take over the client's parameters, which were these.
     Fit(Values),
-    /// Take them over again in the middle of a session, because the client has reset them.
+    /// Take them over again in the middle of a session: the client has reset them, or something was taken back.
     Refit,
+    /// Do something else in the middle of a session: what the client's next message needs, or to take back what the
+    /// client has left.
+    Comply,
     /// Forget what others have drawn from sequences.
     Forget,
     /// Say what its session holds, when a transaction has ended.

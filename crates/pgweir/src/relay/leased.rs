@@ -228,9 +228,12 @@ impl Session {
             // A server that is still being prepared has nothing to say to the client.
             Stage::Check | Stage::Fit(_) => Ok(()),
             _ if out.is_empty() => Ok(()),
-            Stage::Forget | Stage::Refit | Stage::Look | Stage::Move(_) | Stage::Serve => {
-                self.line.send(cx, out)
-            }
+            Stage::Forget
+            | Stage::Refit
+            | Stage::Comply
+            | Stage::Look
+            | Stage::Move(_)
+            | Stage::Serve => self.line.send(cx, out),
         };
         if was_full && !held.server.relay.is_full() {
             self.line.offer_held();
@@ -289,6 +292,7 @@ impl Held {
             | Stage::Check
             | Stage::Fit(_)
             | Stage::Refit
+            | Stage::Comply
             | Stage::Forget
             | Stage::Look => false,
         }

@@ -51,6 +51,7 @@ impl Session {
                 | Stage::Forget
                 | Stage::Fit(_)
                 | Stage::Refit
+                | Stage::Comply
                 | Stage::Look
                 | Stage::Move(_) => Phase::Waiting,
                 Stage::Serve => Phase::Active,

@@ -191,10 +191,7 @@ impl Session {
         };
         let mut out = BytesMut::new();
         held.server.relay.listen_again(&self.side, &mut out);
-        held.server.line.queue(&out);
-        held.server.work.stage = Stage::Refit;
-        self.client.state().clocks.begin_asking(Instant::now());
-        self.line.offer_held();
+        self.ask_first(&out);
     }
 
     /// Tells the client what has come for it; whether there was anything. Only where it is in no

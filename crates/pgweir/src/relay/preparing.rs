@@ -31,7 +31,7 @@ pub(super) fn fit(
     Stage::Fit(side.values.clone())
 }
 
-/// The same in the middle of a session, after the client has reset its parameters.
+/// The same in the middle of a session.
 pub(super) fn refit(
     client: &Client,
     side: &mut ClientSide,
@@ -60,7 +60,7 @@ impl Session {
         Stage::Check
     }
 
-    /// The server has answered, perhaps in part, what it was asked before it serves.
+    /// The server has answered, perhaps in part, what the pooler has asked.
     pub(super) fn next_stage(&mut self) -> Result<(), Farewell> {
         let Place::Leased(held) = &mut self.place else {
             return Ok(());
@@ -89,7 +89,7 @@ impl Session {
                 server.work.stage = fit(&self.client, &mut self.side, tracked, server);
             }
             Stage::Fit(before) => self.log_canonical(&before),
-            Stage::Refit => {
+            Stage::Refit | Stage::Comply => {
                 self.client.drop_wait_orders();
                 if held.server.work.query_start.is_some() {
                     self.client.state().clocks.phase = Phase::Active;
@@ -135,10 +135,7 @@ impl Session {
             Waits::Comparison => {
                 let mut out = BytesMut::new();
                 held.server.relay.compare(&mut out);
-                held.server.line.queue(&out);
-                held.server.work.stage = Stage::Refit;
-                self.client.state().clocks.begin_asking(Instant::now());
-                self.line.offer_held();
+                self.ask_first(&out);
             }
             Waits::OwnNames => {
                 let own = &held.server.info;
@@ -171,11 +168,26 @@ impl Session {
             return;
         };
         lock(&self.route.home.memory).note_reads_drawn();
-        // Perhaps within a transaction, and its query has been counted.
-        let _ = forget(&mut held.server);
-        held.server.work.stage = Stage::Refit;
-        self.client.state().clocks.begin_asking(Instant::now());
+        let mut out = BytesMut::new();
+        held.server.relay.forget_drawn(&mut out);
+        self.ask_first(&out);
+    }
+
+    /// Asks the server for something that has to be done before the client's next message, which is offered again
+    /// then. Perhaps within a transaction, and its query has been counted.
+    pub(super) fn ask_first(&mut self, out: &[u8]) {
+        self.ask_between(out, Instant::now());
         self.line.offer_held();
+    }
+
+    /// Asks the server for something while the client is not served.
+    pub(super) fn ask_between(&mut self, out: &[u8], now: Instant) {
+        let Place::Leased(held) = &mut self.place else {
+            return;
+        };
+        held.server.line.queue(out);
+        held.server.work.stage = Stage::Comply;
+        self.client.state().clocks.begin_asking(now);
     }
 
     /// The server is ready for what the client asked, unless the client has canceled it.

@@ -10,7 +10,6 @@ use pgweir_session::{Kinds, Parameters};
 use super::{Place, Session};
 use crate::client::TaskOrder;
 use crate::farewell::asides;
-use crate::server::Stage;
 use crate::strict;
 
 /// Why a client loses what it has left.
@@ -86,9 +85,8 @@ impl Session {
         tracing::info!(peer = %self.client, "session state is taken back: {kinds}");
         let mut out = BytesMut::new();
         held.server.relay.take_back(kinds, &mut out);
-        held.server.line.queue(&out);
-        held.server.work.stage = Stage::Refit;
-        self.client.state().clocks.begin_asking(now);
+        // No message of the client's is held back for it.
+        self.ask_between(&out, now);
         self.tell(&asides::state_taken_back(kinds, ENDS));
     }
 }
