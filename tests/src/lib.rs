@@ -134,6 +134,16 @@ impl Tenant {
         RawClient::login(self.postgres.port(), &self.name, "postgres")
     }
 
+    /// Gives this user a password, and gives what PostgreSQL stores of it in this form.
+    #[track_caller]
+    pub fn set_password(&self, encryption: &str, password: &str) -> String {
+        let (mut root, name) = (self.root(), &self.name);
+        root.rows(&format!("set password_encryption = '{encryption}'"));
+        root.rows(&format!("alter role {name} password '{password}'"));
+        let stored = "select rolpassword from pg_authid where rolname";
+        root.value(&format!("{stored} = '{name}'"))
+    }
+
     /// How many connections of this user PostgreSQL counts.
     #[track_caller]
     pub fn backends(&self) -> u32 {

@@ -129,29 +129,33 @@ impl Login<'_> {
             // If the rules have changed in between, nothing must be taken for granted.
             KnownAs::Elsewhere | KnownAs::Unknown => (None, None, true),
         };
+        // Of two, nobody knows which is meant; both are in the file.
+        let is_only = second.is_none();
+        let filed =
+            move |secret: Option<Secret>| secret.filter(|_| is_only).map(ServerSecret::from);
         let fail = |text: &'static str| Err(Farewell::Authentication(text.into()));
         let method = self.method(&self.shared.config(), database, user)?;
         match method {
             Method::Any => Ok(None),
             Method::Trust if unknown => fail("\"trust\" authentication failed"),
-            Method::Trust => Ok(secret.map(ServerSecret::from)),
+            Method::Trust => Ok(filed(secret)),
             Method::Password(method) => {
                 let secrets = (secret.as_ref(), second.as_ref());
                 let proof = Box::pin(self.ask_password(user, method, secrets)).await?;
-                Ok(match (proof, secret) {
-                    (Proof::Cleartext(password), _) => Some(ServerSecret::Plain(password)),
-                    (Proof::ScramStored(keys), _) => Some(ServerSecret::Keys(keys)),
-                    (Proof::Md5 | Proof::ScramAdHoc(_), secret) => secret.map(ServerSecret::from),
+                Ok(match proof {
+                    Proof::Cleartext(password) => Some(ServerSecret::Plain(password)),
+                    Proof::ScramStored(keys) => Some(ServerSecret::Keys(keys)),
+                    Proof::Md5 | Proof::ScramAdHoc(_) => filed(secret),
                 })
             }
             Method::Certificate(map) => match self.is_certified(user, map.as_deref()) && !unknown {
-                true => Ok(secret.map(ServerSecret::from)),
+                true => Ok(filed(secret)),
                 false => fail("certificate authentication failed"),
             },
             Method::Peer(map) => {
                 let admitted = self.is_peer(user, map.as_deref());
                 match admitted && !unknown {
-                    true => Ok(secret.map(ServerSecret::from)),
+                    true => Ok(filed(secret)),
                     false => fail("unix socket login rejected"),
                 }
             }

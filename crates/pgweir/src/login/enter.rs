@@ -17,6 +17,7 @@ use super::authenticate::KnownAs;
 use super::{Entrance, Entry, Login, Wish};
 use crate::close::{self, Busy};
 use crate::farewell::Farewell;
+use crate::open::secret;
 use crate::shared::{Route, Shutdown, lock};
 use crate::welcome::Welcome;
 use crate::{credentials, peers, pools};
@@ -40,7 +41,7 @@ impl Login<'_> {
             .known_as(&wish.database, &mut user, database_exists)
             .await?;
         self.log_attempt(&wish.database, &user);
-        let secret = self.authenticate(&wish.database, &user, known).await?;
+        let taught = self.authenticate(&wish.database, &user, known).await?;
         let missing = || Farewell::NoDatabase(Arc::clone(&wish.database));
         if !database_exists {
             if config.global.log_connections {
@@ -64,10 +65,10 @@ impl Login<'_> {
             .shared
             .route(&wish.database, &user)
             .map_err(|_| missing())?;
-        if let Some(secret) = secret
+        if let Some(taught) = taught
             && route.home.name.user == user
         {
-            *lock(&route.home.secret) = Some(secret);
+            Box::pin(secret::learn(self.shared, &route.home, taught)).await;
         }
         let rules = route.rules();
         let app = Arc::clone(&self.client.state().application_name);

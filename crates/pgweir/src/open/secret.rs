@@ -5,14 +5,17 @@
 //! them, those that reading their sources once more brings.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
-use pgweir_auth::{Password, Secret, ServerSecret};
+use pgweir_auth::{
+    Iterations, Keys, Md5Secret, Password, SaltedPasswordJob, ScramSecret, Secret, ServerSecret,
+};
 use pgweir_config::PasswordSource;
 
 use super::source;
-use crate::janitor;
 use crate::shared::{PoolHome, Rules, Shared, lock};
+use crate::{credentials, janitor};
 
 /// A secret with its source, in words.
 #[derive(Clone)]
@@ -130,6 +133,54 @@ async fn from_source(
         needs_tls: matches!(place, PasswordSource::Rds(_)),
     };
     Ok(secrets.into_iter().enumerate().map(describe).collect())
+}
+
+/// Keeps what a login has taught. Where clients prove themselves in several ways, some teach no more than what is
+/// stored of a password whose keys, or which itself, others have shown: that stays.
+pub(crate) async fn learn(shared: &Arc<Shared>, home: &PoolHome, taught: ServerSecret) {
+    let known = lock(&home.secret).clone();
+    let is_known = match &known {
+        Some(known) => is_made_of(shared, &taught, known, &home.name.user).await,
+        None => false,
+    };
+    if !is_known {
+        *lock(&home.secret) = Some(taught);
+    }
+}
+
+/// Whether `taught` is made of what is `known`, and so serves nothing that this does not.
+async fn is_made_of(
+    shared: &Arc<Shared>,
+    taught: &ServerSecret,
+    known: &ServerSecret,
+    user: &str,
+) -> bool {
+    let stored = match taught {
+        ServerSecret::Plain(_) => return false,
+        ServerSecret::Md5(stored) => {
+            let ServerSecret::Plain(password) = known else {
+                return false;
+            };
+            return *stored == Md5Secret::derive(password, user);
+        }
+        ServerSecret::Keys(Keys { secret, .. }) | ServerSecret::Scram(secret) => secret,
+    };
+    match known {
+        ServerSecret::Plain(password) => {
+            let keys = keys_of(shared, password, stored).await;
+            keys.is_some_and(|keys| keys.secret == *stored)
+        }
+        ServerSecret::Keys(keys) => keys.secret == *stored,
+        ServerSecret::Md5(_) | ServerSecret::Scram(_) => false,
+    }
+}
+
+/// The keys of a password, with the salt and the count of what is stored. They are kept, so that only the first asks
+/// for the hashing.
+async fn keys_of(shared: &Arc<Shared>, password: &Password, stored: &ScramSecret) -> Option<Keys> {
+    let iterations = Iterations::new(stored.iterations).ok()?;
+    let job = SaltedPasswordJob::new(password, stored.salt.clone(), iterations);
+    Some(credentials::derive(shared, job).await)
 }
 
 /// What a client has proven, and the file.
