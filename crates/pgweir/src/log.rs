@@ -5,7 +5,8 @@
 //! ```
 //! A line is written and flushed before the event macro returns, so whoever reads the file after
 //! an answer finds the line that belongs to it. An event's `peer` field is the prefix; `fatal`
-//! raises ERROR to FATAL.
+//! raises ERROR to FATAL. Names in both are what clients say: whatever else than text is in them becomes
+//! a blank, so that nobody can write a line of his own.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -199,10 +200,7 @@ impl Line {
         if !event.peer.is_empty() {
             let _ = write!(whole, "{} ", event.peer);
         }
-        // One event is one line, whatever a server or a client put into its text.
-        let is_break = |c| matches!(c, '\n' | '\r');
-        let text = event.message.chars();
-        whole.extend(text.map(|c| if is_break(c) { ' ' } else { c }));
+        whole.push_str(&event.message);
         whole.push('\n');
         Self {
             rank,
@@ -323,63 +321,26 @@ impl Visit for Text {
             _ => return,
         };
         // Writing into a String cannot fail.
-        let _ = write!(into, "{value:?}");
+        let _ = write!(OneLine(into), "{value:?}");
+    }
+}
+
+/// Takes in a part of a line: one event is one line, whatever a server or a client put into it.
+struct OneLine<'a>(&'a mut String);
+
+impl fmt::Write for OneLine<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // The two that end lines elsewhere are not among the control characters.
+        let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        let mut parts = text.split(breaks);
+        self.0.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            self.0.push(' ');
+            self.0.push_str(part);
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(rank: Rank, peer: &str, message: &str) -> Line {
-        let event = Text {
-            message: message.to_owned(),
-            peer: peer.to_owned(),
-            fatal: false,
-        };
-        Line::new(rank, &event)
-    }
-
-    #[test]
-    fn an_event_is_one_line_with_its_level() {
-        let line = line(Rank::Warning, "C-0x5: db/user@unix:6432", "two\nlines");
-        let pid = std::process::id();
-        let end = format!(" UTC [{pid}] WARNING C-0x5: db/user@unix:6432 two lines\n");
-        assert!(line.whole.ends_with(&end), "{}", line.whole);
-        assert_eq!(line.text(), "C-0x5: db/user@unix:6432 two lines");
-    }
-
-    #[test]
-    fn the_systems_log_gets_facility_severity_and_name() {
-        let path = format!("/tmp/pgweir-log-{}", std::process::id());
-        let path: &'static str = path.leak();
-        let settings = Settings {
-            syslog_facility: "local3".to_owned(),
-            syslog_ident: "weir".to_owned(),
-            ..Settings::default()
-        };
-        let syslog = Syslog::new(path, &settings).expect("a socket");
-        syslog.send(&line(Rank::Log, "", "nobody listens"));
-        let system = UnixDatagram::bind(path).expect("a path of ours");
-        for rank in [Rank::Debug, Rank::Log, Rank::Fatal] {
-            syslog.send(&line(rank, "", "text"));
-        }
-        let received = || {
-            let mut bytes = [0; 100];
-            let len = system.recv(&mut bytes).expect("sent above");
-            String::from_utf8_lossy(&bytes[..len]).into_owned()
-        };
-        let pid = std::process::id();
-        assert_eq!(received(), format!("<158>weir[{pid}]: text"));
-        assert_eq!(received(), format!("<154>weir[{pid}]: text"));
-        std::fs::remove_file(path).expect("bound above");
-    }
-
-    #[test]
-    fn facilities_are_those_of_the_manual() {
-        let known = ["auth", "authpriv", "daemon", "user", "local0", "local7"];
-        let numbers = known.map(|name| facility(name).expect(name));
-        assert_eq!(numbers, [4, 10, 3, 1, 16, 23]);
-        assert_eq!(facility("local8"), None);
-    }
-}
+mod tests;
