@@ -184,8 +184,10 @@ pub(crate) fn look(shared: &Arc<Shared>, now: Instant) {
         return;
     }
     let of_database = pools_by_database(shared);
-    for pools in of_database.values() {
-        if let Some((pool, ..)) = failing(pools) {
+    for (name, pools) in &of_database {
+        if let Some((pool, failure, _)) = failing(pools)
+            && is_worth_a_probe(shared, &config, name, pool, failure)
+        {
             let actions = shared.pools().probe(pool, now);
             pools::perform(shared, actions);
         }
@@ -196,6 +198,26 @@ pub(crate) fn look(shared: &Arc<Shared>, now: Instant) {
         None => BTreeMap::new(),
     };
     *lock(&shared.health.down) = down;
+}
+
+/// Whether there may be such a database: one that PostgreSQL has refused from the first may be a name that a client has
+/// made up.
+fn is_worth_a_probe(
+    shared: &Shared,
+    config: &Config,
+    name: &str,
+    pool: PoolId,
+    failure: &Failure,
+) -> bool {
+    let is_refused = match failure.kind {
+        FailureKind::Connect | FailureKind::Own => false,
+        FailureKind::Login | FailureKind::Busy => true,
+    };
+    let has_served = || {
+        let home = shared.home_of(pool);
+        home.is_some_and(|home| lock(&home.welcome).is_some())
+    };
+    !is_refused || config.databases.contains_key(name) || has_served()
 }
 
 /// Databases whose PostgreSQL has not been reached for so long.

@@ -1,6 +1,7 @@
 //! What has to be looked at from time to time: time limits of clients, upkeep of pools, statistics,
 //! files that have changed, and whether a shutdown has come to its end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use pgweir_config::{Config, ErrorCodes};
 use pgweir_pool::view::PoolView;
 use pgweir_session::{Deadlines, Expiry, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
+use pgweir_wire::SqlState;
 
 use crate::auth_files::{self, AuthFiles};
 use crate::client::Client;
@@ -204,32 +206,41 @@ fn keep_forced_pools(shared: &Arc<Shared>) {
     }
 }
 
-/// Databases made from `*` are forgotten when nobody has used them for a while, with their pools.
+/// Databases made from `*` are forgotten when nobody has used them for a while, with their pools; where PostgreSQL has
+/// no such database, as soon as it may be asked again: clients make up names.
 fn forget_autodbs(shared: &Arc<Shared>, now: Instant) {
     let config = shared.config();
-    let Some(limit) = config.global.autodb_idle_timeout.limit() else {
-        return;
-    };
+    let limit = config.global.autodb_idle_timeout.limit();
     let views = shared.pools().view();
     let is_named = |name: &Arc<str>| config.databases.contains_key(&**name);
     // What is only being opened, to see whether it can be, is no use.
-    let is_used = |pool: &PoolView| pool.clients + pool.waiting + pool.connected() > 0;
-    let in_use = views.into_iter().filter(is_used);
-    let used: Vec<_> = in_use.map(|pool| pool.name.database).collect();
+    let is_used = |pool: &&PoolView| pool.clients + pool.waiting + pool.connected() > 0;
+    let in_use = views.iter().filter(is_used);
+    let used: BTreeSet<_> = in_use.map(|pool| &pool.name.database).collect();
+    let retry = config.global.server_login_retry.duration();
+    let is_missing = |pool: &&PoolView| {
+        pool.failing.as_ref().is_some_and(|(failure, since)| {
+            failure.sqlstate == Some(SqlState::INVALID_CATALOG_NAME.0)
+                && now.saturating_duration_since(*since) >= retry
+        })
+    };
+    let failing = views.iter().filter(is_missing);
+    let missing: BTreeSet<_> = failing.map(|pool| &pool.name.database).collect();
     let mut over = Vec::new();
     {
         let mut autodbs = lock(&shared.autodbs);
         // One of these may have had an entry of its own until now.
         let is_of_star = |name: &Arc<str>| !is_named(name) && config.database(name).is_some();
-        for name in used.into_iter().filter(is_of_star) {
-            autodbs.insert(name, now);
+        for &name in used.iter().filter(|name| is_of_star(name)) {
+            autodbs.insert(Arc::clone(name), now);
         }
         autodbs.retain(|name, last_used| {
             if is_named(name) {
                 return false;
             }
-            let is_paused = shared.operator.is_paused(name);
-            let keep = is_paused || now.duration_since(*last_used) <= limit;
+            let is_young = limit.is_none_or(|limit| now.duration_since(*last_used) <= limit);
+            let is_there = used.contains(name) || !missing.contains(name);
+            let keep = shared.operator.is_paused(name) || is_young && is_there;
             if !keep {
                 log_dropping(name);
                 over.push(Arc::clone(name));

@@ -94,6 +94,10 @@ impl Login<'_> {
         }
         let settings = credentials::settings(&config, database, user);
         if database_exists && settings.is_some_and(|settings| settings.auth_user.is_some()) {
+            // Whoever is sent away in any case makes nobody ask PostgreSQL.
+            if matches!(method, Err(_) | Ok(Method::Reject)) {
+                return Ok(KnownAs::Unknown);
+            }
             let query = credentials::query(self.shared, self.client, database, user);
             let found = Box::pin(query).await?;
             return match found {
