@@ -4,19 +4,48 @@
 //! endian, and the last two bits of byte 7 are how often a request may still be passed on. This is
 //! PgBouncer's layout, so both kinds of pooler can be peers.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pgweir_config::{Host, Peer};
 use pgweir_net::{Target, UnixName, connect};
 use pgweir_wire::CancelKey;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::shared::Shared;
+use crate::shared::{Shared, lock};
 use crate::{cancel, names};
 
-/// How long passing a request on may take.
+/// How long passing a request on may take where `cancel_wait_timeout` sets no limit.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Places for requests on their way to each peer. Anybody can send one, with a key that he has made up.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes(Mutex<HashMap<u32, Lane>>);
+
+#[derive(Clone, Debug)]
+struct Lane {
+    size: usize,
+    places: Arc<Semaphore>,
+}
+
+impl Lanes {
+    /// Those of a peer, as many as its pool is large. Where that has changed, those that are taken do not count.
+    fn of(&self, peer: u32, pool_size: Option<u32>) -> Arc<Semaphore> {
+        let size = pool_size.and_then(|size| usize::try_from(size).ok());
+        let size = size.map_or(Semaphore::MAX_PERMITS, |size| size.max(1));
+        let mut lanes = lock(&self.0);
+        let known = lanes.get(&peer).filter(|lane| lane.size == size).cloned();
+        let lane = known.unwrap_or_else(|| {
+            let places = Arc::new(Semaphore::new(size));
+            let lane = Lane { size, places };
+            lanes.insert(peer, lane.clone());
+            lane
+        });
+        lane.places
+    }
+}
 
 /// The bits of the last byte that count down.
 const TTL_MASK: u8 = 0b11;
@@ -66,8 +95,12 @@ pub(crate) async fn forward(shared: &Arc<Shared>, id: u16, key: &CancelKey) -> &
         return "could not find peer to forward request to";
     };
     let wait = config.global.cancel_wait_timeout.limit();
-    let patience = wait.map_or(PATIENCE, |wait| wait.min(PATIENCE));
-    match timeout(patience, send(shared, peer, key)).await {
+    let lane = shared.peer_lanes.of(peer.id, config.peer_pool_size(peer));
+    let sent = async {
+        let _place = lane.acquire().await;
+        send(shared, peer, key).await
+    };
+    match timeout(wait.unwrap_or(PATIENCE), sent).await {
         Ok(Ok(())) => "successfully sent cancel request",
         Ok(Err(error)) => {
             tracing::warn!("cancel request could not reach peer {id}: {error}");
@@ -134,6 +167,19 @@ mod tests {
         let plain = key([1, 2, 3, 4, 5, 6, 7, 0]);
         assert_eq!(stamp(plain.clone(), 0), plain);
         assert_eq!(destination(&plain, 0), Destination::Here(plain));
+    }
+
+    #[test]
+    fn a_peer_has_as_many_places_as_its_pool_is_large() {
+        let lanes = Lanes::default();
+        let lane = lanes.of(1, Some(1));
+        let place = lane.try_acquire().expect("the first");
+        assert!(lanes.of(1, Some(1)).try_acquire().is_err());
+        assert!(lanes.of(2, Some(1)).try_acquire().is_ok());
+        // A RELOAD has made it larger.
+        assert_eq!(lanes.of(1, Some(3)).available_permits(), 3);
+        drop(place);
+        assert!(lanes.of(1, None).available_permits() > 1_000);
     }
 
     #[test]

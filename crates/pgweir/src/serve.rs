@@ -177,9 +177,11 @@ async fn visit_to_cancel(
     talk: Conversation,
     key: CancelKey,
 ) {
-    forget(&shared, &client);
+    // Nobody waits for it to end, but it counts until then: anybody can send one that waits.
+    shared.clients.remove(&client.id);
     let outcome = cancel::handle(&shared, &key).await;
     log_end(&shared, &client, outcome);
+    forget(&shared, &client);
     // Only now the socket closes: whoever sent the request waits for that.
     drop(talk);
 }

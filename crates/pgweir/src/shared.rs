@@ -46,7 +46,7 @@ use crate::survey::Facts;
 use crate::takeover::hold::Held;
 use crate::tls::Tls;
 use crate::workers::{self, Workers};
-use crate::{consumers, ldap, leaks, limits, preflight};
+use crate::{consumers, ldap, leaks, limits, peers, preflight};
 
 pub(crate) use self::operator::{Hold, Operator, Shutdown};
 use self::routes::Routes;
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     /// The connections that listen for clients.
     pub(crate) ears: Mutex<Ears>,
     pub(crate) cancel_lane: Semaphore,
+    /// Who may pass a cancel request on to a peer.
+    pub(crate) peer_lanes: peers::Lanes,
     /// Who may ask PostgreSQL something on a connection of the pooler's own.
     pub(crate) control_lane: Semaphore,
     /// Steps of the openings that somebody wants to read about, by the id of the client they are for.
@@ -163,6 +165,7 @@ impl Shared {
             workers,
             ears: Mutex::default(),
             cancel_lane: Semaphore::new(config.global.max_cancels.max(1).into()),
+            peer_lanes: peers::Lanes::default(),
             control_lane: Semaphore::new(1),
             diaries: Mutex::default(),
             census: Mutex::new(Census::default()),

@@ -52,13 +52,14 @@ pub(super) async fn leave(session: Session, farewell: Farewell) {
 
 /// From here on the client is in no list and in no count. Harmless when done twice.
 pub(crate) fn forget(shared: &Shared, client: &Client) {
-    if shared.clients.remove(&client.id).is_none() {
-        return;
-    }
+    shared.clients.remove(&client.id);
     if let Some(key) = client.cancel_key.get() {
         shared.cancel_keys.remove(key);
     }
     let counted = std::mem::take(&mut *client.counted());
+    if counted.scopes().is_empty() {
+        return;
+    }
     let mut pools = shared.pools();
     pools.budget.give_back(counted.scopes());
     if let Some(pool) = counted.pool {
