@@ -129,7 +129,7 @@ async fn target(shared: &Shared, peer: &Peer) -> Result<Target, String> {
     Ok(Target::Tcp((ip, peer.port()).into()))
 }
 
-/// The 8 bytes of a key of protocol 3.0; longer keys are never shared with peers.
+/// The 8 bytes of a key of protocol 3.0, which is given out wherever there are peers: no PgBouncer takes a longer one.
 fn to_bytes(key: &CancelKey) -> Option<[u8; 8]> {
     let secret: [u8; 4] = key.secret.as_ref().try_into().ok()?;
     let [a, b, c, d] = key.process_id.to_be_bytes();

@@ -308,9 +308,10 @@ impl Login<'_> {
 /// Room for what most servers say of themselves.
 const GREETING_LEN: usize = 640;
 
-/// A key that nobody can guess. Process ids are positive, because some clients want them so.
+/// A key that nobody can guess. Process ids are positive, because some clients want them so. Among peers it is a short
+/// one, which every version takes: it says whose it is.
 fn new_cancel_key(version: ProtocolVersion, peer_id: u16) -> CancelKey {
-    let (process_id, secret) = if version >= ProtocolVersion::V3_2 {
+    let (process_id, secret) = if version >= ProtocolVersion::V3_2 && peer_id == 0 {
         cut(credentials::random::<36>())
     } else {
         cut(credentials::random::<8>())
@@ -324,4 +325,25 @@ fn cut<const N: usize>(random: [u8; N]) -> (i32, Arc<[u8]>) {
     };
     let process_id = i32::from_be_bytes([*a, *b, *c, *d]) & i32::MAX;
     (process_id, secret.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::Destination;
+
+    #[test]
+    fn among_peers_every_key_says_whose_it_is() {
+        for version in [ProtocolVersion::V3_0, ProtocolVersion::V3_2] {
+            let key = new_cancel_key(version, 7);
+            let elsewhere = peers::destination(&key, 8);
+            assert!(
+                matches!(elsewhere, Destination::Peer(7, _)),
+                "{elsewhere:?}"
+            );
+            assert_eq!(peers::destination(&key, 7), Destination::Here(key));
+        }
+        let alone = new_cancel_key(ProtocolVersion::V3_2, 0);
+        assert_eq!(alone.secret.len(), 32);
+    }
 }
