@@ -19,24 +19,39 @@ use crate::os_text;
 /// The largest datagram of the DNS without extensions, and then some.
 const DATAGRAM_BYTES: usize = 4096;
 
-/// Looks a name up, in the domains of `resolv.conf` too if it is a short one.
+/// What is said of a name that there is none of.
+const NO_SUCH_NAME: &str = "no such name";
+
+/// Looks the addresses of a name up, in the domains of `resolv.conf` too if it is a short one: the first name that has
+/// any, of whichever family, is the one that is meant.
 ///
 /// # Errors
-/// The text says what the last name server said.
-pub(super) async fn search(
-    conf: &ResolvConf,
-    name: &str,
-    kind: Kind,
-) -> Result<Vec<Record>, String> {
-    let mut last = Ok(Vec::new());
+/// The text says what a name server said: of a name that is there nothing, rather than that it failed, rather than that
+/// another name is not there.
+pub(super) async fn search(conf: &ResolvConf, name: &str) -> Result<Vec<Record>, String> {
+    let mut outcome = Err(NO_SUCH_NAME.to_owned());
     for candidate in candidates(conf, name) {
-        last = ask(conf, &candidate, kind).await;
-        match &last {
-            Ok(records) if !records.is_empty() => return last,
-            Ok(_) | Err(_) => {}
+        match addresses(conf, &candidate).await {
+            Ok(found) if !found.is_empty() => return Ok(found),
+            Ok(none) => outcome = Ok(none),
+            Err(reason) if outcome.is_err() && reason != NO_SUCH_NAME => outcome = Err(reason),
+            Err(_) => {}
         }
     }
-    last
+    outcome
+}
+
+/// The addresses of exactly this name. IPv4 will do where there is any.
+async fn addresses(conf: &ResolvConf, name: &str) -> Result<Vec<Record>, String> {
+    let found = ask(conf, name, Kind::A).await?;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    match ask(conf, name, Kind::Aaaa).await {
+        // Some servers say so of a name that lacks no more than this kind.
+        Err(reason) if reason == NO_SUCH_NAME => Ok(found),
+        answer => answer,
+    }
 }
 
 /// The full names that a name may stand for, the most likely one first.
@@ -55,7 +70,7 @@ fn candidates(conf: &ResolvConf, name: &str) -> Vec<String> {
 /// Asks for exactly this name.
 ///
 /// # Errors
-/// As for [`search`].
+/// The text says what the last name server said.
 pub(super) async fn ask(conf: &ResolvConf, name: &str, kind: Kind) -> Result<Vec<Record>, String> {
     let mut servers = conf.servers.clone();
     let id = random_number()?;
@@ -69,7 +84,7 @@ pub(super) async fn ask(conf: &ResolvConf, name: &str, kind: Kind) -> Result<Vec
         let answer = timeout(conf.timeout, exchange(*server, &question, kind)).await;
         reason = match answer {
             Ok(Ok(Answer::Records(records))) => return Ok(records),
-            Ok(Ok(Answer::NoSuchName)) => return Err("no such name".to_owned()),
+            Ok(Ok(Answer::NoSuchName)) => return Err(NO_SUCH_NAME.to_owned()),
             Ok(Ok(Answer::Failed(code))) => format!("{server} fails with code {code}"),
             Ok(Ok(Answer::Truncated)) => format!("{server} gives no whole answer"),
             Ok(Err(error)) => format!("{server}: {}", os_text(&error)),
@@ -216,5 +231,92 @@ mod tests {
         conf.attempts = 1;
         let silent = ask(&conf, "db.test", Kind::A).await.unwrap_err();
         assert!(silent.ends_with("does not answer"), "{silent}");
+    }
+
+    const AAAA: &[u8] = &[
+        0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 9, 0, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8,
+    ];
+
+    const MISSING: [u8; 2] = [0x81, 0x83];
+    const FAILING: [u8; 2] = [0x81, 0x82];
+    const FINE: [u8; 2] = [0x81, 0x80];
+
+    /// What is found for `db` where the domains `a` and `b` are searched, and what a server was asked for on the way.
+    /// It answers by the domain, which is nothing for the name as it is, and the kind: 1 for IPv4, 28 for IPv6.
+    async fn searched(
+        zone: impl Fn(char, u8) -> ([u8; 2], &'static [u8]),
+    ) -> (Result<Vec<Record>, String>, Vec<(char, u8)>) {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let options = "timeout:5 attempts:1\nsearch a b";
+        let conf = conf(server.local_addr().unwrap(), options);
+        let mut asked = Vec::new();
+        let answering = async {
+            let mut question = [0; 512];
+            while let Ok((len, asker)) = server.recv_from(&mut question).await {
+                let question = &question[..len];
+                // Behind the header: 2 d b, and 1 a or 1 b; and at the end the kind and the class.
+                let domain = match question[15] {
+                    0 => '.',
+                    _ => char::from(question[16]),
+                };
+                let kind = question[len - 3];
+                asked.push((domain, kind));
+                let (flags, records) = zone(domain, kind);
+                let answer = with_flags(question, flags, records);
+                server.send_to(&answer, asker).await.unwrap();
+            }
+        };
+        let found = tokio::select! {
+            found = search(&conf, "db") => found,
+            () = answering => panic!("nothing can be received"),
+        };
+        (found, asked)
+    }
+
+    #[tokio::test]
+    async fn the_first_name_with_an_address_of_any_family_is_meant() {
+        let (found, asked) = searched(|domain, kind| match (domain, kind) {
+            ('a', 28) => (FINE, AAAA),
+            ('a', _) => (FINE, &[]),
+            ('b', 1) => (FINE, RECORD),
+            _ => (MISSING, &[]),
+        })
+        .await;
+        let meant = Record::Address("fd00::8".parse().unwrap());
+        assert_eq!(found, Ok(vec![meant]));
+        assert_eq!(asked, [('a', 1), ('a', 28)]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_missing_does_not_hide_one_that_is_there() {
+        let (found, asked) = searched(|domain, kind| match (domain, kind) {
+            ('b', 28) => (FINE, AAAA),
+            ('b', _) => (FINE, &[]),
+            _ => (MISSING, &[]),
+        })
+        .await;
+        assert!(found.is_ok_and(|found| found.len() == 1));
+        assert_eq!(asked, [('a', 1), ('b', 1), ('b', 28)]);
+
+        let empty = |domain| match domain {
+            'a' => (FINE, &[][..]),
+            _ => (MISSING, &[][..]),
+        };
+        let (found, asked) = searched(|domain, _| empty(domain)).await;
+        assert_eq!(found, Ok(Vec::new()), "a is there and has no address");
+        assert_eq!(asked, [('a', 1), ('a', 28), ('b', 1), ('.', 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_rather_than_that_another_name_is_missing() {
+        let (found, _) = searched(|domain, _| match domain {
+            'a' => (FAILING, &[]),
+            _ => (MISSING, &[]),
+        })
+        .await;
+        let told = found.unwrap_err();
+        assert!(told.ends_with("fails with code 2"), "{told}");
+        let (found, _) = searched(|_, _| (MISSING, &[])).await;
+        assert_eq!(found, Err(NO_SUCH_NAME.to_owned()));
     }
 }

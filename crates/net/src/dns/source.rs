@@ -53,10 +53,7 @@ impl Source {
             return Ok(written_down);
         }
         let conf = self.conf().await?;
-        let mut found = servers::search(&conf, name, Kind::A).await?;
-        if found.is_empty() {
-            found = servers::search(&conf, name, Kind::Aaaa).await?;
-        }
+        let found = servers::search(&conf, name).await?;
         let addresses = found.into_iter().filter_map(|record| match record {
             Record::Address(ip) => Some(ip),
             Record::Serial(_) | Record::Service { .. } => None,
