@@ -1,5 +1,6 @@
 //! What a refused client is told beyond the reason: which limit, its value, how much of it is used,
-//! who holds most of it, and when to try again. Never what others ask, and no secrets.
+//! who holds most of it, and when to try again. Never what others ask, and no secrets; and whoever has proven nothing
+//! yet is not told who else is there.
 
 use std::time::{Duration, Instant};
 
@@ -38,9 +39,13 @@ pub(crate) fn explain(
     match farewell {
         Farewell::TooMany(full) => {
             let (scope, gauge) = &**full;
-            let holder = census::largest_client(shared, scope);
+            let holder = is_met_after_proof(scope).then(|| census::largest_client(shared, scope));
             Explanation {
-                detail: Some(format!("{}{}.", reading(scope, gauge), held(holder, "has"))),
+                detail: Some(format!(
+                    "{}{}.",
+                    reading(scope, gauge),
+                    held(holder.flatten(), "has")
+                )),
                 hint: Some(format!("Retry later, or raise {}.", scope.key())),
                 instead: None,
             }
@@ -64,7 +69,12 @@ pub(crate) fn explain(
         },
         Farewell::Refused(Refusal::Crowded(crowded)) => {
             let Crowded { crowd, standing } = &**crowded;
-            let detail = format!("{} {}", crowd_text(*crowd), standing_text(shared, standing));
+            let mut detail = crowd_text(*crowd);
+            // Before the proof it was to be looked up.
+            if client.route().is_some() {
+                detail += " ";
+                detail += &standing_text(shared, standing);
+            }
             waiting_explained(detail, standing)
         }
         Farewell::Refused(Refusal::Failing(failure) | Refusal::Login(failure)) => Explanation {
@@ -111,6 +121,14 @@ pub(crate) fn explain(
         }
         _ => Explanation::default(),
     }
+}
+
+/// Whether a limit on clients is one that connections meet when they have proven who they are.
+fn is_met_after_proof(scope: &Scope) -> bool {
+    !matches!(
+        scope,
+        Scope::Clients | Scope::Logins | Scope::AddressClients(_)
+    )
 }
 
 fn waiting_explained(detail: String, standing: &Standing) -> Explanation {
