@@ -263,7 +263,7 @@ impl Line {
             .await
     }
 
-    /// The names of the entries found; more than one is as bad as many.
+    /// The names of the entries found, of many the first two: more than one is as bad.
     async fn search(&mut self, search: &Search, user: &str) -> Result<Vec<String>, String> {
         self.last += 1;
         let request = request::search(self.last, search, user).map_err(|bad| bad.to_string())?;
@@ -271,10 +271,15 @@ impl Line {
         let mut found = Vec::new();
         loop {
             match self.reply().await? {
-                Reply::Entry { id, dn } if id == self.last => found.push(dn),
+                Reply::Entry { id, dn } if id == self.last => {
+                    found.push(dn);
+                    // Some send all that they have, whatever limit they are given.
+                    if found.len() > 1 {
+                        return Ok(found);
+                    }
+                }
                 Reply::Done { id, outcome } if id == self.last => {
-                    // It is cut short when there are too many.
-                    return match outcome.is_success() || found.len() > 1 {
+                    return match outcome.is_success() {
                         true => Ok(found),
                         false => Err(format!(
                             "could not search LDAP on server \"{}\": {outcome}",
@@ -362,3 +367,6 @@ async fn reach(shared: &Shared, host: &str, port: u16) -> Result<Stream, String>
     }
     Err(reason)
 }
+
+#[cfg(test)]
+mod tests;
