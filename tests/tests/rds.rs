@@ -1,5 +1,5 @@
-//! The promise: with the cargo feature `rds` the pooler makes tokens of Amazon RDS by itself, for each login, and tells them
-//! to nobody without TLS; and a build without it says so.
+//! The promise: with the cargo feature `rds` the pooler makes tokens of Amazon RDS by itself, for each login and the host
+//! that it is at, and tells them to no server that has not been verified; and a build without it says so.
 //!
 //! PostgreSQL is played: RDS alone can check such a token. What is checked here is what reaches it; the signature is
 //! held against published examples where it is made.
@@ -39,6 +39,8 @@ fn start(env: &[(&str, &str)], ini: Ini) -> Option<Pooler> {
 /// Plays a PostgreSQL that asks for a password in clear, takes none, and has TLS or not.
 struct Played {
     port: u16,
+    /// Who vouches for it: it itself.
+    authority: String,
     passwords: Receiver<String>,
 }
 
@@ -84,7 +86,11 @@ impl Played {
                 let _ = talk(StreamOwned::new(connection, stream), &sender);
             }
         });
-        Self { port, passwords }
+        Self {
+            port,
+            authority: tls.cert,
+            passwords,
+        }
     }
 
     #[track_caller]
@@ -117,13 +123,19 @@ fn talk(mut wire: impl Read + Write, passwords: &Sender<String>) -> std::io::Res
 
 /// The database `shop` for the user `app`, whose token this is.
 fn ini(tenant: &Tenant, played: &Played, source: &str, mode: &str) -> Ini {
+    at_hosts(tenant, played, "127.0.0.1", source, mode)
+}
+
+fn at_hosts(tenant: &Tenant, played: &Played, hosts: &str, source: &str, mode: &str) -> Ini {
     let entry = format!(
-        "host=127.0.0.1 port={} dbname=shop user=app password_from={source}",
+        "host={hosts} port={} dbname=shop user=app password_from={source}",
         played.port
     );
     tenant
         .ini()
         .database("shop", &entry)
+        .file("ca.crt", &played.authority)
+        .set("server_tls_ca_file", "{dir}/ca.crt")
         .set("server_tls_sslmode", mode)
         .set("server_login_retry", 1)
 }
@@ -155,7 +167,7 @@ fn check(token: &str, port: u16, id: &str, region: &str) {
 fn a_token_of_the_environments_key_reaches_the_server() {
     let Some(tenant) = Tenant::new() else { return };
     let played = Played::start(true);
-    let ini = ini(&tenant, &played, "rds:region=eu-west-1", "require");
+    let ini = ini(&tenant, &played, "rds:region=eu-west-1", "verify-full");
     let Some(pooler) = start(&KEY, ini) else {
         return;
     };
@@ -179,7 +191,7 @@ fn credentials_are_those_that_the_container_is_given() {
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "Bearer Of-It"),
         ("AWS_REGION", "us-east-2"),
     ];
-    let ini = ini(&tenant, &played, "rds:", "require");
+    let ini = ini(&tenant, &played, "rds:", "verify-full");
     let Some(pooler) = start(&env, ini) else {
         return;
     };
@@ -216,7 +228,7 @@ fn credentials_are_those_of_the_machine_where_there_are_no_others() {
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str()),
         ("AWS_REGION", "us-east-2"),
     ];
-    let Some(pooler) = start(&env, ini(&tenant, &played, "rds:", "require")) else {
+    let Some(pooler) = start(&env, ini(&tenant, &played, "rds:", "verify-full")) else {
         return;
     };
     want(&pooler, &tenant);
@@ -240,6 +252,54 @@ fn without_tls_no_token_is_told() {
             || pooler.log(),
             |log| log.contains("goes over TLS only"),
         );
+    }
+}
+
+#[test]
+fn a_server_that_is_not_verified_is_told_no_token() {
+    let Some(tenant) = Tenant::new() else { return };
+    for mode in ["require", "verify-ca"] {
+        let played = Played::start(true);
+        let ini = ini(&tenant, &played, "rds:region=eu-west-1", mode);
+        let Some(pooler) = start(&KEY, ini) else {
+            return;
+        };
+        want(&pooler, &tenant);
+        eventually(
+            SOON,
+            || pooler.log(),
+            |log| log.contains("set server_tls_sslmode to verify-full"),
+        );
+        assert!(played.passwords.try_recv().is_err(), "{mode}");
+    }
+}
+
+#[test]
+fn a_token_is_for_the_host_that_it_is_sent_to() {
+    let Some(tenant) = Tenant::new() else { return };
+    let played = Played::start(true);
+    let source = "rds:region=eu-west-1";
+    let ini = at_hosts(
+        &tenant,
+        &played,
+        "127.0.0.1,localhost",
+        source,
+        "verify-full",
+    );
+    let Some(pooler) = start(&KEY, ini) else {
+        return;
+    };
+    // It is refused, perhaps with a second one, and then the next host is tried.
+    let hosts: Vec<String> = (0..3)
+        .map(|_| {
+            want(&pooler, &tenant);
+            let token = played.password();
+            let (host, _) = token.split_once(':').expect("a host with its port");
+            host.to_owned()
+        })
+        .collect();
+    for host in ["127.0.0.1", "localhost"] {
+        assert!(hosts.iter().any(|of| of == host), "{hosts:?}");
     }
 }
 

@@ -118,7 +118,7 @@ async fn target(shared: &Shared, home: &PoolHome, rules: &Rules) -> String {
     let hosts = rules
         .database
         .host_names(&rules.config.global.unix_socket_dir);
-    let with = match secret::known(shared, home, rules, None).await {
+    let with = match secret::known(shared, home, rules, rules.first_host(), None).await {
         Ok(found) => {
             let found: Vec<String> = found.iter().map(secret::Found::described).collect();
             format!("with {}", found.join(", then with "))

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use pgweir_config::TargetSessionAttrs;
+use pgweir_config::{Host, TargetSessionAttrs};
 use pgweir_net::{Address, Target};
 use pgweir_pool::{Actions, Failure, FailureKind, PoolId, Scope, SlotId};
 use tokio::time::timeout;
@@ -221,6 +221,7 @@ async fn at_host(
     };
     let place = Place {
         target,
+        name: candidate.host.map_or("", Host::as_str),
         host,
         address,
         wanted: candidate.wanted,
@@ -236,8 +237,10 @@ fn log_nowhere(shared: &Shared, home: &PoolHome, failure: &Failure) {
 }
 
 /// Where a server is.
-struct Place {
+struct Place<'a> {
     target: Target,
+    /// As the configuration names it.
+    name: &'a str,
     host: Option<Arc<str>>,
     address: Address,
     /// What it has to be.
@@ -250,14 +253,14 @@ async fn try_secrets(
     home: &Arc<PoolHome>,
     rules: &Arc<Rules>,
     slot: SlotId,
-    place: &Place,
+    place: &Place<'_>,
     dedicated_to: Option<Arc<Client>>,
     diary: &mut Diary,
 ) -> Result<Box<Server>, Unopened> {
     let mut tries = Tries::new();
     let mut refused: Option<Unopened> = None;
     loop {
-        let found = match tries.next(shared, home, rules).await {
+        let found = match tries.next(shared, home, rules, place.name).await {
             Ok(Some(found)) => found,
             Ok(None) => break,
             Err(reason) => {
@@ -306,7 +309,7 @@ async fn try_secrets(
     Err(refused.unwrap_or_else(|| connect_failure("no password").into()))
 }
 
-fn server_info(shared: &Shared, home: &Arc<PoolHome>, place: &Place) -> Arc<ServerInfo> {
+fn server_info(shared: &Shared, home: &Arc<PoolHome>, place: &Place<'_>) -> Arc<ServerInfo> {
     Arc::new(ServerInfo {
         id: shared.next_id(),
         home: Arc::clone(home),

@@ -55,19 +55,19 @@ impl From<Given> for AwsCredentials {
 }
 
 impl Rds {
-    /// A token for a pool's user and its first host.
+    /// A token for a pool's user at a host.
     ///
     /// # Errors
-    /// The region or the credentials are not known; the text is for the log and has no secret in it.
+    /// The host, the region or the credentials are not known; the text is for the log and has no secret in it.
     pub(crate) async fn token(
         &self,
         home: &PoolHome,
+        host: &str,
         region: Option<&str>,
     ) -> Result<Secret, String> {
-        let rules = home.rules();
-        let database = &rules.database;
-        let host = database.hosts().first().map(|host| host.as_str());
-        let host = host.ok_or("the database has no host")?;
+        if host.is_empty() {
+            return Err("the database has no host".to_owned());
+        }
         let of_environment = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
         let region = region.or_else(|| rds_region(host));
         let region = region.or(of_environment.as_deref()).ok_or_else(|| {
@@ -81,7 +81,7 @@ impl Rds {
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_secs());
-        let at = (host, database.port());
+        let at = (host, home.rules().database.port());
         let token = rds_token(&credentials, region, at, &home.name.user, now);
         Secret::parse(token.as_bytes()).map_err(|bad| bad.to_string())
     }

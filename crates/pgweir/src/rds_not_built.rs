@@ -14,6 +14,7 @@ impl Rds {
     pub(crate) async fn token(
         &self,
         _home: &PoolHome,
+        _host: &str,
         _region: Option<&str>,
     ) -> Result<Secret, String> {
         Err("tokens of Amazon RDS are not in this build (build pgweir with the cargo feature \"rds\")".to_owned())

@@ -24,7 +24,7 @@ pub(crate) async fn rows(
     let begun = Instant::now();
     let before = lock(&home.proven_secret).clone();
     janitor::reload_files(shared);
-    let found = match secret::known(shared, &home, &rules, Some(begun)).await {
+    let found = match secret::known(shared, &home, &rules, rules.first_host(), Some(begun)).await {
         Ok(found) => found,
         Err(reason) => return Ok(vec![failed("secret", reason), not_taken(&home)]),
     };

@@ -96,6 +96,11 @@ impl Tls {
         self.connector.sslmode().requires_tls()
     }
 
+    /// Whether a server on TCP has to show that it is the host that was called.
+    pub(crate) fn verifies_servers(&self) -> bool {
+        self.connector.sslmode().verifies_host()
+    }
+
     /// Whether two configurations treat servers alike.
     pub(crate) fn same_towards_servers(&self, other: &Self) -> bool {
         self.connector == other.connector

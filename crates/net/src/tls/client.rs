@@ -59,6 +59,11 @@ impl SslMode {
     pub fn requires_tls(self) -> bool {
         self >= Self::Require
     }
+
+    /// Whether a server has to show that it is the host that was called.
+    pub fn verifies_host(self) -> bool {
+        self == Self::VerifyFull
+    }
 }
 
 /// Carries out handshakes with servers. Cheap to clone; equal when made from equal settings.

@@ -7,11 +7,20 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::connect_failure;
 use super::opening::{Opening, Trouble};
+use super::proof::refused;
 use crate::conversation::Conversation;
+
+const NOT_VERIFIED: &str = "a token of Amazon RDS goes over TLS only, to a server that is verified: \
+                            set server_tls_sslmode to verify-full";
 
 impl Opening<'_> {
     pub(super) async fn encrypt(&mut self, mut stream: Stream) -> Result<Stream, Trouble> {
         let tls = self.shared.tls();
+        if self.secret.needs_verified && (stream.is_unix() || !tls.verifies_servers()) {
+            self.diary.begin("tls");
+            self.talk = Some(Conversation::new(stream));
+            return Err(refused(NOT_VERIFIED));
+        }
         if stream.is_unix() || !tls.requests_server_tls() {
             let why = match stream.is_unix() {
                 true => "a Unix socket needs none",

@@ -15,7 +15,6 @@ use pgweir_wire::{CancelKey, ErrorFields, ProtocolVersion, SizeLimits, SqlState,
 use super::connect_failure;
 use super::connect_query::columns;
 use super::diary::Diary;
-use super::proof::refused;
 use super::secret::Found;
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
@@ -108,11 +107,6 @@ impl Opening<'_> {
         let stream = self.encrypt(stream).await?;
         self.talk = Some(Conversation::new(stream));
         self.diary.begin("auth");
-        if self.secret.needs_tls && self.info.tls.get().is_none() {
-            let text =
-                "a token of Amazon RDS goes over TLS only: set server_tls_sslmode to verify-full";
-            return Err(refused(text));
-        }
         self.log_in().await?;
         let mut welcome = self.read_welcome().await?;
         let user = &self.info.home.name.user;

@@ -25,8 +25,8 @@ pub(crate) struct Found {
     /// Whether PostgreSQL may refuse it as "not authorized", because it asks somebody else: a token
     /// that has run out.
     pub(crate) is_token: bool,
-    /// Whether it may be told to nobody but whoever has shown a key: it goes over TLS only.
-    pub(crate) needs_tls: bool,
+    /// Whether it may be told to nobody but a server that has been verified: it is sent as it is.
+    pub(crate) needs_verified: bool,
 }
 
 impl Found {
@@ -35,7 +35,7 @@ impl Found {
             secret,
             source: source.to_owned(),
             is_token: false,
-            needs_tls: false,
+            needs_verified: false,
         }
     }
 
@@ -66,7 +66,7 @@ impl Found {
     }
 }
 
-/// Everything that can be tried, never nothing: the sources and the password of the database's entry;
+/// Everything that can be tried at a host, never nothing: the sources and the password of the database's entry;
 /// else the source of the user's entry; else what a client has proven, and the file. What has worked
 /// comes first. With `newer_than` a command runs again, unless it has since then.
 ///
@@ -76,6 +76,7 @@ pub(crate) async fn known(
     shared: &Shared,
     home: &PoolHome,
     rules: &Rules,
+    host: &str,
     newer_than: Option<Instant>,
 ) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
@@ -91,14 +92,14 @@ pub(crate) async fn known(
     let of_user = of_user.and_then(|user| user.keys.password_from.as_ref());
     if is_forced && (keys.password.is_some() || keys.password_from.is_some()) {
         if let Some(place) = &keys.password_from {
-            add(from_source(shared, home, place, newer_than).await);
+            add(from_source(shared, home, host, place, newer_than).await);
         }
         let own = keys.password.as_ref();
         let own = own.and_then(|password| Secret::parse(password.expose().as_bytes()).ok());
         let own = own.map(|secret| Found::new(secret.into(), "the entry of the database"));
         add(Ok(own.into_iter().collect()));
     } else if let Some(place) = of_user {
-        add(from_source(shared, home, place, newer_than).await);
+        add(from_source(shared, home, host, place, newer_than).await);
     } else {
         add(Ok(taught_or_filed(shared, home)));
     }
@@ -119,10 +120,11 @@ pub(crate) async fn known(
 async fn from_source(
     shared: &Shared,
     home: &PoolHome,
+    host: &str,
     place: &PasswordSource,
     newer_than: Option<Instant>,
 ) -> Result<Vec<Found>, String> {
-    let secrets = source::read(shared, home, place, newer_than).await?;
+    let secrets = source::read(shared, home, host, place, newer_than).await?;
     let describe = |(number, secret): (usize, Secret)| Found {
         secret: secret.into(),
         source: match number {
@@ -130,7 +132,7 @@ async fn from_source(
             _ => format!("{place}, line {}", number + 1),
         },
         is_token: matches!(place, PasswordSource::Exec(_) | PasswordSource::Rds(_)),
-        needs_tls: matches!(place, PasswordSource::Rds(_)),
+        needs_verified: matches!(place, PasswordSource::Rds(_)),
     };
     Ok(secrets.into_iter().enumerate().map(describe).collect())
 }
@@ -226,6 +228,7 @@ impl Tries {
         shared: &Shared,
         home: &PoolHome,
         rules: &Rules,
+        host: &str,
     ) -> Result<Option<Found>, String> {
         loop {
             if let Some(found) = self.next.pop_front() {
@@ -244,7 +247,7 @@ impl Tries {
                 janitor::follow_auth_file(shared);
             }
             let newer_than = is_again.then_some(self.begun);
-            self.next = known(shared, home, rules, newer_than).await?.into();
+            self.next = known(shared, home, rules, host, newer_than).await?.into();
         }
     }
 }

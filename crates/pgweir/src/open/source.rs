@@ -29,16 +29,17 @@ const BYTES_MAX: u64 = 2 * (Password::MAX_BYTES as u64 + 2);
 /// Passwords that a source may have.
 const LINES_MAX: usize = 2;
 
-/// What a pool's command has written, and the lane of those who run it.
+/// What a pool's command has written for each host, and the lane of those who run it.
 #[derive(Debug)]
 pub(crate) struct Kept {
     lane: Semaphore,
-    answer: Mutex<Option<Answer>>,
+    answers: Mutex<Vec<Answer>>,
 }
 
 #[derive(Clone, Debug)]
 struct Answer {
     command: String,
+    host: String,
     at: Instant,
     secrets: Vec<Secret>,
 }
@@ -47,18 +48,19 @@ impl Default for Kept {
     fn default() -> Self {
         Self {
             lane: Semaphore::new(1),
-            answer: Mutex::default(),
+            answers: Mutex::default(),
         }
     }
 }
 
-/// The secrets that stand there: one, and while a password is being changed another one.
+/// The secrets that stand there, for a login at this host: one, and while a password is being changed another one.
 ///
 /// # Errors
 /// Why there are none; never a part of what was read.
 pub(super) async fn read(
     shared: &Shared,
     home: &PoolHome,
+    host: &str,
     place: &PasswordSource,
     newer_than: Option<Instant>,
 ) -> Result<Vec<Secret>, String> {
@@ -69,10 +71,12 @@ pub(super) async fn read(
             None => Err("there is no such variable".to_owned()),
         },
         PasswordSource::Rds(region) => {
-            let token = home.rds.token(home, region.as_deref()).await;
+            let token = home.rds.token(home, host, region.as_deref()).await;
             token.map(|token| vec![token])
         }
-        PasswordSource::Exec(command) => read_command(shared, home, command, newer_than).await,
+        PasswordSource::Exec(command) => {
+            read_command(shared, home, host, command, newer_than).await
+        }
     };
     read.map_err(|reason| format!("no password can be read from {place}: {reason}"))
 }
@@ -101,16 +105,20 @@ fn secrets(text: &[u8]) -> Result<Vec<Secret>, String> {
 async fn read_command(
     shared: &Shared,
     home: &PoolHome,
+    host: &str,
     command: &str,
     newer_than: Option<Instant>,
 ) -> Result<Vec<Secret>, String> {
     let global = &shared.config().global;
     let ttl = global.password_exec_ttl.duration();
+    let is_news = |answer: &Answer| newer_than.is_none_or(|than| answer.at > than);
     let kept = |now: Instant| {
-        let answer = lock(&home.password_command.answer).clone()?;
-        let is_young = now.saturating_duration_since(answer.at) < ttl;
-        let is_news = newer_than.is_none_or(|than| answer.at > than);
-        (answer.command == command && is_young && is_news).then_some(answer.secrets)
+        let answers = lock(&home.password_command.answers);
+        let answer = answers.iter().find(|answer| {
+            let is_young = now.saturating_duration_since(answer.at) < ttl;
+            answer.command == command && answer.host == host && is_young && is_news(answer)
+        });
+        answer.map(|answer| answer.secrets.clone())
     };
     let lane = home.password_command.lane.acquire().await;
     let _lane = lane.map_err(|_| "it is over".to_owned())?;
@@ -118,7 +126,7 @@ async fn read_command(
         return Ok(secrets);
     }
     let patience = global.password_exec_timeout.limit();
-    let run = run(home, command);
+    let run = run(home, host, command);
     let written = match patience {
         Some(patience) => match timeout(patience, run).await {
             Ok(written) => written?,
@@ -127,8 +135,12 @@ async fn read_command(
         None => run.await?,
     };
     let found = secrets(&written)?;
-    *lock(&home.password_command.answer) = Some(Answer {
+    let mut answers = lock(&home.password_command.answers);
+    // Whoever wants news for one host has no use for what is old for the others.
+    answers.retain(|answer| answer.command == command && answer.host != host && is_news(answer));
+    answers.push(Answer {
         command: command.to_owned(),
+        host: host.to_owned(),
         at: Instant::now(),
         secrets: found.clone(),
     });
@@ -136,16 +148,15 @@ async fn read_command(
 }
 
 /// Runs a command to its end; what it has written.
-async fn run(home: &PoolHome, command: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+async fn run(home: &PoolHome, host: &str, command: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let rules = home.rules();
     let database = &rules.database;
-    let host = database.hosts().first().map(|host| host.as_str());
     let child = Command::new("/bin/sh")
         .arg("-c")
         .arg(command)
         .env("PGWEIR_USER", &*home.name.user)
         .env("PGWEIR_DATABASE", database.dbname())
-        .env("PGWEIR_HOST", host.unwrap_or_default())
+        .env("PGWEIR_HOST", host)
         .env("PGWEIR_PORT", database.port().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

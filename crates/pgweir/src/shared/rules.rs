@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgweir_config::{
-    Config, Database, ErrorCodes, PoolMode, PoolSettings, SessionState, TargetSessionAttrs,
+    Config, Database, ErrorCodes, Host, PoolMode, PoolSettings, SessionState, TargetSessionAttrs,
 };
 use pgweir_pool::PoolLimits;
 use pgweir_session::{Deadlines, Kinds};
@@ -98,6 +98,11 @@ impl Rules {
             database.keys.user,
             database.keys.connect_query,
         )
+    }
+
+    /// The first of its hosts, as the entry names it; empty if it names none.
+    pub(crate) fn first_host(&self) -> &str {
+        self.database.hosts().first().map_or("", Host::as_str)
     }
 
     /// Whose pool a login of this user leads to.
