@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
-use pgweir_auth::{Fingerprint, Keys, Nonce, SaltedPasswordJob, Secret};
-use pgweir_config::{CONSOLE_DATABASE, Config, PoolSettings};
+use pgweir_auth::hba::Method;
+use pgweir_auth::{Fingerprint, Keys, Nonce, ProcessKey, SaltedPasswordJob, Secret};
+use pgweir_config::{AuthType, CONSOLE_DATABASE, Config, PoolSettings};
 use pgweir_session::{Gather, Rules};
 use pgweir_wire::tag::{backend, frontend as tag};
 use pgweir_wire::{ErrorFields, HEADER_LEN, Header, Reader};
@@ -24,25 +26,84 @@ pub(crate) struct DerivedKeys {
     known: Mutex<HashMap<Fingerprint, Keys>>,
 }
 
+impl DerivedKeys {
+    fn find(&self, fingerprint: &Fingerprint) -> Option<Keys> {
+        lock(&self.known).get(fingerprint).cloned()
+    }
+
+    fn keep(&self, fingerprint: Fingerprint, keys: Keys) {
+        let mut known = lock(&self.known);
+        if known.len() >= DERIVED_KEYS_MAX {
+            known.clear();
+        }
+        known.insert(fingerprint, keys);
+    }
+
+    /// Runs those jobs of which nothing is known yet.
+    fn work_off(&self, jobs: Vec<SaltedPasswordJob>, process_key: &ProcessKey) {
+        for job in jobs {
+            let fingerprint = job.fingerprint(process_key);
+            if self.find(&fingerprint).is_none() {
+                self.keep(fingerprint, job.run());
+            }
+        }
+    }
+}
+
 /// As many as users may log in between two sweeps; the map is emptied when it is full.
 const DERIVED_KEYS_MAX: usize = 10_000;
 
 /// Runs SCRAM's hashing on a thread that may be busy, unless the result is known.
 pub(crate) async fn derive(shared: &Arc<Shared>, job: SaltedPasswordJob) -> Keys {
     let fingerprint = job.fingerprint(&shared.process_key);
-    if let Some(keys) = lock(&shared.derived_keys.known).get(&fingerprint) {
-        return keys.clone();
+    if let Some(keys) = shared.derived_keys.find(&fingerprint) {
+        return keys;
     }
     let hashing = tokio::task::spawn_blocking(move || job.run());
     let keys = hashing
         .await
         .expect("hashing does not panic, and the runtime outlives logins");
-    let mut known = lock(&shared.derived_keys.known);
-    if known.len() >= DERIVED_KEYS_MAX {
-        known.clear();
-    }
-    known.insert(fingerprint, keys.clone());
+    shared.derived_keys.keep(fingerprint, keys.clone());
     keys
+}
+
+/// Hashes the plain passwords of the `auth_file` on a thread of its own, if clients are asked by SCRAM: that the first
+/// answer takes longer than an unknown user's would say who is known.
+pub(crate) fn derive_ahead(shared: &Shared) {
+    let (files, policy) = (shared.files(), shared.auth_policy());
+    let asks = match shared.config().global.auth_type {
+        AuthType::ScramSha256 => true,
+        AuthType::Hba => {
+            let mut rules = files.hba.rules.iter();
+            rules.any(|rule| rule.method == Method::ScramSha256)
+        }
+        AuthType::Any
+        | AuthType::Trust
+        | AuthType::Plain
+        | AuthType::Md5
+        | AuthType::Cert
+        | AuthType::Ldap
+        | AuthType::Pam => false,
+    };
+    if !asks {
+        return;
+    }
+    let jobs = files.users.iter().flat_map(|(user, secret)| {
+        let (_, second) = files.users.secrets(user);
+        policy.jobs(user, secret, second)
+    });
+    // Logins leave room for others.
+    let jobs: Vec<_> = jobs.take(DERIVED_KEYS_MAX / 2).collect();
+    if jobs.is_empty() {
+        return;
+    }
+    let keys = Arc::clone(&shared.derived_keys);
+    let thread = thread::Builder::new().name("pgweir-keys".to_owned());
+    let started = thread.spawn(move || keys.work_off(jobs, &policy.process_key));
+    if let Err(error) = started {
+        // The first login of each does it, then.
+        tracing::warn!("cannot start a thread: {error}");
+    }
 }
 
 /// Random bytes that nobody can guess: the thread's generator is seeded by the operating system, which a login
@@ -236,4 +297,21 @@ fn user_and_secret(body: &[u8]) -> Result<(String, Secret), String> {
     // NULL is none, and nothing matches a password that is too long to be one.
     let secret = column()?.and_then(|text| Secret::parse(text).ok());
     Ok((user, secret.unwrap_or_else(impossible)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgweir_auth::{Iterations, Password};
+
+    #[test]
+    fn what_was_hashed_ahead_is_there_for_the_login() {
+        let (keys, process_key) = (DerivedKeys::default(), ProcessKey::new([7; 32]));
+        let password = Password::new("correct horse").expect("it is short");
+        let job = SaltedPasswordJob::new(&password, b"salt".to_vec(), Iterations::DEFAULT);
+        let fingerprint = job.fingerprint(&process_key);
+        assert_eq!(keys.find(&fingerprint), None);
+        keys.work_off(vec![job.clone()], &process_key);
+        assert_eq!(keys.find(&fingerprint), Some(job.run()));
+    }
 }

@@ -17,8 +17,8 @@ use crate::farewell::Farewell;
 use crate::names::{self, ZoneWatch};
 use crate::shared::{Hold, Shared, Shutdown, lock, write};
 use crate::{
-    backends, cancel, consumers, ears, health, leaks, lot, maintenance, overrides, pins, pools,
-    reload, samples, survey,
+    backends, cancel, consumers, credentials, ears, health, leaks, lot, maintenance, overrides,
+    pins, pools, reload, samples, survey,
 };
 
 /// PgBouncer's: three times per second.
@@ -26,6 +26,7 @@ const PERIOD: Duration = Duration::from_micros(333_333);
 
 /// Runs for as long as the process does.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    credentials::derive_ahead(&shared);
     let mut interval = tokio::time::interval(PERIOD);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_stats = Instant::now();
@@ -343,6 +344,7 @@ fn put_in_force(shared: &Shared, renew: impl FnOnce(&AuthFiles) -> AuthFiles) {
         (std::mem::replace(&mut *current, Arc::clone(&new)), new)
     };
     auth_files::forget_replaced(shared, &old, &new);
+    credentials::derive_ahead(shared);
 }
 
 /// Counts a console that is used, as one transaction and one query. PgBouncer never sees the first

@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     pub(crate) statements: StatementTable,
     pub(crate) tracked: Tracked,
     pub(crate) resolver: Resolver,
-    pub(crate) derived_keys: DerivedKeys,
+    pub(crate) derived_keys: Arc<DerivedKeys>,
     /// Sockets on which the end of a server is waited for; `None` where it is lost.
     pub(crate) endings: DashMap<SlotId, Option<OwnedFd>>,
     pub(crate) listeners: Mutex<Vec<Arc<Listener>>>,
@@ -157,7 +157,7 @@ impl Shared {
             statements: StatementTable::default(),
             tracked,
             resolver: Resolver::new(resolv_conf.map(Path::new)),
-            derived_keys: DerivedKeys::default(),
+            derived_keys: Arc::default(),
             endings: DashMap::new(),
             listeners: Mutex::new(Vec::new()),
             held: Held::default(),

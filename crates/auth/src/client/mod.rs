@@ -65,6 +65,40 @@ pub struct Policy {
     pub unknown_looks_like: SecretKind,
 }
 
+impl Policy {
+    /// What logins of a user by SCRAM will have to wait for, so that it can be done before the first comes: an unknown
+    /// user's do not wait.
+    pub fn jobs(
+        &self,
+        user: &str,
+        secret: &Secret,
+        second: Option<&Secret>,
+    ) -> impl Iterator<Item = SaltedPasswordJob> + use<> {
+        let first = match secret {
+            Secret::Plain(password) if !password.is_empty() => Some(self.plain(user, password)),
+            Secret::Scram(stored) => Some(SaslSecret::Stored(stored.clone())),
+            Secret::Plain(_) | Secret::Md5(_) => None,
+        };
+        let second = second.filter(|second| !second.is_empty());
+        let both = first.map(|first| match second {
+            Some(second) => sasl::under_one_salt(first, second),
+            None => (first, None),
+        });
+        let (first, second) = both.unzip();
+        let all = first.into_iter().chain(second.flatten());
+        all.filter_map(|secret| secret.job())
+    }
+
+    /// A plain password, to be hashed with the user's salt.
+    fn plain(&self, user: &str, password: &Password) -> SaslSecret {
+        SaslSecret::Plain {
+            password: password.clone(),
+            salt: self.process_key.salt(user),
+            iterations: self.scram_iterations,
+        }
+    }
+}
+
 /// What to do next with a client.
 #[derive(Debug)]
 #[must_use]
@@ -204,12 +238,7 @@ impl ClientAuthentication {
                 sasl::offer(channel_binding, nonce, SaslSecret::Stored(secret), second)
             }
             (PasswordMethod::ScramSha256, Secret::Plain(password)) => {
-                let (salt, iterations) = (policy.process_key.salt(user), policy.scram_iterations);
-                let secret = SaslSecret::Plain {
-                    password,
-                    salt,
-                    iterations,
-                };
+                let secret = policy.plain(user, &password);
                 sasl::offer(channel_binding, nonce, secret, second)
             }
             (PasswordMethod::ScramSha256, Secret::Md5(_)) => {

@@ -31,7 +31,10 @@ pub(super) fn offer(
 
 /// A client is told one salt, so both secrets must be hashed with it. A plain one can be; two that
 /// are stored with different salts cannot, and then the first counts.
-fn under_one_salt(mut first: SaslSecret, second: &Secret) -> (SaslSecret, Option<SaslSecret>) {
+pub(super) fn under_one_salt(
+    mut first: SaslSecret,
+    second: &Secret,
+) -> (SaslSecret, Option<SaslSecret>) {
     let second = match second {
         Secret::Plain(password) => first.hashing().map(|(salt, iterations)| SaslSecret::Plain {
             password: password.clone(),
@@ -47,6 +50,18 @@ fn under_one_salt(mut first: SaslSecret, second: &Secret) -> (SaslSecret, Option
 }
 
 impl SaslSecret {
+    /// What has to be done before it can be used.
+    pub(super) fn job(&self) -> Option<SaltedPasswordJob> {
+        match self {
+            Self::Stored(_) => None,
+            Self::Plain {
+                password,
+                salt,
+                iterations,
+            } => Some(SaltedPasswordJob::new(password, salt.clone(), *iterations)),
+        }
+    }
+
     /// Its salt and count, unless that is more work than we do for anybody.
     fn hashing(&self) -> Option<(Vec<u8>, Iterations)> {
         match self {

@@ -74,3 +74,42 @@ fn an_empty_second_secret_lets_nobody_in() {
         assert!(played.end.is_err(), "{method:?}");
     }
 }
+
+#[test]
+fn what_a_login_will_wait_for_is_known_before() {
+    let policy = policy(SecretKind::Scram);
+    let (password, new, stored) = (plain(PASSWORD), plain(NEW), scram_of(PASSWORD));
+    for (first, second) in [
+        (&password, None),
+        (&password, Some(&new)),
+        (&password, Some(&stored)),
+        (&stored, Some(&new)),
+        (&stored, None),
+        (&md5_of(PASSWORD), None),
+        (&plain(""), None),
+    ] {
+        let mut ahead: Vec<_> = policy
+            .jobs(USER, first, second)
+            .map(|job| job.fingerprint(&policy.process_key))
+            .collect();
+        let asked = ClientLogin {
+            second,
+            ..login(PasswordMethod::ScramSha256, Some(first))
+        };
+        let mut step = ClientAuthentication::start(asked, &policy);
+        let mut client = unbound_client(PASSWORD);
+        loop {
+            step = match step {
+                Step::Send(challenge, next) => next.respond(&client(&challenge)),
+                Step::Derive(job, next) => {
+                    let name = job.fingerprint(&policy.process_key);
+                    let at = ahead.iter().position(|known| *known == name);
+                    ahead.swap_remove(at.expect("it was known before"));
+                    next.resume(job.run())
+                }
+                Step::Done(_) | Step::Fail(_) => break,
+            };
+        }
+        assert!(ahead.is_empty(), "{first:?} {second:?}");
+    }
+}
