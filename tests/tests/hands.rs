@@ -529,6 +529,34 @@ fn a_key_is_changed_for_a_while() {
 }
 
 #[test]
+fn a_database_made_from_star_keeps_its_servers_unless_it_means_others() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = tenant.name.as_str();
+    let pooler = start(ini(&tenant, 2));
+    let (mut operator, mut client) = (console(&pooler), tenant.client(&pooler));
+    let mut server = || client.value("select pg_backend_pid()");
+    let first = server();
+    let mut change = |order: &str| {
+        assert_eq!(operator.query(order), "C(SET) Z(I)");
+        let during = server();
+        let active = || operator.table("SHOW OVERRIDES").rows.len();
+        eventually(LONG, active, |count| *count == 0);
+        (during, server())
+    };
+    let resized = change(&format!("RESIZE {name} = 5 TTL '2s'"));
+    assert_eq!(resized, (first.clone(), first.clone()));
+    let moved = change(&format!(
+        "SET host = 'localhost' FOR DATABASE {name} TTL '2s'"
+    ));
+    assert!(moved.0 != first && moved.1 != moved.0, "{moved:?}");
+    let elsewhere = format!("host=localhost port={}", tenant.postgres.port());
+    pooler
+        .reload(ini(&tenant, 2).database(name, &elsewhere))
+        .expect("it reloads");
+    assert_ne!(client.value("select pg_backend_pid()"), moved.1);
+}
+
+#[test]
 fn a_change_for_a_while_is_checked() {
     let Some(tenant) = Tenant::new() else { return };
     let pooler = start(ini(&tenant, 2));

@@ -12,8 +12,8 @@ pub struct Diff {
     pub keys: Vec<KeyChange>,
     /// Databases whose entries came, went or changed.
     pub databases: BTreeMap<String, DatabaseChange>,
-    /// The template changed, so servers of databases made from it are outdated.
-    pub autodb_changed: bool,
+    /// The template came, went or changed, and with it every database that has no entry in either.
+    pub autodb: Option<DatabaseChange>,
     /// Users whose entries came, went or changed.
     pub users: BTreeSet<String>,
     /// Peers whose entries came, went or changed.
@@ -47,26 +47,30 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         server_tls_changed,
         keys,
         databases: databases(old, new),
-        autodb_changed: old.autodb != new.autodb,
+        autodb: (old.autodb != new.autodb)
+            .then(|| change(old.autodb.as_ref(), new.autodb.as_ref())),
         users: differing(&old.users, &new.users).cloned().collect(),
         peers: differing(&old.peers, &new.peers).copied().collect(),
     }
 }
 
+/// Where one side has no entry, the database is what the template makes of it: it has servers as such.
 fn databases(old: &Config, new: &Config) -> BTreeMap<String, DatabaseChange> {
-    let change = |name: &String| match (old.databases.get(name), new.databases.get(name)) {
-        (Some(old), Some(new)) if means_other_servers(old, new) => DatabaseChange::ServersOutdated,
-        (Some(_), Some(_)) => DatabaseChange::Retuned,
-        (Some(_), None) => DatabaseChange::Removed,
-        (None, _) => DatabaseChange::Added,
-    };
+    let change = |name: &str| change(old.database(name).as_deref(), new.database(name).as_deref());
     differing(&old.databases, &new.databases)
         .map(|name| (name.clone(), change(name)))
         .collect()
 }
 
-fn means_other_servers(old: &Database, new: &Database) -> bool {
-    server_identity(old) != server_identity(new)
+fn change(old: Option<&Database>, new: Option<&Database>) -> DatabaseChange {
+    match (old, new) {
+        (Some(old), Some(new)) if server_identity(old) != server_identity(new) => {
+            DatabaseChange::ServersOutdated
+        }
+        (Some(_), Some(_)) => DatabaseChange::Retuned,
+        (Some(_), None) => DatabaseChange::Removed,
+        (None, _) => DatabaseChange::Added,
+    }
 }
 
 /// Everything that decides which servers a database means and how they are set up.
@@ -157,6 +161,39 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_beside_the_template_outdates_servers_if_it_means_others() {
+        for (own, change) in [
+            ("host=other", DatabaseChange::ServersOutdated),
+            ("host=x dbname=other", DatabaseChange::ServersOutdated),
+            ("host=x dbname=a pool_size=1", DatabaseChange::Retuned),
+        ] {
+            let star = "[databases]\n* = host=x\n[pgbouncer]\n";
+            let both = format!("[databases]\n* = host=x\na = {own}\n[pgbouncer]\n");
+            for diff in [between(star, &both), between(&both, star)] {
+                assert_eq!((diff.databases["a"], diff.autodb), (change, None), "{own}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_template_outdates_servers_only_if_it_means_others() {
+        let star = |entry: &str| format!("[databases]\n{entry}\n[pgbouncer]\n");
+        for (old, new, change) in [
+            (
+                "* = host=x",
+                "* = host=x pool_size=1",
+                DatabaseChange::Retuned,
+            ),
+            ("* = host=x", "* = host=y", DatabaseChange::ServersOutdated),
+            ("* = host=x", "", DatabaseChange::Removed),
+            ("", "* = host=x", DatabaseChange::Added),
+        ] {
+            let diff = between(&star(old), &star(new));
+            assert_eq!(diff.autodb, Some(change), "{old} {new}");
+        }
+    }
+
+    #[test]
     fn naming_a_default_changes_no_servers() {
         let diff = between(
             "[databases]\na =\n[pgbouncer]\n",
@@ -172,7 +209,8 @@ mod tests {
             "[databases]\n* = host=y\n[peers]\n1 = host=b\n[users]\nu = pool_size=1\n\
              [pgbouncer]\nserver_tls_sslmode = require\nlisten_port = 1\n",
         );
-        assert!(diff.autodb_changed && diff.server_tls_changed && !diff.client_tls_changed);
+        assert_eq!(diff.autodb, Some(DatabaseChange::ServersOutdated));
+        assert!(diff.server_tls_changed && !diff.client_tls_changed);
         assert!(diff.users.contains("u") && diff.peers.contains(&1));
         assert_eq!(
             (diff.keys[0].key, diff.keys[0].effect),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgweir_config::{
-    Config, DatabaseChange, Diff, KeyChange, Phase, SetOutcome, Severity, diff, may_hold_secret,
+    Config, DatabaseChange, KeyChange, Phase, SetOutcome, Severity, diff, may_hold_secret,
 };
 use pgweir_console::Notice;
 
@@ -86,7 +86,7 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
     if loaded.is_err() {
         tracing::warn!("config file loading failed");
     }
-    log_changes(&diff(&old, &new));
+    log_changes(&old, &new);
     apply(shared, &old, new);
     let tls = apply_tls(shared);
     if tls.is_err() {
@@ -100,7 +100,8 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
 }
 
 /// Says what a RELOAD has changed. Values that are secret are not told apart in words.
-fn log_changes(difference: &Diff) {
+fn log_changes(old: &Config, new: &Config) {
+    let difference = diff(old, new);
     let value = |value: &Option<String>| match value {
         Some(value) => format!("{value:?}"),
         None => "NULL".to_owned(),
@@ -111,19 +112,23 @@ fn log_changes(difference: &Diff) {
             false => tracing::info!("RELOAD: {key} is {}, it was {}", value(to), value(from)),
         }
     }
+    let what = |change: &DatabaseChange| match change {
+        DatabaseChange::Added => "is new",
+        DatabaseChange::Removed => "is gone",
+        DatabaseChange::Retuned => "has other limits or modes",
+        DatabaseChange::ServersOutdated => "means other servers: those that are open are replaced",
+    };
     for (name, change) in &difference.databases {
+        // Without an entry it was one of *, or is now.
         let what = match change {
-            DatabaseChange::Added => "is new",
-            DatabaseChange::Removed => "is gone",
-            DatabaseChange::Retuned => "has other limits or modes",
-            DatabaseChange::ServersOutdated => {
-                "means other servers: those that are open are replaced"
-            }
+            DatabaseChange::Retuned if !old.databases.contains_key(name) => "is new",
+            DatabaseChange::Retuned if !new.databases.contains_key(name) => "is one of * now",
+            change => what(change),
         };
         tracing::info!("RELOAD: database {name} {what}");
     }
-    if difference.autodb_changed {
-        tracing::info!("RELOAD: the entry * has changed");
+    if let Some(change) = &difference.autodb {
+        tracing::info!("RELOAD: the entry * {}", what(change));
     }
     for user in &difference.users {
         tracing::info!("RELOAD: the entry of user {user} has changed");
@@ -197,9 +202,15 @@ pub(crate) fn apply(shared: &Arc<Shared>, old: &Arc<Config>, new: Config) {
             DatabaseChange::Removed => remove(shared, name),
         }
     }
-    if difference.autodb_changed {
-        let config = shared.config();
-        reconnect(shared, |database| !config.databases.contains_key(database));
+    match difference.autodb {
+        None | Some(DatabaseChange::Added | DatabaseChange::Retuned) => {}
+        Some(DatabaseChange::ServersOutdated | DatabaseChange::Removed) => {
+            let config = shared.config();
+            reconnect(shared, |database| {
+                !config.databases.contains_key(database)
+                    && !difference.databases.contains_key(database)
+            });
+        }
     }
 }
 
@@ -256,9 +267,6 @@ pub(crate) fn reconnect(shared: &Arc<Shared>, which: impl Fn(&str) -> bool) {
 
 /// A database is no longer configured: its clients and servers go.
 fn remove(shared: &Arc<Shared>, name: &str) {
-    if shared.config().database(name).is_some() {
-        return reconnect(shared, |database| database == name);
-    }
     janitor::log_dropping(name);
     for client in &shared.clients {
         if client
