@@ -201,6 +201,11 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Whether there is a template in force.
+    pub(crate) fn replaces_template(&self) -> bool {
+        self.running.autodb.is_some()
+    }
+
     /// A complete entry of a database, or the template for all others.
     pub(crate) fn database(
         &mut self,

@@ -174,8 +174,15 @@ impl Reader<'_, '_, '_> {
     }
 
     /// PgBouncer looks into the `*` entry only when a client needs it, so a mistake there must not
-    /// keep us from starting: the entry is left out, with a warning.
+    /// keep us from starting: the entry is left out, with a warning. One that is in force is not lost
+    /// to a mistake: that is an error as in any other entry.
     fn template(&mut self, spot: &Spot, value: &str) -> Result<(), Stopped> {
+        if self.draft.replaces_template() {
+            let keys: DatabaseOverrides = fields(self.report, spot, value)?;
+            self.draft
+                .database(self.report, spot, TEMPLATE_DATABASE, keys);
+            return Ok(());
+        }
         let mut errors = Report::collecting();
         let keys: DatabaseOverrides = fields(&mut errors, spot, value)?;
         if !errors.has_errors() {

@@ -369,6 +369,35 @@ fn a_broken_template_is_left_out_with_a_warning() {
 }
 
 #[test]
+fn a_template_in_force_stays_where_a_reload_finds_it_broken() {
+    let mut config = started("[databases]\n* = host=a\n[pgbouncer]\n");
+    let text = "[databases]\nshop =\n* = hots=b\n[pgbouncer]\n";
+    let before = config.autodb.clone();
+    let outcome = load(&mut config, Phase::Reload, text);
+    assert_eq!(
+        log_of(outcome),
+        [
+            "unrecognized connection parameter: hots",
+            "invalid value \"hots=b\" for parameter * in configuration (a.ini:3)",
+        ]
+    );
+    assert_eq!(config.autodb, before);
+    assert!(config.databases.contains_key("shop"));
+    let text = "[databases]\n* = host=b\n[pgbouncer]\n";
+    load(&mut config, Phase::Reload, text).expect("loads");
+    assert_ne!(config.autodb, before);
+}
+
+#[test]
+fn a_template_that_was_broken_at_the_start_keeps_nobody_from_a_reload() {
+    let text = "[databases]\n* = hots=a\n[pgbouncer]\n";
+    let (mut config, outcome) = start(text);
+    outcome.expect("loads");
+    let again = load(&mut config, Phase::Reload, text).expect("loads");
+    assert_eq!(warnings(&again).len(), 1);
+}
+
+#[test]
 fn the_main_section_may_name_the_next_file() {
     let mut config = started("[pgbouncer]\nconffile = b.ini\n");
     let mut asked = Vec::new();
