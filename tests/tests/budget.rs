@@ -2,12 +2,14 @@
 //! and SHOW BUDGET says which limit that is.
 
 use std::{
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
 use pgweir_tests::{
-    Batch, Ini, Message, Pooler, RawClient, Row, Strait, Tenant, console, eventually, start, story,
+    Batch, Cluster, ClusterOptions, Ini, Message, Pooler, RawClient, Row, Strait, Tenant, console,
+    eventually, start, story,
 };
 
 /// Three databases of the pooler that are one of PostgreSQL's.
@@ -70,6 +72,36 @@ fn a_part_of_what_postgres_has_is_found_out() {
         budget(&pooler, "max_connections less reserved", "limit"),
         "297"
     );
+}
+
+/// A PostgreSQL to which no other test connects.
+fn a_postgres_alone() -> Option<&'static Cluster> {
+    static ALONE: OnceLock<Option<Cluster>> = OnceLock::new();
+    ALONE
+        .get_or_init(|| Cluster::start_or_skip(ClusterOptions::default()))
+        .as_ref()
+}
+
+#[test]
+fn sessions_of_others_are_counted_by_whoever_may_not_see_what_they_do() {
+    const OTHERS: usize = 7;
+    let Some(tenant) = a_postgres_alone().map(Tenant::of) else {
+        return;
+    };
+    let soon = Duration::from_secs(5);
+    let mut others: Vec<_> = (0..OTHERS).map(|_| tenant.root()).collect();
+    let sql = "select count(*) from pg_stat_activity where backend_type = 'client backend'";
+    eventually(
+        soon,
+        || others[0].value(sql),
+        |count| *count == OTHERS.to_string(),
+    );
+    let pooler = start(tenant.ini());
+    let mut client = login(&tenant, &pooler, &tenant.name);
+    assert_eq!(client.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+    let used = || budget(&pooler, "max_connections", "used");
+    let used = eventually(soon, used, |used| !used.is_empty());
+    assert_eq!(used, (OTHERS + 1).to_string());
 }
 
 #[test]

@@ -211,11 +211,12 @@ pub(crate) fn own_pids(shared: &Shared) -> Vec<i32> {
 
 fn question(own: &[i32]) -> String {
     let own: Vec<String> = own.iter().map(i32::to_string).collect();
-    // What another role's backend is doing is hidden from ordinary users, its type as well.
+    // What another role's backend is doing is hidden from ordinary users, its type as well. Unlike clients', the launcher
+    // of logical replication has no database.
     format!(
         "WITH b AS (SELECT pid = pg_catalog.pg_backend_pid() OR pid = ANY ('{{{}}}'::int[]) AS own, usename, \
          application_name, client_addr FROM pg_catalog.pg_stat_activity WHERE usename IS NOT NULL \
-         AND coalesce(backend_type, 'client backend') = 'client backend'), \
+         AND datname IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend'), \
          g AS (SELECT count(*) AS n, usename, application_name, client_addr FROM b WHERE NOT own \
          GROUP BY usename, application_name, client_addr ORDER BY n DESC LIMIT 20) \
          SELECT pg_catalog.json_build_object('max', current_setting('max_connections')::int, \

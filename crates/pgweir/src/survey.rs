@@ -20,10 +20,13 @@ const KEPT: Duration = Duration::from_secs(60);
 /// How long PostgreSQL may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+// The type of another role's backend is hidden from ordinary users. Unlike clients', the launcher of logical replication
+// has no database.
 pub(crate) const QUESTION: &str = "SELECT current_setting('max_connections'), \
     current_setting('superuser_reserved_connections'), \
     coalesce(current_setting('reserved_connections', true), '0'), \
-    (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'), \
+    (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usename IS NOT NULL \
+    AND datname IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend'), \
     (SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = current_user), \
     (SELECT datconnlimit FROM pg_catalog.pg_database WHERE datname = current_database())";
 
