@@ -74,6 +74,29 @@ fn a_part_of_what_postgres_has_is_found_out() {
     );
 }
 
+#[test]
+fn another_part_of_what_postgres_has_counts_at_once() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = start(tenant.ini().set("default_pool_size", 1));
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+    let known = || budget(&pooler, "max_connections", "limit");
+    eventually(Duration::from_secs(5), known, |limit| limit == "300");
+    // From now on there is no server that could be asked.
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let mut operator = console(&pooler);
+    for (key, value, limit) in [
+        ("max_host_connections", "10%", "29"),
+        ("fleet", "2", "14"),
+        ("max_host_connections", "7", "3"),
+        ("max_host_connections", "auto", "133"),
+    ] {
+        let said = operator.query(&format!("set {key} = '{value}'"));
+        assert_eq!(said, format!("C(SET {key}={value}) Z(I)"));
+        assert_eq!(budget(&pooler, "max_host_connections", "limit"), limit);
+    }
+}
+
 /// A PostgreSQL to which no other test connects.
 fn a_postgres_alone() -> Option<&'static Cluster> {
     static ALONE: OnceLock<Option<Cluster>> = OnceLock::new();

@@ -9,6 +9,7 @@ use pgweir_net::Address;
 use pgweir_pool::{Budget, Kind, Party, PoolId, PoolName, PoolScopes, Scope};
 
 use crate::shared::{Rules, ServerPools};
+use crate::survey::{Facts, HostFacts};
 
 /// Sets the limits that are not those of one pool.
 pub(crate) fn apply(budget: &mut Budget, settings: &Settings) {
@@ -31,7 +32,13 @@ pub(crate) fn apply(budget: &mut Budget, settings: &Settings) {
 }
 
 /// Sets the limits that the servers of one pool count in.
-pub(crate) fn apply_to_pool(pools: &mut ServerPools, id: PoolId, name: &PoolName, rules: &Rules) {
+pub(crate) fn apply_to_pool(
+    pools: &mut ServerPools,
+    id: PoolId,
+    name: &PoolName,
+    rules: &Rules,
+    facts: &Facts,
+) {
     pools.set_limits(id, rules.pool_limits(&name.user));
     pools.set_scopes(id, scopes(name, rules));
     let settings = &rules.settings;
@@ -45,16 +52,27 @@ pub(crate) fn apply_to_pool(pools: &mut ServerPools, id: PoolId, name: &PoolName
     }
     let global = &rules.config.global;
     for host in hosts(rules) {
-        // A part of what PostgreSQL has is set when that is known; until then nothing is.
-        if !global.max_host_connections.is_relative() {
-            let limit = global.host_servers(None);
-            pools.budget.set_limit(&Scope::HostServers(host), limit);
-        }
+        apply_to_host(&mut pools.budget, &host, global, facts.hosts.get(&host));
     }
     if let Some(login) = scopes(name, rules).login {
         pools
             .budget
             .set_limit(&login, limit(global.max_host_logins));
+    }
+}
+
+/// Sets the limit on the servers of one PostgreSQL. A part of what it has is set when that is known; until then the limit
+/// stays what it was.
+pub(crate) fn apply_to_host(
+    budget: &mut Budget,
+    host: &Arc<str>,
+    settings: &Settings,
+    facts: Option<&HostFacts>,
+) {
+    let ordinary = facts.map(HostFacts::ordinary);
+    if ordinary.is_some() || !settings.max_host_connections.is_relative() {
+        let scope = Scope::HostServers(Arc::clone(host));
+        budget.set_limit(&scope, settings.host_servers(ordinary));
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgweir_pool::{PoolName, Scope, SlotId};
+use pgweir_pool::{PoolName, SlotId};
 use pgweir_session::Rules;
 use tokio::time::timeout;
 
@@ -191,11 +191,11 @@ fn note(shared: &Shared, home: &PoolHome, host_facts: HostFacts, pool_facts: Poo
     facts.pools.insert(home.name.clone(), pool_facts);
     facts.hosts.insert(Arc::clone(host), host_facts);
     drop(facts);
-    let global = &rules.config.global;
-    if global.max_host_connections.is_relative() {
-        let servers = global.host_servers(Some(host_facts.ordinary()));
-        let scope = Scope::HostServers(Arc::clone(host));
-        shared.pools().budget.set_limit(&scope, servers);
+    {
+        let mut pools = shared.pools();
+        // Whoever puts another one in force looks at all pools after that, and so comes later.
+        let config = shared.config();
+        limits::apply_to_host(&mut pools.budget, host, &config.global, Some(&host_facts));
     }
     preflight::look(shared);
 }

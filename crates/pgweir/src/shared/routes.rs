@@ -262,6 +262,7 @@ impl Shared {
         let config = self.config();
         let rules = Rules::new(&config, &name.database, &name.user)?;
         let id = {
+            let facts = lock(&self.facts);
             let mut pools = self.pools();
             // An order goes to all pools after it has been given, and so to this one.
             let gate = match self.operator.gate(&name.database) {
@@ -276,7 +277,7 @@ impl Shared {
                 gate,
                 Instant::now(),
             );
-            limits::apply_to_pool(&mut pools, id, name, &rules);
+            limits::apply_to_pool(&mut pools, id, name, &rules, &facts);
             id
         };
         let (series, times) = {
@@ -367,7 +368,9 @@ impl Shared {
             let Some(rules) = Rules::new(config, &home.name.database, &home.name.user) else {
                 continue;
             };
-            limits::apply_to_pool(&mut self.pools(), home.id, &home.name, &rules);
+            let facts = lock(&self.facts);
+            limits::apply_to_pool(&mut self.pools(), home.id, &home.name, &rules, &facts);
+            drop(facts);
             *write(&home.rules) = Arc::new(rules);
         }
         if is_any_left {
