@@ -522,6 +522,37 @@ fn names_that_clients_choose_are_bounded() {
 }
 
 #[test]
+fn counters_go_on_when_a_pool_is_forgotten() {
+    let Some(scene) = Scene::new(|ini| {
+        ini.set("pool_idle_timeout", 1)
+            .set("server_idle_timeout", 1)
+    }) else {
+        return;
+    };
+    let name = scene.tenant.name.as_str();
+    let labels = [("database", name)];
+    let counted = || {
+        let metrics = scene.http.metrics();
+        let on_page = metrics.sum("pgbouncer_stats_totals_queries_pooled_total", &labels);
+        let totals = console(&scene.pooler).table("show stats_totals");
+        let row = totals.find("database", name);
+        (on_page, row.map_or(0, |row| row.number("query_count")))
+    };
+    for queries in [3, 6] {
+        let mut client = scene.tenant.client(&scene.pooler);
+        for _ in 0..3 {
+            client.value("select 1");
+        }
+        drop(client);
+        let expected = (f64::from(queries), i64::from(queries));
+        eventually(SOON, counted, |seen| *seen == expected);
+        let pools = || console(&scene.pooler).table("show pools");
+        eventually(SOON, pools, |pools| pools.find("database", name).is_none());
+        assert_eq!(counted(), expected);
+    }
+}
+
+#[test]
 fn certificates_say_when_they_expire() {
     let tls = self_signed_tls();
     let change = |ini: Ini| {

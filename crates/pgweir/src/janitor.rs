@@ -1,11 +1,11 @@
 //! What has to be looked at from time to time: time limits of clients, upkeep of pools, statistics,
 //! files that have changed, and whether a shutdown has come to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgweir_config::{Config, ErrorCodes};
+use pgweir_config::{CONSOLE_DATABASE, Config, ErrorCodes};
 use pgweir_pool::view::PoolView;
 use pgweir_session::{Deadlines, Expiry, Phase};
 use pgweir_stats::{LogLine, Snapshot, Tally};
@@ -188,6 +188,7 @@ fn keep_pools(shared: &Arc<Shared>, now: Instant) {
             );
         }
     }
+    shared.end_sums();
 }
 
 /// A database with a forced user and `min_pool_size` has its pool before any client comes.
@@ -290,23 +291,33 @@ fn finish_shutdown(shared: &Arc<Shared>) {
     }
 }
 
-/// Every database's counters now, the console's among them.
-pub(crate) fn database_totals(shared: &Shared) -> Vec<(Arc<str>, Snapshot)> {
-    let mut totals: std::collections::BTreeMap<Arc<str>, Snapshot> = Default::default();
-    for home in shared.homes().into_values() {
-        let entry = totals.entry(Arc::clone(&home.name.database)).or_default();
-        *entry += home.totals.snapshot();
+/// Counters now.
+pub(crate) struct DatabaseTotals {
+    /// Of every database, the console's among them.
+    pub(crate) by_name: BTreeMap<Arc<str>, Snapshot>,
+    /// Of all databases that there ever were.
+    pub(crate) all: Snapshot,
+}
+
+pub(crate) fn database_totals(shared: &Shared) -> DatabaseTotals {
+    let (homes, remainders) = shared.counted();
+    let mut by_name: BTreeMap<Arc<str>, Snapshot> = BTreeMap::new();
+    for (name, home) in homes {
+        *by_name.entry(name.database).or_default() += home.totals.snapshot();
+    }
+    for (name, remainder) in remainders.databases() {
+        *by_name.entry(Arc::clone(name)).or_default() += remainder.totals;
     }
     let console = shared.console_totals.snapshot();
-    totals.insert(pgweir_config::CONSOLE_DATABASE.into(), console);
-    totals.into_iter().collect()
+    by_name.insert(CONSOLE_DATABASE.into(), console);
+    let all = by_name.values().copied().sum::<Snapshot>() + remainders.ended;
+    DatabaseTotals { by_name, all }
 }
 
 fn take_stats(shared: &Arc<Shared>, now: Instant) {
-    let totals = database_totals(shared);
-    let all: Snapshot = totals.iter().map(|(_, snapshot)| *snapshot).sum();
+    let DatabaseTotals { by_name, all } = database_totals(shared);
     let mut history = lock(&shared.history);
-    history.tick(totals, now);
+    history.tick(by_name, all, now);
     let config = shared.config();
     if config.global.log_stats {
         let line = LogLine {

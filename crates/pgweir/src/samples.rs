@@ -1,7 +1,7 @@
 //! How the pools stood, second by second, for the last quarter of an hour: what an operator who comes
 //! late can still look at. Bounded in time and in databases.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ pub(crate) struct Sample {
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
     ring: VecDeque<(Instant, Vec<Sample>)>,
-    totals: HashMap<Arc<str>, Snapshot>,
+    totals: BTreeMap<Arc<str>, Snapshot>,
 }
 
 impl Samples {
@@ -91,7 +91,7 @@ pub(crate) fn look(shared: &Shared, now: Instant) {
     let mut by_database = pools(shared, now);
     count_silent(shared, now, &mut by_database);
     note_failures(shared, last, &mut by_database);
-    let totals: HashMap<_, _> = janitor::database_totals(shared).into_iter().collect();
+    let totals = janitor::database_totals(shared).by_name;
     let mut samples = lock(&shared.samples);
     let all_before = std::mem::replace(&mut samples.totals, totals.clone());
     for (database, after) in totals {

@@ -21,7 +21,7 @@ const DATABASES_MAX: usize = 100;
 const POOLS_MAX: usize = 250;
 
 /// The labels of a pool.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Series {
     pub(crate) database: Arc<str>,
     pub(crate) user: Arc<str>,
@@ -50,7 +50,7 @@ pub(crate) struct Names {
     /// How many pools each database has that have a name.
     databases: BTreeMap<Arc<str>, usize>,
     pools: usize,
-    /// What pools without a name share, by database, for as long as there is one.
+    /// What pools without a name share, by database, for as long as there is one or something is left of one.
     shared: BTreeMap<Arc<str>, Weak<SeriesTimes>>,
 }
 

@@ -2,6 +2,7 @@
 //! among the others (`workers`).
 
 mod operator;
+mod remainders;
 mod routes;
 mod rules;
 
@@ -49,6 +50,7 @@ use crate::workers::{self, Workers};
 use crate::{consumers, ldap, leaks, limits, peers, preflight};
 
 pub(crate) use self::operator::{Hold, Operator, Shutdown};
+use self::remainders::Remainders;
 use self::routes::Routes;
 pub(crate) use self::routes::{PoolHome, Route};
 pub(crate) use self::rules::Rules;
@@ -131,6 +133,8 @@ pub(crate) struct Shared {
     config: RwLock<Arc<Config>>,
     pools: Mutex<ServerPools>,
     homes: Mutex<HashMap<PoolName, Arc<PoolHome>>>,
+    /// Of pools that are gone. Locked with `homes` held.
+    remainders: Mutex<Remainders>,
     routes: Mutex<Routes>,
     last_id: AtomicU64,
 }
@@ -200,6 +204,7 @@ impl Shared {
             config: RwLock::new(Arc::new(config)),
             pools: Mutex::new(ServerPools::preferring(workers::near())),
             homes: Mutex::default(),
+            remainders: Mutex::default(),
             routes: Mutex::default(),
             last_id: AtomicU64::new(0),
         };

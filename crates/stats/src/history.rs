@@ -17,6 +17,8 @@ pub struct History<K> {
     older_at: Instant,
     newer_at: Instant,
     past: BTreeMap<K, Past>,
+    /// Of all keys that there ever were.
+    all: Past,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,16 +35,27 @@ impl<K: Ord> History<K> {
             older_at,
             newer_at: now,
             past: BTreeMap::new(),
+            all: Past::default(),
         }
     }
 
     /// Ends a period (`stats_period`, 60 s by default). Keys that are not in `current` are forgotten.
-    pub fn tick(&mut self, current: impl IntoIterator<Item = (K, Snapshot)>, now: Instant) {
+    /// `all` is of them and of those that have left.
+    pub fn tick(
+        &mut self,
+        current: impl IntoIterator<Item = (K, Snapshot)>,
+        all: Snapshot,
+        now: Instant,
+    ) {
         let mut before = std::mem::take(&mut self.past);
         for (key, newer) in current {
             let older = before.remove(&key).unwrap_or_default().newer;
             self.past.insert(key, Past { older, newer });
         }
+        self.all = Past {
+            older: self.all.newer,
+            newer: all,
+        };
         self.older_at = std::mem::replace(&mut self.newer_at, now);
     }
 
@@ -58,8 +71,7 @@ impl<K: Ord> History<K> {
 
     /// Averages over all keys together, as in `SHOW TOTALS` and the log.
     pub fn averages_of_all(&self, current: &Snapshot, now: Instant) -> Snapshot {
-        let older: Snapshot = self.past.values().map(|past| past.older).sum();
-        current.averages(&older, self.elapsed_us(now))
+        current.averages(&self.all.older, self.elapsed_us(now))
     }
 
     fn elapsed_us(&self, now: Instant) -> u64 {
@@ -120,8 +132,8 @@ mod tests {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
         let mut history = History::new(start);
-        history.tick([("p0", queries(600))], at(60));
-        history.tick([("p0", queries(1_200))], at(120));
+        history.tick([("p0", queries(600))], queries(600), at(60));
+        history.tick([("p0", queries(1_200))], queries(1_200), at(120));
         // From the tick at 60 s (600 queries) to 180 s.
         assert_eq!(
             history.averages("p0", &queries(3_000), at(180)).query_count,
@@ -142,9 +154,9 @@ mod tests {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
         let mut history = History::new(start);
-        history.tick([("p0", queries(600))], at(60));
-        history.tick([], at(120));
-        history.tick([("p0", queries(60))], at(180));
+        history.tick([("p0", queries(600))], queries(600), at(60));
+        history.tick([], queries(600), at(120));
+        history.tick([("p0", queries(60))], queries(660), at(180));
         assert_eq!(
             history.averages("p0", &queries(120), at(240)).query_count,
             1
@@ -152,12 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn all_keys_are_averaged_together() {
+    fn all_keys_are_averaged_together_with_those_that_have_left() {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
         let mut history = History::new(start);
-        history.tick([("p0", queries(10)), ("p1", queries(20))], at(60));
-        history.tick([("p0", queries(10)), ("p1", queries(20))], at(120));
+        let both = [("p0", queries(10)), ("p1", queries(20))];
+        history.tick(both, queries(30), at(60));
+        history.tick([("p0", queries(10))], queries(30), at(120));
         assert_eq!(
             history.averages_of_all(&queries(150), at(120)).query_count,
             2

@@ -37,6 +37,17 @@ impl Distribution {
         Box::new([const { AtomicU64::new(0) }; BUCKETS])
     }
 
+    /// Adds what another one has counted so far.
+    fn add(&self, other: &Self) {
+        let Some(counts) = other.buckets.get() else {
+            return;
+        };
+        let buckets = self.buckets.get_or_init(Self::empty);
+        for (bucket, count) in buckets.iter().zip(counts.iter()) {
+            bucket.fetch_add(count.load(Relaxed), Relaxed);
+        }
+    }
+
     /// Whether there was a record.
     pub(crate) fn is_used(&self) -> bool {
         self.buckets.get().is_some()
@@ -119,6 +130,43 @@ impl Latencies {
     pub fn session(&self, us: u64) {
         self.sessions.record(us);
         self.sessions_us.fetch_add(us, Relaxed);
+    }
+
+    /// Adds what another pool has recorded so far.
+    pub fn add(&self, other: &Self) {
+        let (distributions, sums) = self.parts();
+        let (others, others_sums) = other.parts();
+        for (own, other) in distributions.into_iter().zip(others) {
+            own.add(other);
+        }
+        for (own, other) in sums.into_iter().zip(others_sums) {
+            own.fetch_add(other.load(Relaxed), Relaxed);
+        }
+    }
+
+    fn parts(&self) -> ([&Distribution; 6], [&AtomicU64; 4]) {
+        let Self {
+            alone,
+            queries,
+            transactions,
+            session_transactions,
+            sessions,
+            waits,
+            unwaited,
+            waits_us,
+            sessions_us,
+            session_transactions_us,
+        } = self;
+        let distributions = [
+            alone,
+            queries,
+            transactions,
+            session_transactions,
+            sessions,
+            waits,
+        ];
+        let sums = [unwaited, waits_us, sessions_us, session_transactions_us];
+        (distributions, sums)
     }
 
     /// A client got its server after so long. Said once per lease.
@@ -238,6 +286,33 @@ mod tests {
             (3, 530)
         );
         assert_eq!((view.hold.count(), view.hold.sum_us()), (2, 10_500));
+    }
+
+    #[test]
+    fn what_was_added_is_seen_as_if_it_had_been_recorded_there() {
+        let record = |latencies: &Latencies| {
+            latencies.alone.record(1_000);
+            latencies.query(10);
+            latencies.wait(300);
+            latencies.wait(0);
+            latencies.transaction(500);
+            latencies.session_transaction(20);
+            latencies.session(10_000);
+        };
+        let (added, twice) = (Latencies::default(), Latencies::default());
+        for _ in 0..2 {
+            let one = Latencies::default();
+            record(&one);
+            added.add(&one);
+            record(&twice);
+        }
+        let seen = |latencies: &Latencies| {
+            let mut view = LatencyView::default();
+            view.add(latencies, &Snapshot::default());
+            [view.wait, view.query, view.transaction, view.hold]
+                .map(|h| (h.count(), h.sum_us(), h.quantile_us(0.5)))
+        };
+        assert_eq!(seen(&added), seen(&twice));
     }
 
     proptest! {

@@ -341,7 +341,9 @@ impl Shared {
                 .iter()
                 .find(|(_, home)| home.id == id)
                 .map(|(name, _)| name.clone())?;
-            homes.remove(&name)?
+            let home = homes.remove(&name)?;
+            lock(&self.remainders).add(&home);
+            home
         };
         // After the pool, so that no route to it is entered later.
         lock(&self.routes).known.retain(|_, users| {

@@ -20,9 +20,14 @@ pub(super) fn write(shared: &Shared, table: &Table<StatsRow>, out: &mut Vec<u8>)
 
 pub(super) fn latencies(shared: &Shared) -> Vec<LatencyRow> {
     let mut views: BTreeMap<Arc<str>, LatencyView> = BTreeMap::new();
-    for (name, home) in shared.homes() {
+    let (homes, remainders) = shared.counted();
+    for (name, home) in homes {
         let view = views.entry(name.database).or_default();
         view.add(&home.latencies, &home.totals.snapshot());
+    }
+    for (name, remainder) in remainders.databases() {
+        let view = views.entry(Arc::clone(name)).or_default();
+        view.add(&remainder.latencies, &remainder.totals);
     }
     let rows = views.iter();
     rows.flat_map(|(database, view)| LatencyRow::of(database, view))
@@ -32,7 +37,8 @@ pub(super) fn latencies(shared: &Shared) -> Vec<LatencyRow> {
 fn stats(shared: &Shared) -> Vec<StatsRow> {
     let now = Instant::now();
     let history = lock(&shared.history);
-    janitor::database_totals(shared)
+    let totals = janitor::database_totals(shared).by_name;
+    totals
         .into_iter()
         .map(|(database, totals)| {
             let averages = history.averages(&database, &totals, now);
@@ -47,10 +53,7 @@ fn stats(shared: &Shared) -> Vec<StatsRow> {
 
 /// SHOW TOTALS.
 pub(super) fn totals(shared: &Shared) -> Vec<TotalsRow> {
-    let totals = janitor::database_totals(shared)
-        .iter()
-        .map(|(_, s)| *s)
-        .sum();
+    let totals = janitor::database_totals(shared).all;
     let averages = lock(&shared.history).averages_of_all(&totals, Instant::now());
     let with_logins = shared.config().global.show_login_counts;
     tables::totals_rows(&totals, &averages)

@@ -17,7 +17,7 @@ use pgweir_stats::{COUNTERS, Snapshot, Unit};
 use crate::client::Client;
 use crate::series::{OTHER, Series};
 use crate::shared::{Shared, lock};
-use crate::{janitor, show};
+use crate::show;
 
 /// Combinations of database, user, application and state that are shown; clients choose the names of
 /// their applications.
@@ -206,15 +206,18 @@ fn bounded(groups: BTreeMap<Group, u64>) -> BTreeMap<Group, u64> {
 }
 
 fn totals(shared: &Shared) -> BTreeMap<Arc<str>, Snapshot> {
-    let config = shared.config();
+    let (homes, remainders) = shared.counted();
     let mut totals: BTreeMap<Arc<str>, Snapshot> = BTreeMap::new();
-    for (name, snapshot) in janitor::database_totals(shared) {
-        let label = match &*name {
-            CONSOLE_DATABASE => name,
-            _ => lock(&shared.names).of_database(&name, &config),
-        };
-        *totals.entry(label).or_default() += snapshot;
+    for home in homes.into_values() {
+        // A pool keeps its label, whatever others of its database get: a counter must not fall.
+        let label = Arc::clone(&home.series.database);
+        *totals.entry(label).or_default() += home.totals.snapshot();
     }
+    for (label, remainder) in remainders.labels() {
+        *totals.entry(Arc::clone(label)).or_default() += remainder.totals;
+    }
+    let console = shared.console_totals.snapshot();
+    totals.insert(CONSOLE_DATABASE.into(), console);
     totals
 }
 

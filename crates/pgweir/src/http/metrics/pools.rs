@@ -84,9 +84,19 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
 }
 
 fn gather(shared: &Shared) -> BTreeMap<Series, Sum> {
-    let homes = shared.homes();
+    let (homes, remainders) = shared.counted();
     let mut clients = phases(shared);
     let mut sums: BTreeMap<Series, Sum> = BTreeMap::new();
+    for home in homes.values() {
+        let sum = sums.entry(home.series.clone()).or_default();
+        add_counts(sum, home);
+    }
+    for (series, remainder) in remainders.series() {
+        let sum = sums.entry(series.clone()).or_default();
+        sum.totals += remainder.totals;
+        sum.latencies.add(&remainder.latencies, &remainder.totals);
+        sum.times = sum.times.take().or_else(|| remainder.times.clone());
+    }
     for view in shared.pools().view() {
         let Some(home) = homes.get(&view.name) else {
             continue;
@@ -98,7 +108,6 @@ fn gather(shared: &Shared) -> BTreeMap<Series, Sum> {
         sum.oldest_wait = waits.into_iter().flatten().min();
         sum.clients
             .add(&clients.remove(&view.name).unwrap_or_default());
-        add_counts(sum, home);
     }
     sums
 }

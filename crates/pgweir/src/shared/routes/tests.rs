@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use pgweir_auth::ProcessKey;
 use pgweir_config::Phase;
+use pgweir_stats::{LatencyView, LoginPhase, OTHER, Tally};
 
 use super::*;
 use crate::auth_files::AuthFiles;
+use crate::janitor::database_totals;
 use crate::log::Log;
 use crate::lot::Lot;
 use crate::shared::Hold;
@@ -141,4 +143,81 @@ fn no_servers_are_kept_for_a_user_who_is_forced_no_more() {
     assert_eq!(min(&alice), 2);
     shared.set_config(forcing("bob"));
     assert_eq!((min(&alice), min(&log_in(&shared, 0))), (0, 2));
+}
+
+const STAR: &str = "[databases]\n* = host=db\n[pgbouncer]\n";
+
+/// A pool has a query, and is forgotten.
+fn query_and_forget(shared: &Shared, database: &str, user: &str) {
+    let route = shared.route(database, user).expect("there is a database");
+    route.home.totals.add(&mut Tally {
+        query_count: 1,
+        ..Tally::default()
+    });
+    route.home.latencies.query(10);
+    route.home.times.logins.record(LoginPhase::Auth, 10);
+    shared.forget_home(route.home.id).expect("it was there");
+    shared.end_sums();
+}
+
+#[test]
+fn what_a_forgotten_pool_has_counted_stays_in_the_sums() {
+    let shared = shared(SHOP);
+    for queries in 1..4 {
+        query_and_forget(&shared, "shop", &format!("user {queries}"));
+        let totals = database_totals(&shared);
+        assert_eq!(totals.by_name["shop"].query_count, queries);
+        assert_eq!(totals.all.query_count, queries);
+        let (homes, remainders) = shared.counted();
+        assert!(homes.is_empty());
+        let mut view = LatencyView::default();
+        for (_, remainder) in remainders.databases() {
+            view.add(&remainder.latencies, &remainder.totals);
+        }
+        assert_eq!(view.query.count(), queries);
+    }
+}
+
+#[test]
+fn a_series_that_pools_share_goes_on_without_them() {
+    let shared = shared(STAR);
+    // They have all the names that there are.
+    let named = (0..100).map(|number| shared.route(&format!("d{number}"), "u"));
+    let named: Vec<_> = named.map(|route| route.expect("leads there")).collect();
+    for queries in 1..4 {
+        query_and_forget(&shared, &format!("late {queries}"), "u");
+        // As if nobody had used it for long.
+        lock(&shared.autodbs).clear();
+        shared.end_sums();
+        let (homes, remainders) = shared.counted();
+        assert_eq!(homes.len(), named.len());
+        let (label, by_label) = remainders.labels().next().expect("there is one");
+        let (series, of_series) = remainders.series().next().expect("there is one");
+        assert_eq!((&**label, &*series.database), (OTHER, OTHER));
+        for remainder in [by_label, of_series] {
+            assert_eq!(remainder.totals.query_count, queries);
+        }
+        let times = of_series.times.as_ref().expect("they are shared");
+        let logins = times
+            .logins
+            .view(LoginPhase::Auth)
+            .expect("there were some");
+        assert_eq!(logins.count(), queries);
+        assert_eq!(database_totals(&shared).all.query_count, queries);
+    }
+}
+
+#[test]
+fn counters_of_invented_databases_are_bounded() {
+    let shared = shared(STAR);
+    for number in 0..300 {
+        query_and_forget(&shared, &format!("d{number}"), "u");
+    }
+    let kept = |by_name: &BTreeMap<Arc<str>, _>| by_name.len() - 1;
+    let totals = database_totals(&shared);
+    assert_eq!((kept(&totals.by_name), totals.all.query_count), (100, 300));
+    lock(&shared.autodbs).clear();
+    shared.end_sums();
+    let totals = database_totals(&shared);
+    assert_eq!((kept(&totals.by_name), totals.all.query_count), (0, 300));
 }
