@@ -11,7 +11,7 @@ use crate::parameters::Parameters;
 use crate::params::{Tracked, Values};
 use crate::pipeline::{Pipeline, PipelineState};
 use crate::prepared::{ServerStatements, StatementId};
-use crate::residue::{Familiar, Residue};
+use crate::residue::{Familiar, Kinds, Named, Residue};
 use crate::spoken::Spoken;
 
 /// All of a [`Relay`] but its counts.
@@ -40,6 +40,13 @@ pub struct RelayState {
     /// Whether it is known that the session holds nothing beyond the books.
     #[serde(default)]
     settled: bool,
+    /// What the texts since then say that there may be.
+    #[serde(default)]
+    announced: Kinds,
+    /// The parameters that they have named: PostgreSQL lists those with a dot only by their names. An earlier version does
+    /// not say it.
+    #[serde(default)]
+    named: Option<Vec<Named>>,
     /// What the statement without a name does when it is executed, and whether it has been bound.
     #[serde(default)]
     unnamed_effect: (EffectState, bool),
@@ -106,6 +113,8 @@ impl Relay {
             has_said_goodbye: self.has_said_goodbye,
             is_flushed: self.is_flushed,
             settled: self.residue.is_settled(),
+            announced: self.residue.announced(),
+            named: Some(self.residue.named().to_vec()),
             unnamed_effect: (
                 EffectState::of(&self.unnamed.effect),
                 self.unnamed.is_effect_bound,
@@ -130,10 +139,10 @@ impl Relay {
         let status = u8::try_from(state.status)
             .ok()
             .and_then(TransactionStatus::from_byte);
-        let mut residue = Residue::default();
-        if !state.settled {
-            residue.note_unreadable();
-        }
+        let residue = match state.settled {
+            true => Residue::default(),
+            false => Residue::told(state.announced, state.named),
+        };
         Ok(Self {
             pipeline: Pipeline::restore(state.pipeline, catalogue)?,
             client_rest: state.client_rest,
@@ -182,5 +191,72 @@ impl Relay {
             judgements: None,
             elsewhere: super::listening::Elsewhere::default(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::relay::{ClientSide, Settled};
+    use crate::residue::{Memory, scan};
+
+    /// What is told of a relay whose session has been asked this.
+    fn told(sql: &str) -> serde_json::Value {
+        let mut relay = Relay::new(Values::default());
+        relay
+            .residue
+            .note(&scan(sql.as_bytes()), Kinds::NONE, |_| false);
+        serde_json::to_value(relay.state(&Tracked::new([]))).unwrap()
+    }
+
+    fn restored(told: serde_json::Value) -> Relay {
+        let state = serde_json::from_value(told).unwrap();
+        Relay::restore(state, &Tracked::new([]), &Catalogue::default()).unwrap()
+    }
+
+    #[test]
+    fn a_parameter_that_a_text_has_named_is_asked_for_elsewhere_too() {
+        for sql in [
+            "set app.tenant = 'a'",
+            "select set_config('app.tenant', 'a', false)",
+        ] {
+            let mut relay = restored(told(sql));
+            let question = relay.question(&Memory::default(), Instant::now());
+            let question = question.expect("it has to be looked for").sql("somebody");
+            assert!(question.contains("'app.tenant'"), "{sql}: {question}");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_version_does_not_name_is_not_known() {
+        for (names_lack, expected) in [
+            (false, Settled::Bound(Kinds::NONE)),
+            (true, Settled::Unknown),
+        ] {
+            let mut told = told("set app.tenant = 'a'");
+            if names_lack {
+                told.as_object_mut().unwrap().remove("named");
+            }
+            let mut relay = restored(told);
+            relay.facts = Some(Box::default());
+            let (mut client, tracked) = (ClientSide::default(), Tracked::new([]));
+            let (mut memory, now) = (Memory::default(), Instant::now());
+            let settled = relay.settle(&mut client, &tracked, &mut memory, now);
+            assert_eq!(settled, expected);
+            assert_eq!(relay.residue.is_settled(), !names_lack);
+            assert!(relay.cleaning().is_none(), "only DISCARD ALL helps");
+        }
+    }
+
+    #[test]
+    fn what_binds_a_server_is_known_elsewhere_too() {
+        let mut relay = Relay::new(Values::default());
+        relay.residue.settle(Kinds::TEMPORARY, Instant::now());
+        let state = serde_json::to_value(relay.state(&Tracked::new([]))).unwrap();
+        let residue = restored(state).residue;
+        assert!(residue.may_mean_another() && !residue.is_settled());
+        assert_eq!(residue.announced(), Kinds::TEMPORARY);
     }
 }

@@ -36,6 +36,8 @@ pub struct Residue {
     suspects: Kinds,
     /// Parameters that were set by their names.
     named: Vec<Named>,
+    /// Whether some of these are not known.
+    lacks_names: bool,
     /// Functions that were called.
     calls: u128,
     /// Something could not be read: everything has to be looked for, and nothing is learned.
@@ -67,6 +69,18 @@ const NAMED_MAX: usize = 1_000;
 const BOUND_AGAIN: Duration = Duration::from_secs(1);
 
 impl Residue {
+    /// That of a session in another process, which has told what its texts have said. `None`: it did not say which
+    /// parameters they have named.
+    pub(crate) fn told(announced: Kinds, named: Option<Vec<Named>>) -> Self {
+        Self {
+            suspects: announced,
+            lacks_names: named.is_none(),
+            named: named.unwrap_or_default(),
+            unreadable: true,
+            ..Self::default()
+        }
+    }
+
     /// A statement has been asked for. What is `allowed` is not looked for, and of some parameters the server
     /// says itself when they change.
     #[inline]
@@ -128,7 +142,7 @@ impl Residue {
 
     /// Whether the session has something of these kinds, as far as known, or a text says so.
     pub fn may_have(&self, kinds: Kinds) -> bool {
-        self.bound.union(self.suspects).has(kinds)
+        self.announced().has(kinds)
     }
 
     /// A function has been called that is known by its OID.
@@ -270,14 +284,14 @@ impl Residue {
         }
     }
 
-    /// Whether so many parameters were named that some of them may be missing.
+    /// Whether some of the parameters that were named may be missing.
     pub(crate) fn lacks_names(&self) -> bool {
-        self.named.len() >= NAMED_MAX
+        self.lacks_names || self.named.len() >= NAMED_MAX
     }
 
-    /// Which of what was found a text had announced.
-    pub(crate) fn announced(&self) -> Kinds {
-        self.suspects.union(self.bound)
+    /// What binds the server to its client, and what a text says that there may be.
+    pub fn announced(&self) -> Kinds {
+        self.bound.union(self.suspects)
     }
 
     /// Parameters that a text had named.
@@ -291,6 +305,7 @@ impl Residue {
         self.calls = 0;
         self.suspects = Kinds::NONE;
         self.named.clear();
+        self.lacks_names = false;
         self.unreadable = false;
         self.undone = false;
         self.has_set = false;

@@ -3,12 +3,14 @@
 //! Hot path: one pass over the text, no allocation unless a parameter is set by its name. It is no
 //! parser. Where a text can mean two things, it is taken to leave more.
 
+use serde::{Deserialize, Serialize};
+
 use super::tokens::{Token, Tokens};
 use super::words::{call_bit, contains, is, is_constant, is_known_call, mix, starts};
 use super::{Kinds, ordinary};
 
 /// A parameter that a text sets or resets.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Named {
     /// In lower case.
     pub name: Box<str>,
