@@ -35,3 +35,28 @@ fn a_parameter_that_is_set_during_the_takeover_reaches_no_stranger() {
         assert_eq!(client.value(&look), "a", "{sql}");
     }
 }
+
+#[test]
+fn a_server_that_stays_with_its_client_can_be_called_back() {
+    let Some(tenant) = Tenant::new() else { return };
+    for (servers, max_pinned, stays) in [(1, 0, "loose"), (4, 1, "firm")] {
+        let ini = tenant.ini().set("default_pool_size", servers);
+        let mut pooler = start(ini.set("max_pinned", max_pinned));
+        let mut client = tenant.client(&pooler);
+        client.rows("create temporary table here (x int)");
+
+        pooler.reboot().expect("taken over");
+
+        let mut admin = console(&pooler);
+        let pins = admin.table("show pins");
+        let pin = pins.find("database", &tenant.name).expect("it stays");
+        assert_eq!(pin.get("reason"), Some("temporary object"));
+        assert_eq!(pin.get("stays"), Some(stays));
+        if max_pinned == 0 {
+            assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
+        } else {
+            assert_eq!(client.value("select count(*) from here"), "0");
+            assert_eq!(admin.query("pause"), "C(PAUSE) Z(I)");
+        }
+    }
+}

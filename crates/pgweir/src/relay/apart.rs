@@ -12,6 +12,7 @@ use pgweir_session::{Kinds, Phase, Refused, Settled};
 use pgweir_wire::SqlState;
 
 use super::leased::Held;
+use super::lending::may_leave;
 use super::preparing::{fit, refit};
 use super::{Place, Session};
 use crate::client::TaskOrder;
@@ -136,6 +137,19 @@ impl Session {
             is_firm: false,
         };
         pins::pin(&self.shared, &self.route.home, &self.client, pin, max)
+    }
+
+    /// A server that has stayed with its client in another process stays with it here, and can be called back.
+    pub(super) fn pin_inherited(&mut self) {
+        let Place::Leased(held) = &self.place else {
+            return;
+        };
+        let residue = held.server.relay.residue();
+        let is_free = may_leave(&held.server.work.rules) && !held.server.work.is_own;
+        if is_free && held.is_between_transactions() && !residue.is_settled() {
+            let kinds = residue.announced();
+            self.pin(kinds, Instant::now());
+        }
     }
 
     /// The server is free to leave the client again.

@@ -131,5 +131,6 @@ impl Session {
         state.link = Some(slot);
         drop(state);
         self.place = Place::Leased(Held { slot, server });
+        self.pin_inherited();
     }
 }

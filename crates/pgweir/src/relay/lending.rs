@@ -200,7 +200,7 @@ impl Session {
 }
 
 /// Whether the end of a transaction ends the lease: a session keeps its server.
-fn may_leave(rules: &Rules) -> bool {
+pub(super) fn may_leave(rules: &Rules) -> bool {
     match rules.settings.pool_mode {
         PoolMode::Session => false,
         PoolMode::Transaction | PoolMode::Statement => true,
