@@ -60,3 +60,105 @@ fn a_server_that_stays_with_its_client_can_be_called_back() {
         }
     }
 }
+
+#[test]
+fn resume_takes_everything_back_from_a_successor_that_does_not_read() {
+    let Some(tenant) = Tenant::new() else { return };
+    with_stopped_successor(&tenant, |old, client| {
+        send_signal(&old.to_string(), Signal::USR2);
+        assert_eq!(story(&client.until_ready()), SELECT_1);
+    });
+}
+
+#[test]
+fn a_successor_that_never_reads_is_given_up() {
+    let Some(tenant) = Tenant::new() else { return };
+    with_stopped_successor(&tenant, |_, client| {
+        assert!(!client.is_silent_for(Duration::from_secs(40)));
+        assert_eq!(story(&client.until_ready()), SELECT_1);
+    });
+}
+
+/// Stops a successor before it is told anything, and then lets the old process tell it. The client has asked for the only server
+/// of its pool, which is idle.
+fn with_stopped_successor(tenant: &Tenant, then: impl FnOnce(u32, &mut RawClient)) {
+    let mut pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    // Longer than what a socket takes that nobody reads.
+    let long = format!("select 1 /* {} */", "x".repeat(4 << 20));
+    assert_eq!(client.ask(&Batch::new().parse("s", &long).sync()), "1 Z(I)");
+    // As long as its login is waited for, nobody is told anything.
+    let mut silent = RawClient::connect(pooler.port);
+    silent.send_bytes(&[0, 0]);
+    let (old, ini, log) = (
+        pooler.pid,
+        pooler.ini_path().to_owned(),
+        pooler.log_path.clone(),
+    );
+    thread::scope(|scope| {
+        let rebooting = scope.spawn(|| pooler.reboot());
+        let said = || fs::read_to_string(&log).unwrap_or_default();
+        eventually(SOON, said, |log| log.contains("HANDOVER command issued"));
+        let successor = successor_with(&ini);
+        assert!(send_signal(&successor, Signal::STOP));
+        drop(silent);
+        client.send(&Batch::new().query("select 1"));
+        assert!(client.is_silent_for(Duration::from_millis(500)), "held");
+        then(old, &mut client);
+        send_signal(&successor, Signal::CONT);
+        let outcome = rebooting.join().expect("it does nothing else");
+        outcome.expect_err("it was broken off");
+    });
+    assert_eq!(client.query("select 1"), SELECT_1);
+    pooler.reboot().expect("taken over");
+    assert_eq!(client.query("select 1"), SELECT_1);
+}
+
+/// The process that takes over with this file.
+fn successor_with(ini: &Path) -> String {
+    let processes = fs::read_dir("/proc").expect("a Linux");
+    let is_it = |pid: &String| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let words: Vec<&str> = line.split('\0').collect();
+        words.contains(&"-R") && words.contains(&&*ini.to_string_lossy())
+    };
+    let mut names = processes.flatten().map(|process| process.file_name());
+    names
+        .find_map(|name| name.into_string().ok().filter(is_it))
+        .expect("it runs")
+}
+
+#[test]
+fn a_console_that_has_the_descriptors_is_a_successor() {
+    let Some(tenant) = Tenant::new() else { return };
+    let pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    let mut other = console(&pooler);
+    let visit = |commands: &[&str]| {
+        let mut psql = pooler
+            .unix_endpoint()
+            .psql_command("pgbouncer", "pgbouncer")
+            .expect("there is a psql");
+        for command in commands {
+            psql.args(["-c", command]);
+        }
+        let said = psql.output().expect("it runs");
+        String::from_utf8_lossy(&said.stderr).into_owned()
+    };
+
+    // When it leaves, all goes on, whoever else is there.
+    assert_eq!(visit(&["suspend", "show fds"]), "");
+    assert_eq!(client.query("select 1"), SELECT_1);
+    // One that has no descriptors is not waited for.
+    assert_eq!(visit(&["suspend"]), "");
+    client.send(&Batch::new().query("select 1"));
+    assert!(client.is_silent_for(Duration::from_millis(200)));
+    assert_eq!(other.query("resume"), "C(RESUME) Z(I)");
+    assert_eq!(story(&client.until_ready()), SELECT_1);
+    // What it was given is not its own any more after a RESUME, even if all is held again.
+    let said = visit(&["suspend", "show fds", "resume", "suspend", "shutdown"]);
+    assert!(said.contains("pooler is not paused/suspended"), "{said}");
+    assert_eq!(other.query("resume"), "C(RESUME) Z(I)");
+    assert_eq!(client.query("select 1"), SELECT_1);
+}

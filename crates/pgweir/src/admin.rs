@@ -64,8 +64,7 @@ pub(crate) async fn serve(
         match session.handle_frame(tag, &body, &mut out) {
             Step::Continue => {}
             Step::Run(Command::Show(Show::Fds)) => {
-                let to_own_user = client.is_own_user();
-                let written = fds::write(shared, &mut talk.stream, to_own_user).await;
+                let written = fds::write(shared, client, &mut talk.stream).await;
                 if written.is_err() {
                     return Farewell::ClientGone;
                 }
@@ -214,7 +213,7 @@ async fn execute(
                 return Err(CommandError::NotPaused);
             }
             tracing::info!(peer = %client, "{text}");
-            if how == Shutdown::Now && shared.held.is_given() && !shared.held.is_successor(client) {
+            if how == Shutdown::Now && shared.held.has_given_rows() {
                 give::end_what_stays(shared).await;
             }
             shutdown::begin(shared, how);

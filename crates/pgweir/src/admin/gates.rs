@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::pools;
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::takeover::hold::{self, HoldAt};
+use crate::takeover::successor::{Told, give};
 
 pub(super) async fn pause(
     shared: &Arc<Shared>,
@@ -112,17 +113,17 @@ pub(super) async fn hand_over(shared: &Arc<Shared>, client: &Client) -> Result<(
     }
     may_suspend(shared)?;
     tracing::info!(peer = %client, "HANDOVER command issued");
-    shared.held.set_successor(client);
+    shared.held.set_successor(client, Told::All);
     hold::everything(shared, HoldAt::Anywhere).await;
-    match shared.operator.hold() {
-        Hold::Suspended => Ok(()),
-        // Somebody was faster.
-        Hold::None | Hold::Paused => Err(CommandError::NotPaused),
+    // Somebody may have been faster.
+    match give(shared, client) {
+        true => Ok(()),
+        false => Err(CommandError::NotPaused),
     }
 }
 
-/// Whether this is the successor's console, and somebody has resumed since it was given everything: what it has is
-/// no longer as it was told.
+/// Whether this console has been given everything, and somebody has resumed since or does so at this moment.
 pub(super) fn was_taken_back(shared: &Shared, client: &Client) -> bool {
-    shared.held.is_successor(client) && shared.operator.hold() != Hold::Suspended
+    let is_held = shared.operator.hold() == Hold::Suspended;
+    shared.held.was_taken_back(client) || (shared.held.is_successor(client) && !is_held)
 }

@@ -16,43 +16,48 @@ use pgweir_session::Values;
 use pgweir_wire::CancelKey;
 
 use super::give::{Everything, is_plain_to_others};
+use super::successor::{give_rows, in_time, unless_let_go};
 use crate::client::Client;
 use crate::server::ServerInfo;
 use crate::shared::{Hold, Shared, lock};
 use crate::show;
 
-/// Writes the answer to SHOW FDS. To a console that is this process's own user, each row carries its
-/// socket, if that is held.
+/// Writes the answer to SHOW FDS. While everything is held, a console that is this process's own user gets the socket of
+/// each row with it.
 pub(crate) async fn write(
     shared: &Arc<Shared>,
+    client: &Client,
     stream: &mut Stream,
-    to_own_user: bool,
 ) -> io::Result<()> {
-    if to_own_user && shared.operator.hold() == Hold::Suspended {
-        shared.held.set_given();
-    }
+    let gives = give_rows(shared, client);
     let held = Everything::lend(shared);
     let rows = rows(shared, &held);
-    let written = async {
-        use tokio::io::AsyncWriteExt as _;
-        let mut out = Vec::new();
-        FDS.write_description(&mut out);
-        stream.write_all(&out).await?;
-        for (row, socket) in rows {
-            out.clear();
-            FDS.write_row(&row, &mut out);
-            match socket.filter(|_| to_own_user) {
-                Some(socket) => stream.write_with_fd(&out, socket).await?,
-                None => stream.write_all(&out).await?,
-            }
-        }
-        out.clear();
-        Table::<FdRow>::write_end(&mut out);
-        stream.write_all(&out).await
-    };
-    let written = written.await;
+    if gives {
+        let written = unless_let_go(shared, held.releases, write_rows(rows, stream)).await;
+        held.put_back();
+        return written;
+    }
+    let rows = rows.into_iter().map(|(row, _)| (row, None)).collect();
     held.put_back();
-    written
+    write_rows(rows, stream).await
+}
+
+async fn write_rows(rows: Vec<Row<'_>>, stream: &mut Stream) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+    let mut out = Vec::new();
+    FDS.write_description(&mut out);
+    in_time(stream.write_all(&out)).await?;
+    for (row, socket) in rows {
+        out.clear();
+        FDS.write_row(&row, &mut out);
+        match socket {
+            Some(socket) => in_time(stream.write_with_fd(&out, socket)).await?,
+            None => in_time(stream.write_all(&out)).await?,
+        }
+    }
+    out.clear();
+    Table::<FdRow>::write_end(&mut out);
+    in_time(stream.write_all(&out)).await
 }
 
 type Row<'a> = (FdRow, Option<BorrowedFd<'a>>);

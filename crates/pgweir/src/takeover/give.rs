@@ -13,10 +13,12 @@ use pgweir_pool::{Scope, SlotId};
 use pgweir_session::handover::Bytes;
 use tokio::time::timeout;
 
+use super::hold;
 use super::parcel::{
     Age, Buffers, Client, Ear, Ending, LearntSecret, Parcel, Process, Relay, Replication, Welcome,
     key_bytes,
 };
+use super::successor::{in_time, unless_let_go};
 use crate::client::{Lease, ReplicationKind};
 use crate::close::{self, Busy};
 use crate::ears;
@@ -32,9 +34,9 @@ const WRITE_AT: usize = 64 * 1024;
 
 /// Writes all parcels, after everything has been held.
 pub(crate) async fn parcels(shared: &Arc<Shared>, stream: &mut Stream) -> io::Result<()> {
-    shared.held.set_given();
     let held = Everything::lend(shared);
-    let written = write(&held.parcels(), stream).await;
+    let releases = held.releases;
+    let written = unless_let_go(shared, releases, write(&held.parcels(), stream)).await;
     held.put_back();
     written
 }
@@ -47,20 +49,20 @@ async fn write(parcels: &[Sent<'_>], stream: &mut Stream) -> io::Result<()> {
         debug_assert_eq!(parcel.has_socket(), socket.is_some());
         let text = serde_json::to_string(parcel).map_err(io::Error::other)?;
         if let Some(socket) = socket {
-            stream.write_all(&out).await?;
+            in_time(stream.write_all(&out)).await?;
             out.clear();
             tables::HANDOVER.write_row(&text, &mut out);
-            stream.write_with_fd(&out, *socket).await?;
+            in_time(stream.write_with_fd(&out, *socket)).await?;
             out.clear();
         } else {
             tables::HANDOVER.write_row(&text, &mut out);
             if out.len() >= WRITE_AT {
-                stream.write_all(&out).await?;
+                in_time(stream.write_all(&out)).await?;
                 out.clear();
             }
         }
     }
-    stream.write_all(&out).await
+    in_time(stream.write_all(&out)).await
 }
 
 /// Ends the servers that a successor like PgBouncer has not been told of, and waits until PostgreSQL
@@ -109,6 +111,8 @@ pub(super) struct Everything<'a> {
     pub(super) servers: Vec<(SlotId, Box<Server>)>,
     ears: Vec<(Arc<ears::Ear>, Lease)>,
     endings: Vec<(SlotId, Option<OwnedFd>)>,
+    /// How often all had been let go before.
+    pub(super) releases: u64,
     now: Instant,
 }
 
@@ -117,6 +121,8 @@ impl<'a> Everything<'a> {
         let copy = |socket: &Option<OwnedFd>| socket.as_ref().and_then(|fd| fd.try_clone().ok());
         let endings = shared.endings.iter();
         Self {
+            // Before anything is taken: what is let go meanwhile goes home in the end.
+            releases: shared.held.releases(),
             shared,
             listeners: lock(&shared.listeners).clone(),
             sessions: shared.held.lend_sessions(),
@@ -130,7 +136,7 @@ impl<'a> Everything<'a> {
     }
 
     pub(super) fn put_back(self) {
-        lock(&self.shared.held.servers).extend(self.servers);
+        hold::put_back_idle(self.shared, self.servers, self.releases);
         ears::put_back(self.ears);
         self.shared.held.put_back(self.sessions);
     }

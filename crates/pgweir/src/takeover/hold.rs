@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use pgweir_pool::{SlotId, SlotState};
 use tokio::sync::Notify;
 
+use super::successor::Successor;
 use crate::client::Client;
 use crate::farewell::Farewell;
 use crate::relay::Session;
@@ -48,11 +49,13 @@ pub(crate) struct Held {
     awaits_logins: AtomicBool,
     /// Whether logins to servers are to be given up.
     no_logins: AtomicBool,
-    /// The console that has ordered all this in order to take over.
-    successor: AtomicU64,
+    /// The console that takes over.
+    pub(super) successor: Mutex<Option<Successor>>,
     /// Whether another process has the sockets as well: nothing may happen on them now.
-    given: AtomicBool,
-    changed: Notify,
+    pub(super) given: AtomicBool,
+    /// How often all has been let go.
+    pub(super) releases: AtomicU64,
+    pub(super) changed: Notify,
 }
 
 /// Holds everything. Who cannot be held within `suspend_timeout` is told so and closed. Ends early if
@@ -108,19 +111,39 @@ pub(crate) fn release(shared: &Arc<Shared>) {
     for client in &shared.clients {
         client.release();
     }
-    let now = Instant::now();
     let servers = {
-        // With the pools locked nobody is putting servers there, or gives logins up.
+        // With the pools locked nobody is putting servers there, gives logins up, or gives anything away.
         let _pools = shared.pools();
+        shared.held.releases.fetch_add(1, Ordering::AcqRel);
         shared.held.no_logins.store(false, Ordering::Release);
+        shared.held.given.store(false, Ordering::Release);
         std::mem::take(&mut *lock(&shared.held.servers))
     };
+    check_in(shared, servers);
+    ears::ring_all(shared);
+    shared.held.changed.notify_waiters();
+}
+
+fn check_in(shared: &Arc<Shared>, servers: Vec<(SlotId, Box<Server>)>) {
+    let now = Instant::now();
     for (slot, server) in servers {
         pools::checkin(shared, slot, server, now);
     }
-    ears::ring_all(shared);
-    shared.held.given.store(false, Ordering::Release);
-    shared.held.changed.notify_waiters();
+}
+
+/// Idle servers that have been described are held again, or go home if all has been let go meanwhile.
+pub(super) fn put_back_idle(
+    shared: &Arc<Shared>,
+    servers: Vec<(SlotId, Box<Server>)>,
+    releases: u64,
+) {
+    {
+        let _pools = shared.pools();
+        if shared.held.releases() == releases {
+            return lock(&shared.held.servers).extend(servers);
+        }
+    }
+    check_in(shared, servers);
 }
 
 /// Puts a session down, and gives it back when it may go on: everything is let go, or somebody has
@@ -182,25 +205,6 @@ impl Held {
             }
             changed.await;
         }
-    }
-
-    /// Everything is held for this console: when it leaves, all goes on.
-    pub(crate) fn set_successor(&self, client: &Client) {
-        self.successor.store(client.id, Ordering::Release);
-    }
-
-    /// Another process gets the sockets as well.
-    pub(super) fn set_given(&self) {
-        self.given.store(true, Ordering::Release);
-        self.changed.notify_waiters();
-    }
-
-    pub(crate) fn is_given(&self) -> bool {
-        self.given.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_successor(&self, client: &Client) -> bool {
-        self.successor.load(Ordering::Acquire) == client.id
     }
 
     pub(crate) fn awaits_logins(&self) -> bool {
@@ -288,5 +292,6 @@ fn is_all_held(shared: &Shared) -> bool {
             }
         }
     }
-    lent == held + ears::held(shared)
+    // What has been idle may have been taken already, by an order that was taken back meanwhile.
+    lent == held + ears::held(shared) + lock(&shared.held.servers).len()
 }

@@ -17,4 +17,5 @@ pub(crate) mod fds;
 pub(crate) mod give;
 pub(crate) mod hold;
 pub(crate) mod parcel;
+pub(crate) mod successor;
 pub(crate) mod take;
