@@ -162,3 +162,37 @@ fn a_console_that_has_the_descriptors_is_a_successor() {
     assert_eq!(other.query("resume"), "C(RESUME) Z(I)");
     assert_eq!(client.query("select 1"), SELECT_1);
 }
+
+#[test]
+fn what_an_operator_has_shut_stays_shut() {
+    let Some(tenant) = Tenant::new() else { return };
+    let name = &tenant.name;
+    let mut pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("select 1"), SELECT_1);
+    let mut admin = console(&pooler);
+    admin.query(&format!("disable {name}"));
+    admin.query(&format!(
+        "maintenance on {name} mode hold message 'it moves' ttl '300s'"
+    ));
+
+    pooler.reboot().expect("taken over");
+
+    let parameters = [("user", &**name), ("database", &**name)];
+    assert_eq!(
+        RawClient::try_login(pooler.port, &parameters).map(|_| ()),
+        Err(format!("E(FATAL 08P01 database \"{name}\" is disabled)"))
+    );
+    let mut admin = console(&pooler);
+    let shown = admin.table("show maintenance");
+    let ordered = shown.find("database", name).expect("it goes on");
+    assert_eq!(ordered.get("mode"), Some("hold"));
+    assert_eq!(ordered.get("message"), Some("it moves"));
+    assert!((1..=300).contains(&ordered.number("remaining")), "{shown}");
+    client.send(&Batch::new().query("select 1"));
+    assert!(client.is_silent_for(Duration::from_millis(200)));
+    admin.query(&format!("maintenance off {name}"));
+    assert_eq!(story(&client.until_ready()), SELECT_1);
+    admin.query(&format!("enable {name}"));
+    assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
+}

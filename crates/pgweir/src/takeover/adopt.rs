@@ -52,6 +52,8 @@ pub(crate) struct Adopted {
     strangers: Vec<(Arc<Client>, Stream, Farewell)>,
     /// Servers for which there is no pool.
     homeless: Vec<Stream>,
+    /// The process id of the old process, if it has told it.
+    pub(crate) taken_from: Option<u32>,
     catalogue: Catalogue,
     now: Instant,
 }
@@ -74,6 +76,7 @@ pub(crate) fn everything(shared: &Arc<Shared>, estate: Estate) -> Result<Adopted
         endings: Vec::new(),
         strangers: Vec::new(),
         homeless: Vec::new(),
+        taken_from: None,
         catalogue: Catalogue::default(),
         now: Instant::now(),
     };
@@ -82,8 +85,8 @@ pub(crate) fn everything(shared: &Arc<Shared>, estate: Estate) -> Result<Adopted
     for (parcel, socket) in estate.parcels {
         match (parcel, socket) {
             (Parcel::Process(process), _) => {
-                let last = StatementId(process.last_statement);
-                shared.statements.begin_after(last);
+                adopted.taken_from = process.pid;
+                process.restore(shared, adopted.now);
             }
             (Parcel::Statement(statement), _) => {
                 let catalogue = &mut adopted.catalogue;

@@ -142,9 +142,8 @@ impl<'a> Everything<'a> {
     }
 
     fn parcels(&self) -> Vec<Sent<'_>> {
-        let mut all = vec![unsocketed(Parcel::Process(Process {
-            last_statement: self.shared.statements.last_id().0,
-        }))];
+        let process = Process::of(self.shared, self.now);
+        let mut all = vec![unsocketed(Parcel::Process(process))];
         let statements = self.shared.statements.all().into_iter();
         all.extend(statements.map(|statement| unsocketed(Parcel::Statement(statement.state()))));
         all.extend(self.listeners.iter().map(|listener| Sent {

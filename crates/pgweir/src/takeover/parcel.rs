@@ -8,12 +8,15 @@
 
 use std::time::{Duration, Instant};
 
+use pgweir_console::MaintenanceMode;
 use pgweir_session::handover::{Bytes, ClientState, StatementState, ValuesState};
+use pgweir_session::prepared::StatementId;
 use pgweir_session::{RelayState, Values};
 use pgweir_wire::CancelKey;
 use serde::{Deserialize, Serialize};
 
-use crate::welcome;
+use crate::shared::{Shared, lock};
+use crate::{maintenance, welcome};
 
 /// One thing that is handed over. It may hold secrets, hence without `Debug`.
 #[derive(Deserialize, Serialize)]
@@ -39,6 +42,25 @@ pub(crate) enum Parcel {
 pub(crate) struct Process {
     /// The statement that was named last.
     pub(crate) last_statement: u64,
+    pub(crate) pid: Option<u32>,
+    /// Databases that an operator has disabled, and those under maintenance.
+    #[serde(default)]
+    disabled: Vec<String>,
+    #[serde(default)]
+    maintenance: Vec<Maintenance>,
+}
+
+/// MAINTENANCE of a database.
+#[derive(Debug, Deserialize, Serialize)]
+struct Maintenance {
+    database: String,
+    /// Whether its clients are refused; else they wait.
+    rejects: bool,
+    message: String,
+    by: String,
+    since: Age,
+    /// After which time it ends by itself.
+    left: Option<Duration>,
 }
 
 /// A client.
@@ -149,6 +171,50 @@ pub(crate) struct Ending {
 pub(crate) struct Buffers {
     pub(crate) unread: Bytes,
     pub(crate) unsent: Bytes,
+}
+
+impl Process {
+    pub(crate) fn of(shared: &Shared, now: Instant) -> Self {
+        let maintenance = lock(&shared.operator.maintenance);
+        let maintenance = maintenance.iter().map(|(database, ordered)| Maintenance {
+            database: database.clone(),
+            rejects: ordered.mode == MaintenanceMode::Reject,
+            message: ordered.message.to_string(),
+            by: ordered.by.clone(),
+            since: Age::of(ordered.since, now),
+            left: ordered
+                .until
+                .map(|until| until.saturating_duration_since(now)),
+        });
+        Self {
+            last_statement: shared.statements.last_id().0,
+            pid: Some(std::process::id()),
+            disabled: lock(&shared.operator.disabled).iter().cloned().collect(),
+            maintenance: maintenance.collect(),
+        }
+    }
+
+    /// Goes on where it was, before there is any pool.
+    pub(crate) fn restore(self, shared: &Shared, now: Instant) {
+        shared
+            .statements
+            .begin_after(StatementId(self.last_statement));
+        lock(&shared.operator.disabled).extend(self.disabled);
+        let maintenance = self.maintenance.into_iter().map(|ordered| {
+            let told = maintenance::Maintenance {
+                mode: match ordered.rejects {
+                    true => MaintenanceMode::Reject,
+                    false => MaintenanceMode::Hold,
+                },
+                message: ordered.message.into(),
+                by: ordered.by,
+                since: ordered.since.moment(now),
+                until: ordered.left.and_then(|left| now.checked_add(left)),
+            };
+            (ordered.database, told)
+        });
+        lock(&shared.operator.maintenance).extend(maintenance);
+    }
 }
 
 impl Buffers {
