@@ -196,3 +196,18 @@ fn what_an_operator_has_shut_stays_shut() {
     admin.query(&format!("enable {name}"));
     assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
 }
+
+#[test]
+fn clients_are_served_also_where_the_pid_file_cannot_be_written() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = start(tenant.ini().set("pidfile", "{dir}/pid"));
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let elsewhere = tenant.ini().set("pidfile", "{dir}/nowhere/pid");
+    pooler.reload(elsewhere).expect("it can be read");
+
+    pooler.reboot().expect("taken over");
+
+    assert_eq!(client.query("commit"), "C(COMMIT) Z(I)");
+    assert!(pooler.log().contains("could not write pidfile"));
+}

@@ -94,10 +94,9 @@ use crate::auth_files::AuthFiles;
 use crate::log::Log;
 use crate::lot::Lot;
 use crate::shared::{Shared, Shutdown, lock};
-use crate::signals::Signals;
+use crate::signals::{Harmless, Signals};
 use crate::system::Background;
-use crate::takeover::adopt;
-use crate::takeover::take::{self, Predecessor};
+use crate::takeover::take;
 use crate::tls::Tls;
 use crate::workers::Workers;
 use listenfd::ListenFd;
@@ -276,6 +275,7 @@ async fn live(start: Start, log: &'static Log, workers: Workers) -> Result<End, 
         sockets,
         old,
     } = start;
+    let harmless = Harmless::install()?;
     collect_sends(&config.global);
     let tls = Tls::load(&config.global).map_err(|error| {
         tracing::error!("TLS setup failed: {error}");
@@ -289,21 +289,22 @@ async fn live(start: Start, log: &'static Log, workers: Workers) -> Result<End, 
     let shared = Arc::new(shared);
     strict::start(&shared)?;
     let mut pages = Vec::new();
-    let (listeners, _pidfile) = match old {
+    let (listeners, signals, _pidfile) = match old {
         None => {
             let pidfile = system::write_pidfile(&pidfile)?;
             preflight::at_start(&shared).await?;
             let listeners = open_listeners(&shared, sockets)?;
             pages = http::open(&shared.config(), shared.tcp_options())?;
-            (listeners, pidfile)
+            (listeners, Signals::install(harmless)?, pidfile)
         }
         Some(old) => {
-            let listeners = take_over(&shared, old).await?;
+            let listeners = takeover::take_over(&shared, old).await?;
+            let signals = Signals::install(harmless)?;
             tokio::spawn(http::take_over(Arc::clone(&shared)));
-            (listeners, system::wait_for_pidfile(&pidfile).await?)
+            let pidfile = system::wait_for_pidfile(&pidfile).await;
+            (listeners, signals, pidfile)
         }
     };
-    let signals = Signals::install()?;
     announce(&shared);
     let listening: Vec<_> = listeners
         .into_iter()
@@ -344,18 +345,6 @@ fn open_listeners(shared: &Shared, sockets: ListenFd) -> Result<Vec<Listener>, S
         0 => accept::open(&config.global, options),
         _ => accept::adopt(sockets, &config.global, options),
     }
-}
-
-/// Goes on with what another process was doing. Nothing else runs before that process has ended.
-async fn take_over(shared: &Arc<Shared>, old: UnixStream) -> Result<Vec<Listener>, String> {
-    let mut old = Predecessor::log_in(old)?;
-    let estate = old.take()?;
-    let adopted = adopt::everything(shared, estate)?;
-    tracing::info!("took over {}", adopted.summary());
-    notify::taking_over();
-    old.end()?;
-    tracing::info!("old process killed, resuming work");
-    Ok(adopted.start().await)
 }
 
 fn spawn_listener(shared: &Arc<Shared>, listener: Listener) -> tokio::task::JoinHandle<()> {

@@ -34,9 +34,9 @@ pub(crate) fn stopping(shutdown: Shutdown) {
     send(&format!("STOPPING=1{waiting}"));
 }
 
-/// This process goes on with what the service's main process was doing, which will end now.
-pub(crate) fn taking_over() {
-    send(&format!("MAINPID={}", std::process::id()));
+/// This process is the service's main process from now on.
+pub(crate) fn main_process(pid: u32) {
+    send(&format!("MAINPID={pid}"));
 }
 
 /// A service manager that does not listen is none of our business.

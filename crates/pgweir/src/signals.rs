@@ -7,32 +7,51 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::shared::{Hold, Shared, Shutdown};
 use crate::{admin, notify, reload, shutdown};
 
-/// The signals that no longer end the process by themselves.
-pub(crate) struct Signals {
+/// The signals that are to end nobody.
+pub(crate) struct Harmless {
     hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
     user1: Signal,
     user2: Signal,
 }
 
-impl Signals {
-    /// From here on signals are kept until [`Self::obey`] runs. Whoever is told that the process serves may send
-    /// one at once.
+/// The signals that no longer end the process by themselves.
+pub(crate) struct Signals {
+    harmless: Harmless,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+fn install(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
+}
+
+impl Harmless {
+    /// From here on these are kept until [`Signals::obey`] runs.
     ///
     /// # Errors
     /// Why the process cannot start.
     pub(crate) fn install() -> Result<Self, String> {
-        let install =
-            |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
         Ok(Self {
             hangup: install(SignalKind::hangup())?,
+            user1: install(SignalKind::user_defined1())?,
+            user2: install(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+impl Signals {
+    /// From here on the others are kept as well: until now they have ended a process that has begun nothing. Whoever is told
+    /// that it serves may send one at once.
+    ///
+    /// # Errors
+    /// Why the process cannot start.
+    pub(crate) fn install(harmless: Harmless) -> Result<Self, String> {
+        Ok(Self {
+            harmless,
             terminate: install(SignalKind::terminate())?,
             interrupt: install(SignalKind::interrupt())?,
             quit: install(SignalKind::quit())?,
-            user1: install(SignalKind::user_defined1())?,
-            user2: install(SignalKind::user_defined2())?,
         })
     }
 
@@ -43,7 +62,7 @@ impl Signals {
     pub(crate) async fn obey(mut self, shared: Arc<Shared>) -> Result<(), String> {
         loop {
             tokio::select! {
-                _ = self.hangup.recv() => {
+                _ = self.harmless.hangup.recv() => {
                     tracing::info!("got SIGHUP, re-reading config");
                     notify::reloading();
                     // The log has what is wrong; there is nobody to tell.
@@ -62,8 +81,8 @@ impl Signals {
                     tracing::info!("got SIGQUIT, fast exit");
                     shared.operator.set_shutdown(Shutdown::Now);
                 }
-                _ = self.user1.recv() => pause(&shared),
-                _ = self.user2.recv() => resume(&shared),
+                _ = self.harmless.user1.recv() => pause(&shared),
+                _ = self.harmless.user2.recv() => resume(&shared),
             }
         }
     }

@@ -166,16 +166,17 @@ pub(crate) fn write_pidfile(path: &str) -> Result<PidFile, String> {
     Ok(PidFile(Some(path.to_owned())))
 }
 
-/// Writes the process id as soon as the process that has been taken over is gone.
-///
-/// # Errors
-/// The text for the log.
-pub(crate) async fn wait_for_pidfile(path: &str) -> Result<PidFile, String> {
+/// Writes the process id as soon as the process that has been taken over is gone. Where that fails its clients are served all
+/// the same.
+pub(crate) async fn wait_for_pidfile(path: &str) -> PidFile {
     let deadline = Instant::now() + OLD_PROCESS_PATIENCE;
     while check_pidfile(path).is_err() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    write_pidfile(path)
+    write_pidfile(path).unwrap_or_else(|text| {
+        tracing::error!("{text}");
+        PidFile(None)
+    })
 }
 
 fn own_line() -> String {

@@ -19,3 +19,36 @@ pub(crate) mod hold;
 pub(crate) mod parcel;
 pub(crate) mod successor;
 pub(crate) mod take;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use pgweir_net::Listener;
+
+use self::take::Predecessor;
+use crate::notify;
+use crate::shared::Shared;
+
+/// Goes on with what another process was doing. Nothing else runs before that process has ended.
+///
+/// # Errors
+/// The text for the log. The old process goes on.
+pub(crate) async fn take_over(
+    shared: &Arc<Shared>,
+    old: UnixStream,
+) -> Result<Vec<Listener>, String> {
+    let mut old = Predecessor::log_in(old)?;
+    let estate = old.take()?;
+    let adopted = adopt::everything(shared, estate)?;
+    tracing::info!("took over {}", adopted.summary());
+    // Before the main process ends: systemd would take that for the end of the service.
+    notify::main_process(std::process::id());
+    if let Err(text) = old.end() {
+        if let Some(pid) = adopted.taken_from {
+            notify::main_process(pid);
+        }
+        return Err(text);
+    }
+    tracing::info!("old process killed, resuming work");
+    Ok(adopted.start().await)
+}

@@ -14,15 +14,16 @@ use pgweir_net::{UnixName, receive_with_fds};
 use pgweir_session::handover::{Bytes, ClientState, ValuesState};
 use pgweir_wire::backend::Authentication;
 use pgweir_wire::tag::backend as tag;
-use pgweir_wire::{ErrorFields, HEADER_LEN, Header, ProtocolVersion, Reader, SizeLimits, frontend};
+use pgweir_wire::{ErrorFields, HEADER_LEN, Header, ProtocolVersion, Reader, frontend};
 
 use super::parcel::{Age, Buffers, Client, LearntSecret, Parcel, Relay, Server};
 
 /// PgBouncer names its console and the user who needs no password there so; so do we.
 const CONSOLE: &str = "pgbouncer";
 
-/// The longest text that the old process may send of one thing.
-const MESSAGE_MAX: u32 = SizeLimits::HELD;
+/// The longest text that the old process may send of one thing: several messages that a client's relay holds may stand in it, in
+/// base64. It is a process of our own user's.
+const MESSAGE_MAX: u32 = i32::MAX.cast_unsigned();
 
 /// The old process, on its console.
 pub(crate) struct Predecessor {
@@ -130,7 +131,13 @@ impl Predecessor {
     /// The text for the log. If somebody has resumed meanwhile it goes on, and all is its own again.
     pub(crate) fn end(mut self) -> Result<(), String> {
         tracing::info!("sending SHUTDOWN;");
-        self.query("SHUTDOWN;")?;
+        let mut out = BytesMut::new();
+        frontend::query(&mut out, "SHUTDOWN;");
+        match self.socket.write_all(&out) {
+            // It has died already, unless what it has said is a refusal.
+            Err(error) if is_gone(&error) => {}
+            other => other.map_err(unheard)?,
+        }
         let mut sink = [0; 512];
         loop {
             match self.socket.read(&mut sink) {
@@ -142,7 +149,7 @@ impl Predecessor {
                     }
                 }
                 // It did not read all that we sent: that is an end, too.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) if is_gone(&error) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(format!("error while waiting for its end: {error}")),
             }
@@ -179,9 +186,7 @@ impl Predecessor {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.socket
-            .write_all(bytes)
-            .map_err(|error| format!("cannot talk to the running process: {error}"))
+        self.socket.write_all(bytes).map_err(unheard)
     }
 
     fn message(&mut self) -> Result<(u8, BytesMut), String> {
@@ -216,12 +221,20 @@ fn error_text(body: &[u8]) -> String {
     String::from_utf8_lossy(ErrorFields::parse(body).message).into_owned()
 }
 
-/// What an answer begins with, if that is an error after which the connection stays.
+fn unheard(error: io::Error) -> String {
+    format!("cannot talk to the running process: {error}")
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+    kinds.contains(&error.kind())
+}
+
+/// What an answer begins with, if that is an error: a process that ends says nothing, and one that has closed its console for
+/// another reason goes on.
 fn refusal(answer: &[u8]) -> Option<String> {
     let (header, body) = Header::whole(answer, MESSAGE_MAX).ok()??;
-    let refused =
-        header.tag == tag::ERROR_RESPONSE && ErrorFields::parse(body).severity == b"ERROR";
-    refused.then(|| error_text(body))
+    (header.tag == tag::ERROR_RESPONSE).then(|| error_text(body))
 }
 
 fn columns(body: &[u8]) -> Option<Row> {
@@ -337,83 +350,4 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-
-    fn row(columns: &[&str]) -> Row {
-        let columns = columns.iter();
-        columns
-            .map(|text| (*text != "NULL").then(|| (*text).to_owned()))
-            .collect()
-    }
-
-    fn sockets() -> VecDeque<OwnedFd> {
-        let (near, _) = UnixStream::pair().unwrap();
-        VecDeque::from([near.into()])
-    }
-
-    #[test]
-    fn a_row_of_pgbouncers_is_understood() {
-        let client = row(&[
-            "17",
-            "client",
-            "ann",
-            "app",
-            "127.0.0.1",
-            "45678",
-            "18446744073709551615",
-            "19",
-            "UTF8",
-            "on",
-            "ISO, MDY",
-            "NULL",
-            "md5abc",
-            "\\x00ff",
-            "\\x01",
-        ]);
-        let (parcel, socket) = parcel_of_fds(client, &mut sockets()).unwrap();
-        let Parcel::Client(client) = parcel else {
-            panic!("another parcel")
-        };
-        assert_eq!((&*client.user, &*client.database), ("ann", "app"));
-        assert_eq!(client.server, Some(19));
-        assert_eq!(client.cancel_key, Bytes(vec![0xff; 8]));
-        assert_eq!(client.secret.password, Some(Bytes(b"md5abc".to_vec())));
-        assert_eq!(client.secret.scram_client_key, Some(Bytes(vec![0, 0xff])));
-        assert!(socket.is_some());
-    }
-
-    #[test]
-    fn an_older_pgbouncer_has_fewer_columns() {
-        let server = row(&["19", "server", "ann", "app", "127.0.0.1", "5432", "-1", "0"]);
-        let (parcel, _) = parcel_of_fds(server, &mut sockets()).unwrap();
-        let Parcel::Server(server) = parcel else {
-            panic!("another parcel")
-        };
-        assert_eq!((server.number, server.is_lent), (19, false));
-        assert_eq!(server.cancel_key, Bytes(vec![0xff; 8]));
-    }
-
-    #[test]
-    fn a_row_without_a_socket_is_refused() {
-        let pooler = || row(&["7", "pooler"]);
-        assert!(parcel_of_fds(pooler(), &mut sockets()).is_ok());
-        assert!(parcel_of_fds(pooler(), &mut VecDeque::new()).is_err());
-        let unheard_of = row(&["7", "printer"]);
-        assert!(parcel_of_fds(unheard_of, &mut sockets()).is_err());
-    }
-
-    #[test]
-    fn a_parcel_takes_its_own_socket_only() {
-        let mut sockets = sockets();
-        let statement = r#"{"Statement":{"id":1,"definition":""}}"#;
-        let (_, none) = parcel(row(&[statement]), &mut sockets).unwrap();
-        assert!(none.is_none());
-        let (_, some) = parcel(row(&["\"Listener\""]), &mut sockets).unwrap();
-        assert!(some.is_some());
-        assert!(parcel(row(&["\"Listener\""]), &mut sockets).is_err());
-        assert!(parcel(row(&["{"]), &mut sockets).is_err());
-    }
-}
+mod tests;
