@@ -164,6 +164,38 @@ fn a_console_that_has_the_descriptors_is_a_successor() {
 }
 
 #[test]
+fn a_process_on_its_way_out_is_not_held() {
+    let Some(tenant) = Tenant::new() else { return };
+    let mut pooler = tenant.pooler(1);
+    let mut client = tenant.client(&pooler);
+    assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+    let mut admin = console(&pooler);
+    pooler.signal(Signal::TERM);
+    let refusal = "E(08P01 pooler is shutting down) Z(I)";
+    eventually(
+        SOON,
+        || pooler.log(),
+        |log| log.contains("got SIGTERM, shutting down"),
+    );
+    for order in ["suspend", "pause", "resume"] {
+        assert_eq!(admin.query(order), refusal, "{order}");
+    }
+    let said = pooler.try_console("handover 2").expect_err("refused");
+    assert!(
+        said.to_string().contains("pooler is shutting down"),
+        "{said}"
+    );
+    // What can be taken back by its name, and what ends clients, is obeyed.
+    assert_eq!(
+        admin.query(&format!("kill {}", tenant.name)),
+        "C(KILL) Z(I)"
+    );
+    drop(admin);
+    let ended = pooler.wait_for_exit(SOON).expect("nobody is left");
+    assert!(ended.success());
+}
+
+#[test]
 fn what_an_operator_has_shut_stays_shut() {
     let Some(tenant) = Tenant::new() else { return };
     let name = &tenant.name;

@@ -15,7 +15,7 @@ use pgweir_console::{
 use pgweir_wire::SizeLimits;
 
 pub(crate) use self::gates::{cancel, pause_all, resume_all};
-use self::gates::{hand_over, may_suspend, pause, resume, was_taken_back};
+use self::gates::{hand_over, may_hold, may_suspend, pause, resume, was_taken_back};
 use crate::client::Client;
 use crate::conversation::{Conversation, Interrupted};
 use crate::farewell::Farewell;
@@ -247,7 +247,8 @@ fn selection(shared: &Shared, database: Option<&str>, verb: Verb) -> Result<Whic
     }
 }
 
-/// What a command is about that pauses, which it cannot where everything is held already.
+/// What a command is about that pauses, which it cannot where everything is held already. A database by its name can be resumed
+/// at any time, and KILL pauses them so.
 fn to_pause(
     shared: &Shared,
     client: &Client,
@@ -255,8 +256,10 @@ fn to_pause(
     command: &str,
     verb: Verb,
 ) -> Result<Which, CommandError> {
-    if shared.operator.hold() != Hold::None {
-        return Err(CommandError::AlreadyPaused);
+    match (verb, database) {
+        (Verb::Pause, None) => may_hold(shared)?,
+        _ if shared.operator.hold() != Hold::None => return Err(CommandError::AlreadyPaused),
+        _ => {}
     }
     log_command(client, command, database);
     selection(shared, database, verb)

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::census::describe;
 use crate::client::{Client, TaskOrder};
 use crate::farewell::Farewell;
-use crate::shared::{Shared, Shutdown};
+use crate::shared::{Hold, Shared, Shutdown};
 
 /// How often to tell some more clients, and to look who is left.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -131,6 +131,10 @@ pub(crate) async fn shut_down(shared: Arc<Shared>, within: Duration) {
     }
     // The last clients are being told why.
     sleep(LOOK_AGAIN).await;
+    // Whoever takes over meanwhile says himself when this process is to end.
+    while shared.operator.hold() == Hold::Suspended {
+        sleep(LOOK_AGAIN).await;
+    }
     tracing::info!(
         "{} clients sent away, {} of them cut, exiting",
         drained.ended,

@@ -96,10 +96,17 @@ pub(crate) fn cancel(shared: &Arc<Shared>) {
     }
 }
 
-pub(super) fn may_suspend(shared: &Shared) -> Result<(), CommandError> {
-    if shared.operator.hold() != Hold::None {
-        return Err(CommandError::AlreadyPaused);
+/// Whether everything may be held. Nobody could resume while the process is on its way out, and it would never get there.
+pub(super) fn may_hold(shared: &Shared) -> Result<(), CommandError> {
+    match (shared.operator.hold(), shared.operator.shutdown()) {
+        (Hold::None, Shutdown::No) => Ok(()),
+        (Hold::None, _) => Err(CommandError::ShuttingDown),
+        (Hold::Paused | Hold::Suspended, _) => Err(CommandError::AlreadyPaused),
     }
+}
+
+pub(super) fn may_suspend(shared: &Shared) -> Result<(), CommandError> {
+    may_hold(shared)?;
     if !lock(&shared.operator.paused).is_empty() {
         return Err(CommandError::SuspendWithPausedDatabases);
     }
