@@ -230,6 +230,69 @@ fn what_an_operator_has_shut_stays_shut() {
 }
 
 #[test]
+fn a_client_that_is_still_to_be_told_an_error_holds_nobody_up() {
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = tenant.ini().set("default_pool_size", 1);
+    let ini = ini.set("error_codes", "postgres").set("suspend_timeout", 0);
+    let ini = ini.set("leak_after", 2).set("leak_action", "rollback");
+    let mut pooler = start(ini);
+    let rob = |pooler: &Pooler| {
+        let mut client = tenant.client(pooler);
+        assert_eq!(client.query("begin"), "C(BEGIN) Z(T)");
+        assert_eq!(tenant.client(pooler).query("select 1"), SELECT_1);
+        client
+    };
+    let mut untold = rob(&pooler);
+    let mut told = rob(&pooler);
+    let error = "E(25P03 the transaction was rolled back because it was idle (leak_action))";
+    assert_eq!(told.query("select 1"), format!("{error} Z(E)"));
+    let mut admin = console(&pooler);
+    let mut refused = tenant.client(&pooler);
+    admin.query(&format!("maintenance on {} mode reject", tenant.name));
+    refused.send(&Batch::new().parse("", "select 1").flush());
+    assert_eq!(refused.read().map(|reply| reply.tag), Ok(b'E'));
+    admin.query(&format!("maintenance off {}", tenant.name));
+
+    for _ in 0..2 {
+        pooler.reboot().expect("taken over");
+    }
+
+    assert_eq!(refused.ask(&Batch::new().bind("", "", &[]).sync()), "Z(I)");
+    assert_eq!(refused.query("select 1"), SELECT_1);
+    assert_eq!(untold.query("select 1"), format!("{error} Z(E)"));
+    for client in [&mut untold, &mut told] {
+        assert_eq!(client.query("commit"), "C(ROLLBACK) Z(I)");
+        assert_eq!(client.query("select 1"), SELECT_1);
+    }
+}
+
+#[test]
+fn a_server_that_is_being_cleaned_up_holds_nobody_else() {
+    const CLEANING: Duration = Duration::from_secs(4);
+    let Some(tenant) = Tenant::new() else { return };
+    let ini = tenant.ini().set("default_pool_size", 2);
+    let ini = ini
+        .set("server_reset_query", "select pg_sleep(4)")
+        .set("server_reset_query_always", 1);
+    let mut pooler = start(ini);
+    let mut working = tenant.client(&pooler);
+    assert_eq!(working.query("begin"), "C(BEGIN) Z(T)");
+    assert_eq!(tenant.client(&pooler).query("select 1"), SELECT_1);
+    let longest = thread::scope(|scope| {
+        let rebooting = scope.spawn(|| pooler.reboot());
+        let mut longest = Duration::ZERO;
+        while !rebooting.is_finished() {
+            let asked = Instant::now();
+            assert_eq!(working.query("select 1"), "T D(1) C(SELECT 1) Z(T)");
+            longest = longest.max(asked.elapsed());
+        }
+        rebooting.join().expect("no panic").expect("taken over");
+        longest
+    });
+    assert!(longest < CLEANING / 2, "{longest:?}");
+}
+
+#[test]
 fn clients_are_served_also_where_the_pid_file_cannot_be_written() {
     let Some(tenant) = Tenant::new() else { return };
     let mut pooler = start(tenant.ini().set("pidfile", "{dir}/pid"));

@@ -142,6 +142,13 @@ impl Answer {
         }
         .write(out);
     }
+
+    /// As it is sent.
+    pub(crate) fn message(&self) -> Box<[u8]> {
+        let mut out = BytesMut::new();
+        self.write(&mut out);
+        out[..].into()
+    }
 }
 
 impl Farewell {

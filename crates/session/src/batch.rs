@@ -5,6 +5,7 @@
 
 use pgweir_wire::tag::frontend as tag;
 use pgweir_wire::{FrameError, HEADER_LEN, Header};
+use serde::{Deserialize, Serialize};
 
 /// What the next message of a client without a server wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,7 +71,7 @@ fn copy_data_header(body_len: usize) -> [u8; HEADER_LEN] {
 }
 
 /// Passes over one batch, whatever pieces it comes in.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub struct SkipBatch {
     /// What is left of the message that was begun.
     left: usize,

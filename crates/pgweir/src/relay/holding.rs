@@ -4,14 +4,28 @@
 use std::time::Instant;
 
 use pgweir_pool::SlotId;
-use pgweir_session::{ClientSide, Phase};
+use pgweir_session::handover::Bytes;
+use pgweir_session::{ClientSide, Phase, SkipBatch};
 use pgweir_wire::TransactionStatus;
+use serde::{Deserialize, Serialize};
 
+use super::taken::Taken;
 use super::{Place, Session};
 use crate::client::{Lease, Standing};
 use crate::relay::leased::Held;
 use crate::server::Server;
 use crate::takeover::hold::HoldAt;
+
+/// What a client without a server is to be answered before it gets one, told to another process.
+#[derive(Deserialize, Serialize)]
+pub(crate) enum Unanswered {
+    /// What it has sent is passed over, then it is told the state of its transaction: the byte of ReadyForQuery.
+    Skips(SkipBatch, char),
+    /// Its transaction was ended without it; the message that says so, if it has not had that yet.
+    Taken(Option<Bytes>),
+    /// Something was found, which the message says.
+    Owes(Bytes),
+}
 
 impl Session {
     /// Follows an order to be put down, as far as the session has come. Whether it stands where it can be.
@@ -47,11 +61,9 @@ impl Session {
     /// Whether all of it can be told to another process.
     fn can_be_told(&self) -> bool {
         match &self.place {
-            Place::Idle | Place::Owing(_) => true,
+            Place::Idle | Place::Owing(_) | Place::Skipping(..) | Place::Taken(_) => true,
             // A server may be on its way.
             Place::Waiting(_) => !self.client.is_called(self.standing()),
-            // Soon over, unless the client does not send the rest.
-            Place::Skipping(..) | Place::Taken(_) => false,
             Place::Leased(held) => held.serves(),
         }
     }
@@ -106,6 +118,33 @@ impl Session {
             | Place::Owing(_)
             | Place::Leased(_) => None,
         }
+    }
+
+    /// What it is to be answered before it gets a server.
+    pub(crate) fn unanswered(&self) -> Option<Unanswered> {
+        match &self.place {
+            Place::Skipping(batch, status) => Some(Unanswered::Skips(*batch, status.byte().into())),
+            Place::Taken(Taken::Untold(answer)) => {
+                Some(Unanswered::Taken(Some(Bytes(answer.to_vec()))))
+            }
+            Place::Taken(Taken::Told) => Some(Unanswered::Taken(None)),
+            Place::Owing(answer) => Some(Unanswered::Owes(Bytes(answer.to_vec()))),
+            Place::Idle | Place::Waiting(_) | Place::Leased(_) => None,
+        }
+    }
+
+    /// Goes on where the client was in another process.
+    pub(crate) fn answer_first(&mut self, unanswered: Unanswered) {
+        self.place = match unanswered {
+            Unanswered::Skips(batch, status) => {
+                let status = u8::try_from(status).ok();
+                let status = status.and_then(TransactionStatus::from_byte);
+                Place::Skipping(batch, status.unwrap_or(TransactionStatus::Failed))
+            }
+            Unanswered::Taken(Some(answer)) => Place::Taken(Taken::Untold(answer.0.into())),
+            Unanswered::Taken(None) => Place::Taken(Taken::Told),
+            Unanswered::Owes(answer) => Place::Owing(answer.0.into()),
+        };
     }
 
     /// Goes on with a server that the client has held before, in another process.

@@ -43,7 +43,7 @@ use pgweir_wire::TransactionStatus;
 
 use crate::client::{Client, TaskOrder};
 use crate::ears::Subscription;
-use crate::farewell::{Answer, Farewell};
+use crate::farewell::Farewell;
 use crate::leaks::SpokenWords;
 use crate::relay::leased::Held;
 use crate::relay::taken::Taken;
@@ -67,6 +67,7 @@ thread_local! {
     });
 }
 
+pub(crate) use self::holding::Unanswered;
 pub(crate) use self::resting::Resting;
 
 /// A client that is logged in.
@@ -110,8 +111,8 @@ enum Place {
     Skipping(SkipBatch, TransactionStatus),
     /// Its transaction was ended without it; the next batch is answered with an error.
     Taken(Taken),
-    /// It has asked nothing since something was found; the next batch is answered with an error.
-    Owing(Box<Answer>),
+    /// It has asked nothing since something was found; the next batch is answered with this error.
+    Owing(Box<[u8]>),
     /// It has a server.
     Leased(Held),
 }

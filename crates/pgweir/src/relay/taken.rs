@@ -23,7 +23,7 @@ use crate::{cancel, events, leaks, reset};
 #[derive(Clone, Debug)]
 pub(super) enum Taken {
     /// Nothing yet; this is what it will be told.
-    Untold(Box<Answer>),
+    Untold(Box<[u8]>),
     /// It has had an error, and has to end the transaction.
     Told,
 }
@@ -88,7 +88,7 @@ impl Session {
 
     /// The server is rolled back and serves others; the client learns of it when it goes on.
     fn take_transaction(&mut self, answer: Answer) {
-        let taken = Place::Taken(Taken::Untold(Box::new(answer)));
+        let taken = Place::Taken(Taken::Untold(answer.message()));
         let place = std::mem::replace(&mut self.place, taken);
         let Place::Leased(Held { slot, mut server }) = place else {
             self.place = place;
@@ -144,10 +144,10 @@ impl Session {
             (Next::Commit(_), taken) => {
                 self.line.put_back(input, &desk.scratch);
                 let answer = match taken {
-                    Taken::Untold(answer) => *answer,
-                    Taken::Told => asides::rolled_back(),
+                    Taken::Untold(answer) => answer,
+                    Taken::Told => asides::rolled_back().message(),
                 };
-                self.skip_batch_in(TransactionStatus::Idle, &answer);
+                self.skip_batch_saying(TransactionStatus::Idle, &answer);
             }
             (Next::Sync, Taken::Told) => {
                 self.line.put_back(input, &desk.scratch);
@@ -156,10 +156,10 @@ impl Session {
             (Next::Other, taken) | (Next::Sync, taken @ Taken::Untold(_)) => {
                 self.line.put_back(input, &desk.scratch);
                 let answer = match taken {
-                    Taken::Untold(answer) => *answer,
-                    Taken::Told => asides::still_failed(),
+                    Taken::Untold(answer) => answer,
+                    Taken::Told => asides::still_failed().message(),
                 };
-                self.skip_batch_in(TransactionStatus::Failed, &answer);
+                self.skip_batch_saying(TransactionStatus::Failed, &answer);
             }
         }
         Poll::Ready(Ok(()))

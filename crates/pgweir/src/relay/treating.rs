@@ -54,7 +54,7 @@ impl Session {
                 self.unpin();
                 self.client.take_order(TaskOrder::LetGo);
                 self.release(now);
-                self.place = Place::Owing(Box::new(answer));
+                self.place = Place::Owing(answer.message());
                 return;
             }
         }

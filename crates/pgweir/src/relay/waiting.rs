@@ -93,7 +93,7 @@ impl Session {
         let input = ready!(self.poll_wish(cx, desk))?;
         self.line.put_back(input, &desk.scratch);
         if let Place::Owing(answer) = std::mem::replace(&mut self.place, Place::Idle) {
-            self.skip_batch(&answer);
+            self.skip_batch_saying(TransactionStatus::Idle, &answer);
         }
         Poll::Ready(Ok(()))
     }
@@ -243,14 +243,7 @@ impl Session {
 
     /// Answers a batch that no server has seen, and leaves the client in no transaction.
     fn skip_batch(&mut self, answer: &Answer) {
-        self.skip_batch_in(TransactionStatus::Idle, answer);
-    }
-
-    /// Answers a batch that no server has seen.
-    pub(super) fn skip_batch_in(&mut self, status: TransactionStatus, answer: &Answer) {
-        let mut out = BytesMut::new();
-        answer.write(&mut out);
-        self.skip_batch_saying(status, &out);
+        self.skip_batch_saying(TransactionStatus::Idle, &answer.message());
     }
 
     /// Passes over a batch; `said` is all that it is answered with before its ReadyForQuery.

@@ -97,14 +97,18 @@ pub(crate) fn everything(shared: &Arc<Shared>, estate: Estate) -> Result<Adopted
             (Parcel::Server(server), Some(socket)) => adopted.server(*server, socket)?,
             (Parcel::Ear(ear), Some(socket)) => adopted.ear(*ear, socket)?,
             (Parcel::Ending(ending), socket) => adopted.ending(&ending, socket)?,
-            (Parcel::Client(client), Some(socket)) => clients.push((client, socket)),
-            (Parcel::Listener | Parcel::Server(_) | Parcel::Ear(_) | Parcel::Client(_), None) => {
+            (Parcel::Client(client), Some(socket)) => clients.push((client, None, socket)),
+            (Parcel::Unanswered(client, unanswered), Some(socket)) => {
+                clients.push((client, Some(unanswered), socket));
+            }
+            (Parcel::Listener | Parcel::Server(_) | Parcel::Ear(_), None)
+            | (Parcel::Client(_) | Parcel::Unanswered(..), None) => {
                 return Err("a socket was not handed over".to_owned());
             }
         }
     }
-    for (client, socket) in clients {
-        adopted.client(*client, socket)?;
+    for (client, unanswered, socket) in clients {
+        adopted.client(*client, unanswered, socket)?;
     }
     Ok(adopted)
 }

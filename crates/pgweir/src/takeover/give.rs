@@ -195,8 +195,12 @@ impl<'a> Everything<'a> {
                 waits,
                 secret: learnt_secret(session),
             };
+            let client = Box::new(client);
             Some(Sent {
-                parcel: Parcel::Client(Box::new(client)),
+                parcel: match session.unanswered() {
+                    None => Parcel::Client(client),
+                    Some(unanswered) => Parcel::Unanswered(client, unanswered),
+                },
                 socket: Some(session.line.stream().as_fd()),
             })
         })

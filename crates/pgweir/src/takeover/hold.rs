@@ -5,7 +5,7 @@
 //! pools. What is held can be described and passed on, and on RESUME everybody takes up what he has
 //! put down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -66,13 +66,20 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
     let patience = shared.config().global.suspend_timeout.limit();
     let mut deadline = patience.map(|patience| Instant::now() + patience);
     if at == HoldAt::Anywhere {
-        // Before anybody has to stand still: logins come to their end, and nobody new gets a server.
+        // Before anybody has to stand still: logins and what cleans servers come to their end, and nobody new gets a server.
         if !until(shared, deadline, || no_logins(shared)).await {
             unheld(shared)
                 .filter(|client| !client.is_greeted())
                 .for_each(|client| client.end(Farewell::SuspendTimeout));
         }
         shared.held.set_awaits_logins(false);
+        let mut unclean = resetting(shared);
+        let cleaned = || {
+            let still = resetting(shared);
+            unclean.retain(|slot| still.contains(slot));
+            unclean.is_empty()
+        };
+        until(shared, deadline, cleaned).await;
         if !hold_pools(shared, |_| {}) {
             return;
         }
@@ -256,6 +263,16 @@ fn unheld(shared: &Shared) -> impl Iterator<Item = Arc<Client>> {
         .map(|client| Arc::clone(&client))
         .collect();
     unheld.into_iter()
+}
+
+/// Servers that are being cleaned up.
+fn resetting(shared: &Shared) -> HashSet<SlotId> {
+    let pools = shared.pools();
+    let resetting = pools.slots().filter(|slot| {
+        let is_reset = matches!(slot.state, SlotState::Resetting | SlotState::BeingCanceled);
+        is_reset || pools.is_being_canceled(slot.id)
+    });
+    resetting.map(|slot| slot.id).collect()
 }
 
 fn is_opening(shared: &Shared) -> bool {

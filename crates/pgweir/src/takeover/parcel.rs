@@ -15,6 +15,7 @@ use pgweir_session::{RelayState, Values};
 use pgweir_wire::CancelKey;
 use serde::{Deserialize, Serialize};
 
+use crate::relay::Unanswered;
 use crate::shared::{Shared, lock};
 use crate::{maintenance, welcome};
 
@@ -35,6 +36,9 @@ pub(crate) enum Parcel {
     Ear(Box<Ear>),
     /// A client with its socket.
     Client(Box<Client>),
+    /// The same of one that is to be answered something first. An earlier version does not know of it, and takes nothing
+    /// over then.
+    Unanswered(Box<Client>, Unanswered),
 }
 
 /// The process as a whole.
@@ -258,7 +262,8 @@ impl Parcel {
     pub(crate) fn has_socket(&self) -> bool {
         match self {
             Self::Process(_) | Self::Statement(_) => false,
-            Self::Listener | Self::Server(_) | Self::Ear(_) | Self::Client(_) => true,
+            Self::Listener | Self::Server(_) | Self::Ear(_) => true,
+            Self::Client(_) | Self::Unanswered(..) => true,
             Self::Ending(ending) => ending.has_socket,
         }
     }

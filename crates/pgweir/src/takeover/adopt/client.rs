@@ -13,13 +13,19 @@ use super::{Adopted, stream};
 use crate::client::{Client, Identity, Replication, ReplicationKind};
 use crate::ears::{self, Subscription};
 use crate::farewell::Farewell;
+use crate::relay::Unanswered;
 use crate::serve::{self, Inherited};
 use crate::shared::{Route, Shared, lock};
 use crate::takeover::parcel::{self, LearntSecret};
 
 impl Adopted {
     /// A client on this socket, with what it holds and has.
-    pub(super) fn client(&mut self, client: parcel::Client, socket: OwnedFd) -> Result<(), String> {
+    pub(super) fn client(
+        &mut self,
+        client: parcel::Client,
+        unanswered: Option<Unanswered>,
+        socket: OwnedFd,
+    ) -> Result<(), String> {
         let stream = {
             let seat = self.shared.workers.seat_of(self.sessions.len());
             let _there = seat.enter();
@@ -69,6 +75,9 @@ impl Adopted {
             lease,
         };
         let mut session = serve::inherit(&self.shared, inherited);
+        if let Some(unanswered) = unanswered {
+            session.answer_first(unanswered);
+        }
         if let (Some(ear), Some(channels)) = (ear, &session.side().channels) {
             let bound = session.route.rules().settings.listen_buffer;
             let said = &client.notifications.0;
