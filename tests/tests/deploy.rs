@@ -293,7 +293,7 @@ fn there_are_no_more_pods_than_the_fleet_counts_with() {
     let base = |name: &str| format!("deploy/kubernetes/base/{name}");
     let (deployment, pods) = (base("deployment.yaml"), base("hpa.yaml"));
     let cut = number(
-        "crates/pgweir/src/drain.rs",
+        "crates/pgweir/src/operators/drain.rs",
         "CUT_PATIENCE: Duration = Duration::from_secs(",
     );
     let until_forgotten = number(&deployment, "\"sleep ");

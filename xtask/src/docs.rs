@@ -59,9 +59,9 @@ fn manual() -> String {
          [counters](#counters).\n\n## Command line\n",
     );
     for help in [
-        include_str!("../../crates/pgweir/src/help/pgweir.txt"),
-        include_str!("../../crates/pgweir/src/help/check.txt"),
-        include_str!("../../crates/pgweir/src/help/convert.txt"),
+        include_str!("../../crates/pgweir/src/process/help/pgweir.txt"),
+        include_str!("../../crates/pgweir/src/process/help/check.txt"),
+        include_str!("../../crates/pgweir/src/process/help/convert.txt"),
     ] {
         let _ = write!(page, "\n```text\n{help}```\n");
     }

@@ -1,104 +1,38 @@
 //! pgweir: a PostgreSQL connection pooler.
 //!
 //! This file is the program's story: read the arguments, load the configuration, open the sockets,
-//! serve until told to stop. One connection's life is in `serve`, one query's way in `relay`.
+//! serve until told to stop. One connection's life is in `clients::serve`, one query's way in `relay`.
 #![forbid(unsafe_code)]
 
-mod accept;
-mod admin;
-mod args;
-mod ask;
-mod auth_files;
-mod backends;
-mod cancel;
-mod census;
-mod check;
-mod client;
-mod close;
-mod consumers;
-mod control;
-mod conversation;
-mod convert;
-mod credentials;
-mod diagnose;
-mod drain;
-mod ears;
-mod events;
-mod farewell;
-#[cfg(any(feature = "otel", feature = "rds"))]
-mod fetch;
-mod file_mark;
-mod from_env;
-mod health;
-mod http;
-mod janitor;
-mod journal;
-mod ldap;
-mod leaks;
-mod limits;
-mod log;
-mod login;
-mod logins;
-mod lot;
-mod maintenance;
-mod names;
-mod notify;
-mod open;
-mod options;
-#[cfg_attr(not(feature = "otel"), path = "otel_not_built.rs")]
-mod otel;
-mod overrides;
-#[cfg_attr(not(feature = "pam"), path = "pam_not_built.rs")]
-mod pam;
-mod peers;
-mod pids;
-mod pins;
-mod pools;
-mod preflight;
-mod quarantine;
-#[cfg_attr(not(feature = "rds"), path = "rds_not_built.rs")]
-mod rds;
+mod clients;
+mod operators;
+mod process;
 mod relay;
-mod reload;
-mod reset;
-mod rotate;
-mod samples;
-mod series;
-mod serve;
-mod server;
+mod servers;
+mod settings;
 mod shared;
-mod shortage;
-mod show;
-mod shutdown;
-mod signals;
-mod slow;
-mod strict;
-mod survey;
-mod system;
 mod takeover;
-mod tls;
-mod treatment;
-mod vacate;
-mod waits;
-mod welcome;
-mod why;
-mod workers;
+mod watch;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::args::{Request, Run};
-use crate::auth_files::AuthFiles;
-use crate::log::Log;
-use crate::lot::Lot;
+use crate::clients::lot::Lot;
+use crate::clients::{accept, credentials, lot};
+use crate::process::args::{Request, Run};
+use crate::process::log::Log;
+use crate::process::signals::{Harmless, Signals};
+use crate::process::system::Background;
+use crate::process::workers::Workers;
+use crate::process::{args, check, convert, from_env, notify, system};
+use crate::settings::auth_files::AuthFiles;
+use crate::settings::tls::Tls;
+use crate::settings::{preflight, reload};
 use crate::shared::{Shared, Shutdown, lock};
-use crate::signals::{Harmless, Signals};
-use crate::system::Background;
 use crate::takeover::take;
-use crate::tls::Tls;
-use crate::workers::Workers;
+use crate::watch::{http, janitor, otel, strict};
 use listenfd::ListenFd;
 use pgweir_config::{Config, Settings};
 use pgweir_net::Listener;

@@ -15,11 +15,11 @@ use super::leased::Held;
 use super::lending::may_leave;
 use super::preparing::{fit, refit};
 use super::{Place, Session};
-use crate::client::TaskOrder;
-use crate::farewell::asides;
-use crate::pins::{self, Pin};
-use crate::reset;
-use crate::server::Stage;
+use crate::clients::client::TaskOrder;
+use crate::clients::farewell::asides;
+use crate::servers::pins::{self, Pin};
+use crate::servers::reset;
+use crate::servers::server::Stage;
 use crate::shared::lock;
 
 /// Why a client loses what binds a server to it.

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::taken::Taken;
 use super::{Place, Session};
-use crate::client::{Lease, Standing};
+use crate::clients::client::{Lease, Standing};
 use crate::relay::leased::Held;
-use crate::server::Server;
+use crate::servers::server::Server;
 use crate::takeover::hold::HoldAt;
 
 /// What a client without a server is to be answered before it gets one, told to another process.

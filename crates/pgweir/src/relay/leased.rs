@@ -13,9 +13,9 @@ use pgweir_stats::Totals;
 use pgweir_wire::TransactionStatus;
 
 use super::{Desk, Place, Session};
-use crate::close::Busy;
-use crate::farewell::Farewell;
-use crate::server::{Server, Stage, Step, Work};
+use crate::clients::farewell::Farewell;
+use crate::servers::close::Busy;
+use crate::servers::server::{Server, Stage, Step, Work};
 use crate::shared::Shared;
 
 /// Rounds of reading and writing before other tasks get their turn.

@@ -12,12 +12,13 @@ use super::apart::needs_care;
 use super::leased::Held;
 use super::preparing::refit;
 use super::{Place, Session};
-use crate::client::Lease;
-use crate::close::{self, Busy};
-use crate::farewell::Farewell;
-use crate::server::Stage;
+use crate::clients::client::Lease;
+use crate::clients::farewell::Farewell;
+use crate::servers::close::{self, Busy};
+use crate::servers::server::Stage;
+use crate::servers::{pools, reset};
 use crate::shared::{Rules, lock};
-use crate::{pools, reset, slow};
+use crate::watch::slow;
 
 impl Session {
     pub(super) fn begin_lease(&mut self, lease: Lease, asked: Instant, now: Instant) {

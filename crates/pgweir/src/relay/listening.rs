@@ -1,5 +1,5 @@
 //! A client that listens and keeps no server for it: its channels are moved from the server on which it
-//! has executed LISTEN to the connection that listens for many ([`crate::ears`]), and what comes
+//! has executed LISTEN to the connection that listens for many ([`crate::servers::ears`]), and what comes
 //! there is told when the client can be told.
 
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use pgweir_session::{Channels, Kinds, Listening, Mark};
 
 use super::leased::Held;
 use super::{Place, Session};
-use crate::ears::{self, Join, Subscription, Wish};
-use crate::server::{Stage, Step};
+use crate::servers::ears::{self, Join, Subscription, Wish};
+use crate::servers::server::{Stage, Step};
 
 impl Session {
     /// A look has found what the server listens to: whether that is being moved. Then the client keeps

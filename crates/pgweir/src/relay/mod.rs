@@ -41,14 +41,15 @@ use pgweir_session::{ClientSide, Gather, SkipBatch};
 use pgweir_stats::Application;
 use pgweir_wire::TransactionStatus;
 
-use crate::client::{Client, TaskOrder};
-use crate::ears::Subscription;
-use crate::farewell::Farewell;
-use crate::leaks::SpokenWords;
+use crate::clients::client::{Client, TaskOrder};
+use crate::clients::farewell::Farewell;
 use crate::relay::leased::Held;
 use crate::relay::taken::Taken;
+use crate::servers::ears::Subscription;
+use crate::servers::{pins, pools, reset};
 use crate::shared::{Route, Shared};
-use crate::{consumers, pins, pools, reset, strict};
+use crate::watch::leaks::SpokenWords;
+use crate::watch::{consumers, strict};
 
 /// What a thread needs to move bytes; shared by all its clients.
 struct Desk {

@@ -8,10 +8,10 @@ use pgweir_session::{ClientSide, Phase, Tracked, Translation, Values, Waits, own
 
 use super::leased::session_rules;
 use super::{Place, Session};
-use crate::client::Client;
-use crate::farewell::Farewell;
-use crate::pids::{self, Renumbered};
-use crate::server::{Server, Stage};
+use crate::clients::client::Client;
+use crate::clients::farewell::Farewell;
+use crate::clients::pids::{self, Renumbered};
+use crate::servers::server::{Server, Stage};
 use crate::shared::{Rules, lock};
 
 /// Brings a server to its client's parameters, if it has others.

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{Place, Session};
-use crate::farewell::Farewell;
+use crate::clients::farewell::Farewell;
 
 impl Session {
     /// Its login leads elsewhere now: who waits for a server does so there. Who has one comes when it is over.

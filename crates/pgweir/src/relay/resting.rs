@@ -10,7 +10,7 @@ use pgweir_session::ClientSide;
 use pgweir_stats::Application;
 
 use super::{Place, Session};
-use crate::client::{Client, TaskOrder};
+use crate::clients::client::{Client, TaskOrder};
 use crate::shared::{Route, Shared};
 
 /// An idle client without its task.

@@ -14,10 +14,12 @@ use pgweir_wire::{TransactionStatus, backend};
 
 use super::leased::Held;
 use super::{Desk, Place, Session};
-use crate::client::Remedy;
-use crate::farewell::{Answer, Farewell, asides};
-use crate::strict::FindingKind;
-use crate::{cancel, events, leaks, reset};
+use crate::clients::cancel;
+use crate::clients::client::Remedy;
+use crate::clients::farewell::{Answer, Farewell, asides};
+use crate::servers::reset;
+use crate::watch::strict::FindingKind;
+use crate::watch::{events, leaks};
 
 /// What a client knows of the end of its transaction.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use bytes::BytesMut;
 use pgweir_session::{Kinds, Parameters};
 
 use super::{Place, Session};
-use crate::client::TaskOrder;
-use crate::farewell::asides;
-use crate::strict;
+use crate::clients::client::TaskOrder;
+use crate::clients::farewell::asides;
+use crate::watch::strict;
 
 /// Why a client loses what it has left.
 const ENDS: &str = "It ends with the transaction (state_policy).";

@@ -11,9 +11,10 @@ use pgweir_wire::{FrameError, HEADER_LEN, Severity, TransactionStatus, backend};
 
 use super::taken::Taken;
 use super::{Desk, Place, Session, error_codes};
-use crate::client::Mail;
-use crate::farewell::{Answer, Farewell, asides};
-use crate::{events, pins, pools};
+use crate::clients::client::Mail;
+use crate::clients::farewell::{Answer, Farewell, asides};
+use crate::servers::{pins, pools};
+use crate::watch::events;
 
 /// Bytes that a waiting client may send ahead before it is no longer read.
 const WAITING_BYTES_MAX: usize = 256 * 1024;

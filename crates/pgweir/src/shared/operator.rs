@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::Notify;
 
 use super::lock;
-use crate::maintenance::Maintenance;
+use crate::operators::maintenance::Maintenance;
 
 /// What an operator has ordered and not taken back.
 #[derive(Debug, Default)]

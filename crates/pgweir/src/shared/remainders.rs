@@ -12,7 +12,7 @@ use pgweir_pool::PoolName;
 use pgweir_stats::{Latencies, Snapshot};
 
 use super::{PoolHome, Shared, lock};
-use crate::series::{OTHER, Series, SeriesTimes};
+use crate::watch::series::{OTHER, Series, SeriesTimes};
 
 /// Databases made from `*` that keep their counters while they have no pool.
 const POOLLESS_MAX: usize = 100;

@@ -13,14 +13,14 @@ use pgweir_session::{Latest, Memory};
 use pgweir_stats::{Application, Books, Latencies, Norms, Totals};
 
 use super::{Rules, Shared, lock, read, write};
-use crate::client::{Client, TaskOrder};
-use crate::limits;
-use crate::open::diary::Diary;
-use crate::open::source::Kept;
-use crate::pins::Pins;
-use crate::rds::Rds;
-use crate::series::{Series, SeriesTimes};
-use crate::welcome::Welcome;
+use crate::clients::client::{Client, TaskOrder};
+use crate::clients::welcome::Welcome;
+use crate::servers::open::diary::Diary;
+use crate::servers::open::source::Kept;
+use crate::servers::pins::Pins;
+use crate::servers::rds::Rds;
+use crate::settings::limits;
+use crate::watch::series::{Series, SeriesTimes};
 
 /// By login user.
 type Users = HashMap<Arc<str>, Arc<Route>, RandomState>;

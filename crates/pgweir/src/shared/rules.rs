@@ -10,8 +10,8 @@ use pgweir_config::{
 use pgweir_pool::PoolLimits;
 use pgweir_session::{Deadlines, Kinds};
 
-use crate::slow;
-use crate::treatment::Treatment;
+use crate::settings::treatment::Treatment;
+use crate::watch::slow;
 
 /// What the configuration says about a pool, or about clients of one login user in it.
 #[derive(Debug)]

@@ -22,15 +22,17 @@ use pgweir_wire::CancelKey;
 
 use super::parcel::{self, Ending, Parcel};
 use super::take::{Estate, Kind};
-use crate::client::{Client, Lease};
-use crate::close::{self, Goodbye};
-use crate::ears::{self, Ear};
-use crate::farewell::Farewell;
+use crate::clients::client::{Client, Lease};
+use crate::clients::farewell::Farewell;
+use crate::clients::serve;
+use crate::process::workers;
 use crate::relay::Session;
-use crate::serve;
-use crate::server::{Server, ServerInfo, Work};
+use crate::servers::close::{self, Goodbye};
+use crate::servers::ears::{self, Ear};
+use crate::servers::server::{Server, ServerInfo, Work};
+use crate::servers::{pools, reset};
+use crate::settings::limits;
 use crate::shared::{PoolHome, Rules, Shared, lock};
-use crate::{limits, pools, reset, workers};
 
 /// A PgBouncer's servers know statements by names up to a number that it does not tell; it counts
 /// from one.

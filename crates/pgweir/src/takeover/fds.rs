@@ -17,10 +17,10 @@ use pgweir_wire::CancelKey;
 
 use super::give::{Everything, is_plain_to_others};
 use super::successor::{give_rows, in_time, unless_let_go};
-use crate::client::Client;
-use crate::server::ServerInfo;
+use crate::clients::client::Client;
+use crate::operators::show;
+use crate::servers::server::ServerInfo;
 use crate::shared::{Hold, Shared, lock};
-use crate::show;
 
 /// Writes the answer to SHOW FDS. While everything is held, a console that is this process's own user gets the socket of
 /// each row with it.

@@ -19,11 +19,11 @@ use super::parcel::{
     key_bytes,
 };
 use super::successor::{in_time, unless_let_go};
-use crate::client::{Lease, ReplicationKind};
-use crate::close::{self, Busy};
-use crate::ears;
+use crate::clients::client::{Lease, ReplicationKind};
 use crate::relay::Session;
-use crate::server::Server;
+use crate::servers::close::{self, Busy};
+use crate::servers::ears;
+use crate::servers::server::Server;
 use crate::shared::{Shared, lock};
 
 /// How often to look whether servers have ended, if nobody rings.

@@ -14,12 +14,12 @@ use pgweir_pool::{SlotId, SlotState};
 use tokio::sync::Notify;
 
 use super::successor::Successor;
-use crate::client::Client;
-use crate::farewell::Farewell;
+use crate::clients::client::Client;
+use crate::clients::farewell::Farewell;
 use crate::relay::Session;
-use crate::server::Server;
+use crate::servers::server::Server;
+use crate::servers::{ears, pools};
 use crate::shared::{Hold, ServerPools, Shared, Shutdown, lock};
-use crate::{ears, pools};
 
 /// How often to look whether all is held, if nobody rings.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);

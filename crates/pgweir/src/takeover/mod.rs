@@ -26,7 +26,7 @@ use std::sync::Arc;
 use pgweir_net::Listener;
 
 use self::take::Predecessor;
-use crate::notify;
+use crate::process::notify;
 use crate::shared::Shared;
 
 /// Goes on with what another process was doing. Nothing else runs before that process has ended.

@@ -15,9 +15,10 @@ use pgweir_session::{RelayState, Values};
 use pgweir_wire::CancelKey;
 use serde::{Deserialize, Serialize};
 
+use crate::clients::welcome;
+use crate::operators::maintenance;
 use crate::relay::Unanswered;
 use crate::shared::{Shared, lock};
-use crate::{maintenance, welcome};
 
 /// One thing that is handed over. It may hold secrets, hence without `Debug`.
 #[derive(Deserialize, Serialize)]

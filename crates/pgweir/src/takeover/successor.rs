@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::hold::Held;
-use crate::client::Client;
+use crate::clients::client::Client;
 use crate::shared::{Hold, Shared, lock};
 
 /// How long it may take to read a parcel.

@@ -7,13 +7,13 @@ use pgweir_config::Phase;
 use pgweir_stats::{LatencyView, LoginPhase, OTHER, Tally};
 
 use super::*;
-use crate::auth_files::AuthFiles;
-use crate::janitor::database_totals;
-use crate::log::Log;
-use crate::lot::Lot;
+use crate::clients::lot::Lot;
+use crate::process::log::Log;
+use crate::process::workers::Workers;
+use crate::settings::auth_files::AuthFiles;
+use crate::settings::tls::Tls;
 use crate::shared::Hold;
-use crate::tls::Tls;
-use crate::workers::Workers;
+use crate::watch::janitor::database_totals;
 
 const ROUNDS: usize = 500;
 

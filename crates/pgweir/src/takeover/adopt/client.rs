@@ -10,11 +10,11 @@ use pgweir_session::ClientSide;
 use pgweir_wire::CancelKey;
 
 use super::{Adopted, stream};
-use crate::client::{Client, Identity, Replication, ReplicationKind};
-use crate::ears::{self, Subscription};
-use crate::farewell::Farewell;
+use crate::clients::client::{Client, Identity, Replication, ReplicationKind};
+use crate::clients::farewell::Farewell;
+use crate::clients::serve::{self, Inherited};
 use crate::relay::Unanswered;
-use crate::serve::{self, Inherited};
+use crate::servers::ears::{self, Subscription};
 use crate::shared::{Route, Shared, lock};
 use crate::takeover::parcel::{self, LearntSecret};
 
