@@ -1,8 +1,12 @@
 //! PostgreSQL is not there, has no connection to spare, or goes away in the middle of something.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    time::{Duration, Instant},
+};
 
-use pgweir_tests::{Batch, Ini, Strait, eventually, story};
+use pgweir_tests::{Batch, Ini, Strait, eventually, shared_postgres, story};
 
 use crate::scene::{PATIENCE, Scene, WAYS, doings, forms};
 
@@ -91,8 +95,12 @@ fn a_login_for_which_postgresql_has_no_connection_waits_and_is_told_so() {
 #[test]
 fn who_comes_while_postgresql_is_down_is_told_so() {
     for way in WAYS {
+        let Some(postgres) = shared_postgres() else {
+            return;
+        };
         let down_timeout = |ini: Ini| {
-            impatient(ini)
+            let over_a_link = format!("host={{dir}}/link port={}", postgres.port());
+            impatient(ini.database("*", &over_a_link))
                 .set("server_login_retry", 60)
                 .set("server_down_timeout", 1)
         };
@@ -100,12 +108,12 @@ fn who_comes_while_postgresql_is_down_is_told_so() {
             return;
         };
         let name = &scene.tenant.name;
+        let link = scene.pooler.ini_path().with_file_name("link");
+        symlink(postgres.socket_dir(), &link).expect("a link");
         scene.serves_again(vec![scene.client()]);
         let mut clients: Vec<_> = forms().iter().map(|_| scene.client()).collect();
-        // Nobody listens there.
-        let nowhere = format!("host=127.0.0.1 port=1 dbname={name}");
-        let moved = scene.ini.clone().database(name, &nowhere);
-        scene.pooler.reload(moved).expect("RELOAD");
+        // It leads nowhere.
+        fs::remove_file(&link).expect("it was there");
         scene.lose_servers();
         let text =
             "server login has been failing, cached error: connect failed (server_login_retry)";
@@ -145,6 +153,7 @@ fn who_comes_while_postgresql_is_down_is_told_so() {
         if way.codes == "pgbouncer" {
             clients.clear();
         }
+        symlink(postgres.socket_dir(), &link).expect("a link");
         scene.pooler.reload(scene.ini.clone()).expect("RELOAD");
         eventually(PATIENCE, || scene.try_login(name).is_ok(), |is_in| *is_in);
         scene.serves_again(clients);

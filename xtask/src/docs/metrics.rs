@@ -55,7 +55,9 @@ it is asked for a password; so `pg_isready -d NAME` says *rejecting connections*
 ## Names
 
 `database` and `user` are those of the pool. Databases that are configured have their names; of those that come from `*`
-the first 100 have, and of all pools the first 250. The rest is `other`. Labels that clients choose, and
+the first 100 have, and of all pools the first 250. The rest is `other`. The series of a pool
+ends when it is forgotten; what it has counted stays in the sums of its database and of `other`, which never fall. A database
+from `*` that is dropped ends with its series. Labels that clients choose, and
 SQLSTATEs that servers do, are bounded as well. In the families of applications the first 100 names have their own series; who
 comes then is `other`, until a name has had no clients for an hour: its series end, and the next new name has its place.
 
