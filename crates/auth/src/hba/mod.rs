@@ -135,6 +135,16 @@ impl Hba {
     pub fn rule_for(&self, connection: &Connection<'_>) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.fits(connection))
     }
+
+    /// Whether anybody may get in who comes as this connection does, whichever user he turns out to be.
+    pub fn admits_somebody(&self, connection: &Connection<'_>) -> bool {
+        let mut rules = self.rules.iter();
+        let first = rules.find(|rule| match rule.method {
+            Method::Reject => rule.fits_all_users(connection),
+            _ => rule.fits_some_user(connection),
+        });
+        first.is_some_and(|rule| rule.method != Method::Reject)
+    }
 }
 
 impl Rule {
@@ -146,19 +156,40 @@ impl Rule {
             tls,
             address,
         } = *connection;
-        let origin_fits = match (self.origin, address) {
-            (Origin::Local, None) => true,
-            (Origin::Local, Some(_)) | (Origin::Host(..), None) => false,
-            (Origin::Host(wanted, addresses), Some(address)) => {
-                wanted.fits(tls) && addresses.contain(address)
-            }
-        };
         let database_fits = if replication {
             self.databases.replication
         } else {
             self.databases.contain(database, user)
         };
-        origin_fits && database_fits && self.users.contain(user, database)
+        self.origin.fits(tls, address) && database_fits && self.users.contain(user, database)
+    }
+
+    /// Whether it fits, but for the user.
+    fn fits_some_user(&self, connection: &Connection<'_>) -> bool {
+        let databases = &self.databases;
+        let database_fits = match connection.replication {
+            true => databases.replication,
+            false => databases.same || databases.contain_of_all(connection.database),
+        };
+        self.origin.fits(connection.tls, connection.address) && database_fits
+    }
+
+    /// Whether it fits, whoever the user is.
+    fn fits_all_users(&self, connection: &Connection<'_>) -> bool {
+        let is_apart = connection.replication || self.databases.contain_of_all(connection.database);
+        self.users.all && is_apart && self.fits_some_user(connection)
+    }
+}
+
+impl Origin {
+    fn fits(self, tls: bool, address: Option<IpAddr>) -> bool {
+        match (self, address) {
+            (Self::Local, None) => true,
+            (Self::Local, Some(_)) | (Self::Host(..), None) => false,
+            (Self::Host(wanted, addresses), Some(address)) => {
+                wanted.fits(tls) && addresses.contain(address)
+            }
+        }
     }
 }
 
@@ -186,6 +217,11 @@ impl Addresses {
 impl Names {
     /// `other` is the user where this is about databases, and the other way round.
     fn contain(&self, name: &str, other: &str) -> bool {
-        self.all || (self.same && name == other) || self.names.contains(name)
+        self.contain_of_all(name) || (self.same && name == other)
+    }
+
+    /// The same, whatever the other is.
+    fn contain_of_all(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
     }
 }

@@ -438,3 +438,33 @@ proptest! {
         prop_assert_eq!(line_for(&hba, &format!("db u {address}")).is_some(), expected);
     }
 }
+
+#[test]
+fn whether_anybody_may_get_in_does_not_depend_on_the_user() {
+    let admits = |rules: &str, database: &str, address: &str| {
+        let connection = Connection {
+            database,
+            user: "nobody",
+            address: Some(address.parse().unwrap()),
+            tls: false,
+            replication: false,
+        };
+        parse(rules).admits_somebody(&connection)
+    };
+    let rules = "host shop anna 10.0.0.0/8 md5\n\
+                 host shop all 10.0.0.0/8 reject\n\
+                 host all all 10.0.0.0/8 trust\n";
+    assert!(admits(rules, "shop", "10.0.0.1"), "anna may");
+    assert!(admits(rules, "other", "10.0.0.1"));
+    assert!(!admits(rules, "other", "11.0.0.1"), "no rule");
+    let (_, without_anna) = rules.split_once('\n').unwrap();
+    assert!(!admits(without_anna, "shop", "10.0.0.1"));
+    // These turn some away, and others not.
+    for first in ["host all anna all reject", "host sameuser all all reject"] {
+        let rules = format!("{first}\nhost all all all md5\n");
+        assert!(admits(&rules, "shop", "10.0.0.1"), "{first}");
+    }
+    assert!(admits("host sameuser all all md5\n", "shop", "10.0.0.1"));
+    assert!(!admits("hostssl all all all md5\n", "shop", "10.0.0.1"));
+    assert!(!admits("local all all md5\n", "shop", "10.0.0.1"));
+}

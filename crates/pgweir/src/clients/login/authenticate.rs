@@ -94,8 +94,9 @@ impl Login<'_> {
         }
         let settings = credentials::settings(&config, database, user);
         if database_exists && settings.is_some_and(|settings| settings.auth_user.is_some()) {
-            // Whoever is sent away in any case makes nobody ask PostgreSQL.
-            if matches!(method, Err(_) | Ok(Method::Reject)) {
+            // Where whoever it turns out to be is sent away, PostgreSQL is not asked.
+            let is_refused = matches!(method, Err(_) | Ok(Method::Reject));
+            if is_refused && !self.admits_somebody(database, user) {
                 return Ok(KnownAs::Unknown);
             }
             let query = credentials::query(self.shared, self.client, database, user);
@@ -228,18 +229,7 @@ impl Login<'_> {
             AuthType::Pam => Method::Pam,
             AuthType::Hba => {
                 let files = self.shared.files();
-                let rule = files.hba.rule_for(&hba::Connection {
-                    database,
-                    user,
-                    // Logical replication is matched as any other login to its database.
-                    replication: self
-                        .client
-                        .replication
-                        .get()
-                        .is_some_and(|wish| wish.kind == ReplicationKind::Physical),
-                    tls: self.client.tls.get().is_some(),
-                    address: self.client.address.ip(),
-                });
+                let rule = files.hba.rule_for(&self.connection(database, user));
                 match &rule.ok_or(Farewell::NoMethod)?.method {
                     hba::Method::Trust => Method::Trust,
                     hba::Method::Reject => Method::Reject,
@@ -253,6 +243,23 @@ impl Login<'_> {
                 }
             }
         })
+    }
+
+    fn admits_somebody(&self, database: &str, user: &str) -> bool {
+        let connection = self.connection(database, user);
+        self.shared.files().hba.admits_somebody(&connection)
+    }
+
+    fn connection<'a>(&self, database: &'a str, user: &'a str) -> hba::Connection<'a> {
+        let wish = self.client.replication.get();
+        hba::Connection {
+            database,
+            user,
+            // Logical replication is matched as any other login to its database.
+            replication: wish.is_some_and(|wish| wish.kind == ReplicationKind::Physical),
+            tls: self.client.tls.get().is_some(),
+            address: self.client.address.ip(),
+        }
     }
 
     async fn ask_password(
