@@ -26,7 +26,7 @@ use crate::settings::reload;
 use crate::shared::{Hold, Shared, Shutdown, lock};
 use crate::takeover::hold::{self, HoldAt};
 use crate::takeover::{fds, give};
-use crate::watch::{backends, janitor};
+use crate::watch::{backends, totals};
 
 /// How often a waiting command looks again if nobody rings.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ pub(crate) async fn serve(
             Err(Interrupted::Startup(_)) => return Farewell::LoginMessage,
         };
         if std::mem::take(&mut uncounted) {
-            janitor::count_console_session(shared);
+            totals::count_console_session(shared);
         }
         let mut out = Vec::new();
         match session.handle_frame(tag, &body, &mut out) {
@@ -217,7 +217,7 @@ async fn execute(
                 return Err(CommandError::NotPaused);
             }
             tracing::info!(peer = %client, "{text}");
-            if how == Shutdown::Now && shared.held.has_given_rows() {
+            if how == Shutdown::Now && shared.standstill.has_given_rows() {
                 give::end_what_stays(shared).await;
             }
             shutdown::begin(shared, how);

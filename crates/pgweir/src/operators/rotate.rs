@@ -11,8 +11,8 @@ use pgweir_console::tables::DiagnosisRow;
 use crate::operators::diagnose::{self, failed, info};
 use crate::servers::control;
 use crate::servers::open::secret::{self, Found};
+use crate::settings::auth_files;
 use crate::shared::{PoolHome, Shared, lock};
-use crate::watch::janitor;
 
 /// Carries the order out.
 pub(crate) async fn rows(
@@ -24,7 +24,7 @@ pub(crate) async fn rows(
     let rules = home.rules();
     let begun = Instant::now();
     let before = lock(&home.proven_secret).clone();
-    janitor::reload_files(shared);
+    auth_files::read_again(shared);
     let found = match secret::known(shared, &home, &rules, rules.first_host(), Some(begun)).await {
         Ok(found) => found,
         Err(reason) => return Ok(vec![failed("secret", reason), not_taken(&home)]),

@@ -13,10 +13,10 @@ use pgweir_config::{Settings, Severity};
 use pgweir_net::os_text;
 
 use crate::clients::ldap::Ldap;
-use crate::clients::pam;
+use crate::clients::{credentials, pam};
 use crate::settings::file_mark::FileMark;
 use crate::settings::reload;
-use crate::shared::{Shared, lock};
+use crate::shared::{Shared, lock, write};
 
 /// What `auth_file`, `auth_hba_file`, `auth_ident_file` and `auth_ldap_options` say.
 #[derive(Clone, Debug, Default)]
@@ -108,7 +108,7 @@ impl AuthFiles {
 }
 
 /// The mark of the auth_file as it is now.
-pub(crate) fn mark(settings: &Settings) -> Option<FileMark> {
+fn mark(settings: &Settings) -> Option<FileMark> {
     FileMark::of(settings.auth_file.as_deref()?)
 }
 
@@ -167,7 +167,7 @@ fn content<T: Clone + Default, P: IntoIterator<Item: Display>>(
 
 /// Where the auth_file says something new of a user, that counts: what a client has proven before is
 /// forgotten, unless it still is the only thing that serves, and servers are tried again at once.
-pub(crate) fn forget_replaced(shared: &Shared, old: &AuthFiles, new: &AuthFiles) {
+fn forget_replaced(shared: &Shared, old: &AuthFiles, new: &AuthFiles) {
     for home in shared.homes().into_values() {
         let user = &home.name.user;
         let of = |files: &'_ AuthFiles| {
@@ -185,4 +185,42 @@ pub(crate) fn forget_replaced(shared: &Shared, old: &AuthFiles, new: &AuthFiles)
         }
         shared.pools().try_again(home.id);
     }
+}
+
+/// Reads the users again if the auth_file has changed.
+pub(crate) fn follow(shared: &Shared) {
+    let config = shared.config();
+    let old = shared.files();
+    if mark(&config.global) != old.seen {
+        let (users, seen) = AuthFiles::load_users(&config.global, &old);
+        put_in_force(shared, |current| AuthFiles {
+            users,
+            seen,
+            ..current.clone()
+        });
+    }
+}
+
+/// The same, unless somebody may still be writing it.
+pub(crate) fn follow_when_settled(shared: &Shared) {
+    let mark = mark(&shared.config().global);
+    if mark.is_none_or(|mark| !mark.is_fresh()) {
+        follow(shared);
+    }
+}
+
+/// Reads the files with users and rules again.
+pub(crate) fn read_again(shared: &Shared) {
+    let new = AuthFiles::load(&shared.config().global, &shared.files());
+    put_in_force(shared, |_| new);
+}
+
+fn put_in_force(shared: &Shared, renew: impl FnOnce(&AuthFiles) -> AuthFiles) {
+    let (old, new) = {
+        let mut current = write(&shared.files);
+        let new = Arc::new(renew(&current));
+        (std::mem::replace(&mut *current, Arc::clone(&new)), new)
+    };
+    forget_replaced(shared, &old, &new);
+    credentials::derive_ahead(shared);
 }

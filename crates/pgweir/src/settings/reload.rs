@@ -14,8 +14,8 @@ use crate::clients::farewell::Farewell;
 use crate::process::log::Log;
 use crate::servers::pools;
 use crate::settings::file_mark::FileMark;
-use crate::settings::preflight;
 use crate::settings::tls::{self, Tls};
+use crate::settings::{auth_files, preflight};
 use crate::shared::{Shared, lock};
 use crate::watch::janitor;
 
@@ -93,7 +93,7 @@ pub(crate) fn reload(shared: &Arc<Shared>) -> Result<(), ()> {
     if tls.is_err() {
         tracing::error!("TLS configuration could not be reloaded, keeping old configuration");
     }
-    janitor::reload_files(shared);
+    auth_files::read_again(shared);
     try_again(shared);
     reopen_log(shared);
     preflight::look(shared);
@@ -175,7 +175,7 @@ pub(crate) fn follow_key(shared: &Arc<Shared>, key: &str) -> Option<Notice> {
         key,
         "auth_file" | "auth_hba_file" | "auth_ident_file" | "auth_ldap_options"
     ) {
-        janitor::reload_files(shared);
+        auth_files::read_again(shared);
     }
     if key == "logfile" || key.starts_with("syslog") {
         reopen_log(shared);

@@ -1,14 +1,14 @@
 //! What has to be looked at from time to time: time limits of clients, upkeep of pools, statistics,
 //! files that have changed, and whether a shutdown has come to its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgweir_config::{CONSOLE_DATABASE, Config, ErrorCodes};
+use pgweir_config::{Config, ErrorCodes};
 use pgweir_pool::view::PoolView;
 use pgweir_session::{Deadlines, Expiry, Phase};
-use pgweir_stats::{LogLine, Snapshot, Tally};
+use pgweir_stats::LogLine;
 use pgweir_wire::SqlState;
 
 use crate::clients::client::Client;
@@ -17,9 +17,9 @@ use crate::clients::{cancel, credentials, lot};
 use crate::operators::maintenance;
 use crate::servers::names::{self, ZoneWatch};
 use crate::servers::{ears, pins, pools, survey};
-use crate::settings::auth_files::{self, AuthFiles};
-use crate::settings::{overrides, reload};
-use crate::shared::{Hold, Shared, Shutdown, lock, write};
+use crate::settings::{auth_files, overrides, reload};
+use crate::shared::{Hold, Shared, Shutdown, lock};
+use crate::watch::totals::{self, DatabaseTotals};
 use crate::watch::{backends, consumers, health, leaks, samples};
 
 /// PgBouncer's: three times per second.
@@ -63,10 +63,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             last_stats = now;
             take_stats(&shared, now);
         }
-        let mark = auth_files::mark(&shared.config().global);
-        if mark.is_none_or(|mark| !mark.is_fresh()) {
-            follow_auth_file(&shared);
-        }
+        auth_files::follow_when_settled(&shared);
         reload::follow_certificates(&shared, &mut tried);
     }
 }
@@ -292,31 +289,8 @@ fn finish_shutdown(shared: &Arc<Shared>) {
     }
 }
 
-/// Counters now.
-pub(crate) struct DatabaseTotals {
-    /// Of every database, the console's among them.
-    pub(crate) by_name: BTreeMap<Arc<str>, Snapshot>,
-    /// Of all databases that there ever were.
-    pub(crate) all: Snapshot,
-}
-
-pub(crate) fn database_totals(shared: &Shared) -> DatabaseTotals {
-    let (homes, remainders) = shared.counted();
-    let mut by_name: BTreeMap<Arc<str>, Snapshot> = BTreeMap::new();
-    for (name, home) in homes {
-        *by_name.entry(name.database).or_default() += home.totals.snapshot();
-    }
-    for (name, remainder) in remainders.databases() {
-        *by_name.entry(Arc::clone(name)).or_default() += remainder.totals;
-    }
-    let console = shared.console_totals.snapshot();
-    by_name.insert(CONSOLE_DATABASE.into(), console);
-    let all = by_name.values().copied().sum::<Snapshot>() + remainders.ended;
-    DatabaseTotals { by_name, all }
-}
-
 fn take_stats(shared: &Arc<Shared>, now: Instant) {
-    let DatabaseTotals { by_name, all } = database_totals(shared);
+    let DatabaseTotals { by_name, all } = totals::now(shared);
     let mut history = lock(&shared.history);
     history.tick(by_name, all, now);
     let config = shared.config();
@@ -327,45 +301,4 @@ fn take_stats(shared: &Arc<Shared>, now: Instant) {
         };
         tracing::info!("{line}");
     }
-}
-
-/// Reads the users again if the auth_file has changed.
-pub(crate) fn follow_auth_file(shared: &Shared) {
-    let config = shared.config();
-    let old = shared.files();
-    if auth_files::mark(&config.global) != old.seen {
-        let (users, seen) = AuthFiles::load_users(&config.global, &old);
-        put_in_force(shared, |current| AuthFiles {
-            users,
-            seen,
-            ..current.clone()
-        });
-    }
-}
-
-/// Reads the files with users and rules again.
-pub(crate) fn reload_files(shared: &Shared) {
-    let new = AuthFiles::load(&shared.config().global, &shared.files());
-    put_in_force(shared, |_| new);
-}
-
-fn put_in_force(shared: &Shared, renew: impl FnOnce(&AuthFiles) -> AuthFiles) {
-    let (old, new) = {
-        let mut current = write(&shared.files);
-        let new = Arc::new(renew(&current));
-        (std::mem::replace(&mut *current, Arc::clone(&new)), new)
-    };
-    auth_files::forget_replaced(shared, &old, &new);
-    credentials::derive_ahead(shared);
-}
-
-/// Counts a console that is used, as one transaction and one query. PgBouncer never sees the first
-/// query of a console end, so it counts no other.
-pub(crate) fn count_console_session(shared: &Shared) {
-    let mut tally = Tally {
-        xact_count: 1,
-        query_count: 1,
-        ..Tally::default()
-    };
-    shared.console_totals.add(&mut tally);
 }

@@ -16,4 +16,5 @@ pub(crate) mod samples;
 pub(crate) mod series;
 pub(crate) mod slow;
 pub(crate) mod strict;
+pub(crate) mod totals;
 pub(crate) mod waits;

@@ -9,7 +9,7 @@ use pgweir_session::Phase;
 use pgweir_stats::Snapshot;
 
 use crate::shared::{Shared, lock};
-use crate::watch::{janitor, leaks};
+use crate::watch::{leaks, totals};
 
 /// Seconds that are kept.
 const KEPT: Duration = Duration::from_secs(15 * 60);
@@ -91,7 +91,7 @@ pub(crate) fn look(shared: &Shared, now: Instant) {
     let mut by_database = pools(shared, now);
     count_silent(shared, now, &mut by_database);
     note_failures(shared, last, &mut by_database);
-    let totals = janitor::database_totals(shared).by_name;
+    let totals = totals::now(shared).by_name;
     let mut samples = lock(&shared.samples);
     let all_before = std::mem::replace(&mut samples.totals, totals.clone());
     for (database, after) in totals {

@@ -9,7 +9,7 @@ use pgweir_console::tables::{self, LatencyRow, StatsRow, TotalsRow};
 use pgweir_stats::LatencyView;
 
 use crate::shared::{Shared, lock};
-use crate::watch::janitor;
+use crate::watch::totals;
 
 /// Appends a table of them, without the columns that nobody has asked for.
 pub(super) fn write(shared: &Shared, table: &Table<StatsRow>, out: &mut Vec<u8>) {
@@ -37,7 +37,7 @@ pub(super) fn latencies(shared: &Shared) -> Vec<LatencyRow> {
 fn stats(shared: &Shared) -> Vec<StatsRow> {
     let now = Instant::now();
     let history = lock(&shared.history);
-    let totals = janitor::database_totals(shared).by_name;
+    let totals = totals::now(shared).by_name;
     totals
         .into_iter()
         .map(|(database, totals)| {
@@ -53,7 +53,7 @@ fn stats(shared: &Shared) -> Vec<StatsRow> {
 
 /// SHOW TOTALS.
 pub(super) fn totals(shared: &Shared) -> Vec<TotalsRow> {
-    let totals = janitor::database_totals(shared).all;
+    let totals = totals::now(shared).all;
     let averages = lock(&shared.history).averages_of_all(&totals, Instant::now());
     let with_logins = shared.config().global.show_login_counts;
     tables::totals_rows(&totals, &averages)

@@ -15,8 +15,8 @@ use pgweir_config::PasswordSource;
 
 use super::source;
 use crate::clients::credentials;
+use crate::settings::auth_files;
 use crate::shared::{PoolHome, Rules, Shared, lock};
-use crate::watch::janitor;
 
 /// A secret with its source, in words.
 #[derive(Clone)]
@@ -245,7 +245,7 @@ impl Tries {
             self.readings += 1;
             let is_again = self.readings > 1;
             if is_again {
-                janitor::follow_auth_file(shared);
+                auth_files::follow(shared);
             }
             let newer_than = is_again.then_some(self.begun);
             self.next = known(shared, home, rules, host, newer_than).await?.into();

@@ -13,7 +13,7 @@ use crate::process::workers::Workers;
 use crate::settings::auth_files::AuthFiles;
 use crate::settings::tls::Tls;
 use crate::shared::Hold;
-use crate::watch::janitor::database_totals;
+use crate::watch::totals;
 
 const ROUNDS: usize = 500;
 
@@ -165,7 +165,7 @@ fn what_a_forgotten_pool_has_counted_stays_in_the_sums() {
     let shared = shared(SHOP);
     for queries in 1..4 {
         query_and_forget(&shared, "shop", &format!("user {queries}"));
-        let totals = database_totals(&shared);
+        let totals = totals::now(&shared);
         assert_eq!(totals.by_name["shop"].query_count, queries);
         assert_eq!(totals.all.query_count, queries);
         let (homes, remainders) = shared.counted();
@@ -203,7 +203,7 @@ fn a_series_that_pools_share_goes_on_without_them() {
             .view(LoginPhase::Auth)
             .expect("there were some");
         assert_eq!(logins.count(), queries);
-        assert_eq!(database_totals(&shared).all.query_count, queries);
+        assert_eq!(totals::now(&shared).all.query_count, queries);
     }
 }
 
@@ -214,10 +214,10 @@ fn counters_of_invented_databases_are_bounded() {
         query_and_forget(&shared, &format!("d{number}"), "u");
     }
     let kept = |by_name: &BTreeMap<Arc<str>, _>| by_name.len() - 1;
-    let totals = database_totals(&shared);
+    let totals = totals::now(&shared);
     assert_eq!((kept(&totals.by_name), totals.all.query_count), (100, 300));
     lock(&shared.autodbs).clear();
     shared.end_sums();
-    let totals = database_totals(&shared);
+    let totals = totals::now(&shared);
     assert_eq!((kept(&totals.by_name), totals.all.query_count), (0, 300));
 }
