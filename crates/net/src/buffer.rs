@@ -53,7 +53,7 @@ pub enum Input {
     /// So many bytes at the start of the scratch buffer.
     Scratch(usize),
     /// Bytes that follow on bytes kept earlier.
-    Held(Vec<u8>),
+    Kept(Vec<u8>),
 }
 
 impl Input {
@@ -63,7 +63,7 @@ impl Input {
         match self {
             Self::End => &[],
             Self::Scratch(len) => &scratch[..*len],
-            Self::Held(bytes) => bytes,
+            Self::Kept(bytes) => bytes,
         }
     }
 }
@@ -91,7 +91,7 @@ impl Buffered {
     /// The stream. Whatever is read or written here passes the buffers by.
     pub fn stream_mut(&mut self) -> &mut Stream {
         // A peer that is gone shows itself again.
-        let _ = self.settle();
+        let _ = self.send_out();
         self.reader = Reader::default();
         &mut self.stream
     }
@@ -108,7 +108,7 @@ impl Buffered {
     ) -> Poll<io::Result<Input>> {
         if self.offer_again {
             self.offer_again = false;
-            return Poll::Ready(Ok(self.held(&[])));
+            return Poll::Ready(Ok(self.kept(&[])));
         }
         let len = ready!(self.stream.poll_recv(cx, &mut self.reader, scratch))?;
         Poll::Ready(Ok(if len == 0 {
@@ -116,16 +116,16 @@ impl Buffered {
         } else if self.unread.is_empty() {
             Input::Scratch(len)
         } else {
-            self.held(&scratch[..len])
+            self.kept(&scratch[..len])
         }))
     }
 
     /// What was kept, followed by `more`.
     #[cold]
-    fn held(&mut self, more: &[u8]) -> Input {
+    fn kept(&mut self, more: &[u8]) -> Input {
         let mut bytes = std::mem::take(&mut self.unread);
         bytes.extend_from_slice(more);
-        Input::Held(bytes)
+        Input::Kept(bytes)
     }
 
     /// Keeps what was not consumed: it is offered again together with what the next read brings.
@@ -143,7 +143,7 @@ impl Buffered {
         match input {
             Input::End => {}
             Input::Scratch(len) => self.unread.extend_from_slice(&scratch[consumed..len]),
-            Input::Held(mut bytes) => {
+            Input::Kept(mut bytes) => {
                 if consumed < bytes.len() {
                     bytes.drain(..consumed);
                     self.unread = bytes;
@@ -197,13 +197,13 @@ impl Buffered {
     }
 
     /// Takes the bytes that have been read and not used.
-    pub fn take_held(&mut self) -> Vec<u8> {
+    pub fn take_unread(&mut self) -> Vec<u8> {
         self.offer_again = false;
         std::mem::take(&mut self.unread)
     }
 
     /// Offers the bytes that have been read and not used at the next read, before anything new.
-    pub fn offer_held(&mut self) {
+    pub fn offer_unread(&mut self) {
         self.offer_again = !self.unread.is_empty();
     }
 
@@ -242,7 +242,7 @@ impl Buffered {
             if self.put(cx, bytes) {
                 return Ok(());
             }
-            self.settle()?;
+            self.send_out()?;
         }
         if !self.has_unsent() {
             while !bytes.is_empty() {
@@ -275,8 +275,8 @@ impl Buffered {
     /// # Errors
     /// As the operating system says.
     #[inline]
-    pub fn settle(&mut self) -> io::Result<()> {
-        let mut rest = self.outgoing.settle()?;
+    pub fn send_out(&mut self) -> io::Result<()> {
+        let mut rest = self.outgoing.send_out()?;
         if !rest.is_empty() {
             rest.append(&mut self.unsent);
             self.unsent = rest;
@@ -317,7 +317,7 @@ impl Buffered {
     /// # Errors
     /// As the operating system says.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.settle()?;
+        self.send_out()?;
         let mut sent = 0;
         while sent < self.unsent.len() {
             match self.stream.poll_send(cx, &self.unsent[sent..]) {

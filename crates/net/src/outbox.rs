@@ -106,7 +106,7 @@ pub fn end_of_round() {
     match HERE.get() {
         Here::Open(outbox) => outbox.send_now(),
         Here::None => {}
-        Here::Unknown => Outbox::settle_in(),
+        Here::Unknown => Outbox::open_here(),
     }
 }
 
@@ -130,7 +130,7 @@ impl Outbox {
     }
 
     #[cold]
-    fn settle_in() {
+    fn open_here() {
         let Some(refused) = REFUSED.get() else {
             return;
         };
@@ -319,7 +319,7 @@ impl Outgoing {
         len <= PLACE_LEN
     }
 
-    /// Puts bytes into this thread's outbox; `false` if they have to be written directly, behind what [`Self::settle`] gives.
+    /// Puts bytes into this thread's outbox; `false` if they have to be written directly, behind what [`Self::send_out`] gives.
     #[inline]
     pub(crate) fn put(&mut self, cx: &Context<'_>, socket: &impl AsFd, bytes: &[u8]) -> bool {
         if !Self::takes(bytes.len()) {
@@ -353,7 +353,7 @@ impl Outgoing {
     /// # Errors
     /// As the operating system says.
     #[inline]
-    pub(crate) fn settle(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn send_out(&self) -> io::Result<Vec<u8>> {
         let Some(outbox) = self.outbox else {
             return Ok(Vec::new());
         };
@@ -370,7 +370,7 @@ impl Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // Nobody is left who would write the rest.
-        let _ = self.settle();
+        let _ = self.send_out();
     }
 }
 

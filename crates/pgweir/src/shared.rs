@@ -40,7 +40,7 @@ use crate::settings::auth_files::AuthFiles;
 use crate::settings::overrides::Overrides;
 use crate::settings::tls::Tls;
 use crate::settings::{limits, preflight};
-use crate::takeover::hold::Held;
+use crate::takeover::hold::Standstill;
 use crate::watch::backends::Backends;
 use crate::watch::census::Census;
 use crate::watch::events::Events;
@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     pub(crate) lot: Arc<Lot>,
     /// Where clients have their tasks.
     pub(crate) workers: Workers,
-    pub(crate) held: Held,
+    pub(crate) standstill: Standstill,
     /// The connections that listen for clients.
     pub(crate) ears: Mutex<Ears>,
     pub(crate) cancel_lane: Semaphore,
@@ -166,7 +166,7 @@ impl Shared {
             derived_keys: Arc::default(),
             endings: DashMap::new(),
             listeners: Mutex::new(Vec::new()),
-            held: Held::default(),
+            standstill: Standstill::default(),
             lot: Arc::new(lot),
             workers,
             ears: Mutex::default(),

@@ -208,7 +208,7 @@ async fn nothing_is_put_behind_what_is_left() {
     outbox.send_now();
     assert!(out.has_rest());
     assert!(!out.put(&cx, &near, b"second"));
-    assert!(out.settle().is_err());
+    assert!(out.send_out().is_err());
     assert!(out.put(&cx, &near, b"third"));
 }
 

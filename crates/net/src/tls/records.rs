@@ -53,7 +53,7 @@ impl RecordSocket {
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.outgoing.has_rest() {
-            self.settle()?;
+            self.send_out()?;
         }
         while !self.rest.is_empty() {
             let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.rest))?;
@@ -66,8 +66,8 @@ impl RecordSocket {
     }
 
     /// Sends what lies in the outbox, and keeps what could not be sent.
-    fn settle(&mut self) -> io::Result<()> {
-        self.rest.append(&mut self.outgoing.settle()?);
+    fn send_out(&mut self) -> io::Result<()> {
+        self.rest.append(&mut self.outgoing.send_out()?);
         Ok(())
     }
 
@@ -119,7 +119,7 @@ impl AsyncWrite for RecordSocket {
         }
         // What lies there comes first, whosever it is.
         give_way();
-        this.settle()?;
+        this.send_out()?;
         ready!(this.poll_rest(cx))?;
         Pin::new(&mut this.tcp).poll_write_vectored(cx, bufs)
     }
@@ -134,7 +134,7 @@ impl AsyncWrite for RecordSocket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.settle()?;
+        this.send_out()?;
         ready!(this.poll_rest(cx))?;
         Pin::new(&mut this.tcp).poll_shutdown(cx)
     }

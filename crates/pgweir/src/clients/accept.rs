@@ -153,7 +153,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
             return close(&shared, &listener);
         }
         if shared.operator.hold() == Hold::Suspended {
-            shared.held.closed_door(changed).await;
+            shared.standstill.closed_door(changed).await;
             continue;
         }
         tokio::select! {

@@ -1,4 +1,9 @@
-//! The life of one client connection, in a few lines.
+//! The life of one client connection, in a few lines:
+//!
+//! 1. [`begin_login`] reads what the client begins with, registers it, and makes its login.
+//! 2. [`log_in_or_refuse`] logs in (`login`), or says why not; [`purpose_of`] tells what the connection is for.
+//! 3. [`live`] runs that: a session (`relay`) until it ends, rests or is put down, or a short visit.
+//! 4. [`run_to_end`] is around all of it, so that a panic costs nobody else anything.
 
 mod joining;
 mod parting;
@@ -20,7 +25,7 @@ use pgweir_wire::CancelKey;
 use tokio::time::timeout;
 
 pub(crate) use joining::{Inherited, inherit, register};
-use joining::{begin, login_over, start_idle};
+use joining::{login_over, open_session, start_idle};
 pub(crate) use parting::{forget, turn_away};
 use parting::{leave, log_end, tell};
 
@@ -53,7 +58,7 @@ pub(crate) fn serve(shared: Arc<Shared>, accepted: Accepted) -> impl Future<Outp
                 return shared.workers.leave();
             }
         };
-        contain(shared, client, login).await;
+        run_to_end(shared, client, login).await;
     }
 }
 
@@ -64,7 +69,7 @@ pub(crate) fn serve(shared: Arc<Shared>, accepted: Accepted) -> impl Future<Outp
 fn begin_login(
     shared: &Arc<Shared>,
     accepted: Accepted,
-) -> io::Result<(Arc<Client>, Pin<Box<impl Begin + use<>>>)> {
+) -> io::Result<(Arc<Client>, Pin<Box<impl Beginning + use<>>>)> {
     let begun = with_scratch(|scratch| {
         let len = accepted.read_now(&mut scratch[..READ_LEN]);
         BytesMut::from(&scratch[..len])
@@ -75,7 +80,11 @@ fn begin_login(
         Client::of(shared.next_id(), &opened, Instant::now()),
     );
     let talk = Conversation::begun(opened.stream, begun);
-    let login = Box::pin(enter(Arc::clone(shared), Arc::clone(&client), Some(talk)));
+    let login = Box::pin(log_in_or_refuse(
+        Arc::clone(shared),
+        Arc::clone(&client),
+        Some(talk),
+    ));
     Ok((client, login))
 }
 
@@ -85,9 +94,9 @@ pub(crate) fn go_on(session: Session) -> impl Future<Output = ()> + Send {
     let known = Arc::clone(&client);
     let session = Box::pin(async move {
         known.attach_here().await;
-        Some(Begun::Session(Box::new(session)))
+        Some(Purpose::Session(Box::new(session)))
     });
-    contain(shared, client, session)
+    run_to_end(shared, client, session)
 }
 
 /// A client's life to its end, even if that is a panic.
@@ -95,10 +104,10 @@ pub(crate) fn go_on(session: Session) -> impl Future<Output = ()> + Send {
     clippy::manual_async_fn,
     reason = "what an async fn is given, its future holds twice"
 )]
-fn contain(
+fn run_to_end(
     shared: Arc<Shared>,
     client: Arc<Client>,
-    beginning: Pin<Box<impl Begin + Send>>,
+    beginning: Pin<Box<impl Beginning + Send>>,
 ) -> impl Future<Output = ()> + Send {
     async move {
         let mut life = std::pin::pin!(live(beginning));
@@ -137,10 +146,10 @@ enum End {
 }
 
 /// Logs in and then does what the connection is for.
-async fn live(beginning: Pin<Box<impl Begin>>) -> End {
+async fn live(beginning: Pin<Box<impl Beginning>>) -> End {
     match beginning.await {
         None => {}
-        Some(Begun::Session(mut session)) => {
+        Some(Purpose::Session(mut session)) => {
             let farewell = loop {
                 match session.run().await {
                     Stop::Ended(farewell) => break farewell,
@@ -154,7 +163,7 @@ async fn live(beginning: Pin<Box<impl Begin>>) -> End {
             };
             Box::pin(leave(*session, farewell)).await;
         }
-        Some(Begun::Visit(visit)) => visit.await,
+        Some(Purpose::Visit(visit)) => visit.await,
     }
     End::Orderly
 }
@@ -200,14 +209,14 @@ fn resume_if_last(shared: &Arc<Shared>, client: &Client) {
         .clients
         .iter()
         .any(|other| other.is_console.load(Ordering::Relaxed) && other.id != client.id);
-    if !others || shared.held.is_successor(client) {
+    if !others || shared.standstill.is_successor(client) {
         tracing::info!("admin disappeared when suspended, doing RESUME");
         admin::resume_all(shared);
     }
 }
 
 /// What a connection has turned out to be.
-enum Begun {
+enum Purpose {
     /// A client; few others stay for long.
     Session(Box<Session>),
     /// A console, or a CancelRequest.
@@ -215,15 +224,15 @@ enum Begun {
 }
 
 /// `None` if a login failed: then the client has been told and is gone.
-trait Begin: Future<Output = Option<Begun>> {}
-impl<F: Future<Output = Option<Begun>>> Begin for F {}
+trait Beginning: Future<Output = Option<Purpose>> {}
+impl<F: Future<Output = Option<Purpose>>> Beginning for F {}
 
 /// Not an `async fn`: what such a one is given, its future holds twice.
-fn enter(
+fn log_in_or_refuse(
     shared: Arc<Shared>,
     client: Arc<Client>,
     mut talk: Option<Conversation>,
-) -> impl Begin + Send {
+) -> impl Beginning + Send {
     async move {
         client.attach_here().await;
         let mut login = Login {
@@ -234,7 +243,7 @@ fn enter(
         let result = log_in(&mut login).await;
         login_over(&shared, &client);
         match result {
-            Ok(entry) => Some(begin_as(shared, client, entry, talk?)),
+            Ok(entry) => Some(purpose_of(shared, client, entry, talk?)),
             Err(farewell) => {
                 refuse(&shared, &client, talk, &farewell).await;
                 None
@@ -244,15 +253,20 @@ fn enter(
 }
 
 /// What a connection is for, after its login.
-fn begin_as(shared: Arc<Shared>, client: Arc<Client>, entry: Entry, talk: Conversation) -> Begun {
+fn purpose_of(
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    entry: Entry,
+    talk: Conversation,
+) -> Purpose {
     match entry {
         Entry::Client(entrance) => {
-            Begun::Session(Box::new(begin(&shared, &client, *entrance, talk)))
+            Purpose::Session(Box::new(open_session(&shared, &client, *entrance, talk)))
         }
         Entry::Console { access } => {
-            Begun::Visit(Box::pin(visit_console(shared, client, talk, access)))
+            Purpose::Visit(Box::pin(visit_console(shared, client, talk, access)))
         }
-        Entry::Cancel(key) => Begun::Visit(Box::pin(visit_to_cancel(shared, client, talk, key))),
+        Entry::Cancel(key) => Purpose::Visit(Box::pin(visit_to_cancel(shared, client, talk, key))),
     }
 }
 
@@ -302,7 +316,7 @@ mod tests {
     /// A login is copied into its box; what few clients need of it is boxed in turn.
     #[test]
     fn a_login_is_not_large() {
-        let size = size_of_future(|(shared, client, talk)| enter(shared, client, talk));
+        let size = size_of_future(|(shared, client, talk)| log_in_or_refuse(shared, client, talk));
         assert!(size <= 1536, "{size}");
     }
 

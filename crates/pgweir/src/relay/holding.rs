@@ -32,7 +32,7 @@ impl Session {
     pub(super) fn follow_hold_order(&mut self) -> bool {
         let order = self.client.hold_order();
         if order.is_some() {
-            self.settle();
+            self.send_out();
         }
         self.braking = order == Some(HoldAt::Boundary);
         match order {
@@ -43,10 +43,10 @@ impl Session {
     }
 
     /// Lets nothing of it lie in the outbox. A peer that is gone shows itself again.
-    fn settle(&mut self) {
-        let _ = self.line.settle();
+    fn send_out(&mut self) {
+        let _ = self.line.send_out();
         if let Place::Leased(held) = &mut self.place {
-            let _ = held.server.line.settle();
+            let _ = held.server.line.send_out();
         }
     }
 

@@ -236,7 +236,7 @@ impl Session {
             | Stage::Serve => self.line.send(cx, out),
         };
         if was_full && !held.server.relay.is_full() {
-            self.line.offer_held();
+            self.line.offer_unread();
         }
         // Even if the client is gone: the server is read on from here when it is cleaned up.
         held.server.line.keep(input, scratch, consumed);

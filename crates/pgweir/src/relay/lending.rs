@@ -106,7 +106,7 @@ impl Session {
         if let Some(noted) = noted {
             slow::look_at(&self.shared, &self.client, home, &mut held.server, noted);
         }
-        held.server.settle(&self.shared, home);
+        held.server.report_tally(&self.shared, home);
         let looks = release && self.begin_look(now);
         let Place::Leased(held) = &mut self.place else {
             return;
@@ -196,7 +196,7 @@ impl Session {
         self.unpin();
         self.client.state().link = None;
         close::give_up(&self.shared, held.slot, held.server, reason, busy);
-        self.line.offer_held();
+        self.line.offer_unread();
     }
 }
 

@@ -232,7 +232,7 @@ impl Session {
             self.answer_inquiry();
         }
         if self.client.take_order(TaskOrder::LookAgain) {
-            self.line.offer_held();
+            self.line.offer_unread();
         }
         if self.client.take_order(TaskOrder::MoveOn) {
             self.move_on();
@@ -307,7 +307,7 @@ impl Session {
                 }
                 let books = route.home.books(&application);
                 held.server.work.end_lease(Instant::now(), books);
-                held.server.settle(&shared, &route.home);
+                held.server.report_tally(&shared, &route.home);
                 reset::after_client(&shared, held.slot, held.server, farewell);
             }
         }

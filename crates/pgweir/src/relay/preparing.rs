@@ -151,7 +151,7 @@ impl Session {
                             bytes = own;
                         }
                         relay.translated(Translation::Done);
-                        let _ = self.line.take_held();
+                        let _ = self.line.take_unread();
                         self.line.put_back_bytes(&bytes);
                     }
                     Renumbered::Incomplete => relay.translated(Translation::Incomplete),
@@ -177,7 +177,7 @@ impl Session {
     /// then. Perhaps within a transaction, and its query has been counted.
     pub(super) fn ask_first(&mut self, out: &[u8]) {
         self.ask_between(out, Instant::now());
-        self.line.offer_held();
+        self.line.offer_unread();
     }
 
     /// Asks the server for something while the client is not served.

@@ -17,7 +17,7 @@ impl Session {
         if self.route.is_left() && self.leave_queue(ticket) {
             // What the client sent is still there: it asks again.
             self.place = Place::Idle;
-            self.line.offer_held();
+            self.line.offer_unread();
         }
     }
 

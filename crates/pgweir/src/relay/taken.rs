@@ -100,7 +100,7 @@ impl Session {
         events::client_error(&self.shared, &self.client, &Farewell::Leaked);
         let (home, now) = (&self.route.home, Instant::now());
         server.work.end_lease(now, home.books(&self.application));
-        server.settle(&self.shared, home);
+        server.report_tally(&self.shared, home);
         self.unpin();
         let mut state = self.client.state();
         state.end_request(now);

@@ -78,7 +78,7 @@ impl Session {
         if let Some(header) = rest {
             self.line.put_back_bytes(&header);
         } else if unneeded > 0 {
-            self.line.offer_held();
+            self.line.offer_unread();
         }
     }
 
@@ -250,7 +250,7 @@ impl Session {
     /// Passes over a batch; `said` is all that it is answered with before its ReadyForQuery.
     pub(super) fn skip_batch_saying(&mut self, status: TransactionStatus, said: &[u8]) {
         self.line.queue(said);
-        self.line.offer_held();
+        self.line.offer_unread();
         self.place = Place::Skipping(SkipBatch::default(), status);
         self.client.state().end_request(Instant::now());
     }
@@ -275,7 +275,7 @@ impl Session {
                 Skipped::Part(consumed) => self.line.keep(input, &desk.scratch, consumed),
                 Skipped::All(consumed) => {
                     self.line.keep(input, &desk.scratch, consumed);
-                    self.line.offer_held();
+                    self.line.offer_unread();
                     let mut out = BytesMut::new();
                     backend::ready_for_query(&mut out, *status);
                     self.place = match status {

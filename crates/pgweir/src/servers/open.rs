@@ -342,7 +342,7 @@ async fn one_connection(
     let mut is_given_up = false;
     let outcome = tokio::select! {
         outcome = timeout(patience.unwrap_or(Duration::MAX), opening.run()) => outcome,
-        () = shared.held.no_more_logins() => {
+        () = shared.standstill.no_more_logins() => {
             is_given_up = true;
             Ok(Err(connect_failure("suspend_timeout").into()))
         }

@@ -59,7 +59,7 @@ impl Server {
 
     /// Gives the pool what has been counted.
     #[inline]
-    pub(crate) fn settle(&mut self, shared: &Shared, home: &PoolHome) {
+    pub(crate) fn report_tally(&mut self, shared: &Shared, home: &PoolHome) {
         let counted = self.relay.take_tally();
         let tally = &mut self.work.tally;
         tally.client_parse_count += counted.client_parses;

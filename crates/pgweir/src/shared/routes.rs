@@ -266,7 +266,7 @@ impl Shared {
             let mut pools = self.pools();
             // An order goes to all pools after it has been given, and so to this one.
             let gate = match self.operator.gate(&name.database) {
-                Gate::Held if self.held.awaits_logins() => Gate::Open,
+                Gate::Held if self.standstill.awaits_logins() => Gate::Open,
                 gate => gate,
             };
             let scopes = || limits::scopes(name, &rules);

@@ -122,11 +122,11 @@ impl<'a> Everything<'a> {
         let endings = shared.endings.iter();
         Self {
             // Before anything is taken: what is let go meanwhile goes home in the end.
-            releases: shared.held.releases(),
+            releases: shared.standstill.releases(),
             shared,
             listeners: lock(&shared.listeners).clone(),
-            sessions: shared.held.lend_sessions(),
-            servers: std::mem::take(&mut lock(&shared.held.servers)),
+            sessions: shared.standstill.lend_sessions(),
+            servers: std::mem::take(&mut lock(&shared.standstill.servers)),
             ears: ears::lend(shared),
             endings: endings
                 .map(|entry| (*entry.key(), copy(entry.value())))
@@ -138,7 +138,7 @@ impl<'a> Everything<'a> {
     pub(super) fn put_back(self) {
         hold::put_back_idle(self.shared, self.servers, self.releases);
         ears::put_back(self.ears);
-        self.shared.held.put_back(self.sessions);
+        self.shared.standstill.put_back(self.sessions);
     }
 
     fn parcels(&self) -> Vec<Sent<'_>> {

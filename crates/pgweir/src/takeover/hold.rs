@@ -38,7 +38,7 @@ pub(crate) enum HoldAt {
 
 /// What has been put down.
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct Standstill {
     /// By their clients' ids.
     pub(super) sessions: Mutex<HashMap<u64, Box<Session>>>,
     /// The idle ones.
@@ -61,7 +61,7 @@ pub(crate) struct Held {
 /// Holds everything. Who cannot be held within `suspend_timeout` is told so and closed. Ends early if
 /// somebody resumes.
 pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
-    shared.held.set_awaits_logins(true);
+    shared.standstill.set_awaits_logins(true);
     shared.operator.set_hold(Hold::Suspended);
     let patience = shared.config().global.suspend_timeout.limit();
     let mut deadline = patience.map(|patience| Instant::now() + patience);
@@ -72,7 +72,7 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
                 .filter(|client| !client.is_greeted())
                 .for_each(|client| client.end(Farewell::SuspendTimeout));
         }
-        shared.held.set_awaits_logins(false);
+        shared.standstill.set_awaits_logins(false);
         let mut unclean = resetting(shared);
         let cleaned = || {
             let still = resetting(shared);
@@ -93,12 +93,12 @@ pub(crate) async fn everything(shared: &Arc<Shared>, at: HoldAt) {
     };
     if !until(shared, deadline, told_to_hold).await {
         unheld(shared).for_each(|client| client.end(Farewell::SuspendTimeout));
-        hold_pools(shared, |_| shared.held.give_logins_up());
+        hold_pools(shared, |_| shared.standstill.give_logins_up());
         until(shared, None, told_to_hold).await;
     }
-    shared.held.set_awaits_logins(false);
+    shared.standstill.set_awaits_logins(false);
     hold_pools(shared, |pools| {
-        lock(&shared.held.servers).extend(pools.take_idle(Instant::now()));
+        lock(&shared.standstill.servers).extend(pools.take_idle(Instant::now()));
     });
 }
 
@@ -121,14 +121,14 @@ pub(crate) fn release(shared: &Arc<Shared>) {
     let servers = {
         // With the pools locked nobody is putting servers there, gives logins up, or gives anything away.
         let _pools = shared.pools();
-        shared.held.releases.fetch_add(1, Ordering::AcqRel);
-        shared.held.no_logins.store(false, Ordering::Release);
-        shared.held.given.store(false, Ordering::Release);
-        std::mem::take(&mut *lock(&shared.held.servers))
+        shared.standstill.releases.fetch_add(1, Ordering::AcqRel);
+        shared.standstill.no_logins.store(false, Ordering::Release);
+        shared.standstill.given.store(false, Ordering::Release);
+        std::mem::take(&mut *lock(&shared.standstill.servers))
     };
     check_in(shared, servers);
     ears::ring_all(shared);
-    shared.held.changed.notify_waiters();
+    shared.standstill.changed.notify_waiters();
 }
 
 fn check_in(shared: &Arc<Shared>, servers: Vec<(SlotId, Box<Server>)>) {
@@ -146,8 +146,8 @@ pub(super) fn put_back_idle(
 ) {
     {
         let _pools = shared.pools();
-        if shared.held.releases() == releases {
-            return lock(&shared.held.servers).extend(servers);
+        if shared.standstill.releases() == releases {
+            return lock(&shared.standstill.servers).extend(servers);
         }
     }
     check_in(shared, servers);
@@ -159,12 +159,12 @@ pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
     let shared = Arc::clone(&session.shared);
     let client = Arc::clone(&session.client);
     let standing = session.standing();
-    lock(&shared.held.sessions).insert(client.id, session);
+    lock(&shared.standstill.sessions).insert(client.id, session);
     shared.ended.notify_waiters();
     loop {
-        let changed = shared.held.changed.notified();
+        let changed = shared.standstill.changed.notified();
         let let_go = shared.operator.hold() != Hold::Suspended;
-        let given = shared.held.given.load(Ordering::Acquire);
+        let given = shared.standstill.given.load(Ordering::Acquire);
         if !let_go && given {
             changed.await;
         } else if !let_go && !client.is_called(standing) {
@@ -172,7 +172,7 @@ pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
                 () = changed => {}
                 () = client.called(standing) => {}
             }
-        } else if let Some(session) = lock(&shared.held.sessions).remove(&client.id) {
+        } else if let Some(session) = lock(&shared.standstill.sessions).remove(&client.id) {
             if let_go {
                 // It may have been told to hold after everybody was let go.
                 client.release();
@@ -185,7 +185,7 @@ pub(crate) async fn put_down(session: Box<Session>) -> Box<Session> {
     }
 }
 
-impl Held {
+impl Standstill {
     /// Takes all sessions away, to describe them; [`Self::put_back`] follows.
     pub(super) fn lend_sessions(&self) -> HashMap<u64, Box<Session>> {
         std::mem::take(&mut lock(&self.sessions))
@@ -249,12 +249,12 @@ fn no_logins(shared: &Shared) -> bool {
 }
 
 fn all_doors_closed(shared: &Shared) -> bool {
-    shared.held.closed_doors.load(Ordering::Acquire) >= lock(&shared.listeners).len()
+    shared.standstill.closed_doors.load(Ordering::Acquire) >= lock(&shared.listeners).len()
 }
 
 /// The clients, consoles apart, whose tasks still go on.
 fn unheld(shared: &Shared) -> impl Iterator<Item = Arc<Client>> {
-    let sessions = lock(&shared.held.sessions);
+    let sessions = lock(&shared.standstill.sessions);
     let unheld: Vec<_> = shared
         .clients
         .iter()
@@ -290,7 +290,7 @@ fn is_all_held(shared: &Shared) -> bool {
     if !all_doors_closed(shared) || unheld(shared).next().is_some() {
         return false;
     }
-    let held = lock(&shared.held.sessions)
+    let held = lock(&shared.standstill.sessions)
         .values()
         .filter(|session| session.server().is_some())
         .count();
@@ -310,5 +310,5 @@ fn is_all_held(shared: &Shared) -> bool {
         }
     }
     // What has been idle may have been taken already, by an order that was taken back meanwhile.
-    lent == held + ears::held(shared) + lock(&shared.held.servers).len()
+    lent == held + ears::held(shared) + lock(&shared.standstill.servers).len()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::hold::Held;
+use super::hold::Standstill;
 use crate::clients::client::Client;
 use crate::shared::{Hold, Shared, lock};
 
@@ -36,21 +36,22 @@ pub(crate) enum Told {
 pub(crate) fn give(shared: &Shared, client: &Client) -> bool {
     // With the pools locked nobody lets anything go.
     let _pools = shared.pools();
-    let stands = shared.held.is_successor(client) && shared.operator.hold() == Hold::Suspended;
+    let stands =
+        shared.standstill.is_successor(client) && shared.operator.hold() == Hold::Suspended;
     if stands {
-        shared.held.given.store(true, Ordering::Release);
-        shared.held.changed.notify_waiters();
+        shared.standstill.given.store(true, Ordering::Release);
+        shared.standstill.changed.notify_waiters();
     }
     stands
 }
 
 /// The same for whoever asks for the rows of SHOW FDS, if that is our own user and nobody else takes over.
 pub(super) fn give_rows(shared: &Shared, client: &Client) -> bool {
-    let other = shared.held.successor();
+    let other = shared.standstill.successor();
     let is_other = other.is_some_and(|other| other.client != client.id);
     let may = client.is_own_user() && !is_other && shared.operator.hold() == Hold::Suspended;
     if may {
-        shared.held.set_successor(client, Told::Rows);
+        shared.standstill.set_successor(client, Told::Rows);
     }
     may && give(shared, client)
 }
@@ -63,7 +64,7 @@ pub(super) async fn unless_let_go(
 ) -> io::Result<()> {
     let written = tokio::select! {
         written = writing => written,
-        () = shared.held.let_go(releases) => Err(io::Error::other("everything goes on here")),
+        () = shared.standstill.let_go(releases) => Err(io::Error::other("everything goes on here")),
     };
     if let Err(error) = &written {
         tracing::warn!("the takeover is broken off: {error}");
@@ -77,7 +78,7 @@ pub(super) async fn in_time(writing: impl Future<Output = io::Result<()>>) -> io
     timeout(READ_PATIENCE, writing).await.unwrap_or_else(late)
 }
 
-impl Held {
+impl Standstill {
     /// How often all has been let go.
     pub(super) fn releases(&self) -> u64 {
         self.releases.load(Ordering::Acquire)

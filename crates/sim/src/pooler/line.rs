@@ -50,10 +50,10 @@ impl Line {
     /// Keeps bytes to be offered at the next read, before anything new.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
-        self.offer_held();
+        self.offer_unread();
     }
 
-    pub(crate) fn offer_held(&mut self) {
+    pub(crate) fn offer_unread(&mut self) {
         self.offer_again = !self.unread.is_empty();
     }
 

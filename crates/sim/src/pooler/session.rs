@@ -131,7 +131,7 @@ impl Pooler {
             (Wish::Nothing, consumed) => {
                 line.keep(bytes, consumed);
                 if consumed > 0 {
-                    line.offer_held();
+                    line.offer_unread();
                 }
                 Ok(true)
             }
@@ -252,7 +252,7 @@ impl Pooler {
         }
         .write(&mut out);
         session.line.queue(&out);
-        session.line.offer_held();
+        session.line.offer_unread();
         session.place = Place::Skipping(SkipBatch::default());
     }
 
@@ -274,7 +274,7 @@ impl Pooler {
             Skipped::Part(consumed) => line.keep(bytes, consumed),
             Skipped::All(consumed) => {
                 line.keep(bytes, consumed);
-                line.offer_held();
+                line.offer_unread();
                 let mut out = BytesMut::new();
                 ready_for_query(&mut out, TransactionStatus::Idle);
                 line.queue(&out);
@@ -317,7 +317,7 @@ impl Pooler {
         env.note(|| format!("session {id} gets backend {} for {stage:?}", server.backend));
         server.line.queue(&out);
         self.holders.insert(server.backend, id);
-        self.sessions[id].line.offer_held();
+        self.sessions[id].line.offer_unread();
         self.sessions[id].place = Place::Leased(Held {
             slot,
             server,
@@ -428,7 +428,7 @@ impl Pooler {
             .from_server(&bytes, side, &rules, &mut to_client)
             .map_err(Farewell::Violation)?;
         if was_full && !relay.is_full() {
-            line.offer_held();
+            line.offer_unread();
         }
         let sent = match held.stage {
             Stage::Serve => line.send(env, to_client.bytes(&bytes)),
@@ -496,7 +496,7 @@ impl Pooler {
             _ => return Err(Farewell::ServerLost),
         }
         if let Place::Leased(held) = std::mem::replace(&mut session.place, Place::Idle) {
-            session.line.offer_held();
+            session.line.offer_unread();
             self.holders.remove(&held.server.backend);
             self.pools.closing(held.slot, env.now());
             self.close(held.slot, held.server, env);

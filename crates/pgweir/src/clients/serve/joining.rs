@@ -31,7 +31,8 @@ pub(super) fn login_over(shared: &Shared, client: &Client) {
     }
 }
 
-pub(super) fn begin(
+/// A client that is logged in begins its session.
+pub(super) fn open_session(
     shared: &Arc<Shared>,
     client: &Arc<Client>,
     entrance: Entrance,

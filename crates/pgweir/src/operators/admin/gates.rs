@@ -120,7 +120,7 @@ pub(super) async fn hand_over(shared: &Arc<Shared>, client: &Client) -> Result<(
     }
     may_suspend(shared)?;
     tracing::info!(peer = %client, "HANDOVER command issued");
-    shared.held.set_successor(client, Told::All);
+    shared.standstill.set_successor(client, Told::All);
     hold::everything(shared, HoldAt::Anywhere).await;
     // Somebody may have been faster.
     match give(shared, client) {
@@ -132,5 +132,5 @@ pub(super) async fn hand_over(shared: &Arc<Shared>, client: &Client) -> Result<(
 /// Whether this console has been given everything, and somebody has resumed since or does so at this moment.
 pub(super) fn was_taken_back(shared: &Shared, client: &Client) -> bool {
     let is_held = shared.operator.hold() == Hold::Suspended;
-    shared.held.was_taken_back(client) || (shared.held.is_successor(client) && !is_held)
+    shared.standstill.was_taken_back(client) || (shared.standstill.is_successor(client) && !is_held)
 }
