@@ -4,6 +4,7 @@
 //! Off the hot path: a transaction of statements that are known to leave nothing costs a look at the
 //! pool's memory.
 
+use std::fmt::Display;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -16,15 +17,11 @@ use super::lending::may_leave;
 use super::preparing::{fit, refit};
 use super::{Place, Session};
 use crate::clients::client::TaskOrder;
-use crate::clients::farewell::asides;
+use crate::clients::farewell::asides::{self, Lost};
 use crate::servers::pins::{self, Pin};
 use crate::servers::reset;
 use crate::servers::server::Stage;
 use crate::shared::lock;
-
-/// Why a client loses what binds a server to it.
-const NEEDED: &str =
-    "Another client needs the server; max_pinned servers of a pool are spared that.";
 
 impl Session {
     /// A transaction has ended: asks the server what it has left, where that is not known. Then the client
@@ -89,7 +86,7 @@ impl Session {
                     tracing::warn!(peer = %self.client, "session state not known: {}", refused.message);
                 }
                 self.unpin();
-                self.lose("all of it", "The server did not say what it is.", now);
+                self.lose("all of it", Lost::Unknown, now);
             }
         }
     }
@@ -112,7 +109,7 @@ impl Session {
             true => self.stay(now),
             false => {
                 self.unpin();
-                self.lose(&kinds.to_string(), NEEDED, now);
+                self.lose(kinds, Lost::Needed, now);
             }
         }
     }
@@ -223,13 +220,13 @@ impl Session {
 
     /// The server goes back to its pool without what the client has left there, and the client is
     /// told.
-    pub(super) fn lose(&mut self, what: &str, why: &str, now: Instant) {
+    pub(super) fn lose(&mut self, what: impl Display, lost: Lost, now: Instant) {
         let Place::Leased(held) = &mut self.place else {
             return;
         };
         held.server.work.tally.state_loss_count += 1;
         tracing::info!(peer = %self.client, "session state is taken back: {what}");
-        self.tell(&asides::state_taken_back(what, why));
+        self.tell(&asides::state_taken_back(what, lost));
         self.client.take_order(TaskOrder::LetGo);
         self.release(now);
     }

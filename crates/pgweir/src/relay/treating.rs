@@ -9,11 +9,8 @@ use pgweir_session::{Kinds, Parameters};
 
 use super::{Place, Session};
 use crate::clients::client::TaskOrder;
-use crate::clients::farewell::asides;
+use crate::clients::farewell::asides::{self, Lost};
 use crate::watch::strict;
-
-/// Why a client loses what it has left.
-const ENDS: &str = "It ends with the transaction (state_policy).";
 
 /// What a session and its client had before a look.
 pub(super) struct Before {
@@ -70,7 +67,7 @@ impl Session {
             (true, _) => self.keep_or_move(bound, now),
             (false, rest) if rest.is_empty() || !self.pin(rest, now) => {
                 self.unpin();
-                self.lose(&reset.union(bound).to_string(), ENDS, now);
+                self.lose(reset.union(bound), Lost::Policy, now);
             }
             (false, _) => self.take_back(reset, now),
         }
@@ -87,6 +84,6 @@ impl Session {
         held.server.relay.take_back(kinds, &mut out);
         // No message of the client's is held back for it.
         self.ask_between(&out, now);
-        self.tell(&asides::state_taken_back(kinds, ENDS));
+        self.tell(&asides::state_taken_back(kinds, Lost::Policy));
     }
 }

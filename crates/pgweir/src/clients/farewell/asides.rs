@@ -82,9 +82,27 @@ pub(crate) fn parameters_lost(reason: &str) -> Answer {
     }
 }
 
+/// Why a client loses what binds a server to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lost {
+    /// Another client is to have the server.
+    Needed,
+    /// `state_policy`
+    Policy,
+    /// It is not known what there is.
+    Unknown,
+}
+
 /// What bound a server to the client has been taken back.
-pub(crate) fn state_taken_back(what: impl std::fmt::Display, why: &str) -> Answer {
+pub(crate) fn state_taken_back(what: impl std::fmt::Display, lost: Lost) -> Answer {
     let text = format!("session state ends with the transaction: {what}");
+    let why = match lost {
+        Lost::Needed => {
+            "Another client needs the server; max_pinned servers of a pool are spared that."
+        }
+        Lost::Policy => "It ends with the transaction (state_policy).",
+        Lost::Unknown => "The server did not say what it is.",
+    };
     Answer {
         detail: Some(why.to_owned()),
         ..answer(Severity::Warning, SqlState::WARNING, text)
