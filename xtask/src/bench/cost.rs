@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
 use pgweir_harness::{cpu_time, rss};
 
-/// The processor time of a process at one moment, and how often the kernel has switched away from it.
+/// The processor time of processes at one moment, and how often the kernel has switched away from it.
 #[derive(Debug)]
 pub(crate) struct Usage {
     total: Duration,
@@ -28,13 +28,19 @@ pub(crate) struct Used {
 }
 
 impl Usage {
-    /// Reads the kernel's exact count per thread, or the whole process in ticks of 10 ms where there is none.
-    pub(crate) fn now(pid: u32) -> io::Result<Self> {
-        let threads = threads(pid).unwrap_or_default();
-        let total = if threads.is_empty() {
-            cpu_time(pid)?
-        } else {
-            threads.values().map(|thread| thread.cpu).sum()
+    /// Reads the kernel's exact count per thread, or the whole processes in ticks of 10 ms where there is none.
+    pub(crate) fn now(pids: &[u32]) -> io::Result<Self> {
+        // The kernel numbers the threads of all processes together.
+        let threads: BTreeMap<u32, Thread> = pids
+            .iter()
+            .flat_map(|pid| threads(*pid).unwrap_or_default())
+            .collect();
+        let total = match threads.is_empty() {
+            true => pids
+                .iter()
+                .map(|pid| cpu_time(*pid))
+                .sum::<io::Result<_>>()?,
+            false => threads.values().map(|thread| thread.cpu).sum(),
         };
         Ok(Self { total, threads })
     }
@@ -114,10 +120,10 @@ mod tests {
     #[test]
     fn work_costs_time() {
         let own = std::process::id();
-        let before = Usage::now(own).expect("own figures");
+        let before = Usage::now(&[own]).expect("own figures");
         let start = std::time::Instant::now();
         while start.elapsed() < Duration::from_millis(50) {}
-        let used = Usage::now(own).expect("own figures").since(&before);
+        let used = Usage::now(&[own]).expect("own figures").since(&before);
         assert!(used.cpu > Duration::ZERO && memory(own).is_ok_and(|bytes| bytes > 100_000));
         assert!(peak(own).is_some_and(|bytes| bytes > 100_000));
     }

@@ -124,9 +124,12 @@ fn watched(
     scene: &Scene,
 ) -> Result<Vec<String>, Failure> {
     let running = start::start(peer, workload, &scene.programs, scene)?;
-    let pid = running.pid.ok_or_else(|| Failure::new("no pooler"))?;
+    if running.pids.is_empty() {
+        return Err(Failure::new("no pooler"));
+    }
+    let pids: Vec<String> = running.pids.iter().map(u32::to_string).collect();
     let mut command = Command::new(program);
-    let watcher = Lines::spawn(command.args(args).arg(pid.to_string()), LIMIT)?;
+    let watcher = Lines::spawn(command.args(args).arg(pids.join(",")), LIMIT)?;
     // It says nothing when it has attached itself.
     std::thread::sleep(Duration::from_millis(700));
     transactions(&running, pgbench, SYSCALL_TRANSACTIONS)?;
@@ -193,8 +196,8 @@ pub(crate) fn instructions(
         let mut running = start::start(peer, workload, &wrapped, scene)?;
         transactions(&running, pgbench, each)?;
         // The poolers end when they have no clients; the relay has no handler and just ends.
-        if let Some(pid) = running.pid {
-            send(pid, Signal::TERM);
+        for pid in &running.pids {
+            send(*pid, Signal::TERM);
         }
         running.wait_for_exit(LIMIT);
         summary(&out)
@@ -243,7 +246,7 @@ fn under_valgrind(
             programs.muxrelay = wrap(&programs.muxrelay)?;
             None
         }
-        Peer::PgBouncer | Peer::PgBouncer64k => programs.pgbouncer.as_mut(),
+        Peer::PgBouncer | Peer::PgBouncer2 | Peer::PgBouncer64k => programs.pgbouncer.as_mut(),
         Peer::Pgcat => programs.pgcat.as_mut(),
         Peer::Odyssey => programs.odyssey.as_mut(),
         Peer::Direct => None,

@@ -6,7 +6,6 @@ use pgweir_benches::Transfer;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cost::{Usage, memory},
     lines::Lines,
     peer::Peer,
     pgbench::{self, Progress, with_environment},
@@ -116,17 +115,16 @@ fn port(running: &Running) -> String {
 
 /// One connection that moves much. Its cost is the pooler's, its speed that of the slowest of all.
 fn transfer(running: &Running, command: &mut Command) -> Result<Sample, Failure> {
-    let usage = || running.pid.map(Usage::now).transpose();
-    let before = usage()?;
+    let before = running.usage()?;
     let said = Lines::spawn(command, RUN_MAX)?.finish()?;
-    let used = match (before, usage()?) {
+    let used = match (before, running.usage()?) {
         (Some(before), Some(after)) => Some(after.since(&before)),
         _ => None,
     };
     let line = said.last().map(String::as_str).unwrap_or_default();
     let transfer: Transfer = serde_json::from_str(line)?;
     let bytes = transfer.bytes as f64;
-    let peak = running.pid.and_then(super::cost::peak);
+    let peak = running.peak();
     Ok(Sample {
         cost: used.map(|used| used.cpu.as_secs_f64() / (bytes / 1e9)),
         rate: Some(bytes / 1e6 / transfer.seconds),
@@ -144,8 +142,7 @@ fn idle(
     active: u32,
     seconds: u32,
 ) -> Result<Sample, Failure> {
-    let pid = running.pid.ok_or_else(no_pooler)?;
-    let before = memory(pid)?;
+    let before = running.memory()?;
     let mut lines = Lines::spawn(command, RUN_MAX)?;
     lines.wait_for("ready")?;
     if query_first {
@@ -153,7 +150,7 @@ fn idle(
         lines.wait_for("ready")?;
     }
     thread::sleep(IDLE_FOR);
-    let cost = Some(growth(before, memory(pid)?, clients));
+    let cost = Some(growth(before, running.memory()?, clients));
     let sample = match active {
         0 => Sample::default(),
         _ => pgbench::run(running, &simple(active), seconds)?,
@@ -168,11 +165,10 @@ fn idle(
 
 /// The same, played by pgbench: its first progress line comes when all have logged in.
 fn idle_tls(running: &Running, clients: u32) -> Result<Sample, Failure> {
-    let pid = running.pid.ok_or_else(no_pooler)?;
     // The first handshake fetches what all of them share.
     let mut first = with_environment(running, &["-S", "-n", "-C", "-t", "20"])?;
     Lines::spawn(&mut first, RUN_MAX)?.finish()?;
-    let before = memory(pid)?;
+    let before = running.memory()?;
     let file = pgbench::script(&running.endpoint.dir, "sleepers.sql", SLEEPERS)?;
     let clients_arg = clients.to_string();
     let args = ["-n", "-f", &file, "-c", &clients_arg, "-j", "2", "-P", "1"];
@@ -182,10 +178,15 @@ fn idle_tls(running: &Running, clients: u32) -> Result<Sample, Failure> {
     while are_in < 2 {
         match lines.next()? {
             Some(line) => are_in += u32::from(Progress::parse(&line).is_some()),
-            None => return Err(lines.finish().err().unwrap_or_else(no_pooler)),
+            None => {
+                return Err(lines
+                    .finish()
+                    .err()
+                    .unwrap_or_else(|| Failure::new("pgbench ended before all had logged in")));
+            }
         }
     }
-    let cost = Some(growth(before, memory(pid)?, clients));
+    let cost = Some(growth(before, running.memory()?, clients));
     Ok(Sample {
         cost,
         ..Sample::default()
@@ -194,10 +195,6 @@ fn idle_tls(running: &Running, clients: u32) -> Result<Sample, Failure> {
 
 fn growth(before: u64, after: u64, clients: u32) -> f64 {
     after.saturating_sub(before) as f64 / 1024.0 / f64::from(clients)
-}
-
-fn no_pooler() -> Failure {
-    Failure::new("memory is counted of poolers only")
 }
 
 fn simple(clients: u32) -> Pgbench {

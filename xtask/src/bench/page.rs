@@ -90,8 +90,9 @@ fn beginning(results: &Results) -> String {
          {} UTC; {} cores of {}, {:.0} GiB, {}. Load average {:.1} before and {:.1} at the end.\n\n{versions}\n\
          PostgreSQL keeps its data in memory (`/dev/shm`, fsync off). All peers: transaction mode, {SERVERS} servers \
          per pool, trust, TCP over 127.0.0.1, no TLS unless the workload says so, one thread, the same ini file, \
-         everything else at its default. pgweir-2 is pgweir with `workers = 2`, pgweir-unnamed with `prepare_unnamed = 1`, PgBouncer-64k is PgBouncer with \
-         `pkt_buf = 65536`, direct is PostgreSQL without a pooler. pgbench at scale {SCALE} with two threads runs on \
+         everything else at its default. pgweir-2 is pgweir with `workers = 2`, pgweir-unnamed with \
+         `prepare_unnamed = 1`, PgBouncer-2 is two processes on one port (`so_reuseport`) with half of the servers each, \
+         PgBouncer-64k has `pkt_buf = 65536`, direct is PostgreSQL without a pooler. pgbench at scale {SCALE} with two threads runs on \
          the same machine.\n\n\
          | workload | what it does |\n|---|---|\n{workloads}",
         results.date,

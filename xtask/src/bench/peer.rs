@@ -24,6 +24,8 @@ pub(crate) enum Peer {
     /// With `prepare_unnamed`.
     PgweirUnnamed,
     PgBouncer,
+    /// Two processes on one port, each with half of the servers: how PgBouncer uses a second core.
+    PgBouncer2,
     /// Reading as much at a time as the others.
     PgBouncer64k,
     Muxrelay,
@@ -34,11 +36,12 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Pgweir,
         Self::Pgweir2,
         Self::PgweirUnnamed,
         Self::PgBouncer,
+        Self::PgBouncer2,
         Self::PgBouncer64k,
         Self::Muxrelay,
         Self::Pgcat,
@@ -52,6 +55,7 @@ impl Peer {
             Self::Pgweir2 => "pgweir-2",
             Self::PgweirUnnamed => "pgweir-unnamed",
             Self::PgBouncer => "PgBouncer",
+            Self::PgBouncer2 => "PgBouncer-2",
             Self::PgBouncer64k => "PgBouncer-64k",
             Self::Muxrelay => "muxrelay",
             Self::Pgcat => "pgcat",
@@ -69,6 +73,12 @@ impl Peer {
         match self {
             Self::Pgweir | Self::PgBouncer => true,
             Self::Pgweir2 => !matches!(load, Load::IdleTls { .. }),
+            Self::PgBouncer2 => {
+                // They cannot share a Unix socket, and one connection is with one of them.
+                let apart =
+                    workload.way.unix || matches!(load, Load::Read { .. } | Load::Write { .. });
+                !apart && !matches!(load, Load::IdleTls { .. })
+            }
             Self::PgweirUnnamed => load.parses_unnamed(),
             Self::PgBouncer64k => matches!(load, Load::Read { .. } | Load::Write { .. }),
             Self::Muxrelay => workload.way.is_plain() && !matches!(load, Load::Beside { .. }),
@@ -178,7 +188,7 @@ impl Programs {
             Peer::Pgweir | Peer::Pgweir2 | Peer::PgweirUnnamed | Peer::Muxrelay | Peer::Direct => {
                 true
             }
-            Peer::PgBouncer | Peer::PgBouncer64k => self.pgbouncer.is_some(),
+            Peer::PgBouncer | Peer::PgBouncer2 | Peer::PgBouncer64k => self.pgbouncer.is_some(),
             Peer::Pgcat => self.pgcat.is_some(),
             Peer::Odyssey => self.odyssey.is_some(),
         }
@@ -192,7 +202,7 @@ pub(crate) fn unable(peer: Peer, workload: &Workload, programs: &Programs) -> Op
         Peer::Pgweir | Peer::Pgweir2 | Peer::PgweirUnnamed | Peer::PgBouncer64k | Peer::Direct => {
             None
         }
-        Peer::PgBouncer => match &programs.pgbouncer {
+        Peer::PgBouncer | Peer::PgBouncer2 => match &programs.pgbouncer {
             Some(it) if workload.load.needs_prepared() && !it.knows_prepared() => Some(format!(
                 "{} does not follow prepared statements",
                 it.version

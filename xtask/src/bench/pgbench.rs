@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    cost::{Usage, Used, peak},
+    cost::{Usage, Used},
     lines::Lines,
     measure::{RUN_MAX, Sample},
     start::Running,
@@ -75,13 +75,13 @@ pub(crate) fn run(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<
         if start.elapsed() < Duration::from_secs(warm_up.into()) {
             continue;
         }
-        let usage = running.pid.map(Usage::now).transpose()?;
+        let usage = running.usage()?;
         match &mut window {
             None => window = Some(Window::open(progress, usage)),
             Some(window) => window.extend(progress, usage.as_ref()),
         }
     }
-    let peak = running.pid.and_then(peak);
+    let peak = running.peak();
     let said = lines.finish()?;
     let entries = entries(&running.endpoint.dir)?;
     let window = window.filter(|window| window.transactions > 0.0);

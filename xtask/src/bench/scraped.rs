@@ -49,7 +49,7 @@ fn pages(second: u32) -> &'static [&'static str] {
 
 /// The cost is the processor time per transaction while pages are read, in terms of that while they are not.
 pub(crate) fn run(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<Sample, Failure> {
-    let (Some(pid), Some(socket)) = (running.pid, running.pages()) else {
+    let Some(socket) = running.pages() else {
         return Err(Failure::new("there are no pages to read"));
     };
     let mut lines = watched(running, pgbench, seconds * LONGER)?;
@@ -60,7 +60,7 @@ pub(crate) fn run(running: &Running, pgbench: &Pgbench, seconds: u32) -> Result<
         let Some(progress) = Progress::parse(&line) else {
             continue;
         };
-        let usage = Usage::now(pid)?;
+        let usage = Usage::now(&running.pids)?;
         if let Some((last, then)) = &before {
             let kind = match pages(second).is_empty() {
                 true => &mut unread,

@@ -1,7 +1,7 @@
 //! Starting the programs that are compared, afresh for every run and with the same limits.
 
 use std::{
-    fs,
+    fs, io,
     net::{TcpListener, TcpStream},
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use std::{
 use pgweir_harness::{Account, Cluster, Endpoint, Ini, Pooler};
 
 use super::{
+    cost::{self, Usage},
     foreign::{self, Place},
     lines::Lines,
     material::{Certificates, PASSWORD, Secrets},
@@ -49,8 +50,8 @@ pub(crate) struct Scene {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) endpoint: Endpoint,
-    /// Of the pooler; without one there is nothing whose cost could be counted.
-    pub(crate) pid: Option<u32>,
+    /// Of the pooler's processes; without any there is nothing whose cost could be counted.
+    pub(crate) pids: Vec<u32>,
     /// What libpq has to know beside the address.
     pub(crate) env: Vec<(&'static str, String)>,
     /// Addresses for many clients of our own.
@@ -60,16 +61,39 @@ pub(crate) struct Running {
 
 #[derive(Debug)]
 enum Life {
-    Pooler(Box<Pooler>),
+    /// What the pages and the log are of comes first.
+    Poolers(Vec<Pooler>),
     Program(Lines),
     Cluster,
 }
 
 impl Running {
+    /// What its processes have used so far.
+    pub(crate) fn usage(&self) -> io::Result<Option<Usage>> {
+        match self.pids.is_empty() {
+            true => Ok(None),
+            false => Usage::now(&self.pids).map(Some),
+        }
+    }
+
+    /// The memory of all its processes, in bytes.
+    pub(crate) fn memory(&self) -> Result<u64, Failure> {
+        if self.pids.is_empty() {
+            return Err(Failure::new("memory is counted of poolers only"));
+        }
+        let bytes: io::Result<u64> = self.pids.iter().map(|pid| cost::memory(*pid)).sum();
+        Ok(bytes?)
+    }
+
+    /// The most memory that its processes have had, in bytes.
+    pub(crate) fn peak(&self) -> Option<u64> {
+        self.pids.iter().map(|pid| cost::peak(*pid)).sum()
+    }
+
     /// The last lines of its log.
     pub(crate) fn log(&self) -> String {
         let log = match &self.life {
-            Life::Pooler(pooler) => pooler.log(),
+            Life::Poolers(poolers) => poolers.iter().map(Pooler::log).collect(),
             Life::Program(_) | Life::Cluster => String::new(),
         };
         let lines: Vec<&str> = log.lines().collect();
@@ -79,7 +103,7 @@ impl Running {
     /// The socket behind which its metrics and its status are.
     pub(crate) fn pages(&self) -> Option<PathBuf> {
         match &self.life {
-            Life::Pooler(pooler) => Some(pooler.socket_dir.join(PAGES)),
+            Life::Poolers(poolers) => poolers.first().map(|it| it.socket_dir.join(PAGES)),
             Life::Program(_) | Life::Cluster => None,
         }
     }
@@ -87,8 +111,10 @@ impl Running {
     /// Waits for the end of a peer that has been interrupted.
     pub(crate) fn wait_for_exit(&mut self, limit: Duration) {
         match &mut self.life {
-            Life::Pooler(pooler) => {
-                pooler.wait_for_exit(limit);
+            Life::Poolers(poolers) => {
+                for pooler in poolers {
+                    pooler.wait_for_exit(limit);
+                }
             }
             Life::Program(lines) => while let Ok(Some(_)) = lines.next() {},
             Life::Cluster => {}
@@ -114,6 +140,7 @@ pub(crate) fn start(
             pooler(&programs.pgweir, ini, workload, scene)
         }
         Peer::PgBouncer => pooler(&pgbouncer()?.path, ini, workload, scene),
+        Peer::PgBouncer2 => two_processes(&pgbouncer()?.path, ini, workload, scene),
         Peer::PgBouncer64k => {
             let ini = ini.set("pkt_buf", 65536);
             pooler(&pgbouncer()?.path, ini, workload, scene)
@@ -133,22 +160,39 @@ pub(crate) fn start(
 
 fn pooler(binary: &Path, ini: Ini, workload: &Workload, scene: &Scene) -> Result<Running, Failure> {
     let pooler = Pooler::start_binary(binary, ini)?;
+    Ok(running(vec![pooler], workload, scene))
+}
+
+/// Two of them share one port and the servers.
+fn two_processes(
+    binary: &Path,
+    ini: Ini,
+    workload: &Workload,
+    scene: &Scene,
+) -> Result<Running, Failure> {
+    let ini = ini
+        .set("so_reuseport", 1)
+        .set("default_pool_size", SERVERS / 2);
+    let first = Pooler::start_binary(binary, ini.clone())?;
+    let second = Pooler::start_binary(binary, ini.set("listen_port", first.port))?;
+    Ok(running(vec![first, second], workload, scene))
+}
+
+fn running(poolers: Vec<Pooler>, workload: &Workload, scene: &Scene) -> Running {
+    // pgbench writes there, into memory.
+    let dir = scene.cluster.socket_dir().to_owned();
+    let pids = poolers.iter().map(|pooler| pooler.pid).collect();
     let own = match workload.way.unix {
-        true => pooler.unix_endpoint(),
-        false => pooler.endpoint(),
+        true => poolers[0].unix_endpoint(),
+        false => poolers[0].endpoint(),
     };
-    let env = environment(workload.way, &own.dir);
-    Ok(Running {
-        endpoint: Endpoint {
-            // pgbench writes there, into memory.
-            dir: scene.cluster.socket_dir().to_owned(),
-            ..own
-        },
-        pid: Some(pooler.pid),
-        env,
+    Running {
+        env: environment(workload.way, &own.dir),
+        endpoint: Endpoint { dir, ..own },
+        pids,
         hosts: hosts(workload),
-        life: Life::Pooler(Box::new(pooler)),
-    })
+        life: Life::Poolers(poolers),
+    }
 }
 
 fn relay(workload: &Workload, binary: &Path, cluster: &Cluster) -> Result<Running, Failure> {
@@ -209,7 +253,7 @@ fn program(lines: Lines, port: u16, way: Way, cluster: &Cluster) -> Running {
             port,
             ..cluster.endpoint().clone()
         },
-        pid: Some(lines.pid()),
+        pids: vec![lines.pid()],
         env: environment(way, cluster.socket_dir()),
         hosts: vec!["127.0.0.1".to_owned()],
         life: Life::Program(lines),
@@ -223,7 +267,7 @@ fn direct(way: Way, cluster: &Cluster) -> Running {
     }
     Running {
         endpoint,
-        pid: None,
+        pids: Vec::new(),
         env: environment(way, cluster.socket_dir()),
         hosts: vec!["127.0.0.1".to_owned()],
         life: Life::Cluster,

@@ -50,7 +50,7 @@ pub(crate) fn rates(results: &Results) -> String {
     let peers = results.peers();
     let mut head = vec!["workload".to_owned(), "unit".to_owned()];
     head.extend(peers.iter().map(Peer::to_string));
-    let ratios = [Peer::Pgweir, Peer::Pgweir2].into_iter();
+    let ratios = [Peer::Pgweir, Peer::Pgweir2, Peer::PgBouncer2].into_iter();
     let ratios: Vec<Peer> = ratios.filter(|peer| peers.contains(peer)).collect();
     head.extend(ratios.iter().map(|peer| format!("{peer} to PgBouncer")));
     let mut rows = Vec::new();
