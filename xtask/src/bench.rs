@@ -22,6 +22,7 @@ mod scraped;
 mod start;
 mod svg;
 mod tables;
+mod turns;
 mod workload;
 mod workloads;
 
@@ -41,6 +42,7 @@ use self::{
     peer::{Peer, Program, Programs},
     results::{Detail, Machine, Results, Run, load, said},
     start::Scene,
+    turns::turns,
     workload::{Load, SCALE, Workload},
 };
 use crate::dist;
@@ -272,10 +274,7 @@ impl Bench {
         println!("\n{}: {}", workload.name, workload.what);
         let peers = self.able(workload, options, results);
         for round in 0..options.rounds {
-            let mut order = peers.clone();
-            let first = round as usize % order.len().max(1);
-            order.rotate_left(first);
-            for peer in order {
+            for peer in turns(&peers, round as usize) {
                 match self.once(peer, workload, options.seconds) {
                     Ok(sample) => {
                         let line = described(&workload.load, &sample);

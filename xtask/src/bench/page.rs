@@ -130,8 +130,8 @@ fn what_it_costs(results: &Results, against: Option<&Results>, pictures: &[Pictu
 
 fn how_far_to_trust() -> String {
     "## How far to trust it\n\n\
-     * The peers take turns within a round and the order changes from round to round, so that what else happens on \
-     the machine meets all of them alike. Ratios are taken between neighbours only.\n\
+     * The peers take turns within a round, and from round to round each follows another one, so that what one of them \
+     leaves behind and what else happens on the machine meets all of them alike. Ratios are taken within a round.\n\
      * Cost is the processor time of the pooler process (user and system) as the kernel's scheduler counts it \
      (`schedstat`, nanoseconds), between pgbench's first and last progress line: logins are outside, unless they are \
      what is measured. It holds the kernel's work on TCP in the pooler's name, which is nine tenths of it; on loopback \

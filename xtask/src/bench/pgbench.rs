@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_window_counts_from_its_first_line() {
-        let usage = || Usage::now(std::process::id()).expect("own figures");
+        let usage = || Usage::now(&[std::process::id()]).expect("own figures");
         let at = |at, tps| Progress { at, tps };
         let mut window = Window::open(at(10.0, 999.0), Some(usage()));
         window.extend(at(12.0, 100.0), Some(&usage()));
