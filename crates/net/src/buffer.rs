@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
 
+use crate::gather::Gather;
 use crate::outbox::Outgoing;
 use crate::socket::Reader;
 use crate::stream::Stream;
@@ -37,6 +38,7 @@ pub struct Buffered {
     outgoing: Outgoing,
     stream: Stream,
     reader: Reader,
+    gather: Gather,
     unread: Vec<u8>,
     /// Whether `unread` should be offered again without reading more.
     offer_again: bool,
@@ -76,6 +78,7 @@ impl Buffered {
             outgoing: Outgoing::default(),
             stream,
             reader: Reader::default(),
+            gather: Gather::default(),
             unread: Vec::new(),
             offer_again: false,
             unsent: Vec::new(),
@@ -92,6 +95,7 @@ impl Buffered {
     pub fn stream_mut(&mut self) -> &mut Stream {
         // A peer that is gone shows itself again.
         let _ = self.send_out();
+        self.settle();
         self.reader = Reader::default();
         &mut self.stream
     }
@@ -110,7 +114,7 @@ impl Buffered {
             self.offer_again = false;
             return Poll::Ready(Ok(self.kept(&[])));
         }
-        let len = ready!(self.stream.poll_recv(cx, &mut self.reader, scratch))?;
+        let len = ready!(self.poll_recv(cx, scratch))?;
         Poll::Ready(Ok(if len == 0 {
             Input::End
         } else if self.unread.is_empty() {
@@ -118,6 +122,28 @@ impl Buffered {
         } else {
             self.kept(&scratch[..len])
         }))
+    }
+
+    /// Reads once, and in larger pieces where much comes.
+    #[inline]
+    fn poll_recv(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = self.stream.poll_recv(cx, &mut self.reader, scratch);
+        if let Stream::Tcp(tcp) = &self.stream {
+            match &read {
+                Poll::Ready(Ok(len)) => self.gather.received(tcp, *len),
+                Poll::Ready(Err(_)) => {}
+                Poll::Pending => self.gather.wait(tcp, cx),
+            }
+        }
+        read
+    }
+
+    /// Nothing more of what was asked for will come: what comes now is wanted at once. Whatever is sent says so, too.
+    #[inline]
+    pub fn settle(&mut self) {
+        if let Stream::Tcp(tcp) = &self.stream {
+            self.gather.end(tcp);
+        }
     }
 
     /// What was kept, followed by `more`.
@@ -208,7 +234,8 @@ impl Buffered {
     }
 
     /// The stream without its buffers.
-    pub fn into_stream(self) -> Stream {
+    pub fn into_stream(mut self) -> Stream {
+        self.settle();
         drop(self.outgoing);
         self.stream
     }
@@ -222,7 +249,8 @@ impl Buffered {
     ///
     /// # Errors
     /// As the operating system says; the connection is lost.
-    pub fn move_here(self) -> io::Result<Self> {
+    pub fn move_here(mut self) -> io::Result<Self> {
+        self.settle();
         let (unread, offer_again) = (self.unread, self.offer_again);
         drop(self.outgoing);
         Ok(Self {
@@ -238,6 +266,7 @@ impl Buffered {
     /// As the operating system says.
     #[inline]
     pub fn send(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        self.settle();
         if !self.has_unsent() {
             if self.put(cx, bytes) {
                 return Ok(());

@@ -10,6 +10,7 @@ mod address;
 pub mod buffer;
 mod connect;
 mod dns;
+mod gather;
 mod listen;
 mod options;
 mod outbox;

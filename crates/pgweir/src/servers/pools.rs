@@ -78,6 +78,7 @@ pub(crate) fn checkin(shared: &Arc<Shared>, slot: SlotId, mut server: Box<Server
     if let Some(is_standby) = server.relay.take_hot_standby() {
         role_changed(shared, &server.info, is_standby);
     }
+    server.line.settle();
     let prepared = server.relay.statement_count();
     server.info.prepared.store(prepared, Ordering::Relaxed);
     let actions = shared.pools().checkin(slot, server, now);

@@ -1,0 +1,218 @@
+//! Reading a long stream in larger pieces.
+//!
+//! PostgreSQL sends 8 KiB at a time, and each of them would wake its reader for one read and one write. When much has
+//! come without a word the other way, as in COPY and large results, the kernel is told to wake the reader for no less
+//! than [`PIECE`] (`SO_RCVLOWAT`, socket(7)). A timer sees to what is less: it ends the gathering, and the kernel
+//! then tells of what is there. So does everything that is sent the other way. The end of a stream and errors wake the
+//! reader at any time.
+
+use std::pin::Pin;
+use std::task::Context;
+use std::time::Duration;
+
+use nix::sys::socket::{SetSockOpt as _, sockopt::SetUsize};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// How much makes a long stream. The last piece of one comes up to [`PATIENCE`] later, so it is much.
+const LONG: usize = 4 * 1024 * 1024;
+
+/// Half of what one read may bring: the rest of the reader's buffer is for what comes meanwhile.
+const PIECE: usize = crate::buffer::SCRATCH_LEN / 2;
+
+/// How long less than a piece may wait.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// What a socket in its first state waits for.
+const ANYTHING: usize = 1;
+
+/// What one connection has sent since it was last sent something, and whether that is gathered.
+#[derive(Debug, Default)]
+pub(crate) struct Gather {
+    received: usize,
+    gathering: Option<Box<Gathering>>,
+}
+
+#[derive(Debug)]
+struct Gathering {
+    patience: Pin<Box<Sleep>>,
+    /// Whether the timer runs for what the reader waits for now.
+    runs: bool,
+}
+
+impl Gather {
+    /// Notes what was read.
+    #[inline]
+    pub(crate) fn received(&mut self, socket: &TcpStream, len: usize) {
+        self.received += len;
+        match &mut self.gathering {
+            Some(gathering) => gathering.runs = false,
+            None if self.received >= LONG => self.begin(socket),
+            None => {}
+        }
+    }
+
+    #[cold]
+    fn begin(&mut self, socket: &TcpStream) {
+        self.received = 0;
+        if wait_for(socket, PIECE) {
+            self.gathering = Some(Box::new(Gathering {
+                patience: Box::pin(sleep(PATIENCE)),
+                runs: false,
+            }));
+        }
+    }
+
+    /// The reader found nothing and waits.
+    #[inline]
+    pub(crate) fn wait(&mut self, socket: &TcpStream, cx: &mut Context<'_>) {
+        if let Some(gathering) = &mut self.gathering
+            && gathering.is_out_of_patience(cx)
+        {
+            self.end(socket);
+        }
+    }
+
+    /// Whatever comes is wanted at once.
+    #[inline]
+    pub(crate) fn end(&mut self, socket: &TcpStream) {
+        self.received = 0;
+        if self.gathering.take().is_some() {
+            wait_for(socket, ANYTHING);
+        }
+    }
+}
+
+impl Gathering {
+    fn is_out_of_patience(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.runs {
+            self.runs = true;
+            self.patience.as_mut().reset(Instant::now() + PATIENCE);
+        }
+        self.patience.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// Whether the kernel agrees. Where there is already as much, it tells so again.
+fn wait_for(socket: &TcpStream, bytes: usize) -> bool {
+    LowWater.set(socket, &bytes).is_ok()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LowWater;
+
+nix::setsockopt_impl!(
+    LowWater,
+    libc::SOL_SOCKET,
+    libc::SO_RCVLOWAT,
+    usize,
+    SetUsize
+);
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use nix::sys::socket::{GetSockOpt as _, sockopt::GetUsize};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::buffer::{Buffered, with_scratch};
+    use crate::stream::Stream;
+
+    nix::getsockopt_impl!(
+        LowWater,
+        libc::SOL_SOCKET,
+        libc::SO_RCVLOWAT,
+        usize,
+        GetUsize
+    );
+
+    async fn pair() -> (Buffered, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        (Buffered::new(Stream::Tcp(near.unwrap())), far.unwrap().0)
+    }
+
+    async fn read(near: &mut Buffered) -> usize {
+        let input = poll_fn(|cx| with_scratch(|scratch| near.poll_read(cx, scratch))).await;
+        with_scratch(|scratch| input.unwrap().bytes(scratch).len())
+    }
+
+    async fn read_all(near: &mut Buffered, mut len: usize) {
+        while len > 0 {
+            len -= read(near).await;
+        }
+    }
+
+    fn waits_for(near: &Buffered) -> usize {
+        let Stream::Tcp(socket) = near.stream() else {
+            panic!("{near:?}");
+        };
+        LowWater.get(socket).unwrap()
+    }
+
+    /// A connection whose stream is long and not over.
+    async fn gathering() -> (Buffered, TcpStream) {
+        let (mut near, mut far) = pair().await;
+        let bytes = vec![7; LONG];
+        let (written, ()) = tokio::join!(far.write_all(&bytes), read_all(&mut near, LONG));
+        written.unwrap();
+        assert_eq!(waits_for(&near), PIECE);
+        (near, far)
+    }
+
+    #[tokio::test]
+    async fn only_what_is_long_is_gathered() {
+        let (mut near, mut far) = pair().await;
+        let bytes = vec![7; LONG - 1];
+        let (written, ()) = tokio::join!(far.write_all(&bytes), read_all(&mut near, LONG - 1));
+        written.unwrap();
+        assert_eq!(waits_for(&near), ANYTHING);
+        far.write_all(&[7]).await.unwrap();
+        assert_eq!(read(&mut near).await, 1);
+        assert_eq!(waits_for(&near), PIECE);
+    }
+
+    #[tokio::test]
+    async fn the_last_piece_comes_though_it_is_small() {
+        let (mut near, mut far) = gathering().await;
+        far.write_all(b"end").await.unwrap();
+        assert_eq!(read(&mut near).await, 3);
+        assert_eq!(waits_for(&near), ANYTHING);
+    }
+
+    #[tokio::test]
+    async fn the_end_comes_at_once() {
+        let (mut near, far) = gathering().await;
+        drop(far);
+        assert_eq!(read(&mut near).await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_the_other_way_ends_it() {
+        let (mut near, mut far) = gathering().await;
+        poll_fn(|cx| std::task::Poll::Ready(near.send(cx, b"next")))
+            .await
+            .unwrap();
+        assert_eq!(waits_for(&near), ANYTHING);
+        let mut question = [0; 4];
+        far.read_exact(&mut question).await.unwrap();
+        far.write_all(b"answer").await.unwrap();
+        assert_eq!(read(&mut near).await, 6);
+    }
+
+    #[tokio::test]
+    async fn who_takes_the_socket_away_finds_it_as_it_was() {
+        let (near, _far) = gathering().await;
+        let moved = near.move_here().unwrap();
+        assert_eq!(waits_for(&moved), ANYTHING);
+        let (near, _far) = gathering().await;
+        let Stream::Tcp(socket) = near.into_stream() else {
+            panic!("it was TCP");
+        };
+        assert_eq!(LowWater.get(&socket).unwrap(), ANYTHING);
+    }
+}
