@@ -8,9 +8,9 @@
 
 mod address;
 pub mod buffer;
+mod bulk;
 mod connect;
 mod dns;
-mod gather;
 mod listen;
 mod options;
 mod outbox;

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL sends 8 KiB at a time, and each of them would wake its reader for one read and one write. When much has
 //! come without a word the other way, as in COPY and large results, the kernel is told to wake the reader for no less
-//! than [`PIECE`] (`SO_RCVLOWAT`, socket(7)). A timer sees to what is less: it ends the gathering, and the kernel
+//! than [`PIECE`] (`SO_RCVLOWAT`, socket(7)). A timer sees to what is less: it takes that back, and the kernel
 //! then tells of what is there. So does everything that is sent the other way. The end of a stream and errors wake the
 //! reader at any time.
 
@@ -26,27 +26,28 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// What a socket in its first state waits for.
 const ANYTHING: usize = 1;
 
-/// What one connection has sent since it was last sent something, and whether that is gathered.
+/// What one connection has sent since it was last sent something, and whether it is read in larger pieces.
 #[derive(Debug, Default)]
-pub(crate) struct Gather {
+pub(crate) struct Bulk {
     received: usize,
-    gathering: Option<Box<Gathering>>,
+    patience: Option<Box<Patience>>,
 }
 
+/// Of a reader that waits for a larger piece.
 #[derive(Debug)]
-struct Gathering {
-    patience: Pin<Box<Sleep>>,
+struct Patience {
+    timer: Pin<Box<Sleep>>,
     /// Whether the timer runs for what the reader waits for now.
     runs: bool,
 }
 
-impl Gather {
+impl Bulk {
     /// Notes what was read.
     #[inline]
     pub(crate) fn received(&mut self, socket: &TcpStream, len: usize) {
         self.received += len;
-        match &mut self.gathering {
-            Some(gathering) => gathering.runs = false,
+        match &mut self.patience {
+            Some(patience) => patience.runs = false,
             None if self.received >= LONG => self.begin(socket),
             None => {}
         }
@@ -56,8 +57,8 @@ impl Gather {
     fn begin(&mut self, socket: &TcpStream) {
         self.received = 0;
         if wait_for(socket, PIECE) {
-            self.gathering = Some(Box::new(Gathering {
-                patience: Box::pin(sleep(PATIENCE)),
+            self.patience = Some(Box::new(Patience {
+                timer: Box::pin(sleep(PATIENCE)),
                 runs: false,
             }));
         }
@@ -66,8 +67,8 @@ impl Gather {
     /// The reader found nothing and waits.
     #[inline]
     pub(crate) fn wait(&mut self, socket: &TcpStream, cx: &mut Context<'_>) {
-        if let Some(gathering) = &mut self.gathering
-            && gathering.is_out_of_patience(cx)
+        if let Some(patience) = &mut self.patience
+            && patience.is_out(cx)
         {
             self.end(socket);
         }
@@ -77,19 +78,19 @@ impl Gather {
     #[inline]
     pub(crate) fn end(&mut self, socket: &TcpStream) {
         self.received = 0;
-        if self.gathering.take().is_some() {
+        if self.patience.take().is_some() {
             wait_for(socket, ANYTHING);
         }
     }
 }
 
-impl Gathering {
-    fn is_out_of_patience(&mut self, cx: &mut Context<'_>) -> bool {
+impl Patience {
+    fn is_out(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.runs {
             self.runs = true;
-            self.patience.as_mut().reset(Instant::now() + PATIENCE);
+            self.timer.as_mut().reset(Instant::now() + PATIENCE);
         }
-        self.patience.as_mut().poll(cx).is_ready()
+        self.timer.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -155,7 +156,7 @@ mod tests {
     }
 
     /// A connection whose stream is long and not over.
-    async fn gathering() -> (Buffered, TcpStream) {
+    async fn long_stream() -> (Buffered, TcpStream) {
         let (mut near, mut far) = pair().await;
         let bytes = vec![7; LONG];
         let (written, ()) = tokio::join!(far.write_all(&bytes), read_all(&mut near, LONG));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_is_long_is_gathered() {
+    async fn only_a_long_stream_comes_in_larger_pieces() {
         let (mut near, mut far) = pair().await;
         let bytes = vec![7; LONG - 1];
         let (written, ()) = tokio::join!(far.write_all(&bytes), read_all(&mut near, LONG - 1));
@@ -178,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_piece_comes_though_it_is_small() {
-        let (mut near, mut far) = gathering().await;
+        let (mut near, mut far) = long_stream().await;
         far.write_all(b"end").await.unwrap();
         assert_eq!(read(&mut near).await, 3);
         assert_eq!(waits_for(&near), ANYTHING);
@@ -186,14 +187,14 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_comes_at_once() {
-        let (mut near, far) = gathering().await;
+        let (mut near, far) = long_stream().await;
         drop(far);
         assert_eq!(read(&mut near).await, 0);
     }
 
     #[tokio::test]
     async fn what_is_sent_the_other_way_ends_it() {
-        let (mut near, mut far) = gathering().await;
+        let (mut near, mut far) = long_stream().await;
         poll_fn(|cx| std::task::Poll::Ready(near.send(cx, b"next")))
             .await
             .unwrap();
@@ -206,10 +207,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_takes_the_socket_away_finds_it_as_it_was() {
-        let (near, _far) = gathering().await;
+        let (near, _far) = long_stream().await;
         let moved = near.move_here().unwrap();
         assert_eq!(waits_for(&moved), ANYTHING);
-        let (near, _far) = gathering().await;
+        let (near, _far) = long_stream().await;
         let Stream::Tcp(socket) = near.into_stream() else {
             panic!("it was TCP");
         };
