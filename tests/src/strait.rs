@@ -58,6 +58,17 @@ impl Strait {
         self.way.open_from.store(all, Ordering::SeqCst);
     }
 
+    /// Says something to the pooler on all its connections, in PostgreSQL's name.
+    ///
+    /// # Panics
+    /// If a connection does not take it.
+    pub fn say_to_pooler(&self, bytes: &[u8]) {
+        for [near, _] in self.way.ends().values() {
+            let mut near = near;
+            near.write_all(bytes).expect("the pooler reads");
+        }
+    }
+
     /// Ends what has been joined up to now. Neither side has said goodbye.
     ///
     /// # Panics
@@ -90,6 +101,10 @@ impl Way {
         let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else {
             return;
         };
+        // As PostgreSQL and poolers have it: what is small is on its way at once.
+        for end in [&near, &far] {
+            let _ = end.set_nodelay(true);
+        }
         let ends =
             |from: &TcpStream, to: &TcpStream| Some((from.try_clone().ok()?, to.try_clone().ok()?));
         let (Some((a, b)), Some((c, d))) = (ends(&near, &far), ends(&far, &near)) else {

@@ -3,7 +3,7 @@
 
 use std::{fs, thread, time::Duration};
 
-use pgweir_tests::{Batch, Pooler, RawClient, Tenant, rss, start, story};
+use pgweir_tests::{Batch, Pooler, RawClient, Strait, Tenant, eventually, rss, start, story};
 
 const MB: u64 = 1_000_000;
 
@@ -446,4 +446,38 @@ impl Scene {
 fn begin_copy(client: &mut RawClient, sql: &str) -> String {
     client.send(&Batch::new().query(sql));
     client.read().expect("an answer").to_string()
+}
+
+/// The low-water mark of a long stream must not hide what an idle server says: with it the next client would be told.
+#[test]
+fn a_server_that_speaks_after_a_long_result_is_given_to_nobody() {
+    const NOTICE: &[u8] = b"N\0\0\0\x17SNOTICE\0Mstranger\0\0";
+    let Some(tenant) = Tenant::new() else { return };
+    let strait = Strait::to(tenant.postgres.port());
+    let (name, port) = (&tenant.name, strait.port);
+    let place = format!("host=127.0.0.1 port={port} dbname={name}");
+    let pooler = start(
+        tenant
+            .ini()
+            .database(name, &place)
+            .set("session_state", "pgbouncer"),
+    );
+    let mut client = tenant.client(&pooler);
+    // Exactly 4 MiB with the row's description (27 bytes), its head (11), the tag (14) and ReadyForQuery (6).
+    let sql = format!("select repeat('x', {}) as r", 4 * 1024 * 1024 - 58);
+    client.send(&Batch::new().query(&sql));
+    while client.read().expect("an answer").tag != b'Z' {}
+    // The answer may be there before the server has been given back.
+    let is_idle = || {
+        pooler
+            .console("show servers")
+            .find("state", "idle")
+            .is_some()
+    };
+    eventually(Duration::from_secs(5), is_idle, |is| *is);
+
+    strait.say_to_pooler(NOTICE);
+    assert_eq!(client.query("select 1"), "T D(1) C(SELECT 1) Z(I)");
+    let log = pooler.log();
+    assert!(log.contains("idle server got dirty"), "{log}");
 }

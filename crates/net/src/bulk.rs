@@ -207,6 +207,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_takes_the_socket_away_finds_it_as_it_was() {
+        let (mut near, _far) = long_stream().await;
+        near.stream_mut();
+        assert_eq!(waits_for(&near), ANYTHING);
         let (near, _far) = long_stream().await;
         let moved = near.move_here().unwrap();
         assert_eq!(waits_for(&moved), ANYTHING);

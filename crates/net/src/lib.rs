@@ -1,8 +1,8 @@
 //! Bytes and sockets: streams, TLS, listening, connecting, names.
 //!
 //! This crate knows no PostgreSQL message. It turns addresses into [`Stream`]s and streams into TLS
-//! streams, and says in its errors what failed and where. It keeps no clock and sets no deadlines:
-//! whoever awaits one of its futures wraps it in a timeout, and dropping a future is always safe.
+//! streams, and says in its errors what failed and where. It sets no deadlines: whoever awaits one of its futures wraps it
+//! in a timeout, and dropping a future is always safe. Its two short timers end no wait: they try again.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
