@@ -175,7 +175,7 @@ impl Lints<'_> {
         }
     }
 
-    /// A token is as good as a password, so it is shown to a server that has proved its name only.
+    /// A token is as good as a password, so it is shown only to a server that has proved its name.
     fn tokens(&mut self, config: &Config) {
         if config.global.server_tls_sslmode == SslMode::VerifyFull {
             return;
@@ -190,7 +190,7 @@ impl Lints<'_> {
             .filter(|user| is_token(&user.keys.password_from))
             .map(|user| (Place::User, &user.name));
         for (place, name) in databases.chain(users) {
-            let fault = Fault::new("a token of Amazon RDS goes to a server that is verified only");
+            let fault = Fault::new("a token of Amazon RDS goes only to a server that is verified");
             let hint = "set server_tls_sslmode = verify-full".to_owned();
             let spot = self.spot(place, name);
             self.report.warning(&spot, fault.hint(hint));

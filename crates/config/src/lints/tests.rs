@@ -99,7 +99,7 @@ fn a_token_wants_a_server_that_is_verified() {
                 [pgbouncer]\nauth_file = f\n";
     let warned = |line: u32| {
         format!(
-            "a.ini:{line}: warning: a token of Amazon RDS goes to a server that is verified only \
+            "a.ini:{line}: warning: a token of Amazon RDS goes only to a server that is verified \
              (set server_tls_sslmode = verify-full)"
         )
     };
