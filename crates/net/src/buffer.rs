@@ -141,8 +141,10 @@ impl Buffered {
     /// Nothing more of what was asked for will come: what comes now is wanted at once. Whatever is sent says so, too.
     #[inline]
     pub fn settle(&mut self) {
-        if let Stream::Tcp(tcp) = &self.stream {
-            self.bulk.end(tcp);
+        match &mut self.stream {
+            Stream::Tcp(tcp) => self.bulk.end(tcp),
+            Stream::Unix(_) => {}
+            Stream::Tls(tls) => tls.settle(),
         }
     }
 

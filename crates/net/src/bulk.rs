@@ -15,16 +15,16 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// How much makes a long stream. The last piece of one comes up to [`PATIENCE`] later, so it is much.
-const LONG: usize = 4 * 1024 * 1024;
+pub(crate) const LONG: usize = 4 * 1024 * 1024;
 
 /// Half of what one read may bring: the rest of the reader's buffer is for what comes meanwhile.
-const PIECE: usize = crate::buffer::SCRATCH_LEN / 2;
+pub(crate) const PIECE: usize = crate::buffer::SCRATCH_LEN / 2;
 
 /// How long less than a piece may wait.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// What a socket in its first state waits for.
-const ANYTHING: usize = 1;
+pub(crate) const ANYTHING: usize = 1;
 
 /// What one connection has sent since it was last sent something, and whether it is read in larger pieces.
 #[derive(Debug, Default)]
@@ -42,6 +42,11 @@ struct Patience {
 }
 
 impl Bulk {
+    /// Whether the stream is long, and read in larger pieces.
+    pub(crate) fn is_long(&self) -> bool {
+        self.patience.is_some()
+    }
+
     /// Notes what was read.
     #[inline]
     pub(crate) fn received(&mut self, socket: &TcpStream, len: usize) {
@@ -111,24 +116,30 @@ nix::setsockopt_impl!(
 );
 
 #[cfg(test)]
+nix::getsockopt_impl!(
+    LowWater,
+    libc::SOL_SOCKET,
+    libc::SO_RCVLOWAT,
+    usize,
+    nix::sys::socket::sockopt::GetUsize
+);
+
+/// How many bytes its reader is woken for.
+#[cfg(test)]
+pub(crate) fn waits_for(socket: &impl std::os::fd::AsFd) -> usize {
+    nix::sys::socket::getsockopt(socket, LowWater).unwrap()
+}
+
+#[cfg(test)]
 mod tests {
     use std::future::poll_fn;
 
-    use nix::sys::socket::{GetSockOpt as _, sockopt::GetUsize};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::buffer::{Buffered, with_scratch};
     use crate::stream::Stream;
-
-    nix::getsockopt_impl!(
-        LowWater,
-        libc::SOL_SOCKET,
-        libc::SO_RCVLOWAT,
-        usize,
-        GetUsize
-    );
 
     async fn pair() -> (Buffered, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -148,20 +159,13 @@ mod tests {
         }
     }
 
-    fn waits_for(near: &Buffered) -> usize {
-        let Stream::Tcp(socket) = near.stream() else {
-            panic!("{near:?}");
-        };
-        LowWater.get(socket).unwrap()
-    }
-
     /// A connection whose stream is long and not over.
     async fn long_stream() -> (Buffered, TcpStream) {
         let (mut near, mut far) = pair().await;
         let bytes = vec![7; LONG];
         let (written, ()) = tokio::join!(far.write_all(&bytes), read_all(&mut near, LONG));
         written.unwrap();
-        assert_eq!(waits_for(&near), PIECE);
+        assert_eq!(waits_for(near.stream()), PIECE);
         (near, far)
     }
 
@@ -171,10 +175,10 @@ mod tests {
         let bytes = vec![7; LONG - 1];
         let (written, ()) = tokio::join!(far.write_all(&bytes), read_all(&mut near, LONG - 1));
         written.unwrap();
-        assert_eq!(waits_for(&near), ANYTHING);
+        assert_eq!(waits_for(near.stream()), ANYTHING);
         far.write_all(&[7]).await.unwrap();
         assert_eq!(read(&mut near).await, 1);
-        assert_eq!(waits_for(&near), PIECE);
+        assert_eq!(waits_for(near.stream()), PIECE);
     }
 
     #[tokio::test]
@@ -182,7 +186,7 @@ mod tests {
         let (mut near, mut far) = long_stream().await;
         far.write_all(b"end").await.unwrap();
         assert_eq!(read(&mut near).await, 3);
-        assert_eq!(waits_for(&near), ANYTHING);
+        assert_eq!(waits_for(near.stream()), ANYTHING);
     }
 
     #[tokio::test]
@@ -198,7 +202,7 @@ mod tests {
         poll_fn(|cx| std::task::Poll::Ready(near.send(cx, b"next")))
             .await
             .unwrap();
-        assert_eq!(waits_for(&near), ANYTHING);
+        assert_eq!(waits_for(near.stream()), ANYTHING);
         let mut question = [0; 4];
         far.read_exact(&mut question).await.unwrap();
         far.write_all(b"answer").await.unwrap();
@@ -209,14 +213,11 @@ mod tests {
     async fn who_takes_the_socket_away_finds_it_as_it_was() {
         let (mut near, _far) = long_stream().await;
         near.stream_mut();
-        assert_eq!(waits_for(&near), ANYTHING);
+        assert_eq!(waits_for(near.stream()), ANYTHING);
         let (near, _far) = long_stream().await;
         let moved = near.move_here().unwrap();
-        assert_eq!(waits_for(&moved), ANYTHING);
+        assert_eq!(waits_for(moved.stream()), ANYTHING);
         let (near, _far) = long_stream().await;
-        let Stream::Tcp(socket) = near.into_stream() else {
-            panic!("it was TCP");
-        };
-        assert_eq!(LowWater.get(&socket).unwrap(), ANYTHING);
+        assert_eq!(waits_for(&near.into_stream()), ANYTHING);
     }
 }

@@ -7,7 +7,12 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::bulk::Bulk;
 use crate::outbox::{Outgoing, give_way};
+
+mod ahead;
+
+use ahead::Ahead;
 
 /// What TLS records are read from and written to.
 #[derive(Debug)]
@@ -19,6 +24,9 @@ pub(crate) struct RecordSocket {
     rest: Vec<u8>,
     /// Whether records may go into the outbox.
     posts: bool,
+    bulk: Bulk,
+    /// TLS asks for a few KiB at a time: what was read beyond that of a long stream.
+    ahead: Ahead,
 }
 
 impl RecordSocket {
@@ -29,6 +37,8 @@ impl RecordSocket {
             tcp,
             rest: Vec::new(),
             posts: false,
+            bulk: Bulk::default(),
+            ahead: Ahead::default(),
         }
     }
 
@@ -49,6 +59,45 @@ impl RecordSocket {
     /// Whether records wait in the outbox for the end of the round.
     pub(crate) fn lies_in_outbox(&self) -> bool {
         self.outgoing.lies_here()
+    }
+
+    /// Whether something was read that TLS has not asked for yet.
+    pub(crate) fn has_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    /// Whether there is memory for it.
+    #[cfg(test)]
+    pub(crate) fn owns_buffer(&self) -> bool {
+        self.ahead.owns_buffer()
+    }
+
+    /// What comes now is wanted at once; see [`Buffered::settle`](crate::buffer::Buffered::settle).
+    pub(crate) fn settle(&mut self) {
+        self.bulk.end(&self.tcp);
+        self.release();
+    }
+
+    /// An idle connection owns no buffer.
+    fn release(&mut self) {
+        if !self.bulk.is_long() && self.ahead.is_empty() {
+            self.ahead = Ahead::default();
+        }
+    }
+
+    /// Reads once, and more than TLS asks for where much comes.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = if self.bulk.is_long() {
+            self.ahead.poll_fill(&mut self.tcp, cx)
+        } else {
+            poll_len(&mut self.tcp, cx, buf)
+        };
+        match read {
+            Poll::Ready(Ok(len)) => self.bulk.received(&self.tcp, len),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.bulk.wait(&self.tcp, cx),
+        }
+        read.map_ok(drop)
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -87,13 +136,31 @@ impl RecordSocket {
     }
 }
 
+/// Reads once: how many bytes.
+fn poll_len(
+    tcp: &mut TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<usize>> {
+    let before = buf.filled().len();
+    ready!(Pin::new(tcp).poll_read(cx, buf))?;
+    Poll::Ready(Ok(buf.filled().len() - before))
+}
+
 impl AsyncRead for RecordSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_read(cx, buf)
+        let this = self.get_mut();
+        if this.ahead.is_empty() {
+            let read = this.poll_recv(cx, buf);
+            this.release();
+            ready!(read)?;
+        }
+        this.ahead.take(buf);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -15,6 +15,7 @@ use super::testing::{Authority, Identity};
 use super::*;
 use crate::stream::Stream;
 
+mod long;
 mod records;
 
 fn server(identity: &Identity) -> ServerSide {
