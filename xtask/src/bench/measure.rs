@@ -72,20 +72,28 @@ pub(crate) fn run(
     let load = || Command::new(&scene.programs.load);
     match &workload.load {
         Load::Pgbench(pgbench) => pgbench::run(running, pgbench, seconds),
-        Load::Read { sql, times } => transfer(
-            running,
-            load().args(["read", &port(running), sql, &times.to_string()]),
-        ),
+        Load::Read { sql, times } => {
+            let read = |times: u32| {
+                let mut load = load();
+                load.args(["read", &port(running), sql, &times.to_string()]);
+                load
+            };
+            // PostgreSQL's first process is ready when the relay is, and for a pooler with its first query.
+            transfer(running, &mut read(1))?;
+            transfer(running, &mut read(*times))
+        }
         Load::Write {
             sql,
             megabytes,
             row,
         } => {
-            let megabytes = megabytes.to_string();
-            transfer(
-                running,
-                load().args(["write", &port(running), sql, &megabytes, row]),
-            )
+            let write = |megabytes: u32| {
+                let mut load = load();
+                load.args(["write", &port(running), sql, &megabytes.to_string(), row]);
+                load
+            };
+            transfer(running, &mut write(1))?;
+            transfer(running, &mut write(*megabytes))
         }
         Load::Idle {
             clients,

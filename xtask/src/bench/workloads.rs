@@ -28,6 +28,8 @@ const PIPELINE: &str = "\\startpipeline\n\
     \\set a random(1, 1000000)\nSELECT abalance FROM pgbench_accounts WHERE aid = :a;\n\
     \\endpipeline\n";
 
+const COPY_OUT: &str = "COPY (SELECT repeat('x', 94) FROM generate_series(1, 1000000)) TO STDOUT";
+
 const BIG_ROWS: &str = "SELECT repeat('x', 8000) FROM generate_series(1, 12500)";
 
 const TLS_CLIENT: Way = Way {
@@ -246,11 +248,11 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     ),
     workload(
         "rows_big",
-        "a result of 100 MB in rows of 8 KB",
+        "ten results of 100 MB in rows of 8 KB",
         Group::Transfers,
         Load::Read {
             sql: BIG_ROWS,
-            times: 3,
+            times: 10,
         },
     ),
     workload(
@@ -258,10 +260,21 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         "COPY TO STDOUT of 100 MB in rows of about 100 bytes",
         Group::Transfers,
         Load::Read {
-            sql: "COPY (SELECT repeat('x', 94) FROM generate_series(1, 1000000)) TO STDOUT",
+            sql: COPY_OUT,
             times: 3,
         },
     ),
+    workload(
+        "tls_copy_out",
+        "copy_out, TLS towards PostgreSQL",
+        Group::Transfers,
+        Load::Read {
+            sql: COPY_OUT,
+            times: 3,
+        },
+    )
+    .over(TLS_SERVER)
+    .when_asked(),
     workload(
         "copy_in",
         "COPY FROM STDIN of 300 MB in messages of 8 KB, thrown away by PostgreSQL",
