@@ -55,36 +55,59 @@ async fn long_stream() -> (Buffered, Stream) {
 }
 
 #[tokio::test]
-async fn a_long_stream_is_read_in_larger_pieces() {
-    let (mut near, mut far) = long_stream().await;
-    let bytes = numbers(PIECE);
-    say(&mut far, &bytes).await;
-    assert!(read(&mut near, SCRATCH_LEN).await.unwrap() == bytes);
+async fn what_one_read_brings_is_more_than_a_record() {
+    const RECORD_MAX: usize = 16 * 1024;
+    let mut longest = 0;
+    for _ in 0..100 {
+        let (mut near, mut far) = long_stream().await;
+        let bytes = numbers(LONG);
+        let reading = async {
+            let mut left = LONG;
+            while left > 0 {
+                let len = read(&mut near, SCRATCH_LEN).await.unwrap().len();
+                left -= len;
+                longest = longest.max(len);
+            }
+        };
+        tokio::join!(say(&mut far, &bytes), reading);
+        if longest > RECORD_MAX {
+            return;
+        }
+    }
+    panic!("{longest}");
 }
 
 #[tokio::test]
 async fn the_last_piece_comes_though_it_is_small_and_no_buffer_stays() {
     let (mut near, mut far) = long_stream().await;
-    say(&mut far, b"end").await;
-    assert_eq!(read(&mut near, SCRATCH_LEN).await.unwrap(), b"end");
+    // The reader waits before it is sent.
+    let (heard, ()) = tokio::join!(biased; read(&mut near, SCRATCH_LEN), say(&mut far, b"end"));
+    assert_eq!(heard.unwrap(), b"end");
     assert_eq!(waits_for(near.stream()), ANYTHING);
     assert!(!near.stream().record_socket().unwrap().owns_buffer());
 }
 
 #[tokio::test]
 async fn what_was_read_ahead_stays_in_order_when_the_stream_is_over() {
-    let (mut near, mut far) = long_stream().await;
-    let bytes = numbers(PIECE);
-    say(&mut far, &bytes).await;
-    let mut heard = read(&mut near, 10).await.unwrap();
-    assert!(near.stream().record_socket().unwrap().has_ahead());
-    near.settle();
-    assert_eq!(waits_for(near.stream()), ANYTHING);
-    heard.extend(read_all(&mut near, bytes.len() - 10).await);
-    assert!(heard == bytes);
-    say(&mut far, b"more").await;
-    assert_eq!(read(&mut near, SCRATCH_LEN).await.unwrap(), b"more");
-    assert!(!near.stream().record_socket().unwrap().owns_buffer());
+    let bytes = numbers(LONG);
+    let mut had_ahead = false;
+    for _ in 0..100 {
+        let (mut near, mut far) = long_stream().await;
+        let reading = async {
+            let mut heard = read(&mut near, 10).await.unwrap();
+            had_ahead = near.stream().record_socket().unwrap().has_ahead();
+            near.settle();
+            assert_eq!(waits_for(near.stream()), ANYTHING);
+            heard.extend(read_all(&mut near, LONG - 10).await);
+            heard
+        };
+        let (heard, ()) = tokio::join!(biased; reading, say(&mut far, &bytes));
+        assert!(heard == bytes);
+        if had_ahead {
+            return;
+        }
+    }
+    panic!("nothing was read ahead");
 }
 
 #[tokio::test]
@@ -109,9 +132,12 @@ async fn the_end_comes_at_once() {
 #[tokio::test]
 async fn a_broken_record_is_told_though_good_ones_came_with_it() {
     let (mut near, mut far) = long_stream().await;
-    say(&mut far, &numbers(PIECE)).await;
-    let broken = [&[23, 3, 3, 0, 32][..], &[0; 32]].concat();
-    rustix::io::write(&far, &broken).unwrap();
+    let speaking = tokio::spawn(async move {
+        say(&mut far, &numbers(PIECE)).await;
+        let broken = [&[23, 3, 3, 0, 32][..], &[0; 32]].concat();
+        rustix::io::write(&far, &broken).unwrap();
+        far
+    });
     let error = loop {
         match read(&mut near, SCRATCH_LEN).await {
             Ok(piece) => assert!(!piece.is_empty()),
@@ -119,4 +145,5 @@ async fn a_broken_record_is_told_though_good_ones_came_with_it() {
         }
     };
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    speaking.await.unwrap();
 }
