@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
@@ -129,7 +129,11 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => poll_recv(tcp, cx, reader, buf),
             Self::Unix(unix) => poll_recv(unix, cx, reader, buf),
-            Self::Tls(tls) => tls.poll_recv(cx, buf),
+            Self::Tls(tls) => {
+                let mut buf = ReadBuf::new(buf);
+                ready!(tls.poll_read(cx, &mut buf))?;
+                Poll::Ready(Ok(buf.filled().len()))
+            }
         }
     }
 
@@ -306,24 +310,6 @@ fn is_too_many_in_flight(error: &io::Error) -> bool {
 }
 
 impl TlsSession {
-    /// Reads once, and goes on while more of a long stream is here.
-    fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(buf);
-        let mut len = 0;
-        loop {
-            match self.poll_read(cx, &mut buf) {
-                Poll::Ready(read) => read?,
-                Poll::Pending if len == 0 => return Poll::Pending,
-                Poll::Pending => {}
-            }
-            let is_over = buf.filled().len() == len;
-            len = buf.filled().len();
-            if is_over || !self.io.get_ref().0.has_ahead() {
-                return Poll::Ready(Ok(len));
-            }
-        }
-    }
-
     /// What comes now is wanted at once; see [`RecordSocket::settle`].
     pub(crate) fn settle(&mut self) {
         self.io.get_mut().0.settle();

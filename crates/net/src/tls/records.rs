@@ -62,6 +62,7 @@ impl RecordSocket {
     }
 
     /// Whether something was read that TLS has not asked for yet.
+    #[cfg(test)]
     pub(crate) fn has_ahead(&self) -> bool {
         !self.ahead.is_empty()
     }
