@@ -11,13 +11,17 @@ use crate::step::{self, Failure, cargo, target};
 const PAGE: &str = "docs/counts.md";
 
 /// What is counted, and what one round of it is.
-const SCENARIOS: [(&str, &str); 7] = [
+const SCENARIOS: [(&str, &str); 8] = [
     ("frames", "cutting the four messages that answer a query"),
     ("simple", "a lease: Query with one row as its answer"),
     ("extended", "a lease: Parse, Bind, Describe, Execute, Sync"),
     (
         "prepared",
         "a lease: Bind, Describe, Execute, Sync of a named statement",
+    ),
+    (
+        "pipeline",
+        "a lease: ten times Parse, Bind, Describe, Execute, and Sync",
     ),
     ("rows", "a lease: Query with a thousand rows as its answer"),
     ("checkout", "a free server is lent and given back"),

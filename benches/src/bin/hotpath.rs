@@ -20,11 +20,12 @@ use pgweir_wire::Header;
 type Scenario = fn(usize);
 
 /// Every scenario; what it is stands in `docs/counts.md`.
-const SCENARIOS: [(&str, Scenario); 7] = [
+const SCENARIOS: [(&str, Scenario); 8] = [
     ("frames", frames),
     ("simple", simple),
     ("extended", extended),
     ("prepared", prepared),
+    ("pipeline", pipeline),
     ("rows", rows),
     ("checkout", checkout),
     ("queue", queue),
@@ -223,6 +224,30 @@ fn prepared(rounds: usize) {
         (b'C', b"SELECT 1\0"),
         (b'Z', b"I"),
     ]);
+    for _ in 0..rounds {
+        pair.exchange(black_box(&request), black_box(&reply));
+    }
+}
+
+/// Ten times Parse, Bind, Describe, Execute of the unnamed statement, and one Sync.
+fn pipeline(rounds: usize) {
+    let parse = [b"\0", SELECT, b"\0\0"].concat();
+    let request = batch(&[
+        (b'P', &parse),
+        (b'B', b"\0\0\0\0\0\0\0\0"),
+        (b'D', b"P\0"),
+        (b'E', b"\0\0\0\0\0"),
+    ]);
+    let reply = batch(&[
+        (b'1', b""),
+        (b'2', b""),
+        (b'T', DESCRIPTION),
+        (b'D', ROW),
+        (b'C', b"SELECT 1\0"),
+    ]);
+    let request = [request.repeat(10), batch(&[(b'S', b"")])].concat();
+    let reply = [reply.repeat(10), batch(&[(b'Z', b"I")])].concat();
+    let mut pair = Pair::new();
     for _ in 0..rounds {
         pair.exchange(black_box(&request), black_box(&reply));
     }
