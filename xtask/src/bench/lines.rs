@@ -1,7 +1,9 @@
 //! A program that is watched while it runs, line by line, and never waited for without a deadline.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
+    path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
@@ -36,7 +38,7 @@ impl Lines {
         read_aside(child.stdout.take(), sender.clone());
         read_aside(child.stderr.take(), sender);
         Ok(Self {
-            name: command.get_program().to_string_lossy().into_owned(),
+            name: name(command.get_program()),
             stdin: child.stdin.take(),
             child,
             lines,
@@ -116,6 +118,12 @@ impl Drop for Lines {
     }
 }
 
+/// A program's name without where it lies, which is different on every machine.
+fn name(program: &OsStr) -> String {
+    let name = Path::new(program).file_name().unwrap_or(program);
+    name.to_string_lossy().into_owned()
+}
+
 fn read_aside(pipe: Option<impl Read + Send + 'static>, sender: Sender<String>) {
     let Some(pipe) = pipe else { return };
     thread::spawn(move || {
@@ -153,6 +161,14 @@ mod tests {
             .finish()
             .expect_err("exit 3");
         assert!(failure.to_string().contains("because"), "{failure}");
+    }
+
+    #[test]
+    fn a_failure_does_not_say_where_the_program_lies() {
+        let failure = Lines::spawn(&mut Command::new("/bin/false"), Duration::from_secs(1))
+            .and_then(Lines::finish)
+            .expect_err("false fails");
+        assert!(failure.to_string().starts_with("false "), "{failure}");
     }
 
     #[test]
