@@ -181,13 +181,21 @@ fn simple(rounds: usize) {
 
 /// Parse, Bind, Describe, Execute, Sync of the unnamed statement.
 fn extended(rounds: usize) {
+    batches_of(1, rounds);
+}
+
+/// Ten times Parse, Bind, Describe, Execute of the unnamed statement, and one Sync.
+fn pipeline(rounds: usize) {
+    batches_of(10, rounds);
+}
+
+fn batches_of(statements: usize, rounds: usize) {
     let parse = [b"\0", SELECT, b"\0\0"].concat();
     let request = batch(&[
         (b'P', &parse),
         (b'B', b"\0\0\0\0\0\0\0\0"),
         (b'D', b"P\0"),
         (b'E', b"\0\0\0\0\0"),
-        (b'S', b""),
     ]);
     let reply = batch(&[
         (b'1', b""),
@@ -195,8 +203,9 @@ fn extended(rounds: usize) {
         (b'T', DESCRIPTION),
         (b'D', ROW),
         (b'C', b"SELECT 1\0"),
-        (b'Z', b"I"),
     ]);
+    let request = [request.repeat(statements), batch(&[(b'S', b"")])].concat();
+    let reply = [reply.repeat(statements), batch(&[(b'Z', b"I")])].concat();
     let mut pair = Pair::new();
     for _ in 0..rounds {
         pair.exchange(black_box(&request), black_box(&reply));
@@ -224,30 +233,6 @@ fn prepared(rounds: usize) {
         (b'C', b"SELECT 1\0"),
         (b'Z', b"I"),
     ]);
-    for _ in 0..rounds {
-        pair.exchange(black_box(&request), black_box(&reply));
-    }
-}
-
-/// Ten times Parse, Bind, Describe, Execute of the unnamed statement, and one Sync.
-fn pipeline(rounds: usize) {
-    let parse = [b"\0", SELECT, b"\0\0"].concat();
-    let request = batch(&[
-        (b'P', &parse),
-        (b'B', b"\0\0\0\0\0\0\0\0"),
-        (b'D', b"P\0"),
-        (b'E', b"\0\0\0\0\0"),
-    ]);
-    let reply = batch(&[
-        (b'1', b""),
-        (b'2', b""),
-        (b'T', DESCRIPTION),
-        (b'D', ROW),
-        (b'C', b"SELECT 1\0"),
-    ]);
-    let request = [request.repeat(10), batch(&[(b'S', b"")])].concat();
-    let reply = [reply.repeat(10), batch(&[(b'Z', b"I")])].concat();
-    let mut pair = Pair::new();
     for _ in 0..rounds {
         pair.exchange(black_box(&request), black_box(&reply));
     }
