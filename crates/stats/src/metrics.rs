@@ -86,6 +86,8 @@ metrics! {
         "When the process started, in seconds since 1970.";
     RESTING: Gauge, "pgweir_resting_clients", &[],
         "Clients that have been idle for so long that they have no task. The next thing that they ask makes one.";
+    WORKER_CLIENTS: Gauge, "pgweir_worker_clients", &["worker"],
+        "Clients that a thread serves, without those that rest. The first has the number 0.";
     STATE: Gauge, "pgweir_state", &["state"],
         "1 for what the pooler is doing: active, paused, suspended or shutting_down; 0 for the others.";
     READY: Gauge, "pgweir_ready", &[],

@@ -159,7 +159,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
         tokio::select! {
             () = changed => {}
             accepted = listener.accept() => match accepted {
-                Ok(accepted) => admit(&shared, accepted, shared.workers.seat()),
+                Ok(accepted) => admit(&shared, accepted, seat(&shared)),
                 Err(error) => {
                     tracing::error!("accept() failed on {}: {error}", listener.name());
                     let told = match Shortage::of(&error) {
@@ -172,6 +172,14 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Arc<Listener>) {
                 }
             },
         }
+    }
+}
+
+/// Where a client that has come begins. What it may encrypt stays with the thread that has done so.
+fn seat(shared: &Shared) -> Seat<'_> {
+    match shared.tls().acceptor.is_some() {
+        true => shared.workers.seat(),
+        false => shared.workers.seat_of_newcomer(),
     }
 }
 

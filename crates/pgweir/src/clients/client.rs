@@ -239,6 +239,20 @@ impl Client {
         }
         !std::mem::replace(&mut state.told_to_rest, true)
     }
+
+    /// Whether it has been here for so long, has no server now, and another thread could serve it: what is encrypted
+    /// stays where it is.
+    pub(crate) fn may_change_thread(&self, now: Instant, after: Duration) -> bool {
+        let is_free = {
+            let state = self.state();
+            state.link.is_none() && !state.told_to_rest
+        };
+        is_free
+            && self.is_greeted()
+            && self.tls.get().is_none()
+            && !self.is_console.load(Ordering::Relaxed)
+            && now.saturating_duration_since(self.connected_at) >= after
+    }
 }
 
 impl fmt::Display for Client {

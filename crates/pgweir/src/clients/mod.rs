@@ -14,5 +14,6 @@ pub(crate) mod options;
 pub(crate) mod pam;
 pub(crate) mod peers;
 pub(crate) mod pids;
+pub(crate) mod seats;
 pub(crate) mod serve;
 pub(crate) mod welcome;

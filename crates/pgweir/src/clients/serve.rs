@@ -33,7 +33,7 @@ use crate::clients::client::Client;
 use crate::clients::conversation::{Conversation, READ_LEN};
 use crate::clients::farewell::Farewell;
 use crate::clients::login::{Entry, Login};
-use crate::clients::{cancel, lot};
+use crate::clients::{cancel, lot, seats};
 use crate::operators::admin;
 use crate::relay::{Session, Stop};
 use crate::servers::close;
@@ -120,7 +120,7 @@ fn run_to_end(
         match end {
             End::Orderly => {}
             // It may have another task by now.
-            End::Rests => return,
+            End::WithoutIt => return,
             End::Panicked => {
                 // The panic has been printed. Other clients must not pay for it: what this one held is
                 // given back as far as that is safe.
@@ -140,8 +140,8 @@ fn run_to_end(
 enum End {
     /// With the client.
     Orderly,
-    /// Without it: it rests.
-    Rests,
+    /// Without it: it rests, or goes on in another thread.
+    WithoutIt,
     Panicked,
 }
 
@@ -155,9 +155,13 @@ async fn live(beginning: Pin<Box<impl Beginning>>) -> End {
                     Stop::Ended(farewell) => break farewell,
                     Stop::Held => session = Box::pin(hold::put_down(session)).await,
                     Stop::Rests => match lot::rest(*session) {
-                        Ok(()) => return End::Rests,
+                        Ok(()) => return End::WithoutIt,
                         Err(Some(awake)) => session = awake,
                         Err(None) => return End::Orderly,
+                    },
+                    Stop::Moves => match seats::change(session) {
+                        None => return End::WithoutIt,
+                        Some(here) => session = here,
                     },
                 }
             };

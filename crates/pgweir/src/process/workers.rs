@@ -72,11 +72,29 @@ impl Workers {
     /// A place for one more client, where there are fewest; here if that is nearly as good: a login in another thread has to
     /// wake it.
     pub(crate) fn seat(&self) -> Seat<'_> {
-        let clients = |worker: &Worker| worker.clients.load(Ordering::Relaxed);
-        let here = self.here();
-        let quietest = self.0.iter().min_by_key(|worker| clients(worker));
-        let chosen = quietest.filter(|worker| clients(worker) + 1 < clients(here));
-        Seat(chosen.unwrap_or(here))
+        self.seat_elsewhere(1).unwrap_or(self.seat_here())
+    }
+
+    /// A place for a client that has just come and can be moved later: here, unless that has many more than others. Most
+    /// that come often ask little and leave, and another thread would have to be woken for each step of it.
+    pub(crate) fn seat_of_newcomer(&self) -> Seat<'_> {
+        self.seat_elsewhere(NEWCOMERS).unwrap_or(self.seat_here())
+    }
+
+    /// A place in another thread, if one has fewer clients by more than so many.
+    pub(crate) fn seat_elsewhere(&self, more: usize) -> Option<Seat<'_>> {
+        let quietest = self.0.iter().min_by_key(|worker| worker.clients())?;
+        (quietest.clients() + more < self.here().clients()).then_some(Seat(quietest))
+    }
+
+    /// The thread that has most clients, and how many of them had better be elsewhere, if that is worth their moves.
+    pub(crate) fn crowd(&self) -> Option<(u16, usize)> {
+        crowd(self.clients())
+    }
+
+    /// How many clients each thread has.
+    pub(crate) fn clients(&self) -> impl ExactSizeIterator<Item = usize> + Clone {
+        self.0.iter().map(Worker::clients)
     }
 
     /// A place in this thread.
@@ -106,6 +124,21 @@ impl Worker {
             clients: AtomicUsize::new(0),
         }
     }
+
+    fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+}
+
+/// How many more clients than another a thread may have before it gives away those who come to it.
+const NEWCOMERS: usize = 32;
+
+fn crowd(clients: impl ExactSizeIterator<Item = usize> + Clone) -> Option<(u16, usize)> {
+    let even = clients.clone().sum::<usize>().div_ceil(clients.len());
+    let fewest = clients.clone().min()?;
+    let (thread, most) = clients.enumerate().max_by_key(|&(_, clients)| clients)?;
+    let is_crowded = most > fewest + fewest / 8 + 1;
+    is_crowded.then_some((u16::try_from(thread).ok()?, most - even))
 }
 
 /// How often a thread looks up that has nothing to do.
@@ -140,5 +173,41 @@ impl Seat<'_> {
     pub(crate) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.clients.fetch_add(1, Ordering::Relaxed);
         self.0.runtime.spawn(task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_too_many_in_one_thread_are_counted() {
+        let crowd = |clients: &[usize]| crowd(clients.iter().copied());
+        assert_eq!(crowd(&[16, 0]), Some((0, 8)));
+        assert_eq!(crowd(&[0, 9, 0]), Some((1, 6)));
+        assert_eq!(crowd(&[1, 3]), Some((1, 1)));
+        assert_eq!(crowd(&[2, 3]), None, "no move would make it even");
+        assert_eq!(crowd(&[100, 110]), None, "not worth it");
+        assert_eq!(crowd(&[5]), None);
+    }
+
+    #[test]
+    fn a_client_begins_where_it_has_come_and_one_that_cannot_move_where_there_are_fewest() {
+        let (runtime, workers) = Workers::start(2).expect("starts");
+        let is_here = |seat: Seat<'_>| std::ptr::eq(seat.0, workers.here());
+        let come = |count| {
+            for _ in 0..count {
+                workers.seat_here().spawn(std::future::pending());
+            }
+        };
+        come(1);
+        assert!(is_here(workers.seat()));
+        come(1);
+        assert!(!is_here(workers.seat()));
+        come(NEWCOMERS - 2);
+        assert!(is_here(workers.seat_of_newcomer()));
+        come(1);
+        assert!(!is_here(workers.seat_of_newcomer()));
+        drop(runtime);
     }
 }

@@ -19,6 +19,7 @@ mod holding;
 mod leased;
 mod lending;
 mod listening;
+mod moving;
 mod preparing;
 mod rerouting;
 mod resting;
@@ -99,6 +100,8 @@ pub(crate) enum Stop {
     Held,
     /// It has been idle for long, and needs no task until something happens.
     Rests,
+    /// It is to go on in another thread.
+    Moves,
 }
 
 /// Where a client is.
@@ -251,6 +254,9 @@ impl Session {
         }
         if self.take_rest_order() {
             return Some(Stop::Rests);
+        }
+        if self.take_change_order() {
+            return Some(Stop::Moves);
         }
         self.follow_hold_order().then_some(Stop::Held)
     }

@@ -13,7 +13,7 @@ use pgweir_wire::SqlState;
 
 use crate::clients::client::Client;
 use crate::clients::farewell::Farewell;
-use crate::clients::{cancel, credentials, lot};
+use crate::clients::{cancel, credentials, lot, seats};
 use crate::operators::maintenance;
 use crate::servers::names::{self, ZoneWatch};
 use crate::servers::{ears, pins, pools, survey};
@@ -46,6 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             pins::look_after(&shared);
             ears::look_after(&shared);
             lot::look(&shared, now);
+            seats::look(&shared, now);
             survey::refresh(&shared, now);
             backends::refresh(&shared, now);
             let populations = consumers::look(&shared, now);

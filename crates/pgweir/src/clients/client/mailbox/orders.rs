@@ -23,6 +23,9 @@ pub(crate) enum TaskOrder {
     /// To ask for no server: one stands in for the client, and it is not known yet whether that is ended in its
     /// place.
     StandBack = 1 << 6,
+    /// To go on in another thread, which has fewer clients, as soon as the client is between two transactions. Of no
+    /// interest while the session is put down.
+    ChangeThread = 1 << 7,
 }
 
 /// Those that have come and were not taken yet.

@@ -5,7 +5,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use pgweir_stats::metrics::{
     BUILD_INFO, DATABASE_READY, PROCESS_CPU, PROCESS_FILES, PROCESS_FILES_MAX, PROCESS_MEMORY,
-    READY, RESTING, SCRAPE, START_TIME, STATE,
+    READY, RESTING, SCRAPE, START_TIME, STATE, WORKER_CLIENTS,
 };
 use pgweir_stats::prometheus::{Page, seconds};
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +24,10 @@ pub(super) fn write(shared: &Shared, page: &mut Page) {
     let last_us = shared.http.last_us.load(Ordering::Relaxed);
     page.family(&SCRAPE).sample(&[], seconds(last_us));
     page.family(&RESTING).sample(&[], shared.lot.len());
+    let mut family = page.family(&WORKER_CLIENTS);
+    for (worker, clients) in shared.workers.clients().enumerate() {
+        family.sample(&[&worker.to_string()], clients);
+    }
     let state = State::now(shared);
     let mut family = page.family(&STATE);
     for other in State::ALL {
