@@ -159,7 +159,7 @@ async fn live(beginning: Pin<Box<impl Beginning>>) -> End {
                         Err(Some(awake)) => session = awake,
                         Err(None) => return End::Orderly,
                     },
-                    Stop::Moves => match seats::change(session) {
+                    Stop::ChangesThread => match seats::change(session) {
                         None => return End::WithoutIt,
                         Some(here) => session = here,
                     },

@@ -15,11 +15,11 @@
 //! 4. A session that is put down (`holding`) is nowhere else: nobody reads or writes its sockets.
 
 mod apart;
+mod changing;
 mod holding;
 mod leased;
 mod lending;
 mod listening;
-mod moving;
 mod preparing;
 mod rerouting;
 mod resting;
@@ -101,7 +101,7 @@ pub(crate) enum Stop {
     /// It has been idle for long, and needs no task until something happens.
     Rests,
     /// It is to go on in another thread.
-    Moves,
+    ChangesThread,
 }
 
 /// Where a client is.
@@ -256,7 +256,7 @@ impl Session {
             return Some(Stop::Rests);
         }
         if self.take_change_order() {
-            return Some(Stop::Moves);
+            return Some(Stop::ChangesThread);
         }
         self.follow_hold_order().then_some(Stop::Held)
     }

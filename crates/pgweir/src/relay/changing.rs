@@ -1,4 +1,4 @@
-//! A session that goes on in another thread.
+//! A session that changes to another thread.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::clients::client::TaskOrder;
 impl Session {
     /// Takes the order to go on in another thread, once nothing of it lies in an outbox of this one. One that
     /// listens without a server stays.
-    pub(super) fn take_change_order(&mut self) -> bool {
+    pub(super) fn take_change_order(&self) -> bool {
         let can_move = matches!(self.place, Place::Idle) && self.line.can_move();
         can_move && self.client.take_order(TaskOrder::ChangeThread) && self.subscription.is_none()
     }
