@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pgweir_tests::{Ini, Pooler, RawClient, Service, Tenant, eventually, self_signed_tls, skip};
@@ -141,11 +141,11 @@ fn at_hosts(tenant: &Tenant, played: &Played, hosts: &str, source: &str, mode: &
 }
 
 /// Somebody wants a server. What it is told is of no interest.
-fn want(pooler: &Pooler, tenant: &Tenant) {
+fn want(pooler: &Pooler, tenant: &Tenant) -> JoinHandle<Result<(), String>> {
     let mut client = RawClient::connect(pooler.port);
     let (user, database) = (tenant.name.as_str(), "shop");
     client.start_login(&[("user", user), ("database", database)]);
-    thread::spawn(move || client.finish_login());
+    thread::spawn(move || client.finish_login())
 }
 
 #[track_caller]
@@ -292,10 +292,11 @@ fn a_token_is_for_the_host_that_it_is_sent_to() {
     // It is refused, perhaps with a second one, and then the next host is tried.
     let hosts: Vec<String> = (0..3)
         .map(|_| {
-            want(&pooler, &tenant);
+            let asking = want(&pooler, &tenant);
             let token = played.password();
             // Whoever came before that is refused would be refused with it.
-            thread::sleep(Duration::from_millis(200));
+            let refused = asking.join().expect("no panic");
+            assert!(refused.is_err(), "nobody is let in here");
             let (host, _) = token.split_once(':').expect("a host with its port");
             host.to_owned()
         })
