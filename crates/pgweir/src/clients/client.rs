@@ -265,3 +265,31 @@ impl fmt::Display for Client {
         write!(f, "C-{:#x}: {database}/{user}@{}", self.id, self.address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    #[test]
+    fn who_stays_and_has_no_server_may_change_its_thread() {
+        let (now, after) = (Instant::now(), Duration::from_secs(1));
+        let nowhere = Address::Tcp((IpAddr::V4(Ipv4Addr::LOCALHOST), 0).into());
+        let client = Client::new(1, nowhere, nowhere, now);
+        let may = |elapsed| client.may_change_thread(now + elapsed, after);
+        assert!(!may(after), "it logs in");
+        let key = CancelKey {
+            process_id: 1,
+            secret: Arc::default(),
+        };
+        client.cancel_key.set(key).expect("the first");
+        assert!(may(after));
+        assert!(!may(after / 2), "it may leave soon");
+        client.state().told_to_rest = true;
+        assert!(!may(after), "it would be woken for it");
+        client.state().end_request(now);
+        client.is_console.store(true, Ordering::Relaxed);
+        assert!(!may(after), "nobody moves a console");
+    }
+}

@@ -162,16 +162,7 @@ fn resume(shared: &Arc<Shared>, id: u64) {
     };
     let client = Arc::clone(&resting.client);
     client.state().told_to_rest = false;
-    match resting.resume(shared) {
-        Ok(session) => {
-            tokio::spawn(serve::go_on(session));
-        }
-        Err(error) => {
-            tracing::error!(peer = %client, "cannot go on with a client that has rested: {error}");
-            serve::forget(shared, &client);
-            shared.workers.leave();
-        }
-    }
+    serve::go_on_here(shared, &client, resting.resume(shared));
 }
 
 /// Sends clients to rest that have been idle for long.

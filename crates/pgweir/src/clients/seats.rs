@@ -34,21 +34,8 @@ pub(crate) fn change(session: Box<Session>) -> Option<Box<Session>> {
     let Some(seat) = shared.workers.seat_elsewhere(1) else {
         return Some(session);
     };
-    seat.spawn(async move { arrive(*session) });
+    let client = Arc::clone(&session.client);
+    let there = Arc::clone(&shared);
+    seat.spawn(async move { serve::go_on_here(&there, &client, session.come_here()) });
     None
-}
-
-/// Makes a task for a client in the thread that has a place for it, which is this one.
-fn arrive(session: Session) {
-    let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
-    match session.come_here() {
-        Ok(session) => {
-            tokio::spawn(serve::go_on(session));
-        }
-        Err(error) => {
-            tracing::error!(peer = %client, "cannot go on with a client in another thread: {error}");
-            serve::forget(&shared, &client);
-            shared.workers.leave();
-        }
-    }
 }

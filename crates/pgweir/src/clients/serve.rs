@@ -99,6 +99,21 @@ pub(crate) fn go_on(session: Session) -> impl Future<Output = ()> + Send {
     run_to_end(shared, client, session)
 }
 
+/// Makes a task for a client that has none, in the thread that has a place for it, which is this one; or forgets it, because
+/// its socket is lost.
+pub(crate) fn go_on_here(shared: &Shared, client: &Client, session: io::Result<Session>) {
+    match session {
+        Ok(session) => {
+            tokio::spawn(go_on(session));
+        }
+        Err(error) => {
+            tracing::error!(peer = %client, "cannot watch the socket of a client any more: {error}");
+            forget(shared, client);
+            shared.workers.leave();
+        }
+    }
+}
+
 /// A client's life to its end, even if that is a panic.
 #[expect(
     clippy::manual_async_fn,
