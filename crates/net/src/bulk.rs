@@ -2,9 +2,9 @@
 //!
 //! PostgreSQL sends 8 KiB at a time, and each of them would wake its reader for one read and one write. When much has
 //! come without a word the other way, as in COPY and large results, the kernel is told to wake the reader for no less
-//! than [`PIECE`] (`SO_RCVLOWAT`, socket(7)). A timer sees to what is less: it takes that back, and the kernel
-//! then tells of what is there. So does everything that is sent the other way. The end of a stream and errors wake the
-//! reader at any time.
+//! than a piece (`SO_RCVLOWAT`, socket(7)): a 64th of what has come, from [`PIECE`] to [`LARGEST_PIECE`]. A timer sees to
+//! what is less: it takes that back, and the kernel then tells of what is there. So does everything that is sent the other
+//! way. The end of a stream and errors wake the reader at any time.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -15,12 +15,15 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// How much makes a long stream. The last piece of one comes up to [`PATIENCE`] later, so it is much.
-pub(crate) const LONG: usize = 4 * 1024 * 1024;
+pub(crate) const LONG: usize = 64 * PIECE;
 
 /// Half of what one read may bring: the rest of the reader's buffer is for what comes meanwhile.
 pub(crate) const PIECE: usize = crate::buffer::SCRATCH_LEN / 2;
 
-/// How long less than a piece may wait.
+/// Two reads and more. What is larger does not wake the reader much less often, and leaves the sender more to wait for.
+pub(crate) const LARGEST_PIECE: usize = 4 * PIECE;
+
+/// How long less than a [`PIECE`] may wait, and less than a larger one as many times longer.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// What a socket in its first state waits for.
@@ -36,6 +39,9 @@ pub(crate) struct Bulk {
 /// Of a reader that waits for a larger piece.
 #[derive(Debug)]
 struct Patience {
+    piece: usize,
+    /// How long less than that may wait.
+    time: Duration,
     timer: Pin<Box<Sleep>>,
     /// Whether the timer runs for what the reader waits for now.
     runs: bool,
@@ -52,7 +58,10 @@ impl Bulk {
     pub(crate) fn received(&mut self, socket: &TcpStream, len: usize) {
         self.received += len;
         match &mut self.patience {
-            Some(patience) => patience.runs = false,
+            Some(patience) => {
+                patience.runs = false;
+                patience.grow(socket, self.received);
+            }
             None if self.received >= LONG => self.begin(socket),
             None => {}
         }
@@ -60,12 +69,15 @@ impl Bulk {
 
     #[cold]
     fn begin(&mut self, socket: &TcpStream) {
-        self.received = 0;
         if wait_for(socket, PIECE) {
             self.patience = Some(Box::new(Patience {
+                piece: PIECE,
+                time: PATIENCE,
                 timer: Box::pin(sleep(PATIENCE)),
                 runs: false,
             }));
+        } else {
+            self.received = 0;
         }
     }
 
@@ -90,10 +102,20 @@ impl Bulk {
 }
 
 impl Patience {
+    /// Waits for twice as much where twice as much has come.
+    fn grow(&mut self, socket: &TcpStream, received: usize) {
+        let twice = 2 * self.piece;
+        if twice <= LARGEST_PIECE && received >= LONG / PIECE * twice {
+            wait_for(socket, twice);
+            self.piece = twice;
+            self.time *= 2;
+        }
+    }
+
     fn is_out(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.runs {
             self.runs = true;
-            self.timer.as_mut().reset(Instant::now() + PATIENCE);
+            self.timer.as_mut().reset(Instant::now() + self.time);
         }
         self.timer.as_mut().poll(cx).is_ready()
     }
@@ -179,6 +201,27 @@ mod tests {
         far.write_all(&[7]).await.unwrap();
         assert_eq!(read(&mut near).await, 1);
         assert_eq!(waits_for(near.stream()), PIECE);
+    }
+
+    /// Where this process has to wait for a processor the stream counts as slow, and begins anew.
+    #[tokio::test]
+    async fn the_longer_the_stream_the_larger_the_pieces() {
+        let (mut near, mut far) = long_stream().await;
+        let bytes = vec![7; LONG];
+        let mut marks = vec![PIECE];
+        while marks.last() != Some(&LARGEST_PIECE) {
+            assert!(marks.len() < 1000, "{marks:?}");
+            let (written, ()) = tokio::join!(far.write_all(&bytes), read_all(&mut near, LONG));
+            written.unwrap();
+            marks.push(waits_for(near.stream()));
+        }
+        assert_eq!(marks[marks.len() - 2], 2 * PIECE);
+        // The reader need not wait for the first of them.
+        for end in ["the", "end"] {
+            far.write_all(end.as_bytes()).await.unwrap();
+            assert_eq!(read(&mut near).await, 3);
+        }
+        assert_eq!(waits_for(near.stream()), ANYTHING);
     }
 
     #[tokio::test]
