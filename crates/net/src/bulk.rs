@@ -2,9 +2,9 @@
 //!
 //! PostgreSQL sends 8 KiB at a time, and each of them would wake its reader for one read and one write. When much has
 //! come without a word the other way, as in COPY and large results, the kernel is told to wake the reader for no less
-//! than a piece (`SO_RCVLOWAT`, socket(7)): a 64th of what has come, from [`PIECE`] to [`LARGEST_PIECE`]. A timer sees to
-//! what is less: it takes that back, and the kernel then tells of what is there. So does everything that is sent the other
-//! way. The end of a stream and errors wake the reader at any time.
+//! than a 64th of that (`SO_RCVLOWAT`, socket(7)): one [`PIECE`], and where twice as much has come two, up to
+//! [`PIECES_MAX`]. A timer sees to what is less: it takes that back, and the kernel then tells of what is there. So does
+//! everything that is sent the other way. The end of a stream and errors wake the reader at any time.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -20,10 +20,10 @@ pub(crate) const LONG: usize = 64 * PIECE;
 /// Half of what one read may bring: the rest of the reader's buffer is for what comes meanwhile.
 pub(crate) const PIECE: usize = crate::buffer::SCRATCH_LEN / 2;
 
-/// Two reads and more. What is larger does not wake the reader much less often, and leaves the sender more to wait for.
-pub(crate) const LARGEST_PIECE: usize = 4 * PIECE;
+/// Waking a processor that sleeps is dear, for the sender too (ADR 28).
+const PIECES_MAX: u16 = 4;
 
-/// How long less than a [`PIECE`] may wait, and less than a larger one as many times longer.
+/// How long less than a [`PIECE`] may wait; less than several, as many times longer.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// What a socket in its first state waits for.
@@ -39,9 +39,8 @@ pub(crate) struct Bulk {
 /// Of a reader that waits for a larger piece.
 #[derive(Debug)]
 struct Patience {
-    piece: usize,
-    /// How long less than that may wait.
-    time: Duration,
+    /// How many of [`PIECE`] the reader waits for.
+    pieces: u16,
     timer: Pin<Box<Sleep>>,
     /// Whether the timer runs for what the reader waits for now.
     runs: bool,
@@ -71,8 +70,7 @@ impl Bulk {
     fn begin(&mut self, socket: &TcpStream) {
         if wait_for(socket, PIECE) {
             self.patience = Some(Box::new(Patience {
-                piece: PIECE,
-                time: PATIENCE,
+                pieces: 1,
                 timer: Box::pin(sleep(PATIENCE)),
                 runs: false,
             }));
@@ -104,18 +102,18 @@ impl Bulk {
 impl Patience {
     /// Waits for twice as much where twice as much has come.
     fn grow(&mut self, socket: &TcpStream, received: usize) {
-        let twice = 2 * self.piece;
-        if twice <= LARGEST_PIECE && received >= LONG / PIECE * twice {
-            wait_for(socket, twice);
-            self.piece = twice;
-            self.time *= 2;
+        let twice = 2 * self.pieces;
+        if twice <= PIECES_MAX && received >= LONG * usize::from(twice) {
+            wait_for(socket, PIECE * usize::from(twice));
+            self.pieces = twice;
         }
     }
 
     fn is_out(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.runs {
             self.runs = true;
-            self.timer.as_mut().reset(Instant::now() + self.time);
+            let patience = PATIENCE * u32::from(self.pieces);
+            self.timer.as_mut().reset(Instant::now() + patience);
         }
         self.timer.as_mut().poll(cx).is_ready()
     }
@@ -209,18 +207,20 @@ mod tests {
         let (mut near, mut far) = long_stream().await;
         let bytes = vec![7; LONG];
         let mut marks = vec![PIECE];
-        while marks.last() != Some(&LARGEST_PIECE) {
+        while marks.last() != Some(&(usize::from(PIECES_MAX) * PIECE)) {
             assert!(marks.len() < 1000, "{marks:?}");
             let (written, ()) = tokio::join!(far.write_all(&bytes), read_all(&mut near, LONG));
             written.unwrap();
             marks.push(waits_for(near.stream()));
         }
         assert_eq!(marks[marks.len() - 2], 2 * PIECE);
-        // The reader need not wait for the first of them.
+        // The reader need not wait for the first of them; for the next one it waits as long as the pieces are large.
+        let begun = Instant::now();
         for end in ["the", "end"] {
             far.write_all(end.as_bytes()).await.unwrap();
             assert_eq!(read(&mut near).await, 3);
         }
+        assert!(begun.elapsed() >= PATIENCE * u32::from(PIECES_MAX));
         assert_eq!(waits_for(near.stream()), ANYTHING);
     }
 
