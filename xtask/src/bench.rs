@@ -60,9 +60,9 @@ const COUNTED: [&str; 2] = ["select_simple_16", "select_simple_64"];
 
 pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
     let options = Options::parse(args)?;
-    let results = match &options.from {
-        Some(path) => Results::read(path)?,
-        None => measure_all(&options)?,
+    let results = match options.from.as_slice() {
+        [] => measure_all(&options)?,
+        [first, later @ ..] => Results::read_all(first, later)?,
     };
     let against = options.against.as_deref().map(Results::read).transpose()?;
     print!("\n{}", page::summary(&results, against.as_ref()));

@@ -44,7 +44,7 @@ usage: cargo xtask COMMAND
     --syscalls           count system calls of all workloads (perf, or strace), not only where there is a goal
     --callgrind          count instructions too (valgrind)
     --write              write docs/benchmarks.md and its pictures
-    --from FILE          use earlier results instead of measuring
+    --from FILE,FILE     use earlier results instead of measuring, the rounds of all put together
     --against FILE       set another measurement beside this one
   counts [--write]     instructions on the hot path (valgrind), compared with docs/counts.md
   overload [--write]   what is left of the throughput when more is asked than PostgreSQL can do; see

@@ -26,8 +26,8 @@ pub(crate) struct Options {
     pub(crate) syscalls: bool,
     pub(crate) callgrind: bool,
     pub(crate) write: bool,
-    /// Earlier results to use instead of measuring.
-    pub(crate) from: Option<PathBuf>,
+    /// Earlier results to use instead of measuring; none means to measure.
+    pub(crate) from: Vec<PathBuf>,
     /// Another measurement to set beside this one.
     pub(crate) against: Option<PathBuf>,
 }
@@ -66,7 +66,7 @@ impl Options {
                 "--syscalls" => options.syscalls = true,
                 "--callgrind" => options.callgrind = true,
                 "--write" => options.write = true,
-                "--from" => options.from = Some(value()?.into()),
+                "--from" => options.from.extend(value()?.split(',').map(PathBuf::from)),
                 "--against" => options.against = Some(value()?.into()),
                 unknown => return Err(Failure::usage(unknown)),
             }

@@ -108,9 +108,10 @@ fn beginning(results: &Results) -> String {
 fn what_it_costs(results: &Results, against: Option<&Results>, pictures: &[Picture]) -> String {
     let second = against.map_or_else(String::new, |other| {
         format!(
-            "\nThe last column is a second measurement of the same kind ({} UTC, {} rounds): its ratio to PgBouncer. How \
-             far the two ratios differ is how far a single one can be trusted.\n",
-            other.date, other.rounds
+            "\nThe last column is a second measurement of the same kind ({} UTC, {}): its ratio to PgBouncer. How far \
+             the two ratios differ is how far a single one can be trusted.\n",
+            other.date,
+            other.how_many_rounds()
         )
     });
     let pictures: String = pictures
@@ -119,11 +120,11 @@ fn what_it_costs(results: &Results, against: Option<&Results>, pictures: &[Pictu
         .collect();
     format!(
         "## What it costs\n\n\
-         The median of {} rounds. The ratios are one's cost in terms of the other's, taken within each round: the median, \
+         The median of {}. The ratios are one's cost in terms of the other's, taken within each round: the median, \
          and in parentheses the lowest and the highest. Below 1 the first is cheaper. In the pictures PgBouncer is the \
          line at 1.\n{second}\n\
          {pictures}{}",
-        results.rounds,
+        results.how_many_rounds(),
         costs(results, against)
     )
 }
@@ -176,7 +177,8 @@ fn do_it_yourself(results: &Results) -> String {
          cargo xtask bench --rounds {} --seconds {} --write\n\
          ```\n\n\
          PostgreSQL is found or installed as for the tests. Every run is kept as JSON in `target/bench/`; \
-         `--from FILE --against FILE --write` makes this page from two of them.\n",
+         `--from FILE,FILE --against FILE --write` makes this page from them: the rounds of the first ones are put together, \
+         the last is set beside them.\n",
         results.rounds, results.seconds
     )
 }

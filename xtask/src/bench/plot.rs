@@ -51,8 +51,8 @@ fn chart(results: &Results, group: Group, title: &str) -> Option<Chart> {
     Some(Chart {
         title: title.to_owned(),
         note: format!(
-            "In terms of PgBouncer (the line at 1), lower is better; median and range of {} rounds",
-            results.rounds
+            "In terms of PgBouncer (the line at 1), lower is better; median and range of {}",
+            results.how_many_rounds()
         ),
         series: peers.iter().map(Peer::to_string).collect(),
         groups: groups

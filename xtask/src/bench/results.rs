@@ -1,6 +1,11 @@
 //! What was measured, as it is kept in a file, and the figures that follow from it.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +87,50 @@ impl Results {
             .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
         serde_json::from_str(&text)
             .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+    }
+
+    /// The measurements of several files as one: the rounds of a later one follow on those of the first.
+    pub(crate) fn read_all(first: &Path, later: &[PathBuf]) -> Result<Self, Failure> {
+        let mut later = later.iter();
+        later.try_fold(Self::read(first)?, |results, path| {
+            Ok(results.and(Self::read(path)?))
+        })
+    }
+
+    fn and(mut self, mut later: Self) -> Self {
+        for run in &mut later.runs {
+            run.round += self.rounds_of(&run.workload);
+        }
+        let runs_later = |skipped: &String| {
+            let everybody = skipped.split_once(", everybody:");
+            everybody.is_some_and(|(workload, _)| later.rounds_of(workload) > 0)
+        };
+        self.skipped.retain(|skipped| !runs_later(skipped));
+        self.skipped.append(&mut later.skipped);
+        self.runs.append(&mut later.runs);
+        self.details.append(&mut later.details);
+        for version in later.versions {
+            if !self.versions.contains(&version) {
+                self.versions.push(version);
+            }
+        }
+        self.machine.load_after = later.machine.load_after;
+        self
+    }
+
+    fn rounds_of(&self, workload: &str) -> u32 {
+        let runs = self.runs.iter().filter(|run| run.workload == workload);
+        runs.map(|run| run.round + 1).max().unwrap_or_default()
+    }
+
+    /// How many rounds there are: `3 rounds`, or `2 to 6 rounds` where some workloads have more than others.
+    pub(crate) fn how_many_rounds(&self) -> String {
+        let rounds = self.runs.iter().map(|run| self.rounds_of(&run.workload));
+        let fewest = rounds.clone().min().unwrap_or(self.rounds);
+        match rounds.max() {
+            Some(most) if most > fewest => format!("{fewest} to {most} rounds"),
+            _ => format!("{fewest} rounds"),
+        }
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
@@ -235,6 +284,23 @@ pub(crate) mod tests {
             Some(2.5)
         );
         assert_eq!(Spread::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn rounds_of_a_later_measurement_follow_on_those_of_the_first() {
+        let mut first = results("w", &[(10.0, 20.0), (20.0, 40.0)]);
+        first.runs.extend(results("v", &[(1.0, 2.0)]).runs);
+        first.skipped = ["x, everybody: no room", "y, everybody: no room"]
+            .map(str::to_owned)
+            .into();
+        let mut later = results("w", &[(60.0, 40.0), (9.0, 10.0), (7.0, 10.0)]);
+        later.runs.extend(results("x", &[(1.0, 1.0)]).runs);
+        let both = first.and(later);
+        let ratio = both.cost_ratio("w", Peer::Pgweir, Peer::PgBouncer);
+        let spread = ratio.expect("both ran");
+        assert_eq!((spread.median, spread.min, spread.max), (0.7, 0.5, 1.5));
+        assert_eq!(both.how_many_rounds(), "1 to 5 rounds");
+        assert_eq!(both.skipped, ["y, everybody: no room"]);
     }
 
     #[test]
