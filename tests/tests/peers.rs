@@ -73,6 +73,8 @@ fn requests_that_are_made_up_take_the_places_of_the_peers_pool_and_no_more() {
     let none = third.expect_err("there are two places");
     assert_eq!(none.kind(), ErrorKind::WouldBlock);
     used(10);
+    let pools = || console(&pooler).rows("show peer_pools");
+    assert_eq!(pools(), ["2|2|8|2|0"]);
 
     // Those that wait follow, two at a time.
     drop(held);
@@ -85,4 +87,5 @@ fn requests_that_are_made_up_take_the_places_of_the_peers_pool_and_no_more() {
         assert_eq!(said, "", "a cancel request is not answered");
     }
     used(0);
+    assert_eq!(pools(), ["2|0|0|0|0"]);
 }

@@ -106,8 +106,12 @@ async fn pass_on(
         return NOT_SENT;
     };
     let wait = shared.config().global.cancel_wait_timeout.limit();
+    let underway = &server.home.cancels;
     let opening = async {
+        let waiting = underway.wait();
         let place = shared.cancel_lane.acquire().await;
+        drop(waiting);
+        let _connecting = underway.connect();
         let stream = timeout(PATIENCE, reach(shared, server)).await;
         (place, stream)
     };
@@ -115,6 +119,7 @@ async fn pass_on(
     let Ok((_place, stream)) = opened else {
         return "cancel_wait_timeout";
     };
+    let _sent = underway.send();
     match send_on(server, stream, key).await {
         Delivery::Done => {
             server.home.totals.add(&mut Tally {

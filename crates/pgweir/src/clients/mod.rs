@@ -16,4 +16,5 @@ pub(crate) mod peers;
 pub(crate) mod pids;
 pub(crate) mod seats;
 pub(crate) mod serve;
+pub(crate) mod underway;
 pub(crate) mod welcome;

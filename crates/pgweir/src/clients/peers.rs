@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::clients::cancel;
+use crate::clients::underway::{Underway, UnderwayCounts};
 use crate::servers::names;
 use crate::shared::{Shared, lock};
 
@@ -29,22 +30,33 @@ pub(crate) struct Lanes(Mutex<HashMap<u32, Lane>>);
 struct Lane {
     size: usize,
     places: Arc<Semaphore>,
+    underway: Arc<Underway>,
 }
 
 impl Lanes {
     /// Those of a peer, as many as its pool is large. Where that has changed, those that are taken do not count.
-    fn of(&self, peer: u32, pool_size: Option<u32>) -> Arc<Semaphore> {
+    fn of(&self, peer: u32, pool_size: Option<u32>) -> Lane {
         let size = pool_size.and_then(|size| usize::try_from(size).ok());
         let size = size.map_or(Semaphore::MAX_PERMITS, |size| size.max(1));
         let mut lanes = lock(&self.0);
-        let known = lanes.get(&peer).filter(|lane| lane.size == size).cloned();
-        let lane = known.unwrap_or_else(|| {
-            let places = Arc::new(Semaphore::new(size));
-            let lane = Lane { size, places };
-            lanes.insert(peer, lane.clone());
-            lane
-        });
-        lane.places
+        let before = lanes.get(&peer);
+        if let Some(lane) = before.filter(|lane| lane.size == size) {
+            return lane.clone();
+        }
+        let underway = before.map(|lane| Arc::clone(&lane.underway));
+        let lane = Lane {
+            size,
+            places: Arc::new(Semaphore::new(size)),
+            underway: underway.unwrap_or_default(),
+        };
+        lanes.insert(peer, lane.clone());
+        lane
+    }
+
+    /// Requests on their way to a peer; `None` if there never was one.
+    pub(crate) fn underway(&self, peer: u32) -> Option<UnderwayCounts> {
+        let lanes = lock(&self.0);
+        lanes.get(&peer).map(|lane| lane.underway.counts())
     }
 }
 
@@ -98,8 +110,10 @@ pub(crate) async fn forward(shared: &Arc<Shared>, id: u16, key: &CancelKey) -> &
     let wait = config.global.cancel_wait_timeout.limit();
     let lane = shared.peer_lanes.of(peer.id, config.peer_pool_size(peer));
     let sent = async {
-        let _place = lane.acquire().await;
-        send(shared, peer, key).await
+        let waiting = lane.underway.wait();
+        let _place = lane.places.acquire().await;
+        drop(waiting);
+        send(shared, peer, key, &lane.underway).await
     };
     match timeout(wait.unwrap_or(PATIENCE), sent).await {
         Ok(Ok(())) => "successfully sent cancel request",
@@ -111,11 +125,19 @@ pub(crate) async fn forward(shared: &Arc<Shared>, id: u16, key: &CancelKey) -> &
     }
 }
 
-async fn send(shared: &Shared, peer: &Peer, key: &CancelKey) -> Result<(), String> {
+async fn send(
+    shared: &Shared,
+    peer: &Peer,
+    key: &CancelKey,
+    underway: &Underway,
+) -> Result<(), String> {
+    let connecting = underway.connect();
     let target = target(shared, peer).await?;
     let stream = connect(&target, &shared.tcp_options())
         .await
         .map_err(|error| error.to_string())?;
+    drop(connecting);
+    let _sent = underway.send();
     cancel::deliver(stream, key).await
 }
 
@@ -174,13 +196,16 @@ mod tests {
     fn a_peer_has_as_many_places_as_its_pool_is_large() {
         let lanes = Lanes::default();
         let lane = lanes.of(1, Some(1));
-        let place = lane.try_acquire().expect("the first");
-        assert!(lanes.of(1, Some(1)).try_acquire().is_err());
-        assert!(lanes.of(2, Some(1)).try_acquire().is_ok());
+        let place = lane.places.try_acquire().expect("the first");
+        let _sent = lane.underway.send();
+        assert!(lanes.of(1, Some(1)).places.try_acquire().is_err());
+        assert!(lanes.of(2, Some(1)).places.try_acquire().is_ok());
         // A RELOAD has made it larger.
-        assert_eq!(lanes.of(1, Some(3)).available_permits(), 3);
+        assert_eq!(lanes.of(1, Some(3)).places.available_permits(), 3);
+        assert_eq!(lanes.underway(1).map(|counts| counts.sent), Some(1));
         drop(place);
-        assert!(lanes.of(1, None).available_permits() > 1_000);
+        assert!(lanes.of(1, None).places.available_permits() > 1_000);
+        assert_eq!(lanes.underway(3), None);
     }
 
     #[test]

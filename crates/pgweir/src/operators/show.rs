@@ -52,7 +52,9 @@ pub(crate) fn write(shared: &Shared, what: Show, out: &mut Vec<u8>) {
         Show::Servers => tables::SERVERS.write_reply(&sockets::servers(shared), out),
         Show::Users => tables::USERS.write_reply(&configured::users(shared), out),
         Show::Peers => tables::PEERS.write_reply(&configured::peers(shared), out),
-        Show::PeerPools => tables::PEER_POOLS.write_reply(&[], out),
+        Show::PeerPools => {
+            tables::PEER_POOLS.write_reply(&configured::peer_pools(shared), out);
+        }
         Show::Fds => unreachable!("it is answered where the sockets are"),
         Show::Backends => unreachable!("it is answered when PostgreSQL has answered"),
         Show::Sockets => {
@@ -101,7 +103,7 @@ pub(crate) fn lists(shared: &Shared) -> ListCounts {
         users: count(configured::users(shared).len()),
         peers: count(shared.config().peers.len()),
         pools: count(pools::rows(shared).len()),
-        peer_pools: 0,
+        peer_pools: count(configured::peer_pools(shared).len()),
         free_clients: 0,
         used_clients: count(shared.clients.len()),
         login_clients: count(logins.count()),

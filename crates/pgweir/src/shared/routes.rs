@@ -14,6 +14,7 @@ use pgweir_stats::{Application, Books, Latencies, Norms, Totals};
 
 use super::{Rules, Shared, lock, read, write};
 use crate::clients::client::{Client, TaskOrder};
+use crate::clients::underway::Underway;
 use crate::clients::welcome::Welcome;
 use crate::servers::open::diary::Diary;
 use crate::servers::open::source::Kept;
@@ -69,6 +70,8 @@ pub(crate) struct PoolHome {
     pub(crate) id: PoolId,
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
+    /// Cancel requests of its clients.
+    pub(crate) cancels: Underway,
     pub(crate) latencies: Latencies,
     /// How long waits and logins took. Pools without a name in the metrics share it.
     pub(crate) times: Arc<SeriesTimes>,
@@ -290,6 +293,7 @@ impl Shared {
             id,
             name: name.clone(),
             totals: Totals::default(),
+            cancels: Underway::default(),
             latencies: Latencies::default(),
             times,
             series,

@@ -1,11 +1,11 @@
 //! What the configuration knows by name, and how many connections it has now: SHOW DATABASES, SHOW USERS,
-//! SHOW PEERS.
+//! SHOW PEERS, SHOW PEER_POOLS.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pgweir_config::{CONSOLE_DATABASE, Config, UserOverrides};
-use pgweir_console::tables::{DatabaseRow, PeerRow, UserRow};
+use pgweir_config::{CONSOLE_DATABASE, Config, Peer, UserOverrides};
+use pgweir_console::tables::{DatabaseRow, PeerPoolRow, PeerRow, UserRow};
 use pgweir_pool::Scope;
 
 use crate::shared::{Shared, lock};
@@ -168,4 +168,20 @@ pub(super) fn peers(shared: &Shared) -> Vec<PeerRow> {
             pool_size: limit(config.peer_pool_size(peer)),
         })
         .collect()
+}
+
+/// As in PgBouncer, a peer has a pool from the first request that is passed on to it.
+pub(super) fn peer_pools(shared: &Shared) -> Vec<PeerPoolRow> {
+    let config = shared.config();
+    let row = |peer: &Peer| {
+        let underway = shared.peer_lanes.underway(peer.id)?;
+        Some(PeerPoolRow {
+            peer_id: peer.id,
+            cl_active_cancel_req: underway.sent,
+            cl_waiting_cancel_req: underway.waiting + underway.connecting,
+            sv_active_cancel: underway.sent,
+            sv_login: underway.connecting,
+        })
+    };
+    config.peers.values().filter_map(row).collect()
 }

@@ -30,15 +30,16 @@ pub(crate) fn rows(shared: &Shared) -> Vec<PoolRow> {
             let used = used.get(&view.id).copied().unwrap_or_default();
             let several = rules.database.hosts().len() > 1;
             let cl_active = view.active_clients() as usize;
+            let cancels = home.cancels.counts();
             Some(PoolRow {
                 database: view.name.database,
                 user: view.name.user,
                 cl_active,
                 cl_waiting: view.waiting as usize,
-                cl_active_cancel_req: 0,
-                cl_waiting_cancel_req: 0,
+                cl_active_cancel_req: cancels.sent,
+                cl_waiting_cancel_req: cancels.waiting + cancels.connecting,
                 sv_active: view.leased as usize,
-                sv_active_cancel: 0,
+                sv_active_cancel: cancels.sent,
                 sv_being_canceled: view.being_canceled as usize,
                 sv_idle: (view.idle as usize).saturating_sub(used),
                 sv_used: used,
