@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::clients::farewell::Farewell;
 use crate::operators::{admin, drain};
 use crate::process::notify;
 use crate::servers::pools;
@@ -35,12 +34,9 @@ pub(crate) fn begin(shared: &Arc<Shared>, shutdown: Shutdown) {
         admin::resume_all(shared);
     }
     if shutdown == Shutdown::WaitForServers {
-        // As PAUSE: servers that come back are closed, and nobody new gets one.
+        // As PAUSE: servers that come back are closed, and nobody new gets one. The janitor sends away who waits.
         shared.operator.set_hold(Hold::Paused);
         let actions = shared.pools().pause(|_| true, Instant::now());
         pools::perform(shared, actions);
-        for waiter in shared.pools().waiters() {
-            waiter.end(Farewell::ServersShuttingDown);
-        }
     }
 }
