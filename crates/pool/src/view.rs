@@ -144,21 +144,6 @@ impl<S, W: Clone> Pools<S, W> {
     pub fn slot(&self, id: SlotId) -> Option<SlotView> {
         self.slots.get(id).map(|slot| slot_view(id, slot))
     }
-
-    /// Every waiter, of all pools.
-    pub fn waiters(&self) -> Vec<W> {
-        self.iter()
-            .flat_map(|(_, pool)| {
-                let waiting = pool.waiting.values().map(|waiting| waiting.waiter.clone());
-                let dedicated = pool
-                    .dedicated
-                    .values()
-                    .map(|waiting| waiting.waiter.clone());
-                let greeting = pool.greeting.values().map(|waiting| waiting.waiter.clone());
-                waiting.chain(dedicated).chain(greeting)
-            })
-            .collect()
-    }
 }
 
 fn slot_view<S, W>(id: SlotId, slot: &Slot<S, W>) -> SlotView {
