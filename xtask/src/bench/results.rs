@@ -109,7 +109,9 @@ impl Results {
         self.skipped.append(&mut later.skipped);
         self.runs.append(&mut later.runs);
         self.details.append(&mut later.details);
-        for version in later.versions {
+        // Who was not found for the later one is here already, or took no part.
+        let took_part = |version: &String| !version.starts_with("no ");
+        for version in later.versions.into_iter().filter(took_part) {
             if !self.versions.contains(&version) {
                 self.versions.push(version);
             }
@@ -125,11 +127,14 @@ impl Results {
 
     /// How many rounds there are: `3 rounds`, or `2 to 6 rounds` where some workloads have more than others.
     pub(crate) fn how_many_rounds(&self) -> String {
-        let rounds = self.runs.iter().map(|run| self.rounds_of(&run.workload));
-        let fewest = rounds.clone().min().unwrap_or(self.rounds);
-        match rounds.max() {
-            Some(most) if most > fewest => format!("{fewest} to {most} rounds"),
-            _ => format!("{fewest} rounds"),
+        let rounds = self.runs.iter().map(|run| {
+            let of_each = Peer::ALL.map(|peer| self.runs(&run.workload, peer).count());
+            of_each.into_iter().max().unwrap_or_default()
+        });
+        let (fewest, most) = (rounds.clone().min(), rounds.max());
+        match (fewest, most) {
+            (Some(fewest), Some(most)) if most > fewest => format!("{fewest} to {most} rounds"),
+            _ => format!("{} rounds", fewest.unwrap_or_default()),
         }
     }
 
@@ -290,11 +295,17 @@ pub(crate) mod tests {
     fn rounds_of_a_later_measurement_follow_on_those_of_the_first() {
         let mut first = results("w", &[(10.0, 20.0), (20.0, 40.0)]);
         first.runs.extend(results("v", &[(1.0, 2.0)]).runs);
+        // Somebody else comes later.
+        let direct = results("v", &[(1.0, 2.0)]).runs.remove(0);
         first.skipped = ["x, everybody: no room", "y, everybody: no room"]
             .map(str::to_owned)
             .into();
         let mut later = results("w", &[(60.0, 40.0), (9.0, 10.0), (7.0, 10.0)]);
         later.runs.extend(results("x", &[(1.0, 1.0)]).runs);
+        later.runs.push(Run {
+            peer: Peer::Direct,
+            ..direct
+        });
         let both = first.and(later);
         let ratio = both.cost_ratio("w", Peer::Pgweir, Peer::PgBouncer);
         let spread = ratio.expect("both ran");
