@@ -112,13 +112,13 @@ impl Sleeper {
             tenant
                 .ini()
                 .database("hop", &format!("host=127.0.0.1 port={port} dbname={name}"))
-                .set("cancel_wait_timeout", 1),
+                .set("cancel_wait_timeout", 2),
         );
         let first = hop.try_clone().expect("a socket");
         let target = ("127.0.0.1", tenant.postgres.port());
         thread::spawn(move || forward(&first, target));
         let mut client = RawClient::login(pooler.port, "hop", name);
-        client.send(&Batch::new().query("select 1 from pg_sleep(2)"));
+        client.send(&Batch::new().query("select 1 from pg_sleep(4)"));
         let slept = "select 1 from pg_stat_activity where wait_event = 'PgSleep' and datname = ";
         let slept = format!("{slept}'{name}'");
         let mut root = tenant.root();

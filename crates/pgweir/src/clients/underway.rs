@@ -1,4 +1,5 @@
-//! How many cancel requests of clients are on their way, for SHOW POOLS and SHOW PEER_POOLS.
+//! How many cancel requests for clients are on their way, theirs and the pooler's own: SHOW POOLS and SHOW
+//! PEER_POOLS.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

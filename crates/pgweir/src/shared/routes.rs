@@ -70,7 +70,7 @@ pub(crate) struct PoolHome {
     pub(crate) id: PoolId,
     pub(crate) name: PoolName,
     pub(crate) totals: Totals,
-    /// Cancel requests of its clients.
+    /// Cancel requests for its clients.
     pub(crate) cancels: Underway,
     pub(crate) latencies: Latencies,
     /// How long waits and logins took. Pools without a name in the metrics share it.
