@@ -101,6 +101,23 @@ impl Deadlines {
         lasts >= self.query.unwrap_or_default() + CANCEL_PATIENCE
     }
 
+    /// The limit that has passed at `now` for a client that has not been greeted. Its login is limited as a whole, and what it
+    /// waits for in it as any wait is.
+    pub fn expired_in_login(
+        &self,
+        clocks: &Clocks,
+        connected_at: Instant,
+        now: Instant,
+    ) -> Option<Expiry> {
+        let login = Clocks {
+            phase: Phase::Login,
+            since: connected_at,
+            ..*clocks
+        };
+        let expired = self.expired(&login, now);
+        expired.or_else(|| self.expired(clocks, now))
+    }
+
     /// The limit that has passed at `now`, if any.
     pub fn expired(&self, clocks: &Clocks, now: Instant) -> Option<Expiry> {
         let over = |start: Instant, limit: Option<Duration>| {
@@ -174,6 +191,31 @@ mod tests {
         assert_eq!(limits.expired(&clocks, later), None);
         let waited = Some(Expiry::QueryWait);
         assert_eq!(limits.expired(&clocks, later + 2 * SECOND), waited);
+    }
+
+    #[test]
+    fn a_login_is_limited_as_a_whole_and_while_it_waits() {
+        let connected_at = Instant::now();
+        let limits = Deadlines {
+            login: Some(3 * SECOND),
+            query_wait: Some(SECOND),
+            ..Deadlines::default()
+        };
+        let clocks = |phase, since| Clocks {
+            phase,
+            since: connected_at + since,
+            query_start: None,
+            transaction_start: None,
+        };
+        let expired =
+            |clocks, age| limits.expired_in_login(&clocks, connected_at, connected_at + age);
+        let waits = |since| clocks(Phase::Waiting, since);
+        assert_eq!(expired(waits(2 * SECOND), 3 * SECOND), None);
+        assert_eq!(expired(waits(SECOND), 3 * SECOND), Some(Expiry::QueryWait));
+        let too_late = 4 * SECOND;
+        for clocks in [waits(3 * SECOND), clocks(Phase::Login, 3 * SECOND)] {
+            assert_eq!(expired(clocks, too_late), Some(Expiry::Login));
+        }
     }
 
     #[test]

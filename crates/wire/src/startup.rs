@@ -149,7 +149,10 @@ pub struct StartupMessage {
 impl StartupMessage {
     fn parse(version: ProtocolVersion, body: &[u8]) -> Result<Self, StartupError> {
         // Programs send their name in whatever encoding they have. No zero byte comes or goes with this.
-        let text = String::from_utf8_lossy(body);
+        let text = match str::from_utf8(body) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(body),
+        };
         let mut reader = Reader::new(text.as_bytes());
         let mut string = || reader.string().map_err(|_| StartupError::NoTerminator);
         let (mut ends, mut start) = (Vec::new(), 0);

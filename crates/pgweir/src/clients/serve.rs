@@ -14,15 +14,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use pgweir_console::Access;
 use pgweir_net::Accepted;
 use pgweir_net::buffer::with_scratch;
-use pgweir_session::Expiry;
 use pgweir_wire::CancelKey;
-use tokio::time::timeout;
 
 pub(crate) use joining::{Inherited, inherit, register};
 use joining::{login_over, open_session, start_idle};
@@ -309,16 +307,11 @@ async fn refuse(
     }
 }
 
-/// A login, within its time, unless the client is ordered to end.
+/// A login, unless the client is ordered to end: by an operator, or by the janitor because it takes too long.
 async fn log_in(login: &mut Login<'_>) -> Result<Entry, Farewell> {
     let client = login.client;
-    let limit = login.shared.config().global.client_login_timeout.limit();
-    // In its place before it is handed on, because it is large.
-    let run = std::pin::pin!(login.run());
     tokio::select! {
-        result = timeout(limit.unwrap_or(Duration::MAX), run) => {
-            result.unwrap_or(Err(Farewell::Expired(Expiry::Login)))
-        }
+        result = login.run() => result,
         farewell = client.ordered_to_end() => Err(farewell),
     }
 }

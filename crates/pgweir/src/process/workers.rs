@@ -145,7 +145,7 @@ fn crowd(clients: impl ExactSizeIterator<Item = usize> + Clone) -> Option<(u16, 
 const TICK: Duration = Duration::from_secs(1);
 
 /// Keeps a timer going. Without any, whoever set one would wake its own thread, with two system calls: tokio takes it
-/// for one that the reactor does not know of. Every login sets one.
+/// for one that the reactor does not know of. Every reset of a server sets one.
 async fn tick() {
     loop {
         sleep(TICK).await;

@@ -82,14 +82,15 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
             let state = client.state();
             (state.clocks, state.wait_notified, state.request)
         };
-        if clocks.phase == Phase::Login {
-            continue;
-        }
         if draining && clocks.phase == Phase::Waiting {
             client.end(Farewell::ServersShuttingDown);
             continue;
         }
-        match deadlines.expired(&clocks, now) {
+        let expired = match client.is_greeted() {
+            true => deadlines.expired(&clocks, now),
+            false => deadlines.expired_in_login(&clocks, client.connected_at, now),
+        };
+        match expired {
             None => {}
             Some(Expiry::Query)
                 if config.global.error_codes == ErrorCodes::Postgres
@@ -98,6 +99,9 @@ fn expire_clients(shared: &Arc<Shared>, now: Instant) {
                 client.end(Farewell::Expired(expiry));
                 continue;
             }
+        }
+        if clocks.phase == Phase::Login {
+            continue;
         }
         let notify_after = u64::try_from(config.global.query_wait_notify).unwrap_or(0);
         let greeted = client.cancel_key.get().is_some();
@@ -143,9 +147,10 @@ fn cut_short(
     }
 }
 
-/// The limits on a client that waits for a server before its own route is known (auth_query).
+/// The limits on a client whose own route is not known yet: it may wait for a server all the same (auth_query).
 fn login_deadlines(config: &Config) -> Deadlines {
     Deadlines {
+        login: config.global.client_login_timeout.limit(),
         query_wait: config.global.query_wait_timeout.limit(),
         query: config.global.query_timeout.limit(),
         ..Deadlines::default()
