@@ -315,6 +315,12 @@ pub enum End {
     Reset,
 }
 
+fn startup_message(parameters: &[(&str, &str)]) -> BytesMut {
+    let mut out = BytesMut::new();
+    frontend::startup(&mut out, ProtocolVersion::V3_0, parameters.iter().copied());
+    out
+}
+
 impl RawClient {
     /// A connection on which nothing has been said.
     ///
@@ -370,7 +376,9 @@ impl RawClient {
     #[track_caller]
     pub fn try_login(port: u16, parameters: &[(&str, &str)]) -> Result<Self, String> {
         let mut client = Self::try_connect(port).map_err(|error| error.to_string())?;
-        client.start_login(parameters);
+        let startup = startup_message(parameters);
+        let sent = client.try_send_bytes(&startup);
+        sent.map_err(|error| error.to_string())?;
         client.finish_login()?;
         Ok(client)
     }
@@ -378,9 +386,7 @@ impl RawClient {
     /// Sends the startup message and reads nothing.
     #[track_caller]
     pub fn start_login(&mut self, parameters: &[(&str, &str)]) {
-        let mut out = BytesMut::new();
-        frontend::startup(&mut out, ProtocolVersion::V3_0, parameters.iter().copied());
-        self.send_bytes(&out);
+        self.send_bytes(&startup_message(parameters));
     }
 
     /// Reads up to the first ReadyForQuery. The error is all that was said.
