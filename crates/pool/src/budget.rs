@@ -1,12 +1,15 @@
 //! Every count limit, in one place.
 //!
 //! A [`Scope`] has a limit; its gauge counts who uses it now. Taking and giving
-//! back are the only ways to change a count. The names in the docs are configuration keys.
+//! back are the only ways to change a count. Servers do that by scope; clients, of which many come and go, by the numbers of
+//! gauges ([`Budget::enter`], [`Budget::leave`]). The names in the docs are configuration keys.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use slab::Slab;
 
 use crate::scope::{Kind, Scope};
 
@@ -47,13 +50,6 @@ impl Gauge {
         self.limit.is_some_and(|limit| self.used >= limit)
     }
 
-    /// Changes it. Whether it was over its limit, and whether it is.
-    fn change(&mut self, change: impl FnOnce(&mut Self)) -> (bool, bool) {
-        let was_over = self.is_over();
-        change(self);
-        (was_over, self.is_over())
-    }
-
     /// Whether a permit may go from one pool to another now; if so, that is counted. As many as
     /// there are permits may go at once, and then as many a second as the average allows.
     fn may_switch(&mut self, now: Instant) -> bool {
@@ -70,58 +66,114 @@ impl Gauge {
     }
 }
 
+/// The number of a gauge, for whoever counts in it for long: it is found by it without a lookup. Good until it is given back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct GaugeId(NonZeroU32);
+
+/// Scopes of which there is one: every login asks for the first two, and under load every transaction for the third,
+/// so their gauges are not looked up.
+const ALWAYS: [(Scope, GaugeId); 3] = [
+    (Scope::Clients, GaugeId::CLIENTS),
+    (Scope::Logins, GaugeId::LOGINS),
+    (Scope::Waiting, GaugeId::WAITING),
+];
+
+impl GaugeId {
+    /// That of [`Scope::Clients`].
+    pub const CLIENTS: Self = Self::at(0);
+    /// That of [`Scope::Logins`].
+    pub const LOGINS: Self = Self::at(1);
+    /// That of [`Scope::Waiting`].
+    pub const WAITING: Self = Self::at(2);
+
+    const fn at(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// All gauges.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Budget {
-    gauges: HashMap<Scope, Gauge, RandomState>,
-    /// [`Scope::Clients`], [`Scope::Logins`] and [`Scope::Waiting`]: every login asks for the first two, and under
-    /// load every transaction for the third, so they are not looked up.
-    clients: Gauge,
-    logins: Gauge,
-    waiting: Gauge,
+    ids: HashMap<Scope, GaugeId, RandomState>,
+    gauges: Slab<(Scope, Gauge)>,
     /// The limits of those that have one by kind.
     kinds: HashMap<Kind, u32>,
     /// How many of them are over their limit: almost always none, and every checkin asks.
     over: usize,
 }
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            ids: HashMap::default(),
+            gauges: ALWAYS
+                .into_iter()
+                .map(|(scope, id)| (id.index(), (scope, Gauge::default())))
+                .collect(),
+            kinds: HashMap::new(),
+            over: 0,
+        }
+    }
+}
+
 impl Budget {
-    /// Sets a limit; it holds from now on. Who is there already stays.
-    pub fn set_limit(&mut self, scope: &Scope, limit: Option<u32>) {
-        self.change(scope, |gauge| gauge.limit = limit);
+    /// The number of its gauge, if it has one.
+    pub fn id(&self, scope: &Scope) -> Option<GaugeId> {
+        match scope {
+            Scope::Clients => Some(GaugeId::CLIENTS),
+            Scope::Logins => Some(GaugeId::LOGINS),
+            Scope::Waiting => Some(GaugeId::WAITING),
+            scope => self.ids.get(scope).copied(),
+        }
+    }
+
+    /// The number of its gauge, which is there from then on.
+    fn id_or_new(&mut self, scope: &Scope) -> GaugeId {
+        if let Some(id) = self.id(scope) {
+            return id;
+        }
+        let gauge = self.unused(scope);
+        let index = self.gauges.insert((scope.clone(), gauge));
+        let id = GaugeId::at(u32::try_from(index).unwrap_or(u32::MAX));
+        self.ids.insert(scope.clone(), id);
+        id
+    }
+
+    fn unused(&self, scope: &Scope) -> Gauge {
+        Gauge {
+            limit: scope.kind().and_then(|kind| self.limit_of_each(kind)),
+            ..Gauge::default()
+        }
     }
 
     fn find(&self, scope: &Scope) -> Option<&Gauge> {
-        match scope {
-            Scope::Clients => Some(&self.clients),
-            Scope::Logins => Some(&self.logins),
-            Scope::Waiting => Some(&self.waiting),
-            scope => self.gauges.get(scope),
-        }
+        self.get(self.id(scope)?)
     }
 
-    fn find_mut(&mut self, scope: &Scope) -> Option<&mut Gauge> {
-        match scope {
-            Scope::Clients => Some(&mut self.clients),
-            Scope::Logins => Some(&mut self.logins),
-            Scope::Waiting => Some(&mut self.waiting),
-            scope => self.gauges.get_mut(scope),
-        }
+    fn get(&self, id: GaugeId) -> Option<&Gauge> {
+        self.gauges.get(id.index()).map(|(_, gauge)| gauge)
     }
 
-    /// Changes a gauge, which is there from then on, and how many are over.
-    fn change(&mut self, scope: &Scope, change: impl FnOnce(&mut Gauge)) {
-        let (was_over, is_over) = match self.find_mut(scope) {
-            Some(gauge) => gauge.change(change),
-            None => {
-                let mut gauge = Self::unused(&self.kinds, scope);
-                let over = gauge.change(change);
-                self.gauges.insert(scope.clone(), gauge);
-                over
-            }
+    /// Changes a gauge, and how many are over.
+    fn change(&mut self, id: GaugeId, change: impl FnOnce(&mut Gauge)) {
+        let Some((_, gauge)) = self.gauges.get_mut(id.index()) else {
+            debug_assert!(false, "whoever has a gauge's number counts in it");
+            return;
         };
+        let was_over = gauge.is_over();
+        change(gauge);
+        self.over += usize::from(gauge.is_over());
         self.over -= usize::from(was_over);
-        self.over += usize::from(is_over);
+    }
+
+    /// Sets a limit; it holds from now on. Who is there already stays.
+    pub fn set_limit(&mut self, scope: &Scope, limit: Option<u32>) {
+        let id = self.id_or_new(scope);
+        self.change(id, |gauge| gauge.limit = limit);
     }
 
     /// Sets the limit of every scope of a kind; it holds from now on.
@@ -130,9 +182,10 @@ impl Budget {
             Some(limit) => self.kinds.insert(kind, limit),
             None => self.kinds.remove(&kind),
         };
-        let scopes: Vec<_> = self.gauges.keys().cloned().collect();
-        for scope in scopes.into_iter().filter(|s| s.kind() == Some(kind)) {
-            self.set_limit(&scope, limit);
+        let of_kind = |(scope, id): (&Scope, &GaugeId)| (scope.kind() == Some(kind)).then_some(*id);
+        let ids: Vec<_> = self.ids.iter().filter_map(of_kind).collect();
+        for id in ids {
+            self.change(id, |gauge| gauge.limit = limit);
         }
     }
 
@@ -143,33 +196,21 @@ impl Budget {
 
     /// How a scope stands.
     pub fn gauge(&self, scope: &Scope) -> Gauge {
-        let unused = || Self::unused(&self.kinds, scope);
-        self.find(scope).copied().unwrap_or_else(unused)
-    }
-
-    fn unused(kinds: &HashMap<Kind, u32>, scope: &Scope) -> Gauge {
-        let limit = scope.kind().and_then(|kind| kinds.get(&kind).copied());
-        Gauge {
-            limit,
-            ..Gauge::default()
-        }
+        let gauge = self.find(scope).copied();
+        gauge.unwrap_or_else(|| self.unused(scope))
     }
 
     /// All scopes that have a limit or a user.
     pub fn iter(&self) -> impl Iterator<Item = (&Scope, &Gauge)> {
-        let apart = [
-            (&Scope::Clients, &self.clients),
-            (&Scope::Logins, &self.logins),
-            (&Scope::Waiting, &self.waiting),
-        ];
-        let known = |(_, gauge): &(_, &Gauge)| **gauge != Gauge::default();
-        self.gauges.iter().chain(apart.into_iter().filter(known))
+        let all = self.gauges.iter().map(|(_, (scope, gauge))| (scope, gauge));
+        all.filter(|(_, gauge)| gauge.used > 0 || gauge.limit.is_some())
     }
 
     /// Whether a permit of this scope may go from one pool to another now; if so, that is counted.
     pub(crate) fn may_switch(&mut self, scope: &Scope, now: Instant) -> bool {
-        self.find_mut(scope)
-            .is_none_or(|gauge| gauge.may_switch(now))
+        let id = self.id(scope);
+        let found = id.and_then(|id| self.gauges.get_mut(id.index()));
+        found.is_none_or(|(_, gauge)| gauge.may_switch(now))
     }
 
     /// The first of `scopes` in which there is no room.
@@ -180,6 +221,16 @@ impl Budget {
     /// Whether a scope holds more than its limit allows (after the limit was lowered).
     pub fn is_over(&self, scope: &Scope) -> bool {
         self.over > 0 && self.gauge(scope).is_over()
+    }
+
+    /// The first of these that holds more than its limit allows.
+    pub fn first_over(&self, ids: impl IntoIterator<Item = GaugeId>) -> Option<&Scope> {
+        if self.over == 0 {
+            return None;
+        }
+        let mut found = ids.into_iter().filter_map(|id| self.gauges.get(id.index()));
+        let over = found.find(|(_, gauge)| gauge.is_over());
+        over.map(|(scope, _)| scope)
     }
 
     /// How much more than its limit a scope holds.
@@ -193,56 +244,105 @@ impl Budget {
     /// # Errors
     /// The first scope in which there is no room.
     pub fn take<'a>(&mut self, scopes: &'a [Scope]) -> Result<(), &'a Scope> {
-        if let Some(full) = self.binding(scopes) {
-            for scope in scopes.iter().filter(|scope| scope.is_forgotten_unused()) {
-                if self.gauge(scope).used == 0 {
-                    self.gauges.remove(scope);
-                }
+        match self.binding(scopes) {
+            Some(full) => Err(full),
+            None => {
+                self.take_unlimited(scopes);
+                Ok(())
             }
-            return Err(full);
         }
-        self.take_unlimited(scopes);
-        Ok(())
     }
 
     /// Takes one unit of every scope, even beyond the limit: for what is exempt but still counted.
     pub fn take_unlimited(&mut self, scopes: &[Scope]) {
         for scope in scopes {
-            self.change(scope, |gauge| {
-                gauge.used += 1;
-                gauge.peak = gauge.peak.max(gauge.used);
-            });
+            let id = self.id_or_new(scope);
+            self.count(id);
         }
     }
 
     /// Gives one unit of every scope back.
     pub fn give_back(&mut self, scopes: &[Scope]) {
         for scope in scopes {
-            let Some(gauge) = self.find_mut(scope) else {
-                debug_assert!(false, "{scope} was given back but never taken");
-                continue;
-            };
-            debug_assert!(
-                gauge.used > 0,
-                "{scope} was given back more often than taken"
-            );
-            let (was_over, is_over) =
-                gauge.change(|gauge| gauge.used = gauge.used.saturating_sub(1));
-            let is_unused = gauge.used == 0;
-            self.over -= usize::from(was_over);
-            if is_unused && scope.is_forgotten_unused() {
-                self.gauges.remove(scope);
-            } else {
-                self.over += usize::from(is_over);
+            match self.id(scope) {
+                Some(id) => self.leave([id]),
+                None => debug_assert!(false, "{scope} was given back but never taken"),
             }
         }
     }
 
+    /// Takes one unit of every scope, or none at all, for somebody who keeps the numbers of the gauges. The first scopes get
+    /// these limits.
+    ///
+    /// # Errors
+    /// The first scope in which there is no room.
+    pub fn enter<'a, const N: usize>(
+        &mut self,
+        scopes: &'a [Scope; N],
+        limits: &[Option<u32>],
+    ) -> Result<[GaugeId; N], &'a Scope> {
+        let ids = scopes.each_ref().map(|scope| self.id_or_new(scope));
+        for (&id, &limit) in ids.iter().zip(limits) {
+            self.change(id, |gauge| gauge.limit = limit);
+        }
+        let is_full = |id: GaugeId| self.get(id).is_some_and(Gauge::is_full);
+        if let Some(full) = ids.iter().position(|&id| is_full(id)) {
+            return Err(&scopes[full]);
+        }
+        for id in ids {
+            self.count(id);
+        }
+        Ok(ids)
+    }
+
+    /// As [`Self::enter`], even beyond the limits, which stay as they are.
+    pub fn enter_unlimited<const N: usize>(&mut self, scopes: &[Scope; N]) -> [GaugeId; N] {
+        scopes.each_ref().map(|scope| {
+            let id = self.id_or_new(scope);
+            self.count(id);
+            id
+        })
+    }
+
+    /// Gives one unit of each back.
+    pub fn leave(&mut self, ids: impl IntoIterator<Item = GaugeId>) {
+        for id in ids {
+            self.change(id, |gauge| {
+                debug_assert!(gauge.used > 0, "given back more often than taken");
+                gauge.used = gauge.used.saturating_sub(1);
+            });
+        }
+    }
+
+    fn count(&mut self, id: GaugeId) {
+        self.change(id, |gauge| {
+            gauge.used += 1;
+            gauge.peak = gauge.peak.max(gauge.used);
+        });
+    }
+
+    /// Forgets the scopes that nobody uses, and whose limit is known again when somebody comes. Clients choose such names.
+    pub(crate) fn forget_unused(&mut self) {
+        self.retain(|scope, gauge| gauge.used > 0 || !scope.is_forgotten_unused());
+    }
+
     /// Forgets the limits of databases and users on servers, but for these and those that are in use.
     pub(crate) fn keep_limits_on_servers(&mut self, of_pools: &HashSet<&Scope>) {
-        self.gauges.retain(|scope, gauge| {
+        self.retain(|scope, gauge| {
             let is_of_pools = matches!(scope, Scope::DatabaseServers(_) | Scope::UserServers(_));
             !is_of_pools || gauge.used > 0 || of_pools.contains(scope)
+        });
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Scope, &Gauge) -> bool) {
+        let gauges = &mut self.gauges;
+        self.ids.retain(|scope, id| {
+            let found = gauges.get(id.index());
+            let keeps = found.is_some_and(|(_, gauge)| keep(scope, gauge));
+            if !keeps {
+                gauges.try_remove(id.index());
+            }
+            keeps
         });
     }
 }
@@ -299,7 +399,8 @@ mod tests {
             assert_eq!(budget.take(app), Ok(()));
             assert_eq!(budget.take(app), Err(&app[0]));
             budget.give_back(app);
-            assert_eq!(budget.iter().count(), 0);
+            budget.forget_unused();
+            assert_eq!(budget.ids.len(), 0);
         }
     }
 
@@ -312,19 +413,33 @@ mod tests {
                 Scope::DatabaseClients(database.into()),
             ]
         };
-        let enter = |budget: &mut Budget, scopes: &[Scope; 2]| {
-            budget.set_limit(&scopes[0], Some(1));
-            budget.set_limit(&scopes[1], Some(5));
-            budget.take(scopes).is_ok()
-        };
-        let first = of_both("d");
-        assert!(enter(&mut budget, &first));
+        let known = of_both("d");
+        let first = budget.enter(&known, &[Some(1), Some(5)]).expect("room");
         for number in 0..5 {
-            assert!(!enter(&mut budget, &of_both(&number.to_string())));
+            let other = of_both(&number.to_string());
+            let entered = budget.enter(&other, &[Some(1), Some(5)]);
+            assert_eq!(entered, Err(&Scope::UserClients("u".into())));
         }
-        assert_eq!(budget.iter().count(), 2);
-        budget.give_back(&first);
-        assert_eq!(budget.iter().count(), 0);
+        budget.forget_unused();
+        assert_eq!(budget.ids.len(), 2);
+        budget.leave(first);
+        budget.forget_unused();
+        assert_eq!(budget.ids.len(), 0);
+    }
+
+    #[test]
+    fn clients_count_by_the_numbers_of_gauges() {
+        let mut budget = Budget::default();
+        let scopes = [Scope::Clients, Scope::UserClients("u".into())];
+        let first = budget.enter(&scopes, &[None, Some(1)]).expect("room");
+        assert_eq!(budget.enter(&scopes, &[None, Some(1)]), Err(&scopes[1]));
+        assert_eq!(budget.gauge(&Scope::Clients).used, 1, "all or nothing");
+        let beyond = budget.enter_unlimited(&scopes);
+        assert_eq!(beyond, first);
+        assert_eq!(budget.first_over(first), Some(&scopes[1]));
+        budget.leave(first);
+        assert_eq!(budget.first_over(beyond), None);
+        assert_eq!(budget.gauge(&scopes[1]), Gauge::reading(1, 2, Some(1)));
     }
 
     #[test]

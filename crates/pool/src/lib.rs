@@ -41,7 +41,7 @@ mod tests;
 
 pub use action::{Action, Actions, CloseReason};
 pub use audit::Imbalance;
-pub use budget::{Budget, Gauge};
+pub use budget::{Budget, Gauge, GaugeId};
 pub use cause::Cause;
 pub use demand::{Failure, FailureKind, Refusal};
 pub use gate::Gate;

@@ -45,6 +45,7 @@ impl<S, W: Clone> Pools<S, W> {
         if !removed.is_empty() {
             self.forget_limits();
         }
+        self.budget.forget_unused();
         // A limit may have been raised.
         self.serve_held_back(now, &mut actions);
         Upkeep { actions, removed }

@@ -22,7 +22,7 @@ use crate::process::workers;
 use crate::servers::pins::Pin;
 use crate::shared::{Route, lock};
 
-pub(crate) use self::counted::Counted;
+use self::counted::Counted;
 use self::mailbox::Mailbox;
 pub(crate) use self::mailbox::{Lease, Mail, Remedy, Standing, TaskOrder};
 

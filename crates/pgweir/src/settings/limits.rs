@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pgweir_config::Settings;
 use pgweir_net::Address;
-use pgweir_pool::{Budget, Kind, Party, PoolId, PoolName, PoolScopes, Scope};
+use pgweir_pool::{Budget, GaugeId, Kind, Party, PoolId, PoolName, PoolScopes, Scope};
 
 use crate::servers::survey::{Facts, HostFacts};
 use crate::shared::{Rules, ServerPools};
@@ -101,16 +101,16 @@ pub(crate) fn hosts(rules: &Rules) -> Vec<Arc<str>> {
     names.into_iter().map(Arc::from).collect()
 }
 
-/// What a connection counts in from its first byte.
-pub(crate) fn of_connection(address: &Address) -> Vec<Scope> {
-    // There is room for those of its database, its user and its application.
-    let mut scopes = Vec::with_capacity(6);
-    scopes.push(Scope::Clients);
+/// Counts a connection in what it counts in from its first byte, whatever the limits are.
+pub(crate) fn count_connection(
+    budget: &mut Budget,
+    address: &Address,
+) -> impl Iterator<Item = GaugeId> + use<> {
+    let all = budget.enter_unlimited(&[Scope::Clients]);
     // Whoever is on this machine is one of us, an operator perhaps.
-    if let Some(ip) = address.ip() {
-        scopes.extend([Scope::Logins, Scope::AddressClients(canonical(ip))]);
-    }
-    scopes
+    let of_ip = |ip| [Scope::Logins, Scope::AddressClients(canonical(ip))];
+    let of_ip = address.ip().map(|ip| budget.enter_unlimited(&of_ip(ip)));
+    all.into_iter().chain(of_ip.into_iter().flatten())
 }
 
 /// Who is charged for a client's leases.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use pgweir_auth::ServerSecret;
 use pgweir_config::Config;
-use pgweir_pool::{Gate, PoolId, PoolName, Scope};
+use pgweir_pool::{Gate, PoolId, PoolName};
 use pgweir_session::{Latest, Memory};
 use pgweir_stats::{Application, Books, Latencies, Norms, Totals};
 
@@ -127,8 +127,6 @@ pub(crate) struct Route {
     rules: RwLock<Arc<Rules>>,
     /// The parameters that its clients came with lately.
     pub(crate) latest: Mutex<Latest>,
-    /// What the last of them counted in.
-    pub(crate) scopes: Mutex<Option<Arc<Vec<Scope>>>>,
     is_left: AtomicBool,
 }
 
@@ -199,7 +197,6 @@ impl Shared {
             home,
             rules: RwLock::new(Arc::new(rules)),
             latest: Mutex::default(),
-            scopes: Mutex::default(),
             is_left: AtomicBool::new(false),
         })
     }

@@ -41,8 +41,10 @@ pub(crate) struct Census(HashMap<String, (Instant, Option<Part>)>);
 /// The application and address with most clients in `scope`.
 pub(crate) fn largest_client(shared: &Shared, scope: &Scope) -> Option<Part> {
     kept(shared, scope.to_string(), || {
+        let id = shared.pools().budget.id(scope);
         let clients = shared.clients.iter();
-        let counted = clients.filter(|client| client.counted().scopes().contains(scope));
+        let counted =
+            clients.filter(|client| client.counted().ids().any(|other| Some(other) == id));
         largest(counted.map(|client| who(&client)))
     })
 }

@@ -1,58 +1,38 @@
 //! What a client counts in, to be given back when it is forgotten.
 
-use std::sync::Arc;
+use pgweir_pool::{GaugeId, PoolId};
 
-use pgweir_pool::{PoolId, Scope};
+/// All clients, logins, address, database, user, application.
+const SCOPES_MAX: usize = 6;
 
 /// The limits that a client counts in.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    /// Like clients hold one copy, once they are in. `None` is none.
-    scopes: Option<Arc<Vec<Scope>>>,
+    ids: [Option<GaugeId>; SCOPES_MAX],
     /// The pool that it has joined.
     pub(crate) pool: Option<PoolId>,
 }
 
 impl Counted {
-    /// It counts in these.
-    pub(crate) fn of(scopes: Vec<Scope>) -> Self {
-        Self {
-            scopes: Some(Arc::new(scopes)),
-            pool: None,
-        }
-    }
-
     /// All of them.
-    pub(crate) fn scopes(&self) -> &[Scope] {
-        self.scopes.as_ref().map_or(&[], |scopes| scopes)
-    }
-
-    fn scopes_mut(&mut self) -> &mut Vec<Scope> {
-        Arc::make_mut(self.scopes.get_or_insert_default())
+    pub(crate) fn ids(&self) -> impl Iterator<Item = GaugeId> {
+        self.ids.iter().copied().flatten()
     }
 
     /// It counts in these as well.
-    pub(crate) fn add(&mut self, scopes: impl IntoIterator<Item = Scope>) {
-        self.scopes_mut().extend(scopes);
+    pub(crate) fn add(&mut self, ids: impl IntoIterator<Item = GaugeId>) {
+        let mut free = self.ids.iter_mut().filter(|place| place.is_none());
+        for id in ids {
+            match free.next() {
+                Some(place) => *place = Some(id),
+                None => debug_assert!(false, "more scopes than there are"),
+            }
+        }
     }
 
     /// It counts in this one no more. Whether it did.
-    pub(crate) fn remove(&mut self, scope: &Scope) -> bool {
-        let at = self.scopes().iter().position(|other| other == scope);
-        at.is_some_and(|at| {
-            self.scopes_mut().remove(at);
-            true
-        })
-    }
-
-    /// Holds one copy with the last one that did so here.
-    pub(crate) fn share(&mut self, last: &mut Option<Arc<Vec<Scope>>>) {
-        match *last == self.scopes {
-            true => self.scopes.clone_from(last),
-            false => {
-                self.scopes_mut().shrink_to_fit();
-                last.clone_from(&self.scopes);
-            }
-        }
+    pub(crate) fn remove(&mut self, id: GaugeId) -> bool {
+        let place = self.ids.iter_mut().find(|place| **place == Some(id));
+        place.is_some_and(|place| place.take().is_some())
     }
 }

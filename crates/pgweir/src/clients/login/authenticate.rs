@@ -64,12 +64,12 @@ impl Login<'_> {
     /// What is known of the user: from the file, or from auth_query, which may have another name for it.
     pub(super) async fn known_as(
         &self,
+        config: &Config,
         database: &str,
         user: &mut Arc<str>,
         database_exists: bool,
     ) -> Result<KnownAs, Farewell> {
-        let config = self.shared.config();
-        let method = self.method(&config, database, user);
+        let method = self.method(config, database, user);
         if let Some(judge) = method.as_ref().ok().and_then(Method::judge) {
             let entry = config.database(database);
             let looks_up = entry.is_some_and(|entry| entry.keys.auth_user.is_some());
@@ -92,7 +92,7 @@ impl Login<'_> {
             }
             (None, _) => {}
         }
-        let settings = credentials::settings(&config, database, user);
+        let settings = credentials::settings(config, database, user);
         if database_exists && settings.is_some_and(|settings| settings.auth_user.is_some()) {
             // Where whoever it turns out to be is sent away, PostgreSQL is not asked.
             let is_refused = matches!(method, Err(_) | Ok(Method::Reject));
@@ -124,6 +124,7 @@ impl Login<'_> {
     /// they are large, and trust needs none.
     pub(super) async fn authenticate(
         &mut self,
+        config: &Config,
         database: &str,
         user: &str,
         known: KnownAs,
@@ -139,7 +140,7 @@ impl Login<'_> {
         let filed =
             move |secret: Option<Secret>| secret.filter(|_| is_only).map(ServerSecret::from);
         let fail = |text: &'static str| Err(Farewell::Authentication(text.into()));
-        let method = self.method(&self.shared.config(), database, user)?;
+        let method = self.method(config, database, user)?;
         match method {
             Method::Any => Ok(None),
             Method::Trust if unknown => fail("\"trust\" authentication failed"),

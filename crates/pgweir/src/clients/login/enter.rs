@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use pgweir_config::{AuthType, CONSOLE_DATABASE};
+use pgweir_config::{AuthType, CONSOLE_DATABASE, Config};
 use pgweir_console::Access;
 use pgweir_pool::{Refusal, Scope};
 use pgweir_session::ClientSide;
@@ -39,10 +39,12 @@ impl Login<'_> {
             }
         }
         let known = self
-            .known_as(&wish.database, &mut user, database_exists)
+            .known_as(&config, &wish.database, &mut user, database_exists)
             .await?;
-        self.log_attempt(&wish.database, &user);
-        let taught = self.authenticate(&wish.database, &user, known).await?;
+        self.log_attempt(&config, &wish.database, &user);
+        let taught = self
+            .authenticate(&config, &wish.database, &user, known)
+            .await?;
         let missing = || Farewell::NoDatabase(Arc::clone(&wish.database));
         if !database_exists {
             if config.global.log_connections {
@@ -93,7 +95,7 @@ impl Login<'_> {
         }
         pools::greet(self.shared, self.client, &route.home).await?;
         let welcome = lock(&route.home.welcome).clone().unwrap_or_default();
-        let side = self.greet(&route, &welcome, wish).await?;
+        let side = self.greet(&config, &route, &welcome, wish).await?;
         let name = self.shared.application_name(&side.values);
         self.client.state().set_application_name(name);
         Ok(Entry::Client(Box::new(Entrance {
@@ -122,19 +124,17 @@ impl Login<'_> {
         limits: [Option<u32>; 2],
     ) -> Result<(), Farewell> {
         let mut pools = self.shared.pools();
-        for (scope, limit) in scopes.iter().zip(limits) {
-            pools.budget.set_limit(scope, limit);
-        }
-        if let Err(full) = pools.budget.take(&scopes) {
-            return Err(Farewell::too_many(full, &pools.budget));
-        }
+        let ids = match pools.budget.enter(&scopes, &limits) {
+            Ok(ids) => ids,
+            Err(full) => return Err(Farewell::too_many(full, &pools.budget)),
+        };
         drop(pools);
-        self.client.counted().add(scopes);
+        self.client.counted().add(ids);
         Ok(())
     }
 
-    fn log_attempt(&self, database: &str, user: &str) {
-        if !self.shared.config().global.log_connections {
+    fn log_attempt(&self, config: &Config, database: &str, user: &str) {
+        if !config.global.log_connections {
             return;
         }
         let tls = self
@@ -161,7 +161,10 @@ impl Login<'_> {
     ) -> Result<Entry, Farewell> {
         let lease = pools::dedicate(self.shared, self.client, &route.home).await?;
         let welcome = lease.server.info.welcome.get().cloned().unwrap_or_default();
-        match self.greet(&route, &welcome, wish).await {
+        match self
+            .greet(&self.shared.config(), &route, &welcome, wish)
+            .await
+        {
             Ok(side) => Ok(Entry::Client(Box::new(Entrance {
                 route,
                 side,
@@ -179,6 +182,7 @@ impl Login<'_> {
     /// parameters.
     async fn greet(
         &mut self,
+        config: &Config,
         route: &Route,
         welcome: &Welcome,
         wish: Wish,
@@ -205,7 +209,6 @@ impl Login<'_> {
             }
         }
         out.extend_from_slice(lock(&route.latest).share(&mut side.values, tracked));
-        let config = self.shared.config();
         let key = new_cancel_key(wish.version, config.global.peer_id);
         backend::backend_key_data(&mut out, key.process_id, &key.secret);
         let _ = self.client.cancel_key.set(key.clone());
@@ -239,17 +242,20 @@ impl Login<'_> {
             if global.log_connections {
                 tracing::info!(peer = %self.client, "pgbouncer access from unix socket");
             }
-            self.log_attempt(&wish.database, &user);
+            self.log_attempt(&config, &wish.database, &user);
         } else if global.auth_type == AuthType::Any {
-            self.log_attempt(&wish.database, &user);
+            self.log_attempt(&config, &wish.database, &user);
         } else {
-            let known = self.known_as(CONSOLE_DATABASE, &mut user, true).await?;
-            self.log_attempt(&wish.database, &user);
+            let known = self
+                .known_as(&config, CONSOLE_DATABASE, &mut user, true)
+                .await?;
+            self.log_attempt(&config, &wish.database, &user);
             let listed = global.admin_users.contains(&user) || global.stats_users.contains(&user);
             if !matches!(known, KnownAs::Unknown) && !listed {
                 return Err(Farewell::NotAllowed);
             }
-            self.authenticate(CONSOLE_DATABASE, &user, known).await?;
+            self.authenticate(&config, CONSOLE_DATABASE, &user, known)
+                .await?;
         }
         let access = if own_user || global.admin_users.contains(&user) {
             Access::Admin
@@ -298,8 +304,8 @@ impl Login<'_> {
         match access {
             Access::Stats => self.take_permits(scopes, limits),
             Access::Admin => {
-                self.shared.pools().budget.take_unlimited(&scopes);
-                self.client.counted().add(scopes);
+                let ids = self.shared.pools().budget.enter_unlimited(&scopes);
+                self.client.counted().add(ids);
                 Ok(())
             }
         }

@@ -174,10 +174,7 @@ impl Login<'_> {
     /// that somebody can still look.
     fn admit_connection(&self, is_console: bool) -> Result<(), Farewell> {
         let pools = self.shared.pools();
-        let counted = self.client.counted();
-        let mut scopes = counted.scopes().iter();
-        let over = scopes.find(|scope| pools.budget.is_over(scope));
-        match over {
+        match pools.budget.first_over(self.client.counted().ids()) {
             Some(scope) if !is_console => Err(Farewell::too_many(scope, &pools.budget)),
             Some(_) | None => Ok(()),
         }

@@ -4,30 +4,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgweir_net::Buffered;
-use pgweir_pool::Scope;
+use pgweir_pool::{GaugeId, Scope};
 use pgweir_session::{ClientSide, Phase};
 
-use crate::clients::client::{Client, Counted, Identity, Lease};
+use crate::clients::client::{Client, Identity, Lease};
 use crate::clients::conversation::Conversation;
 use crate::clients::login::Entrance;
 use crate::relay::Session;
 use crate::settings::limits;
-use crate::shared::{Route, Shared, lock};
+use crate::shared::{Route, Shared};
 
 /// From here on the client is listed and counted.
 pub(crate) fn register(shared: &Shared, client: Client) -> Arc<Client> {
     let client = Arc::new(client);
     shared.clients.insert(client.id, Arc::clone(&client));
-    let scopes = limits::of_connection(&client.address);
-    shared.pools().budget.take_unlimited(&scopes);
-    *client.counted() = Counted::of(scopes);
+    let ids = limits::count_connection(&mut shared.pools().budget, &client.address);
+    client.counted().add(ids);
     client
 }
 
 /// The client counts among those that log in no more.
 pub(super) fn login_over(shared: &Shared, client: &Client) {
-    if client.counted().remove(&Scope::Logins) {
-        shared.pools().budget.give_back(&[Scope::Logins]);
+    if client.counted().remove(GaugeId::LOGINS) {
+        shared.pools().budget.leave([GaugeId::LOGINS]);
     }
 }
 
@@ -55,11 +54,7 @@ fn join(
     line: Buffered,
     side: ClientSide,
 ) -> Session {
-    {
-        let mut counted = client.counted();
-        counted.pool = Some(route.home.id);
-        counted.share(&mut lock(&route.scopes));
-    }
+    client.counted().pool = Some(route.home.id);
     start_idle(client);
     let party = {
         let app = Arc::clone(&client.state().application_name);
@@ -106,8 +101,8 @@ pub(crate) fn inherit(shared: &Arc<Shared>, inherited: Inherited) -> Session {
             Scope::UserClients(Arc::clone(user)),
             Scope::AppClients(Arc::clone(&client.state().application_name)),
         ];
-        shared.pools().budget.take_unlimited(&scopes);
-        client.counted().add(scopes);
+        let ids = shared.pools().budget.enter_unlimited(&scopes);
+        client.counted().add(ids);
     }
     client.set_route(&route);
     let mut session = join(shared, &client, route, line, side);
