@@ -240,6 +240,11 @@ impl Stream {
         matches!(self, Self::Unix(_))
     }
 
+    /// Whether an end is something to say, as it is in TLS. To close a plain socket is all there is to say.
+    pub fn says_goodbye(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// What the TLS handshake agreed on; `None` without TLS.
     pub fn tls_info(&self) -> Option<TlsInfo> {
         Some(TlsInfo::of(self.tls_state()?))

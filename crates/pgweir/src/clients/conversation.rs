@@ -2,11 +2,14 @@
 //! a query.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use pgweir_net::Stream;
 use pgweir_wire::{FirstPacket, FrameError, HEADER_LEN, Header, StartupError};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 
 /// How many bytes of somebody who has not logged in are read at a time.
 pub(crate) const READ_LEN: usize = 1024;
@@ -104,6 +107,9 @@ impl Conversation {
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = self.stream.send_now(bytes);
+        if sent == bytes.len() {
+            return Ok(());
+        }
         self.stream.write_all(&bytes[sent..]).await?;
         self.stream.flush().await
     }
@@ -128,9 +134,18 @@ impl Conversation {
         std::future::pending().await
     }
 
+    /// Reads once. Only what has come is kept: most messages of a login are short.
     async fn read_more(&mut self) -> Result<(), Interrupted> {
-        self.unread.reserve(READ_LEN);
-        match self.stream.read_buf(&mut self.unread).await? {
+        let Self { stream, unread, .. } = self;
+        let len = std::future::poll_fn(|cx| {
+            let mut space = [const { MaybeUninit::uninit() }; READ_LEN];
+            let mut space = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *stream).poll_read(cx, &mut space))?;
+            unread.extend_from_slice(space.filled());
+            Poll::Ready(io::Result::Ok(space.filled().len()))
+        })
+        .await?;
+        match len {
             0 => Err(Interrupted::Gone),
             _ => Ok(()),
         }

@@ -192,13 +192,19 @@ impl Farewell {
         })
     }
 
-    /// What the client is told; `None` if nobody is there to be told.
+    /// Whether nobody is there to be told why.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(
+            self,
+            Self::ClientClosed | Self::ClientGone | Self::ConsoleProtocol(_)
+        )
+    }
+
+    /// What the client is told; `None` if there is nobody, or PostgreSQL has told it.
     pub(crate) fn answer(&self, codes: ErrorCodes) -> Option<Answer> {
         let text = match self {
-            Self::ClientClosed
-            | Self::ClientGone
-            | Self::ServerEnded
-            | Self::ConsoleProtocol(_) => return None,
+            silent if silent.is_silent() => return None,
+            Self::ServerEnded => return None,
             Self::ParameterRefused(refused) if codes == ErrorCodes::Postgres => {
                 refused.message.clone().into()
             }

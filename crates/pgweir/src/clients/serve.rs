@@ -178,7 +178,9 @@ async fn live(beginning: Pin<Box<impl Beginning>>) -> End {
                     },
                 }
             };
-            Box::pin(leave(*session, farewell)).await;
+            if let Some(rest) = leave(session, farewell) {
+                rest.await;
+            }
         }
         Some(Purpose::Visit(visit)) => visit.await,
     }

@@ -279,7 +279,7 @@ impl Session {
     }
 
     /// Ends the session: the server is drained, reset or closed, the place in the queue given up.
-    pub(crate) fn into_remains(self, farewell: &Farewell) -> Remains {
+    pub(crate) fn into_remains(self: Box<Self>, farewell: &Farewell) -> Remains {
         let Self {
             shared,
             client,
@@ -289,7 +289,7 @@ impl Session {
             place,
             subscription,
             ..
-        } = self;
+        } = *self;
         pins::unpin(&route.home, &client);
         client.state().link = None;
         let mut can_be_told = true;

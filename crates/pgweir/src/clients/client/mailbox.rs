@@ -208,10 +208,12 @@ impl Client {
 
     /// Resolves when somebody has told the client to end. For the client's own task.
     pub(crate) async fn ordered_to_end(&self) -> Farewell {
-        std::future::poll_fn(|_| match self.take_end() {
-            Some(farewell) => Poll::Ready(farewell),
-            None => Poll::Pending,
-        })
+        std::future::poll_fn(
+            |_| match self.has_mail().then(|| self.take_end()).flatten() {
+                Some(farewell) => Poll::Ready(farewell),
+                None => Poll::Pending,
+            },
+        )
         .await
     }
 

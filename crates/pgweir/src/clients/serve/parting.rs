@@ -1,16 +1,17 @@
 //! A client goes, or is sent away, and is told why.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use pgweir_net::Stream;
+use pgweir_net::{Buffered, Stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::clients::client::Client;
 use crate::clients::farewell::Farewell;
-use crate::relay::{self, Session};
+use crate::relay::{self, Remains, Session};
 use crate::shared::Shared;
 use crate::watch::{events, strict};
 
@@ -30,23 +31,30 @@ pub(crate) async fn turn_away(
     tell(&shared, &client, stream, BytesMut::new(), &farewell).await;
 }
 
-/// Ends a session.
-pub(super) async fn leave(session: Session, farewell: Farewell) {
+/// Ends a session. What is left to do is to be done by the client's task: nothing, if its client wants to hear nothing more.
+pub(super) fn leave(
+    session: Box<Session>,
+    farewell: Farewell,
+) -> Option<Pin<Box<impl Future<Output = ()> + Send>>> {
     let (shared, client) = (Arc::clone(&session.shared), Arc::clone(&session.client));
     events::client_error(&shared, &client, &farewell);
     strict::note_farewell(&shared, &client, &farewell);
     log_end(&shared, &client, &farewell.reason());
-    let mut remains = session.into_remains(&farewell);
+    let Remains { line, can_be_told } = session.into_remains(&farewell);
     forget(&shared, &client);
-    if remains.can_be_told {
-        let drained = std::future::poll_fn(|cx| remains.line.poll_drain(cx));
-        if timeout(FAREWELL_PATIENCE, drained)
-            .await
-            .is_ok_and(|result| result.is_ok())
-        {
-            let stream = remains.line.into_stream();
-            tell(&shared, &client, stream, BytesMut::new(), &farewell).await;
-        }
+    let hears_more = !farewell.is_silent() || !line.is_drained() || line.stream().says_goodbye();
+    (can_be_told && hears_more).then(|| Box::pin(see_off(shared, client, line, farewell)))
+}
+
+/// Lets a client read what is on its way to it, and tells it why it goes.
+async fn see_off(shared: Arc<Shared>, client: Arc<Client>, mut line: Buffered, farewell: Farewell) {
+    let drained = std::future::poll_fn(|cx| line.poll_drain(cx));
+    if timeout(FAREWELL_PATIENCE, drained)
+        .await
+        .is_ok_and(|result| result.is_ok())
+    {
+        let stream = line.into_stream();
+        tell(&shared, &client, stream, BytesMut::new(), &farewell).await;
     }
 }
 
@@ -57,11 +65,11 @@ pub(crate) fn forget(shared: &Shared, client: &Client) {
         shared.cancel_keys.remove(key);
     }
     let counted = std::mem::take(&mut *client.counted());
-    if counted.scopes().is_empty() {
+    if counted.ids().next().is_none() {
         return;
     }
     let mut pools = shared.pools();
-    pools.budget.give_back(counted.scopes());
+    pools.budget.leave(counted.ids());
     if let Some(pool) = counted.pool {
         pools.client_left(pool, Instant::now());
     }
@@ -96,10 +104,9 @@ pub(super) async fn tell(
             answer.write(&mut out);
         }
         // PostgreSQL has told it why.
-        None if matches!(farewell, Farewell::ServerEnded) => {}
+        None if !farewell.is_silent() => {}
         None => {
-            // TLS has a farewell of its own; for a plain socket, closing it is all there is to say.
-            if stream.tls_info().is_some() {
+            if stream.says_goodbye() {
                 let _ = timeout(FAREWELL_PATIENCE, stream.shutdown()).await;
             }
             return;
