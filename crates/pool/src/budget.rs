@@ -314,6 +314,15 @@ impl Budget {
         }
     }
 
+    /// Takes one unit, if there is room.
+    pub(crate) fn count_one(&mut self, id: GaugeId) -> bool {
+        let has_room = self.get(id).is_some_and(|gauge| !gauge.is_full());
+        if has_room {
+            self.count(id);
+        }
+        has_room
+    }
+
     fn count(&mut self, id: GaugeId) {
         self.change(id, |gauge| {
             gauge.used += 1;

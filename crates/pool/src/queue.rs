@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::action::Actions;
+use crate::budget::GaugeId;
 use crate::demand::Refusal;
 use crate::gate::Gate;
 use crate::line::Line;
 use crate::near;
 use crate::pool::{Party, Ticket, Waiting};
 use crate::pools::{PoolId, Pools};
-use crate::scope::Scope;
 use crate::standing::{Crowd, Crowded};
 
 /// A queue that gets empty at least this often is a burst, not overload.
@@ -32,7 +32,7 @@ impl<S, W: Clone> Pools<S, W> {
         if queue_full {
             return Err(self.crowded(id, Crowd::PoolQueue, party, now));
         }
-        if self.budget.take(&[Scope::Waiting]).is_err() {
+        if !self.budget.count_one(GaugeId::WAITING) {
             return Err(self.crowded(id, Crowd::AllQueues, party, now));
         }
         let ticket = self.next_ticket();
@@ -53,7 +53,7 @@ impl<S, W: Clone> Pools<S, W> {
         if pool.waiting.is_empty() {
             pool.queued_since = None;
         }
-        self.budget.give_back(&[Scope::Waiting]);
+        self.budget.leave([GaugeId::WAITING]);
         Some(waiting)
     }
 
