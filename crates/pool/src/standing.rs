@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::budget::Gauge;
 use crate::demand::Failure;
 use crate::gate::Gate;
+use crate::gauge::Gauge;
 use crate::pool::{Party, PoolName};
 use crate::pools::{PoolId, Pools};
 use crate::scope::Scope;
