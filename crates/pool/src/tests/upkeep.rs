@@ -118,3 +118,19 @@ fn a_retired_pool_goes_with_its_last_client_and_server() {
     let own = world.ask_for_own(pool);
     assert_eq!(world.refused.last().map(|(client, _)| *client), Some(own));
 }
+
+#[test]
+fn names_that_clients_chose_are_forgotten_when_nobody_uses_them() {
+    let mut world = World::new();
+    let scopes = [
+        Scope::UserClients("u".into()),
+        Scope::AppClients("a".into()),
+    ];
+    let ids = world.pools.budget.enter_unlimited(&scopes);
+    let known = |world: &World| scopes.each_ref().map(|scope| world.pools.budget.id(scope));
+    world.tick();
+    assert_eq!(known(&world), ids.map(Some));
+    world.pools.budget.leave(ids);
+    world.tick();
+    assert_eq!(known(&world), [None, None]);
+}
