@@ -204,7 +204,7 @@ impl Shared {
             tls: RwLock::new(Arc::new(tls)),
             files: RwLock::new(Arc::new(files)),
             config: RwLock::new(Arc::new(config)),
-            pools: Mutex::new(ServerPools::preferring(workers::near())),
+            pools: Mutex::new(ServerPools::of_threads(workers::threads())),
             homes: Mutex::default(),
             remainders: Mutex::default(),
             routes: Mutex::default(),

@@ -157,10 +157,11 @@ impl<W> Waiting<W> {
 impl<S, W: Clone> Pools<S, W> {
     /// What the client that has just come to the end of the queue begins to wait for.
     pub(crate) fn note_cause(&mut self, id: PoolId, party: Option<&Party>, now: Instant) {
+        let here = (self.threads.here)();
         let bound = Cause::of(&self.bound(id, party, now));
         let place = self.pool(id).waiting.len() as u32;
         let cause = bound.at(place, self.pool(id).opening_for_all());
-        if let Some(last) = self.pool_mut(id).waiting.last_mut() {
+        if let Some(last) = self.pool_mut(id).waiting.of(here).last_mut() {
             last.stretches = Stretches::new(cause, now);
         }
     }
@@ -185,7 +186,7 @@ impl<S, W: Clone> Pools<S, W> {
         let mut waiting = std::mem::take(&mut pool.waiting);
         let mut greeting = std::mem::take(&mut pool.greeting);
         let mut place = 0;
-        for waiting in waiting.values_mut() {
+        for waiting in waiting.in_order_mut() {
             place += 1;
             let held_back = waiting
                 .party
@@ -195,7 +196,7 @@ impl<S, W: Clone> Pools<S, W> {
             let cause = held_back.map_or(common, Cause::of_limit);
             waiting.stretches.look(cause.at(place, opening), now);
         }
-        for waiting in greeting.values_mut() {
+        for (_, waiting) in greeting.iter_mut() {
             waiting.stretches.look(common.at(1, opening), now);
         }
         let pool = self.pool_mut(id);

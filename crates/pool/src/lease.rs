@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use crate::action::{Action, Actions, CloseReason};
 use crate::gate::Gate;
-use crate::near;
 use crate::pool::{Party, Waiting};
 use crate::pools::{PoolId, Pools};
 use crate::slot::{SlotId, SlotState};
+use crate::threads;
 
 /// A server that has been lent to somebody.
 #[derive(Debug)]
@@ -294,14 +294,14 @@ impl<S, W: Clone> Pools<S, W> {
     /// Takes an idle server: the one used last (its caches are warm) or one like it that is near, or with `round_robin` the
     /// one idle longest.
     pub(crate) fn pop_idle(&mut self, id: PoolId, now: Instant) -> Option<Lease<S>> {
-        let is_near = self.near.server;
+        let (of_server, here) = (self.threads.of_server, (self.threads.here)());
         let pool = self.get_mut(id)?;
         if pool.gate != Gate::Open {
             return None;
         }
         let popped = match pool.limits.round_robin {
             true => pool.idle.pop_front(),
-            false => near::take_last(&mut pool.idle, |(_, server)| is_near(server)),
+            false => threads::take_last(&mut pool.idle, |(_, server)| of_server(server) == here),
         };
         let (slot, server) = popped?;
         let check_after = pool.limits.check_after;

@@ -25,8 +25,8 @@ mod inherit;
 pub mod leak;
 mod lease;
 mod line;
+mod lines;
 mod maintain;
-mod near;
 mod outcome;
 mod pool;
 mod pools;
@@ -35,6 +35,7 @@ mod scope;
 mod share;
 mod slot;
 mod standing;
+mod threads;
 pub mod view;
 
 #[cfg(test)]
@@ -50,9 +51,9 @@ pub use gauge::Gauge;
 pub use inherit::{Inherited, Past};
 pub use lease::Lease;
 pub use maintain::Upkeep;
-pub use near::Near;
 pub use pool::{Party, PoolLimits, PoolName, PoolScopes, Ticket};
 pub use pools::{Checkout, Greeting, PoolId, Pools};
 pub use scope::{Kind, Scope};
 pub use slot::{SlotId, SlotState};
 pub use standing::{Bound, Crowd, Crowded, Standing};
+pub use threads::Threads;

@@ -74,6 +74,15 @@ impl<W> Line<W> {
         self.iter().next()
     }
 
+    /// The client that has waited longest of those for whom `may_go` holds.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        may_go: impl Fn(&Waiting<W>) -> bool,
+    ) -> Option<(Ticket, &Waiting<W>)> {
+        self.iter().find(|(_, waiting)| may_go(waiting))
+    }
+
     /// All of them, longest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Ticket, &Waiting<W>)> {
         let places = self.places.iter();
@@ -86,9 +95,9 @@ impl<W> Line<W> {
     }
 
     /// All of them, longest first.
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Waiting<W>> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Ticket, &mut Waiting<W>)> {
         let places = self.places.iter_mut();
-        places.filter_map(|(_, waiting)| waiting.as_mut())
+        places.filter_map(|(ticket, waiting)| Some((*ticket, waiting.as_mut()?)))
     }
 
     /// All of them, longest first.

@@ -8,6 +8,7 @@ use crate::cause::{Cause, Stretches};
 use crate::demand::Retry;
 use crate::gate::Gate;
 use crate::line::Line;
+use crate::lines::Lines;
 use crate::scope::Scope;
 use crate::share::Share;
 use crate::slot::{SlotId, SlotState, StateCounts};
@@ -125,7 +126,7 @@ pub(crate) struct Pool<S, W> {
     pub(crate) limits: PoolLimits,
     pub(crate) gate: Gate,
     pub(crate) idle: VecDeque<(SlotId, S)>,
-    pub(crate) waiting: Line<W>,
+    pub(crate) waiting: Lines<W>,
     /// Since when somebody has been waiting all the time.
     pub(crate) queued_since: Option<Instant>,
     /// Clients in login that wait to learn what this pool's servers are like.
@@ -168,7 +169,7 @@ impl<S, W> Pool<S, W> {
             limits,
             gate,
             idle: VecDeque::new(),
-            waiting: Line::default(),
+            waiting: Lines::default(),
             queued_since: None,
             greeting: Line::default(),
             dedicated: Line::default(),

@@ -13,9 +13,9 @@ use crate::cause::Cause;
 use crate::demand::{Evict, Refusal};
 use crate::gate::Gate;
 use crate::lease::Lease;
-use crate::near::Near;
 use crate::pool::{Party, Pool, PoolLimits, PoolName, PoolScopes, Ticket, Waiting};
 use crate::slot::{SlotId, SlotState, Slots};
+use crate::threads::Threads;
 
 /// The name of a pool for the life of the process: ids are not used twice.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -51,8 +51,7 @@ pub enum Greeting {
 pub struct Pools<S, W> {
     /// Every count limit.
     pub budget: Budget,
-    /// Whom a thread prefers.
-    pub(crate) near: Near<S, W>,
+    pub(crate) threads: Threads<S>,
     pub(crate) slots: Slots<S, W>,
     /// Pools that wait for a permit that others hold, longest first.
     pub(crate) starving: VecDeque<PoolId>,
@@ -69,7 +68,7 @@ impl<S, W> Default for Pools<S, W> {
     fn default() -> Self {
         Self {
             budget: Budget::default(),
-            near: Near::default(),
+            threads: Threads::default(),
             slots: Slots::default(),
             starving: VecDeque::new(),
             held_back: BTreeSet::new(),
@@ -82,10 +81,10 @@ impl<S, W> Default for Pools<S, W> {
 }
 
 impl<S, W: Clone> Pools<S, W> {
-    /// No pools yet, in which each thread prefers those who are near.
-    pub fn preferring(near: Near<S, W>) -> Self {
+    /// No pools yet, which several threads use: each prefers servers and clients of its own.
+    pub fn of_threads(threads: Threads<S>) -> Self {
         Self {
-            near,
+            threads,
             ..Self::default()
         }
     }

@@ -6,8 +6,6 @@ use crate::action::Actions;
 use crate::budget::GaugeId;
 use crate::demand::Refusal;
 use crate::gate::Gate;
-use crate::line::Line;
-use crate::near;
 use crate::pool::{Party, Ticket, Waiting};
 use crate::pools::{PoolId, Pools};
 use crate::standing::{Crowd, Crowded};
@@ -40,9 +38,10 @@ impl<S, W: Clone> Pools<S, W> {
         if party.is_some() {
             self.held_back.insert(id);
         }
+        let here = (self.threads.here)();
         let pool = self.pool_mut(id);
         pool.queued_since.get_or_insert(now);
-        pool.waiting.push(ticket, waiting);
+        pool.waiting.of(here).push(ticket, waiting);
         Ok(ticket)
     }
 
@@ -57,11 +56,14 @@ impl<S, W: Clone> Pools<S, W> {
         Some(waiting)
     }
 
-    /// The client that has waited longest among those who may have a server now, or one that has waited about as long
-    /// and is near.
+    /// The client that has waited longest among those who may have a server now, or one of this thread that has waited
+    /// about as long.
     pub(crate) fn dequeue_next(&mut self, id: PoolId, now: Instant) -> Option<Waiting<W>> {
         let may_go = |waiting: &Waiting<W>| self.may_lend(waiting.party.as_ref());
-        let ticket = near::choose(&self.pool(id).waiting, now, may_go, self.near.waiter)?;
+        let ticket = self
+            .pool(id)
+            .waiting
+            .next((self.threads.here)(), now, may_go)?;
         self.dequeue(id, ticket)
     }
 
@@ -123,11 +125,11 @@ impl<S, W: Clone> Pools<S, W> {
         actions: &mut Actions<S, W>,
     ) {
         let pool = self.pool(id);
-        let chosen = |queue: &Line<W>| -> Vec<Ticket> {
-            let chosen = queue.iter().filter(|(_, waiting)| which(waiting.since));
-            chosen.map(|(ticket, _)| ticket).collect()
-        };
-        let (waiting, greeting) = (chosen(&pool.waiting), chosen(&pool.greeting));
+        let which = |(_, waiting): &(Ticket, &Waiting<W>)| which(waiting.since);
+        let waiting = pool.waiting.iter().filter(which);
+        let greeting = pool.greeting.iter().filter(which);
+        let waiting: Vec<_> = waiting.map(|(ticket, _)| ticket).collect();
+        let greeting: Vec<_> = greeting.map(|(ticket, _)| ticket).collect();
         for ticket in waiting {
             if let Some(waiting) = self.dequeue(id, ticket) {
                 actions.refuse(waiting, refusal.clone(), now);

@@ -7,16 +7,14 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pgweir_pool::Near;
+use pgweir_pool::Threads;
 use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
 use tokio::time::sleep;
 
-use crate::clients::client::Client;
 use crate::servers::server::Server;
 
 thread_local! {
@@ -28,11 +26,11 @@ pub(crate) fn here() -> u16 {
     HERE.get()
 }
 
-/// Whom this thread prefers.
-pub(crate) fn near() -> Near<Box<Server>, Arc<Client>> {
-    Near {
-        server: |server| server.thread == here(),
-        waiter: |client| client.thread.load(Ordering::Relaxed) == here(),
+/// What the pool knows of threads.
+pub(crate) fn threads() -> Threads<Box<Server>> {
+    Threads {
+        here,
+        of_server: |server| server.thread,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who gets a server that comes back, and what a login that fails means for who waits.
 
+use std::cell::Cell;
+
 use super::*;
 
 #[test]
@@ -14,18 +16,26 @@ fn a_returned_server_goes_to_whoever_waits_longest() {
     assert!(world.tickets.contains_key(&third));
 }
 
+thread_local! {
+    static HERE: Cell<u16> = const { Cell::new(0) };
+}
+
 #[test]
-fn a_returned_server_goes_to_whoever_is_near_among_those_who_came_together() {
+fn a_returned_server_goes_to_one_of_the_same_thread_among_those_who_came_together() {
     let mut world = World::new();
-    world.pools.near.waiter = |client| client % 2 == 0;
+    world.pools.threads.here = || HERE.get();
     let pool = world.pool("p", "u", limits(1));
     let holder = world.ask(pool);
     world.settle();
-    let waiting: Vec<u32> = (0..3).map(|_| world.ask(pool)).collect();
+    let mut ask_from = |thread| {
+        HERE.set(thread);
+        world.ask(pool)
+    };
+    let (far, near) = (ask_from(0), ask_from(1));
     world.give_back(holder);
-    let near = waiting.iter().find(|client| **client % 2 == 0);
-    assert_eq!(world.leased.keys().next(), near);
-    assert_ne!(near, waiting.first(), "it has overtaken one");
+    assert_eq!(world.leased.keys().next(), Some(&near), "it has overtaken");
+    world.give_back(near);
+    assert_eq!(world.leased.keys().next(), Some(&far));
 }
 
 #[test]
