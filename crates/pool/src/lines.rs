@@ -42,7 +42,11 @@ impl<W> Lines<W> {
 
     /// Takes a client out, wherever it stands.
     pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Waiting<W>> {
-        self.0.iter_mut().find_map(|line| line.remove(ticket))
+        let stands_first = |line: &Line<W>| line.first().is_some_and(|(first, _)| first == ticket);
+        match self.0.iter().position(stands_first) {
+            Some(thread) => self.0[thread].remove(ticket),
+            None => self.0.iter_mut().find_map(|line| line.remove(ticket)),
+        }
     }
 
     /// The client that has waited longest.
