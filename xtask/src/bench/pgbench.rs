@@ -23,6 +23,9 @@ const LOG_PREFIX: &str = "bench";
 /// pgbench writes the time of every tenth small transaction down: enough for the tail, too little to disturb.
 const SAMPLED: &str = "--sampling-rate=0.1";
 
+/// Clients that have logged in after a second, at least.
+const LOGINS_PER_SECOND: u32 = 2000;
+
 /// Clients that have prepared their statements after a second, at least.
 const PREPARED_PER_SECOND: u32 = 200;
 
@@ -196,13 +199,13 @@ pub(crate) fn no_progress(said: &[String]) -> Failure {
     ))
 }
 
-/// Seconds until all clients are at work: a thread of pgbench prepares the statements of one client after the other,
-/// and waits each time until that client had its turn.
+/// Seconds until all clients are at work: a thread of pgbench lets one client after the other log in. It prepares their
+/// statements in the same way, and waits each time until that client had its turn.
 fn warm_up(pgbench: &Pgbench) -> u32 {
     if pgbench.args.contains(&"prepared") && pgbench.clients > 64 {
         pgbench.clients.div_ceil(PREPARED_PER_SECOND)
     } else {
-        0
+        pgbench.clients / LOGINS_PER_SECOND
     }
 }
 
@@ -380,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn many_clients_that_prepare_need_time() {
+    fn many_clients_need_time_to_begin() {
         let pgbench = |clients, args| Pgbench {
             clients,
             args,
@@ -389,7 +392,8 @@ mod tests {
         };
         assert_eq!(warm_up(&pgbench(16, &["-M", "prepared"])), 0);
         assert_eq!(warm_up(&pgbench(1000, &["-M", "prepared"])), 5);
-        assert_eq!(warm_up(&pgbench(5000, &["-M", "simple"])), 0);
+        assert_eq!(warm_up(&pgbench(1000, &["-M", "simple"])), 0);
+        assert_eq!(warm_up(&pgbench(5000, &["-M", "simple"])), 2);
     }
 
     #[test]
