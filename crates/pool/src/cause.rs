@@ -161,7 +161,7 @@ impl<S, W: Clone> Pools<S, W> {
         let bound = Cause::of(&self.bound(id, party, now));
         let place = self.pool(id).waiting.len() as u32;
         let cause = bound.at(place, self.pool(id).opening_for_all());
-        if let Some(last) = self.pool_mut(id).waiting.of(here).last_mut() {
+        if let Some(last) = self.pool_mut(id).waiting.last_mut(here) {
             last.stretches = Stretches::new(cause, now);
         }
     }

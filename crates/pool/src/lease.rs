@@ -294,14 +294,14 @@ impl<S, W: Clone> Pools<S, W> {
     /// Takes an idle server: the one used last (its caches are warm) or one like it that is near, or with `round_robin` the
     /// one idle longest.
     pub(crate) fn pop_idle(&mut self, id: PoolId, now: Instant) -> Option<Lease<S>> {
-        let (of_server, here) = (self.threads.of_server, (self.threads.here)());
+        let watches = self.threads.watches;
         let pool = self.get_mut(id)?;
         if pool.gate != Gate::Open {
             return None;
         }
         let popped = match pool.limits.round_robin {
             true => pool.idle.pop_front(),
-            false => threads::take_last(&mut pool.idle, |(_, server)| of_server(server) == here),
+            false => threads::take_last(&mut pool.idle, |(_, server)| watches(server)),
         };
         let (slot, server) = popped?;
         let check_after = pool.limits.check_after;

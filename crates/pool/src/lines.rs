@@ -14,44 +14,59 @@ const PART: u32 = 8;
 
 /// Those who wait for one thing. Tickets rise in all lines together.
 #[derive(Debug)]
-pub(crate) struct Lines<W>(Vec<Line<W>>);
+pub(crate) struct Lines<W> {
+    by_thread: Vec<Line<W>>,
+    len: usize,
+}
 
 impl<W> Default for Lines<W> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self {
+            by_thread: Vec::new(),
+            len: 0,
+        }
     }
 }
 
 impl<W> Lines<W> {
     pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(Line::len).sum()
+        self.len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(Line::is_empty)
+        self.len == 0
     }
 
-    /// The line of a thread.
-    pub(crate) fn of(&mut self, thread: u16) -> &mut Line<W> {
+    /// Puts a client at the end of its thread's line. Its ticket is newer than all others.
+    pub(crate) fn push(&mut self, thread: u16, ticket: Ticket, waiting: Waiting<W>) {
         let thread = usize::from(thread);
-        if self.0.len() <= thread {
-            self.0.resize_with(thread + 1, Line::default);
+        if self.by_thread.len() <= thread {
+            self.by_thread.resize_with(thread + 1, Line::default);
         }
-        &mut self.0[thread]
+        self.by_thread[thread].push(ticket, waiting);
+        self.len += 1;
+    }
+
+    /// The client that came last from a thread; nobody if that one has left again.
+    pub(crate) fn last_mut(&mut self, thread: u16) -> Option<&mut Waiting<W>> {
+        self.by_thread.get_mut(usize::from(thread))?.last_mut()
     }
 
     /// Takes a client out, wherever it stands.
     pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Waiting<W>> {
         let stands_first = |line: &Line<W>| line.first().is_some_and(|(first, _)| first == ticket);
-        match self.0.iter().position(stands_first) {
-            Some(thread) => self.0[thread].remove(ticket),
-            None => self.0.iter_mut().find_map(|line| line.remove(ticket)),
-        }
+        let lines = &mut self.by_thread;
+        let waiting = match lines.iter().position(stands_first) {
+            Some(thread) => lines[thread].remove(ticket),
+            None => lines.iter_mut().find_map(|line| line.remove(ticket)),
+        }?;
+        self.len -= 1;
+        Some(waiting)
     }
 
     /// The client that has waited longest.
     pub(crate) fn first(&self) -> Option<(Ticket, &Waiting<W>)> {
-        let firsts = self.0.iter().filter_map(Line::first);
+        let firsts = self.by_thread.iter().filter_map(Line::first);
         firsts.min_by_key(|(ticket, _)| *ticket)
     }
 
@@ -65,8 +80,15 @@ impl<W> Lines<W> {
         may_go: impl Fn(&Waiting<W>) -> bool,
     ) -> Option<Ticket> {
         let thread = usize::from(thread);
-        let own = self.0.get(thread).and_then(|line| line.find(&may_go));
-        let others = self.0.iter().enumerate().filter(|(n, _)| *n != thread);
+        let own = self
+            .by_thread
+            .get(thread)
+            .and_then(|line| line.find(&may_go));
+        let others = self
+            .by_thread
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| *n != thread);
         let others = others.filter_map(|(_, line)| line.find(&may_go));
         let Some((other, longest)) = others.min_by_key(|(ticket, _)| *ticket) else {
             return own.map(|(ticket, _)| ticket);
@@ -81,17 +103,17 @@ impl<W> Lines<W> {
 
     /// All of them, those from one thread after those from the other.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Ticket, &Waiting<W>)> {
-        self.0.iter().flat_map(Line::iter)
+        self.by_thread.iter().flat_map(Line::iter)
     }
 
     /// The same.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Waiting<W>> {
-        self.0.iter().flat_map(Line::values)
+        self.by_thread.iter().flat_map(Line::values)
     }
 
     /// All of them, longest first.
     pub(crate) fn in_order_mut(&mut self) -> impl Iterator<Item = &mut Waiting<W>> {
-        let mut all: Vec<_> = self.0.iter_mut().flat_map(Line::iter_mut).collect();
+        let mut all: Vec<_> = self.by_thread.iter_mut().flat_map(Line::iter_mut).collect();
         all.sort_by_key(|(ticket, _)| *ticket);
         all.into_iter().map(|(_, waiting)| waiting)
     }
@@ -116,7 +138,7 @@ mod tests {
             let since = begin + Duration::from_micros(*after);
             let waiting = Waiting::new(*kind, since, None);
             let thread = if *kind == 'f' { 3 } else { 1 };
-            lines.of(thread).push(Ticket(ticket), waiting);
+            lines.push(thread, Ticket(ticket), waiting);
         }
         let chosen = lines.next(1, begin + waited, |waiting| waiting.waiter != '-');
         chosen.map(|Ticket(ticket)| ticket)
@@ -151,7 +173,7 @@ mod tests {
             let begin = Instant::now();
             for (ticket, (step, thread, number)) in (0..).zip(steps) {
                 if step < 2 {
-                    lines.of(thread).push(Ticket(ticket), Waiting::new(ticket, begin, None));
+                    lines.push(thread, Ticket(ticket), Waiting::new(ticket, begin, None));
                     model.insert(ticket, ticket);
                 } else {
                     let removed = lines.remove(Ticket(number)).map(|waiting| waiting.waiter);

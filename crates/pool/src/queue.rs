@@ -41,7 +41,7 @@ impl<S, W: Clone> Pools<S, W> {
         let here = (self.threads.here)();
         let pool = self.pool_mut(id);
         pool.queued_since.get_or_insert(now);
-        pool.waiting.of(here).push(ticket, waiting);
+        pool.waiting.push(here, ticket, waiting);
         Ok(ticket)
     }
 

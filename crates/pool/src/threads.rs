@@ -11,15 +11,15 @@ const LOOKED_AT: usize = 16;
 pub struct Threads<S> {
     /// The calling thread.
     pub here: fn() -> u16,
-    /// The thread that watches the server's socket.
-    pub of_server: fn(&S) -> u16,
+    /// Whether it is the calling thread that watches the server's socket.
+    pub watches: fn(&S) -> bool,
 }
 
 impl<S> Default for Threads<S> {
     fn default() -> Self {
         Self {
             here: || 0,
-            of_server: |_| 0,
+            watches: |_| true,
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn here() -> u16 {
 pub(crate) fn threads() -> Threads<Box<Server>> {
     Threads {
         here,
-        of_server: |server| server.thread,
+        watches: |server| server.thread == here(),
     }
 }
 
