@@ -1,5 +1,6 @@
 //! The laws of the pool: stories of single rules, and random life. Here is the world that all of them happen in.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,11 @@ mod stuck;
 mod upkeep;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// The number of the thread that the world is in.
+    static HERE: Cell<u16> = const { Cell::new(0) };
+}
 
 fn limits(size: u32) -> PoolLimits {
     PoolLimits {
@@ -60,8 +66,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        HERE.set(0);
         Self {
-            pools: Pools::default(),
+            pools: Pools::of_threads(Threads {
+                here: || HERE.get(),
+                watches: |_| true,
+            }),
             now: Instant::now(),
             opening: Vec::new(),
             closing: Vec::new(),

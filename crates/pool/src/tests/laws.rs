@@ -27,6 +27,7 @@ enum Step {
     Close,
     Resume,
     Resize(u8),
+    Thread(u16),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -52,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Close),
         1 => Just(Step::Resume),
         1 => (0..4_u8).prop_map(Step::Resize),
+        3 => (0..3_u16).prop_map(Step::Thread),
     ]
 }
 
@@ -167,6 +169,7 @@ proptest! {
                     let limits = PoolLimits { wait_target, ..limits(u32::from(size)) };
                     world.pools.set_limits(ids[2], limits);
                 }
+                Step::Thread(thread) => HERE.set(thread),
             }
             prop_assert_eq!(world.pools.audit(), Ok(()));
             prop_assert!(world.opening.len() <= opening_max);

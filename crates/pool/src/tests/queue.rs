@@ -1,7 +1,5 @@
 //! Who gets a server that comes back, and what a login that fails means for who waits.
 
-use std::cell::Cell;
-
 use super::*;
 
 #[test]
@@ -16,14 +14,9 @@ fn a_returned_server_goes_to_whoever_waits_longest() {
     assert!(world.tickets.contains_key(&third));
 }
 
-thread_local! {
-    static HERE: Cell<u16> = const { Cell::new(0) };
-}
-
 #[test]
 fn a_returned_server_goes_to_one_of_the_same_thread_among_those_who_came_together() {
     let mut world = World::new();
-    world.pools.threads.here = || HERE.get();
     let pool = world.pool("p", "u", limits(1));
     let holder = world.ask(pool);
     world.settle();
