@@ -16,6 +16,7 @@ const PART: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Lines<W> {
     by_thread: Vec<Line<W>>,
+    /// The sum of theirs: it is asked whenever a server is given back.
     len: usize,
 }
 

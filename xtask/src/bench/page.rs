@@ -149,8 +149,8 @@ fn how_far_to_trust() -> String {
      * Logins are pgbench's with `-C`, two at a time. `connect_16` asks one SELECT after each, the others nothing.\n\
      * A thread of pgbench lets its clients log in, and prepares their statements, one after the other; with many clients \
      runs get some seconds more before anything counts, but in `select_prepared_5000` the tail may still be that.\n\
-     * A thread of pgbench asks the kernel about the sockets of all its clients each time, so with thousands it takes more \
-     processor time than any pooler, and the more the fewer replies it finds.\n\
+     * A thread of pgbench asks the kernel about the sockets of all its clients each time, so with thousands it takes about as \
+     much processor time as a pooler, and the more the fewer replies it finds at a time.\n\
      * Beside others: the same pgbench runs alone, then while they are at a second instance of the same pooler, and then \
      with them, so that all three see the same machine. The others need processor time too, whoever the pooler is: what \
      one instance adds is the last to the second.\n\
