@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt::SetUsize};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -212,8 +213,14 @@ impl Listener {
             let mut readable = ready!(self.socket.poll_read_ready(cx))?;
             match readable.try_io(|socket| Accepted::from(socket, &self.end)) {
                 Ok(Err(error)) if is_about_one_client(&error) => {}
-                Ok(accepted) => return Poll::Ready(accepted),
-                // Nobody is there; the readiness has been cleared.
+                Ok(accepted) => {
+                    // An accept in vain costs the kernel a file: many times this question.
+                    if !is_anybody_there(&self.socket) {
+                        readable.clear_ready();
+                    }
+                    return Poll::Ready(accepted);
+                }
+                // Another process was faster; the readiness has been cleared.
                 Err(_) => {}
             }
         }
@@ -302,6 +309,12 @@ fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
 
 fn backlog(options: &ListenOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
+}
+
+/// Whether a connection waits to be accepted. Where the kernel does not say, there may be one.
+fn is_anybody_there(socket: &impl AsFd) -> bool {
+    let mut sockets = [PollFd::new(socket, PollFlags::IN)];
+    poll(&mut sockets, Some(&Timespec::default())) != Ok(0)
 }
 
 /// Errors of accept() that tell of one connection that broke before it was accepted.

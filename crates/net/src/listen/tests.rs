@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use super::*;
 use crate::address::Address;
@@ -33,7 +35,9 @@ async fn reach(target: &Target) -> Stream {
 }
 
 async fn take(listener: &Listener) -> (Stream, Address) {
-    let Opened { stream, peer, .. } = listener.accept().await.unwrap().open().unwrap();
+    let accepted = timeout(Duration::from_secs(60), listener.accept()).await;
+    let accepted = accepted.expect("nobody came").unwrap();
+    let Opened { stream, peer, .. } = accepted.open().unwrap();
     (stream, peer)
 }
 
@@ -112,6 +116,37 @@ async fn accepts_over_unix_and_removes_its_file_when_closed() {
     );
     listener.remove_file();
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn everybody_who_has_come_is_accepted_and_so_is_who_comes_later() {
+    let listener = local_tcp();
+    let target = tcp_target(&listener);
+    for _ in 0..2 {
+        let clients = [reach(&target).await, reach(&target).await];
+        for client in clients {
+            let (_server, address) = take(&listener).await;
+            assert_eq!(address, client.local_address(0).unwrap());
+        }
+        assert!(poll_fn(|cx| Poll::Ready(listener.poll_accept(cx).is_pending())).await);
+    }
+}
+
+#[tokio::test]
+async fn of_two_who_share_a_socket_the_slower_waits_for_the_next() {
+    let listener = local_tcp();
+    let target = tcp_target(&listener);
+    let fd = listener.as_fd().try_clone_to_owned().unwrap();
+    let other = Listener::from_fd(fd, 0, &TcpOptions::default()).unwrap();
+    for _ in 0..2 {
+        let _client = reach(&target).await;
+        take(&listener).await;
+        yield_now().await;
+        assert!(poll_fn(|cx| Poll::Ready(other.poll_accept(cx).is_pending())).await);
+        let client = reach(&target).await;
+        let (_server, address) = take(&other).await;
+        assert_eq!(address, client.local_address(0).unwrap());
+    }
 }
 
 #[tokio::test]
