@@ -27,7 +27,7 @@ const SAMPLED: &str = "--sampling-rate=0.1";
 const LOGINS_PER_SECOND: u32 = 2000;
 
 /// Clients that have prepared their statements after a second, at least.
-const PREPARED_PER_SECOND: u32 = 200;
+const PREPARED_PER_SECOND: u32 = 170;
 
 /// pgbench as the details run it too: two threads, no VACUUM.
 pub(crate) fn command(
@@ -391,7 +391,7 @@ mod tests {
             each: Each::Transaction,
         };
         assert_eq!(warm_up(&pgbench(16, &["-M", "prepared"])), 0);
-        assert_eq!(warm_up(&pgbench(1000, &["-M", "prepared"])), 5);
+        assert_eq!(warm_up(&pgbench(1000, &["-M", "prepared"])), 6);
         assert_eq!(warm_up(&pgbench(1000, &["-M", "simple"])), 0);
         assert_eq!(warm_up(&pgbench(5000, &["-M", "simple"])), 2);
     }
